@@ -1,0 +1,29 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tell anomalies apart: discover defect classes in the anomaly maps of any anomalib detector."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from anomalib_ncd._registration import register_with_anomalib
+
+if TYPE_CHECKING:
+    from anomalib_ncd.data import NcdDataModule
+    from anomalib_ncd.models import AnomalyNcd
+
+__version__ = "0.1.0"
+__all__ = ["AnomalyNcd", "NcdDataModule", "__version__"]
+
+_HOMES = {"AnomalyNcd": "anomalib_ncd.models", "NcdDataModule": "anomalib_ncd.data"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import what needs anomalib on first use, so that ``anomalib_ncd.functional`` stays light."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_HOMES[name]), name)
+
+
+register_with_anomalib()

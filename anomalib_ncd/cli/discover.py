@@ -1,0 +1,105 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``anomalib-ncd discover``: from images and anomaly maps to a folder of results."""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from anomalib.models import AnomalibModule
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from lightning.pytorch import seed_everything
+
+from anomalib_ncd.cli.run import RunOptions, discover
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.detector_maps import load_detector
+from anomalib_ncd.models.lightning_model import AnomalyNcd
+
+logger = logging.getLogger(__name__)
+
+NOT_MODEL_FLAGS = {"evaluator", "visualizer"}
+NOT_DATA_FLAGS = {"images", "anomaly_maps", "detector_ckpt", "work_dir"}
+
+
+def add_discover_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of ``discover``: those of the datamodule, the model and the run, side by side."""
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
+    parser.add_argument("--output", type=Path, required=True, help="Folder of the run; an interrupted run goes on.")
+    parser.add_argument("--images", type=Path, required=True, help="Folder of images, searched recursively.")
+    parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps, paired by relative path and stem.")
+    parser.add_argument("--detector.class_path", type=str | None, help="Detector that makes the maps instead.")
+    parser.add_argument("--detector.init_args", type=dict[str, Any], default={}, help="Its constructor's arguments.")
+    parser.add_argument("--detector.ckpt_path", type=Path | None, help="Its Lightning checkpoint.")
+    parser.add_argument("--method", type=Literal["train", "cluster"], default="train", help="Train, or only cluster.")
+    parser.add_class_arguments(RunOptions, as_group=False)
+    parser.add_class_arguments(NcdDataModule, as_group=False, skip=NOT_DATA_FLAGS, fail_untyped=False)
+    parser.add_class_arguments(AnomalyNcd, as_group=False, skip=NOT_MODEL_FLAGS, fail_untyped=False)
+
+
+def run_discover(config: Namespace) -> None:
+    """Run ``discover`` with parsed flags."""
+    output = Path(config.output)
+    plain = plain_config(config)
+    if (config.anomaly_maps is None) == (config.detector.class_path is None):
+        msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."
+        raise ValueError(msg)
+    seed_everything(config.seed, workers=True)
+    anomaly_maps = config.anomaly_maps or _detector(config.detector)
+    names = _argument_names()
+    datamodule = NcdDataModule(
+        images=config.images,
+        anomaly_maps=anomaly_maps,
+        work_dir=output,
+        **{name: config[name] for name in names["data"]},
+    )
+    datamodule.setup()
+    model = AnomalyNcd(**{name: config[name] for name in names["model"]})
+    options = RunOptions(**{name: config[name] for name in names["run"]})
+    discover(model, datamodule, output, config.method, options, plain)
+
+
+def plain_config(config: Namespace) -> dict[str, Any]:
+    """Turn the resolved flags into plain data that can be written as YAML."""
+
+    def plain(value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, Namespace):
+            return plain(value.as_dict())
+        if isinstance(value, dict):
+            return {key: plain(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(entry) for entry in value]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        return vars(value) if hasattr(value, "__dataclass_fields__") else str(value)
+
+    return {key: plain(value) for key, value in config.as_dict().items() if key not in {"config", "__default_config__"}}
+
+
+def _argument_names() -> dict[str, list[str]]:
+    """Names of the flags that go to the datamodule, the model and the run."""
+    owners = {"data": (NcdDataModule, NOT_DATA_FLAGS), "model": (AnomalyNcd, NOT_MODEL_FLAGS), "run": (RunOptions, set())}
+    names = {}
+    for owner, (owner_class, skipped) in owners.items():
+        parser = ArgumentParser()
+        parser.add_class_arguments(owner_class, as_group=False, skip=skipped, fail_untyped=False)
+        names[owner] = list(parser.get_defaults().as_dict())
+    return names
+
+
+def _detector(config: Namespace) -> AnomalibModule:
+    """Load the detector that the flags name."""
+    module_name, _, class_name = config.class_path.rpartition(".")
+    detector_class = getattr(import_module(module_name or "anomalib.models"), class_name, None)
+    if not (isinstance(detector_class, type) and issubclass(detector_class, AnomalibModule)):
+        msg = f"`--detector.class_path` must name an anomalib model, got {config.class_path!r}."
+        raise ValueError(msg)
+    if config.ckpt_path is None:
+        msg = f"`--detector.ckpt_path` is missing: the checkpoint of the trained {class_name}."
+        raise ValueError(msg)
+    with torch.no_grad():
+        return load_detector(detector_class, config.ckpt_path, **config.init_args)

@@ -1,0 +1,46 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Entry point of the command ``anomalib-ncd``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser
+
+from anomalib_ncd import __version__
+from anomalib_ncd.cli.discover import add_discover_arguments, run_discover
+
+
+def build_parser() -> ArgumentParser:
+    """Make the parser of ``anomalib-ncd`` with all its subcommands."""
+    parser = ArgumentParser(prog="anomalib-ncd", version=__version__, description="Tell anomalies apart.")
+    subcommands = parser.add_subcommands()
+    discover = ArgumentParser(description="Discover defect classes in images and their anomaly maps.")
+    add_discover_arguments(discover)
+    subcommands.add_subcommand("discover", discover, help="discover defect classes in images and their anomaly maps")
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        args: Arguments instead of the command line's.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = build_parser()
+    config = parser.parse_args(args)
+    try:
+        run_discover(config.discover)
+    except (FileNotFoundError, FileExistsError, ValueError, RuntimeError, TypeError) as error:
+        # What went wrong and what to do stands in the message; the traceback is for debugging.
+        logging.getLogger(__name__).debug("Traceback", exc_info=error)
+        sys.exit(f"anomalib-ncd: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Items and batches that pass between data and model.
+
+anomalib's ``ImageBatch`` casts labels to bool, and an image here has any number of regions, so class discovery has
+dataclasses of its own. Lightning moves them between devices like any dataclass of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+
+@dataclass
+class RegionViewBatch:
+    """Augmented views of regions for training.
+
+    Attributes:
+        region_index: ``(B,)`` long, index of the region in the training set.
+        label: ``(B,)`` long, base class; 0 for novel regions, whose class nobody knows.
+        is_base: ``(B,)`` bool.
+        score: ``(B,)`` float, region score in [0, 1].
+        image: ``(V, B, 3, S, S)`` uint8, V views; ``None`` where tokens are given.
+        mask: ``(V, B, 1, S, S)`` float in [0, 1]; ``None`` where tokens are given.
+        tokens: ``(V, B, N, D)`` outputs of the frozen blocks computed before; ``None`` where images are given.
+        attended: ``(V, B, N)`` bool, tokens that the class token may look at; goes with ``tokens``.
+    """
+
+    region_index: torch.Tensor
+    label: torch.Tensor
+    is_base: torch.Tensor
+    score: torch.Tensor
+    image: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
+    attended: torch.Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of regions."""
+        return len(self.region_index)
+
+    @classmethod
+    def collate(cls, items: Sequence[RegionViewBatch]) -> RegionViewBatch:
+        """Join items of one region each."""
+
+        def join(name: str, dim: int) -> torch.Tensor | None:
+            values = [getattr(item, name) for item in items]
+            return None if values[0] is None else torch.cat(values, dim=dim)
+
+        per_region = {name: join(name, 0) for name in ("region_index", "label", "is_base", "score")}
+        per_view = {name: join(name, 1) for name in ("image", "mask", "tokens", "attended")}
+        return cls(**per_region, **per_view)  # type: ignore[arg-type]
+
+
+@dataclass
+class NcdBatch:
+    """Images with their regions, and the classes that the model predicts for both.
+
+    B images with R regions together. ``region_*`` fields have one row per region, the others one per image.
+
+    Attributes:
+        image_path: Path of each image.
+        image_size: ``(B, 2)`` long, height and width in pixels.
+        image: ``(R, 3, S, S)`` uint8, the regions' views; dropped from predictions.
+        region_mask: ``(R, 1, S, S)`` float in [0, 1]; dropped from predictions.
+        region_image_index: ``(R,)`` long, the image in this batch that a region belongs to.
+        region_box_xyxy: ``(R, 4)`` float, box in image pixels, half-open.
+        region_score: ``(R,)`` float in [0, 1].
+        region_area: ``(R,)`` long, mask pixels.
+        class_id: ``(B,)`` long, true class for evaluation, -1 where unknown; ``None`` without labels.
+        region_class_id: ``(R,)`` long, the true class of the region's image.
+        class_probabilities: ``(B, K)`` float, probability of each novel class; slot 0 is normal.
+        pred_class_id: ``(B,)`` long, most probable class.
+        pred_class_score: ``(B,)`` float, its probability.
+        region_class_probabilities: ``(R, K)`` float.
+        region_pred_class_id: ``(R,)`` long.
+        region_pred_class_score: ``(R,)`` float.
+    """
+
+    image_path: list[str]
+    image_size: torch.Tensor
+    image: torch.Tensor | None
+    region_mask: torch.Tensor | None
+    region_image_index: torch.Tensor
+    region_box_xyxy: torch.Tensor
+    region_score: torch.Tensor
+    region_area: torch.Tensor
+    class_id: torch.Tensor | None = None
+    region_class_id: torch.Tensor | None = None
+    class_probabilities: torch.Tensor | None = None
+    pred_class_id: torch.Tensor | None = None
+    pred_class_score: torch.Tensor | None = None
+    region_class_probabilities: torch.Tensor | None = None
+    region_pred_class_id: torch.Tensor | None = None
+    region_pred_class_score: torch.Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images."""
+        return len(self.image_path)
+
+    def __len__(self) -> int:
+        return self.batch_size
+
+    def update(self, **values: Any) -> NcdBatch:  # noqa: ANN401
+        """Set fields in place, as anomalib's batches do.
+
+        Raises:
+            AttributeError: If a name is no field.
+        """
+        known = {field.name for field in fields(self)}
+        for name, value in values.items():
+            if name not in known:
+                msg = f"NcdBatch has no field {name!r}; its fields are {sorted(known)}."
+                raise AttributeError(msg)
+            setattr(self, name, value)
+        return self
+
+    def with_predictions(self, by_region: torch.Tensor, by_image: torch.Tensor) -> NcdBatch:
+        """Set classes and confidences in place from probabilities of regions ``(R, K)`` and images ``(B, K)``."""
+        return self.update(
+            class_probabilities=by_image,
+            pred_class_id=by_image.argmax(dim=1),
+            pred_class_score=by_image.amax(dim=1),
+            region_class_probabilities=by_region,
+            region_pred_class_id=by_region.argmax(dim=1),
+            region_pred_class_score=by_region.amax(dim=1),
+        )
+
+    def without_pixels(self) -> NcdBatch:
+        """The batch without view pixels, small enough to keep for every image."""
+        return replace(self, image=None, region_mask=None)
+
+    @classmethod
+    def collate(cls, items: Sequence[NcdBatch]) -> NcdBatch:
+        """Join items of one image each."""
+
+        def join(name: str) -> torch.Tensor | None:
+            values = [getattr(item, name) for item in items]
+            return None if any(value is None for value in values) else torch.cat(values)
+
+        joined = {field.name: join(field.name) for field in fields(cls) if field.name != "image_path"}
+        counts = torch.tensor([len(item.region_image_index) for item in items])
+        joined["region_image_index"] = torch.repeat_interleave(torch.arange(len(items)), counts)
+        return cls(image_path=[path for item in items for path in item.image_path], **joined)  # type: ignore[arg-type]

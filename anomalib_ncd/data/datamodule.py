@@ -1,0 +1,237 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The datamodule that feeds images and anomaly maps to class discovery."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anomalib.data import AnomalibDataModule
+from anomalib.models import AnomalibModule
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps, read_anomaly_map
+from anomalib_ncd.data.base_classes import BaseRecord, list_base
+from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
+from anomalib_ncd.data.datasets import EvalImages, TrainRegions
+from anomalib_ncd.data.detector_maps import predict_anomaly_maps
+from anomalib_ncd.data.images import ImageRecord, list_images
+from anomalib_ncd.data.labels import class_ids, read_labels
+from anomalib_ncd.data.region_table import RegionSettings, RegionTable
+from anomalib_ncd.data.samplers import BalancedSampler, OnceSampler
+from anomalib_ncd.functional.mebin import fit_score_range
+
+logger = logging.getLogger(__name__)
+
+
+class NcdDataModule(AnomalibDataModule):
+    """Images, their anomaly maps and labelled base classes, cut into regions.
+
+    Args:
+        images: Folder of images (searched recursively) or any anomalib image datamodule, whose test images are taken.
+        anomaly_maps: Folder of maps (8- or 16-bit PNG, float TIFF, NPY), paired by relative path and stem, or a
+            fitted anomalib detector, whose maps come from ``Engine.predict``.
+        base: Folder of labelled base classes, ``images/<class>`` and ``masks/<class>``. Defaults to ``None``: none.
+        labels: Ground truth for evaluation, which nothing else ever sees: ``"folders"`` takes the name of the folder
+            that holds an image, a CSV file has the columns ``image`` and ``class``. Defaults to ``None``: none.
+        image_list: Text file of relative paths, one a line, that narrows ``images`` down.
+        base_list: The same for the base images, relative to ``base/images``.
+        crop_base: Cut regions out of base images around their masks instead of taking whole images.
+        normal_label: Label of good images.
+        detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
+        score_range: Score range for MEBin, lowest and highest peak. Defaults to ``None``: that of the model if it
+            is fitted, else it is fitted on these maps.
+        regions: How regions are found and cut; the paper's settings where ``None``.
+        work_dir: Folder for maps and regions; an interrupted run goes on from it. Defaults to ``None``: in memory.
+        train_batch_size: Regions per training batch.
+        eval_batch_size: Images per batch in testing and prediction.
+        num_workers: Processes that load and augment; 0 does it in the main process.
+        n_views: Augmented views per region.
+        image_size: Side of a view in pixels, the backbone's input size.
+        seed: Seed of the order in which regions are drawn.
+
+    Example:
+        >>> datamodule = NcdDataModule(  # doctest: +SKIP
+        ...     images="mtd/test", anomaly_maps="mtd_anomaly_maps", base="steel_base", labels="folders"
+        ... )
+    """
+
+    def __init__(
+        self,
+        images: str | Path | AnomalibDataModule,
+        anomaly_maps: str | Path | AnomalibModule,
+        base: str | Path | None = None,
+        labels: str | Path | None = None,
+        image_list: str | Path | None = None,
+        base_list: str | Path | None = None,
+        crop_base: bool = False,
+        normal_label: str = "good",
+        detector_ckpt: str | Path | None = None,
+        score_range: tuple[float, float] | None = None,
+        regions: RegionSettings | None = None,
+        work_dir: str | Path | None = None,
+        train_batch_size: int = 32,
+        eval_batch_size: int = 32,
+        num_workers: int = 0,
+        n_views: int = 2,
+        image_size: int = 224,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(train_batch_size, eval_batch_size, num_workers, seed=seed)
+        self.images = images
+        self.anomaly_maps = anomaly_maps
+        self.base = base
+        self.labels = labels
+        self.image_list, self.base_list = image_list, base_list
+        self.crop_base = crop_base
+        self.normal_label = normal_label
+        self.detector_ckpt = detector_ckpt
+        self.score_range = score_range
+        self.region_settings = regions or RegionSettings()
+        self.work_dir = None if work_dir is None else Path(work_dir)
+        self.n_views = n_views
+        self.image_size = image_size
+        self.sampler_seed = seed
+        self.cached_views: Dataset | None = None
+
+        self.records: list[ImageRecord] = []
+        self.map_paths: list[Path] = []
+        self.base_records: list[BaseRecord] = []
+        self.base_class_names: list[str] = []
+        self.class_ids: list[int] | None = None
+        self.class_names: list[str] = []
+        self._table: RegionTable | None = None
+        self._table_range: tuple[float, float] | None = None
+        self._train_regions: TrainRegions | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find images, maps, labels and base images, and check that they belong together.
+
+        Raises:
+            FileNotFoundError: If a folder, a map or a base mask is missing.
+            ValueError: If images, maps or labels can't be told apart.
+        """
+        del stage  # everything serves every stage
+        if self.records:
+            return
+        records = list_images(self.images, self.image_list)
+        if self.labels is not None:
+            self.class_ids, self.class_names = class_ids(read_labels(records, self.labels), self.normal_label)
+        if self.base is not None:
+            self.base_records, self.base_class_names = list_base(self.base, self.base_list)
+        self.map_paths = self._find_maps(records)
+        self.records = records
+
+    def region_table(self) -> RegionTable:
+        """Regions of all images, cut on first use with the score range in force."""
+        self.setup()
+        score_range = self._score_range_in_force()
+        if self._table is None or self._table_range != score_range:
+            folder = None if self.work_dir is None else self.work_dir / "regions"
+            table = RegionTable(self.records, folder)
+            if self._rank and folder is not None:
+                self._barrier()  # the first process cuts, the others read what it wrote
+            self._table = table.build(self.map_paths, score_range, self.region_settings)
+            if not self._rank and folder is not None:
+                self._barrier()
+            self._table_range = score_range
+            self._train_regions = None
+        return self._table
+
+    @property
+    def fitted_score_range(self) -> tuple[float, float] | None:
+        """Score range that the regions were cut with; ``None`` before they were cut."""
+        return self._table_range
+
+    def train_regions(self) -> TrainRegions:
+        """Training set of base and novel regions."""
+        table = self.region_table()
+        if self._train_regions is None:
+            self._train_regions = TrainRegions(
+                table,
+                self.base_records,
+                self.n_views,
+                self.image_size,
+                self.crop_base,
+            )
+        return self._train_regions
+
+    def train_dataloader(self) -> DataLoader:
+        """Base and novel regions half and half."""
+        regions = self.train_regions()
+        sampler = BalancedSampler(regions.is_base, self._rank, self._world_size, self.sampler_seed)
+        return DataLoader(
+            self.cached_views or regions,
+            batch_size=self.train_batch_size,
+            sampler=sampler,
+            num_workers=0 if self.cached_views is not None else self.num_workers,
+            collate_fn=RegionViewBatch.collate,
+        )
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """None: classes are discovered without labels, so there is nothing to validate on."""
+        return []
+
+    def test_dataloader(self) -> DataLoader:
+        """Every image once, with its regions."""
+        images = EvalImages(self.region_table(), self.class_ids, self.image_size)
+        return DataLoader(
+            images,
+            batch_size=self.eval_batch_size,
+            sampler=OnceSampler(len(images), self._rank, self._world_size),
+            num_workers=self.num_workers,
+            collate_fn=NcdBatch.collate,
+        )
+
+    def _setup(self, _stage: str | None = None) -> None:
+        """Part of anomalib's interface; :meth:`setup` does the work."""
+
+    def _find_maps(self, records: list[ImageRecord]) -> list[Path]:
+        """Pair maps with images, or let the detector predict them."""
+        if not isinstance(self.anomaly_maps, AnomalibModule):
+            return pair_anomaly_maps(records, self.anomaly_maps)
+        if self._world_size > 1:
+            msg = "With several processes, let the detector predict first and give `anomaly_maps` the folder of maps."
+            raise ValueError(msg)
+        if self.work_dir is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="anomaly_maps_")
+        folder = self.work_dir / "anomaly_maps" if self.work_dir else Path(self._temporary.name)  # type: ignore[union-attr]
+        return predict_anomaly_maps(self.anomaly_maps, records, folder, ckpt_path=self.detector_ckpt)
+
+    def _score_range_in_force(self) -> tuple[float, float]:
+        """The range given by hand, else the model's, else one fitted on these maps."""
+        if self.score_range is not None:
+            return self.score_range
+        fitted: Any = getattr(getattr(self.trainer, "lightning_module", None), "score_range", None)
+        if fitted is not None and bool(torch.isfinite(fitted).all()):
+            low, high = fitted.double().tolist()
+            return low, high
+        if self._table_range is not None:
+            return self._table_range
+        maps = tqdm(self.map_paths, desc="Fitting the score range", unit="map")
+        low, high = fit_score_range(read_anomaly_map(path) for path in maps)
+        # The model keeps the range in single precision; the same numbers on both sides mean the same regions.
+        return float(np.float32(low)), float(np.float32(high))
+
+    @property
+    def _rank(self) -> int:
+        """Number of this process."""
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def _world_size(self) -> int:
+        """Number of processes."""
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    def _barrier(self) -> None:
+        """Wait for the other processes."""
+        if self.trainer is not None:
+            self.trainer.strategy.barrier()

@@ -1,0 +1,111 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Datasets over regions: augmented views for training, images with their regions for prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from anomalib_ncd.data.base_classes import BaseRecord, read_base_regions
+from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
+from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.data.transforms import EvalView, TrainView
+
+
+class TrainRegions(Dataset):
+    """Base and novel regions, each item with several random views.
+
+    Base regions come first. Novel regions carry label 0, which says nothing: their classes are to be discovered.
+
+    Args:
+        table: Novel regions.
+        base: Labelled base images; empty for none.
+        n_views: Views per item. Defaults to ``2``.
+        image_size: Side of a view in pixels. Defaults to ``224``.
+        crop_base: Cut regions out of base images around their masks. Defaults to ``False``.
+    """
+
+    def __init__(
+        self,
+        table: RegionTable,
+        base: Sequence[BaseRecord] = (),
+        n_views: int = 2,
+        image_size: int = 224,
+        crop_base: bool = False,
+    ) -> None:
+        self.table = table
+        self.n_views = n_views
+        self.view = TrainView(image_size)
+        pairs = [(region, record) for record in base for region in read_base_regions(record, crop_to_mask=crop_base)]
+        self._base_crops = [(region.image, region.mask) for region, _ in pairs]
+        num_novel = len(table)
+        self.is_base = torch.tensor([True] * len(pairs) + [False] * num_novel)
+        self.labels = torch.tensor([record.class_id for _, record in pairs] + [0] * num_novel)
+        self.scores = torch.tensor([1.0] * len(pairs) + [row.score for row in table.rows], dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.is_base)
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region."""
+        num_base = len(self._base_crops)
+        return self._base_crops[index] if index < num_base else self.table.load(index - num_base)
+
+    def describe(self, index: int) -> RegionViewBatch:
+        """An item without views."""
+        return RegionViewBatch(
+            region_index=torch.tensor([index]),
+            label=self.labels[index : index + 1],
+            is_base=self.is_base[index : index + 1],
+            score=self.scores[index : index + 1],
+        )
+
+    def __getitem__(self, index: int) -> RegionViewBatch:
+        image, mask = self.load(index)
+        views = [self.view(image, mask) for _ in range(self.n_views)]
+        item = self.describe(index)
+        item.image = torch.stack([view for view, _ in views])[:, None]
+        item.mask = torch.stack([view_mask for _, view_mask in views])[:, None]
+        return item
+
+
+class EvalImages(Dataset):
+    """Images, each item with the fixed views of all its regions.
+
+    Args:
+        table: Regions of the images.
+        class_ids: True class of each image for evaluation, -1 where unknown. Defaults to ``None``.
+        image_size: Side of a view in pixels. Defaults to ``224``.
+    """
+
+    def __init__(self, table: RegionTable, class_ids: Sequence[int] | None = None, image_size: int = 224) -> None:
+        self.table = table
+        self.class_ids = class_ids
+        self.view = EvalView(image_size)
+
+    def __len__(self) -> int:
+        return len(self.table.images)
+
+    def __getitem__(self, index: int) -> NcdBatch:
+        rows = self.table.rows_of_image(index)
+        views = [self.view(*self.table.load(row)) for row in rows]
+        regions = [self.table.rows[row] for row in rows]
+        item = NcdBatch(
+            image_path=[str(self.table.images[index].path)],
+            image_size=torch.tensor([self.table.sizes_hw[index]]),
+            image=torch.stack([view for view, _ in views]),
+            region_mask=torch.stack([mask for _, mask in views]),
+            region_image_index=torch.zeros(len(rows), dtype=torch.long),
+            region_box_xyxy=torch.tensor([region.box_xyxy for region in regions], dtype=torch.float32),
+            region_score=torch.tensor([region.score for region in regions], dtype=torch.float32),
+            region_area=torch.tensor([region.area for region in regions]),
+        )
+        if self.class_ids is not None:
+            item.class_id = torch.tensor([self.class_ids[index]])
+            item.region_class_id = item.class_id.repeat(len(rows))
+        return item

@@ -1,0 +1,272 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Soft shapes, strokes and noise from which generated defects are painted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FloatImage = NDArray[np.float32]
+BoolMask = NDArray[np.bool_]
+
+LIGHT_XY = (-0.6, -0.8)
+"""Direction towards the light: the top left, in every image."""
+
+_SUPERSAMPLE = 4
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a defect goes: its centre and radius in pixels, its orientation, and the size of the image."""
+
+    x: float
+    y: float
+    radius_px: float
+    angle: float
+    size_hw: tuple[int, int]
+
+    @property
+    def unit_px(self) -> float:
+        """A line width that is one pixel in an image of 256 pixels."""
+        return max(1.0, min(self.size_hw) / 256)
+
+    def pixels(self) -> tuple[FloatImage, FloatImage]:
+        """Offset of each pixel from the centre, in radii and in the image's own directions."""
+        rows, cols = np.indices(self.size_hw, dtype=np.float32)
+        return (cols - self.x) / self.radius_px, (rows - self.y) / self.radius_px
+
+    def rotated_pixels(self) -> tuple[FloatImage, FloatImage]:
+        """Offset of each pixel from the centre, in radii, along and across the defect's orientation."""
+        dx, dy = self.pixels()
+        cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
+        return cos * dx + sin * dy, cos * dy - sin * dx
+
+    def to_image(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Bring ``(N, 2)`` points from radii along and across the orientation to pixels of the image."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        rotation = np.array([[cos, sin], [-sin, cos]])
+        return points @ rotation * self.radius_px + (self.x, self.y)
+
+
+def dilate(mask: BoolMask, margin_px: int) -> BoolMask:
+    """Grow a mask by a margin in all eight directions.
+
+    Args:
+        mask: Mask of shape ``(H, W)``, bool.
+        margin_px: Pixels to grow by, 0 or more.
+
+    Returns:
+        The grown mask, bool of shape ``(H, W)``.
+
+    Example:
+        >>> int(dilate(np.eye(5, dtype=bool)[:, ::-1] & np.eye(5, dtype=bool), 1).sum())
+        9
+    """
+    kernel = np.ones((2 * margin_px + 1, 2 * margin_px + 1), dtype=np.uint8)
+    return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
+
+
+def smooth_noise(rng: np.random.Generator, size_hw: tuple[int, int], cell_px: float) -> FloatImage:
+    """Draw noise that changes over a given length.
+
+    Args:
+        rng: Source of randomness.
+        size_hw: Height and width in pixels.
+        cell_px: Length over which the noise changes.
+
+    Returns:
+        Noise of shape ``(H, W)``, ``float32`` in 0..1.
+
+    Example:
+        >>> smooth_noise(np.random.default_rng(0), (8, 6), 3.0).shape
+        (8, 6)
+    """
+    rows, cols = (int(np.ceil(side / max(cell_px, 1.0))) + 2 for side in size_hw)
+    grid = rng.random((rows, cols), dtype=np.float32)
+    return np.clip(cv2.resize(grid, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_CUBIC), 0, 1).astype(np.float32)
+
+
+def random_spot(rng: np.random.Generator, size_hw: tuple[int, int], radius_ratio: float) -> Spot:
+    """Choose a place whose centre is off the image's border.
+
+    Args:
+        rng: Source of randomness.
+        size_hw: Height and width of the image in pixels.
+        radius_ratio: Radius as a part of the image's shorter side.
+
+    Returns:
+        Spot of random place and orientation.
+
+    Example:
+        >>> 15 <= random_spot(np.random.default_rng(0), (100, 100), 0.1).x <= 85
+        True
+    """
+    x, y = (rng.uniform(0.15, 0.85) * side for side in (size_hw[1], size_hw[0]))
+    radius_px = max(1.5, radius_ratio * min(size_hw))
+    return Spot(float(x), float(y), float(radius_px), float(rng.uniform(0, 2 * np.pi)), size_hw)
+
+
+def blob(spot: Spot, rng: np.random.Generator, wobble: float, aspect: float = 1.0) -> FloatImage:
+    """Measure distance from the centre of an irregular closed shape.
+
+    Args:
+        spot: Centre, radius and orientation of the shape.
+        rng: Source of randomness.
+        wobble: How far the outline strays from an ellipse, as a part of the radius.
+        aspect: Length divided by width.
+
+    Returns:
+        Distance of shape ``(H, W)``, ``float32``: 0 in the centre, 1 on the outline.
+
+    Example:
+        >>> distance = blob(Spot(8, 8, 4, 0.0, (16, 16)), np.random.default_rng(0), wobble=0.0)
+        >>> float(distance[8, 8]), float(distance[8, 12])
+        (0.0, 1.0)
+    """
+    u, v = spot.rotated_pixels()
+    v = v * np.float32(aspect)
+    theta = np.arctan2(v, u)
+    limit = np.ones_like(u)
+    for harmonic in range(2, 8):
+        strength, phase = wobble * rng.normal() / np.sqrt(harmonic), rng.uniform(0, 2 * np.pi)
+        limit += np.float32(strength) * np.cos(harmonic * theta + np.float32(phase))
+    return (np.hypot(u, v) / np.clip(limit, 0.35, 1.8)).astype(np.float32)
+
+
+def inside(distance: FloatImage, spot: Spot, soft_px: float = 1.0) -> FloatImage:
+    """Turn distance into cover.
+
+    Args:
+        distance: Distance of shape ``(H, W)`` that is 1 on the outline.
+        spot: Spot of the shape.
+        soft_px: Width of the soft edge in pixels.
+
+    Returns:
+        Cover of shape ``(H, W)``, ``float32``: 1 inside, 0.5 on the outline, 0 outside.
+
+    Example:
+        >>> inside(np.array([[0.0, 1.0, 2.0]], dtype=np.float32), Spot(0, 0, 4, 0.0, (1, 3))).tolist()
+        [[1.0, 0.5, 0.0]]
+    """
+    return np.clip((1 - distance) * np.float32(spot.radius_px / soft_px) + 0.5, 0, 1).astype(np.float32)
+
+
+def ring(distance: FloatImage, at: float, width: float) -> FloatImage:
+    """Draw a bell-shaped band along an outline.
+
+    Args:
+        distance: Distance of shape ``(H, W)`` that is 1 on the outline.
+        at: Distance of the band's middle.
+        width: Half the width of the band, in units of distance.
+
+    Returns:
+        Strength of shape ``(H, W)``, ``float32`` in 0..1.
+
+    Example:
+        >>> float(ring(np.array([[0.9]], dtype=np.float32), at=0.9, width=0.1)[0, 0])
+        1.0
+    """
+    return np.exp(-(((distance - np.float32(at)) / np.float32(width)) ** 2)).astype(np.float32)
+
+
+def blend(
+    image: FloatImage,
+    colour: tuple[float, float, float] | NDArray[np.floating],
+    alpha: NDArray[np.floating],
+) -> FloatImage:
+    """Lay a colour over an image.
+
+    Args:
+        image: Image of shape ``(H, W, 3)`` in levels of 0..255.
+        colour: One colour or an image of colours.
+        alpha: Cover of shape ``(H, W)`` in 0..1.
+
+    Returns:
+        New image of shape ``(H, W, 3)``, ``float32``.
+
+    Example:
+        >>> blend(np.zeros((1, 1, 3), dtype=np.float32), (200, 100, 0), np.full((1, 1), 0.5)).tolist()
+        [[[100.0, 50.0, 0.0]]]
+    """
+    return (image + alpha[..., None] * (np.asarray(colour, dtype=np.float32) - image)).astype(np.float32)
+
+
+def lines(paths: Sequence[NDArray[np.floating]], widths: Sequence[NDArray[np.floating]], spot: Spot) -> FloatImage:
+    """Draw polylines whose width changes from segment to segment.
+
+    Args:
+        paths: Corners of each polyline, ``(N, 2)`` arrays of x and y in pixels.
+        widths: Width of each segment in pixels, arrays of at least ``N - 1`` values.
+        spot: Spot that tells the size of the image.
+
+    Returns:
+        Cover of shape ``(H, W)``, ``float32`` in 0..1.
+
+    Example:
+        >>> cover = lines([np.array([[1.0, 4.0], [6.0, 4.0]])], [np.array([2.0])], Spot(4, 4, 4, 0.0, (8, 8)))
+        >>> float(cover[4, 3]), float(cover[0, 3])
+        (1.0, 0.0)
+    """
+    canvas = _canvas(spot)
+    for path, path_widths in zip(paths, widths, strict=True):
+        corners = np.rint((path + 0.5) * _SUPERSAMPLE).astype(int)
+        for start, end, line_px in zip(corners[:-1], corners[1:], path_widths, strict=False):
+            thickness = max(1, round(float(line_px) * _SUPERSAMPLE))
+            cv2.line(canvas, start.tolist(), end.tolist(), (255,), thickness)
+    return _to_cover(canvas, spot)
+
+
+def polygon(corners: NDArray[np.floating], spot: Spot) -> FloatImage:
+    """Draw a filled polygon.
+
+    Args:
+        corners: ``(N, 2)`` array of x and y in pixels.
+        spot: Spot that tells the size of the image.
+
+    Returns:
+        Cover of shape ``(H, W)``, ``float32`` in 0..1.
+
+    Example:
+        >>> cover = polygon(np.array([[1.0, 1.0], [6.0, 1.0], [6.0, 6.0]]), Spot(4, 4, 4, 0.0, (8, 8)))
+        >>> float(cover[3, 5]), float(cover[6, 1])
+        (1.0, 0.0)
+    """
+    canvas = _canvas(spot)
+    cv2.fillPoly(canvas, [np.rint((corners + 0.5) * _SUPERSAMPLE).astype(np.int32)], (255,))
+    return _to_cover(canvas, spot)
+
+
+def shifted(cover: FloatImage, shift_px: float) -> FloatImage:
+    """Move a cover away from the light, as a shadow.
+
+    Args:
+        cover: Cover of shape ``(H, W)``.
+        shift_px: How far; negative moves it towards the light.
+
+    Returns:
+        Moved cover of shape ``(H, W)``, ``float32``.
+
+    Example:
+        >>> float(shifted(np.eye(9, dtype=np.float32), 0.0).sum())
+        9.0
+    """
+    move = np.array([[1, 0, -LIGHT_XY[0] * shift_px], [0, 1, -LIGHT_XY[1] * shift_px]], dtype=np.float32)
+    return cv2.warpAffine(cover, move, cover.shape[::-1]).astype(np.float32)
+
+
+def _canvas(spot: Spot) -> NDArray[np.uint8]:
+    """Make an empty drawing, finer than the image."""
+    height, width = spot.size_hw
+    return np.zeros((height * _SUPERSAMPLE, width * _SUPERSAMPLE), dtype=np.uint8)
+
+
+def _to_cover(canvas: NDArray[np.uint8], spot: Spot) -> FloatImage:
+    """Average a drawing over the pixels of the image."""
+    height, width = spot.size_hw
+    return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)

@@ -1,0 +1,131 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Predictions of a run as plain rows, and the CSV files they are kept in."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from anomalib_ncd.data.batches import NcdBatch
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """Class of an image: a row of ``predictions.csv``.
+
+    Attributes:
+        image: Path of the image.
+        class_name: Discovered class, the column ``class``.
+        confidence: Probability of the class, 0 to 1.
+        num_regions: Number of regions the class was merged from.
+    """
+
+    image: str
+    class_name: str
+    confidence: float
+    num_regions: int
+
+
+@dataclass(frozen=True)
+class RegionPrediction:
+    """Class of a region: a row of ``regions.csv``.
+
+    Attributes:
+        image: Path of the image.
+        left: Box in image pixels, half-open; may leave the image.
+        top: As above.
+        right: As above.
+        bottom: As above.
+        area: Mask pixels inside.
+        score: Largest anomaly score inside, 0 to 1 over the score range.
+        class_name: Discovered class, the column ``class``.
+        confidence: Probability of the class, 0 to 1.
+    """
+
+    image: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+    area: int
+    score: float
+    class_name: str
+    confidence: float
+
+
+def image_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) -> list[ImagePrediction]:
+    """Turn predicted batches into one row per image.
+
+    Args:
+        batches: What ``Engine.predict`` returns.
+        class_names: Name of each novel class.
+
+    Returns:
+        Rows in the order of the batches.
+
+    Raises:
+        ValueError: If a batch has no predictions.
+    """
+    rows = []
+    for batch in batches:
+        classes, scores = _predicted(batch.pred_class_id, batch.pred_class_score)
+        counts = batch.region_image_index.bincount(minlength=batch.batch_size).tolist()
+        for path, class_id, score, count in zip(batch.image_path, classes, scores, counts, strict=True):
+            rows.append(ImagePrediction(path, class_names[class_id], round(score, 6), count))
+    return rows
+
+
+def region_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) -> list[RegionPrediction]:
+    """Turn predicted batches into one row per region; arguments and errors as :func:`image_predictions`."""
+    rows = []
+    for batch in batches:
+        classes, scores = _predicted(batch.region_pred_class_id, batch.region_pred_class_score)
+        for index, (class_id, confidence) in enumerate(zip(classes, scores, strict=True)):
+            left, top, right, bottom = batch.region_box_xyxy[index].tolist()
+            rows.append(
+                RegionPrediction(
+                    image=batch.image_path[int(batch.region_image_index[index])],
+                    left=left,
+                    top=top,
+                    right=right,
+                    bottom=bottom,
+                    area=int(batch.region_area[index]),
+                    score=round(float(batch.region_score[index]), 6),
+                    class_name=class_names[class_id],
+                    confidence=round(confidence, 6),
+                ),
+            )
+    return rows
+
+
+def write_csv(file: str | Path, rows: Sequence[ImagePrediction] | Sequence[RegionPrediction], row_type: type) -> None:
+    """Write rows with a header; a reader never sees a half-written file.
+
+    Args:
+        file: Target; its folder is made where it is missing.
+        rows: Rows to write, all of ``row_type``.
+        row_type: Type of the rows; gives the header where there are none.
+    """
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    names = [field.name for field in fields(row_type)]
+    with unfinished.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["class" if name == "class_name" else name for name in names])
+        writer.writerows([list(asdict(row).values()) for row in rows])
+    os.replace(unfinished, file)
+
+
+def _predicted(classes: Any, scores: Any) -> tuple[list[int], list[float]]:  # noqa: ANN401
+    """Classes and confidences as lists."""
+    if classes is None or scores is None:
+        msg = "The batch holds no predictions; pass what Engine.predict returns."
+        raise ValueError(msg)
+    return classes.tolist(), scores.tolist()

@@ -1,0 +1,245 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The regions of all images: cut once, kept in memory or on disk, taken up again where a run was interrupted."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from anomalib_ncd.data.anomaly_maps import read_anomaly_map
+from anomalib_ncd.data.images import ImageRecord, read_image
+from anomalib_ncd.functional.mebin import binarize
+from anomalib_ncd.functional.regions import Region, extract_regions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RegionSettings:
+    """How regions are found and cut; the defaults are the paper's.
+
+    Attributes:
+        sample_rate: Step of MEBin's threshold sweep, in units of 1/255 of the score range.
+        min_interval_len: Shortest run of equal component counts that MEBin takes as stable.
+        erosion_size: Side of MEBin's erosion kernel in map pixels; 0 for none.
+        padding_ratio: Widening of a region around the defect's bounding box.
+        merge_distance_ratio: Regions nearer than this share of the longer image side are merged.
+        min_size_ratio: Least half side of a region as a share of the longer image side.
+        keep_inside_image: Clamp regions to the image instead of padding with black.
+    """
+
+    sample_rate: int = 4
+    min_interval_len: int = 4
+    erosion_size: int = 6
+    padding_ratio: float = 0.1
+    merge_distance_ratio: float = 0.01
+    min_size_ratio: float = 0.1
+    keep_inside_image: bool = False
+
+
+@dataclass(frozen=True)
+class RegionRow:
+    """What is known of a region apart from its pixels.
+
+    Attributes:
+        image_index: Index of the image in the table.
+        number: Number of the region in its image, largest first.
+        box_xyxy: Box in image pixels, half-open; may leave the image.
+        score: Largest anomaly score inside, 0 to 1 over the score range.
+        area: Mask pixels inside.
+    """
+
+    image_index: int
+    number: int
+    box_xyxy: tuple[float, float, float, float]
+    score: float
+    area: int
+
+
+class RegionTable:
+    """Regions of a list of images.
+
+    Args:
+        images: The images.
+        folder: Folder for crops and the list of regions; an interrupted build goes on from what lies there.
+            Defaults to ``None``: everything stays in memory.
+    """
+
+    def __init__(self, images: Sequence[ImageRecord], folder: str | Path | None = None) -> None:
+        self.images = list(images)
+        self.folder = None if folder is None else Path(folder)
+        self.rows: list[RegionRow] = []
+        self.sizes_hw: list[tuple[int, int]] = []
+        self.num_components: list[int] = []
+        self._rows_of_image: list[list[int]] = []
+        self._crops: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def rows_of_image(self, image_index: int) -> list[int]:
+        """Indices of the regions of an image."""
+        return self._rows_of_image[image_index]
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region."""
+        if self.folder is None:
+            return self._crops[index]
+        row = self.rows[index]
+        key = self.images[row.image_index].key
+        image = cv2.imread(str(self._crop_file("images", key, row.number)), cv2.IMREAD_COLOR)
+        mask = cv2.imread(str(self._crop_file("masks", key, row.number)), cv2.IMREAD_GRAYSCALE)
+        if image is None or mask is None:
+            msg = f"Region {row.number} of {key} is gone from {self.folder}; delete the folder and run again."
+            raise ValueError(msg)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), mask > 0
+
+    def build(
+        self,
+        map_paths: Sequence[Path],
+        score_range: tuple[float, float],
+        settings: RegionSettings,
+    ) -> RegionTable:
+        """Find and cut the regions of all images.
+
+        Args:
+            map_paths: Anomaly map of each image.
+            score_range: Score range that MEBin was fitted to.
+            settings: How regions are found and cut.
+
+        Returns:
+            The table itself.
+        """
+        done = self._read_finished(score_range, settings)
+        for image, map_path in tqdm(
+            list(zip(self.images, map_paths, strict=True)),
+            desc="Cutting regions",
+            unit="image",
+            disable=len(done) == len(self.images),
+        ):
+            stamp = _stamp(image.path, map_path)
+            entry = done.get(image.key)
+            if entry is None or entry["stamp"] != stamp:
+                entry = self._cut(image, map_path, score_range, settings) | {"stamp": stamp}
+            self._append(entry)
+        return self
+
+    def _cut(
+        self,
+        image: ImageRecord,
+        map_path: Path,
+        score_range: tuple[float, float],
+        settings: RegionSettings,
+    ) -> dict[str, Any]:
+        """Cut the regions of one image and describe them as plain data."""
+        pixels, anomaly_map = read_image(image.path), read_anomaly_map(map_path)
+        binarized = binarize(
+            anomaly_map,
+            score_range,
+            settings.sample_rate,
+            settings.min_interval_len,
+            settings.erosion_size,
+        )
+        regions = extract_regions(
+            pixels,
+            anomaly_map,
+            binarized,
+            score_range,
+            padding_ratio=settings.padding_ratio,
+            merge_distance_ratio=settings.merge_distance_ratio,
+            min_size_ratio=settings.min_size_ratio,
+            keep_inside_image=settings.keep_inside_image,
+        )
+        self._store(image.key, regions)
+        entry = {
+            "image": image.key,
+            "size_hw": list(pixels.shape[:2]),
+            "threshold": binarized.threshold,
+            "num_components": binarized.num_components,
+            "regions": [{"box_xyxy": r.box_xyxy, "score": r.score, "area": r.area} for r in regions],
+        }
+        if self.folder is not None:
+            entry["stamp"] = _stamp(image.path, map_path)
+            with self._list_file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
+        return entry
+
+    def _store(self, key: str, regions: Sequence[Region]) -> None:
+        """Keep the crops of an image."""
+        for number, region in enumerate(regions):
+            if self.folder is None:
+                self._crops.append((region.image, region.mask))
+                continue
+            image_file = self._crop_file("images", key, number)
+            mask_file = self._crop_file("masks", key, number)
+            image_file.parent.mkdir(parents=True, exist_ok=True)
+            mask_file.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(image_file), cv2.cvtColor(region.image, cv2.COLOR_RGB2BGR))
+            cv2.imwrite(str(mask_file), region.mask.astype(np.uint8) * 255)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        """Take an image's regions into the table."""
+        image_index = len(self.sizes_hw)
+        height, width = entry["size_hw"]
+        self.sizes_hw.append((height, width))
+        self.num_components.append(entry["num_components"])
+        self._rows_of_image.append(list(range(len(self.rows), len(self.rows) + len(entry["regions"]))))
+        for number, region in enumerate(entry["regions"]):
+            left, top, right, bottom = region["box_xyxy"]
+            self.rows.append(
+                RegionRow(image_index, number, (left, top, right, bottom), region["score"], region["area"]),
+            )
+
+    @property
+    def _list_file(self) -> Path:
+        """File with one line of JSON per finished image."""
+        return self._existing_folder() / "regions.jsonl"
+
+    def _crop_file(self, kind: str, key: str, number: int) -> Path:
+        """File of a crop or of its mask."""
+        return self._existing_folder() / kind / f"{key}_region{number}.png"
+
+    def _existing_folder(self) -> Path:
+        """The folder, for code that only runs where there is one."""
+        if self.folder is None:
+            msg = "The table is kept in memory."
+            raise RuntimeError(msg)
+        return self.folder
+
+    def _read_finished(self, score_range: tuple[float, float], settings: RegionSettings) -> dict[str, dict[str, Any]]:
+        """Images that an earlier, interrupted build with the same settings has finished."""
+        if self.folder is None:
+            return {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings_file = self.folder / "settings.json"
+        wanted = json.dumps({"score_range": [float(edge) for edge in score_range], **asdict(settings)}, indent=2)
+        if not settings_file.is_file() or settings_file.read_text(encoding="utf-8") != wanted:
+            self._list_file.unlink(missing_ok=True)
+            settings_file.write_text(wanted, encoding="utf-8")
+        if not self._list_file.is_file():
+            return {}
+        entries = {}
+        for line in self._list_file.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                logger.warning("A line of %s was cut short when a run was killed; its image is done again.", line[:40])
+                continue
+            entries[entry["image"]] = entry
+        return entries
+
+
+def _stamp(image_path: Path, map_path: Path) -> list[int]:
+    """What tells whether an image or its map has changed since its regions were cut."""
+    stats = (image_path.stat(), map_path.stat())
+    return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]

@@ -1,0 +1,124 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Boxes around main elements: squares, and the merging of those that lie close together."""
+
+import numpy as np
+
+
+def square_boxes(
+    rectangles_xywh: np.ndarray,
+    size_hw: tuple[int, int],
+    padding_ratio: float,
+    min_size_ratio: float,
+) -> np.ndarray:
+    """Put a padded square around each rectangle, and shift it back where it leaves the image.
+
+    A square is at most as large as the image's longer side, so it can still leave the shorter one.
+
+    Args:
+        rectangles_xywh: ``(N, 4)`` whole pixels.
+        size_hw: Height and width of the image.
+        padding_ratio: What is added to the longer side of a rectangle.
+        min_size_ratio: Least half side of a square, as a part of the image's longer side.
+
+    Returns:
+        ``(N, 4)`` float64 xyxy, whole pixels.
+
+    Example:
+        >>> square_boxes(np.array([[0, 10, 20, 4]]), (100, 100), 0.1, 0.1)
+        array([[ 0.,  1., 22., 23.]])
+    """
+    corners, sides = rectangles_xywh[:, :2], rectangles_xywh[:, 2:]
+    longest = max(size_hw)
+    # In this order of operations, as truncation feels the last bit.
+    radii = (sides.max(axis=1) * (1 + padding_ratio) * 0.5).astype(np.int64)
+    radii = np.minimum(np.maximum(radii, int(longest * min_size_ratio)), int(longest * 0.5))[:, None]
+    centers = (2 * corners + sides) // 2
+    upper, lower = centers - radii, centers + radii
+    extent = np.array(size_hw[::-1])
+    shift = np.where(upper < 0, -upper, np.minimum(extent - lower, 0))
+    return np.concatenate([upper + shift, lower + shift], axis=1).astype(np.float64)
+
+
+def merge_close_boxes(boxes_xyxy: np.ndarray, max_distance: float) -> np.ndarray:
+    """Merge each group of boxes that lie nearer to each other than a distance.
+
+    A box and its neighbours form a group; groups inside other groups are left out, and equal boxes count once. A group
+    becomes its bounding box, made square around its middle after each box that is added.
+
+    Args:
+        boxes_xyxy: ``(N, 4)``.
+        max_distance: Distance that neighbours stay below. Boxes that overlap have distance -1.
+
+    Returns:
+        ``(M, 4)`` float64, in the order of the boxes whose groups they are; M is at most N.
+
+    Example:
+        >>> merge_close_boxes(np.array([[0, 0, 2, 2], [3, 0, 5, 2], [9, 9, 10, 10]]), 2)
+        array([[ 0. , -1.5,  5. ,  3.5],
+               [ 9. ,  9. , 10. , 10. ]])
+    """
+    unique, position = np.unique(np.asarray(boxes_xyxy, dtype=np.float64), axis=0, return_index=True)
+    groups = box_distances(unique) < max_distance
+    np.fill_diagonal(groups, val=True)
+    # In the order of the boxes as given, as later sorting keeps it among equals.
+    groups = groups[np.argsort(position)]
+    groups = groups[np.sort(np.unique(groups, axis=0, return_index=True)[1])]
+    # num_lacking[i, j]: members of group i that group j lacks
+    num_lacking = groups.astype(np.float32) @ (~groups).astype(np.float32).T
+    np.fill_diagonal(num_lacking, 1)
+    groups = groups[(num_lacking > 0).all(axis=1)]
+    return np.stack([_union_square(unique[group]) for group in groups])
+
+
+def box_distances(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Distances between all pairs of boxes: Euclidean between their edges, -1 where they overlap.
+
+    Args:
+        boxes_xyxy: ``(N, 4)``.
+
+    Returns:
+        ``(N, N)`` float64.
+
+    Example:
+        >>> box_distances(np.array([[0, 0, 2, 2], [5, 6, 7, 8]]))
+        array([[-1.,  5.],
+               [ 5., -1.]])
+    """
+    upper, lower = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
+    gaps = np.maximum(upper[:, None] - lower[None], upper[None] - lower[:, None])  # (N, N, 2)
+    distances = np.hypot(*np.moveaxis(np.maximum(gaps, 0), -1, 0))
+    return np.where((gaps < 0).all(axis=-1), -1.0, distances)
+
+
+def fit_inside(boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Shift boxes into the image, and cut off what is longer than the image.
+
+    Args:
+        boxes_xyxy: ``(N, 4)``.
+        size_hw: Height and width of the image.
+
+    Returns:
+        ``(N, 4)`` float64.
+
+    Example:
+        >>> fit_inside(np.array([[-3, 8, 3, 14]]), (10, 10))
+        array([[ 0.,  4.,  6., 10.]])
+    """
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64)
+    extent = np.array(size_hw[::-1], dtype=np.float64)
+    sides = np.minimum(boxes[:, 2:] - boxes[:, :2], extent)
+    upper = np.clip(boxes[:, :2], 0, extent - sides)
+    return np.concatenate([upper, upper + sides], axis=1)
+
+
+def _union_square(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Add boxes one by one, and make the bounding box square after each; one box stays as it is."""
+    left, top, right, bottom = boxes_xyxy[0].tolist()
+    for box in boxes_xyxy[1:].tolist():
+        left, top = min(left, box[0]), min(top, box[1])
+        right, bottom = max(right, box[2]), max(bottom, box[3])
+        x, y, radius = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2
+        left, top, right, bottom = x - radius, y - radius, x + radius, y + radius
+    return np.array([left, top, right, bottom])

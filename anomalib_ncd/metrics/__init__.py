@@ -1,0 +1,9 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Scores of discovered classes."""
+
+from anomalib_ncd.metrics.clustering import ARI, NMI, ClusterAccuracy, ClusterMacroF1
+from anomalib_ncd.metrics.report import clustering_report
+
+__all__ = ["ARI", "NMI", "ClusterAccuracy", "ClusterMacroF1", "clustering_report"]

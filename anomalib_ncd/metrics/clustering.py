@@ -1,0 +1,144 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Clustering scores as anomalib metrics.
+
+They take class ids from a batch's ``pred_class_id`` and ``class_id`` unless told otherwise. Class ids below 0 in
+``class_id`` mean that the label is not known; such samples are left out.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from anomalib.metrics import AnomalibMetric
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from anomalib_ncd.functional.matching import clustering_accuracy, matched_macro_f1
+from anomalib_ncd.metrics.report import ari, labelled, nmi
+
+
+class _ClusteringMetric(Metric):
+    """Gathers class ids; subclasses say how the labelled ones are scored."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    preds: list[torch.Tensor]
+    target: list[torch.Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        self.add_state("preds", default=[], dist_reduce_fx="cat")
+        self.add_state("target", default=[], dist_reduce_fx="cat")
+
+    def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+        """Add predicted and true class ids, each ``(N,)`` integer."""
+        if preds.ndim != 1 or preds.shape != target.shape:
+            shapes = f"{tuple(preds.shape)} and {tuple(target.shape)}"
+            msg = f"`preds` and `target` must both have shape (N,), got {shapes}; pass class ids, not probabilities."
+            raise ValueError(msg)
+        for name, ids in (("preds", preds), ("target", target)):
+            if ids.is_floating_point() or ids.is_complex():
+                msg = f"`{name}` must hold integer class ids, got {ids.dtype}; take the argmax of probabilities first."
+                raise ValueError(msg)
+        self.preds.append(preds.detach().long())
+        self.target.append(target.detach().long())
+
+    def compute(self) -> torch.Tensor:
+        """Score what was gathered; NaN where nothing is labelled."""
+        # After a reduction over processes the states are tensors, else lists.
+        if not len(self.preds):
+            return torch.tensor(float("nan"), device=self.device)
+        preds, target = labelled(dim_zero_cat(self.preds).cpu().numpy(), dim_zero_cat(self.target).cpu().numpy())
+        return torch.tensor(self._score(preds, target), device=self.device)
+
+    def _score(self, preds: np.ndarray, target: np.ndarray) -> float:
+        """Score labelled samples."""
+        raise NotImplementedError
+
+
+class _NMI(_ClusteringMetric):
+    """Normalised mutual information."""
+
+    def _score(self, preds: np.ndarray, target: np.ndarray) -> float:
+        return nmi(preds, target)
+
+
+class _ARI(_ClusteringMetric):
+    """Adjusted Rand index."""
+
+    def _score(self, preds: np.ndarray, target: np.ndarray) -> float:
+        return ari(preds, target)
+
+
+class _ClusterAccuracy(_ClusteringMetric):
+    """Accuracy after matching."""
+
+    def _score(self, preds: np.ndarray, target: np.ndarray) -> float:
+        return clustering_accuracy(preds, target)
+
+
+class _ClusterMacroF1(_ClusteringMetric):
+    """Macro-F1 after matching."""
+
+    def _score(self, preds: np.ndarray, target: np.ndarray) -> float:
+        return matched_macro_f1(preds, target)
+
+
+class NMI(AnomalibMetric, _NMI):  # type: ignore[misc]
+    """Normalised mutual information between discovered and true classes, from 0 to 1.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> metric = NMI(prefix="image_")
+        >>> metric.update(SimpleNamespace(pred_class_id=torch.tensor([3, 3, 5]), class_id=torch.tensor([1, 1, 0])))
+        >>> metric.name, metric.compute()
+        ('image_NMI', tensor(1.))
+    """
+
+    default_fields = ("pred_class_id", "class_id")
+
+
+class ARI(AnomalibMetric, _ARI):  # type: ignore[misc]
+    """Adjusted Rand index between discovered and true classes; 1 at best, 0 for chance.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> metric = ARI()
+        >>> metric.update(SimpleNamespace(pred_class_id=torch.tensor([3, 3, 5]), class_id=torch.tensor([1, 1, 0])))
+        >>> metric.compute()
+        tensor(1.)
+    """
+
+    default_fields = ("pred_class_id", "class_id")
+
+
+class ClusterAccuracy(AnomalibMetric, _ClusterAccuracy):  # type: ignore[misc]
+    """Accuracy after Hungarian matching of discovered with true classes, from 0 to 1.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> metric = ClusterAccuracy()
+        >>> metric.update(SimpleNamespace(pred_class_id=torch.tensor([3, 3, 5]), class_id=torch.tensor([1, 1, 1])))
+        >>> metric.compute()
+        tensor(0.6667)
+    """
+
+    default_fields = ("pred_class_id", "class_id")
+
+
+class ClusterMacroF1(AnomalibMetric, _ClusterMacroF1):  # type: ignore[misc]
+    """Mean over true classes of F1 after Hungarian matching, from 0 to 1.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> metric = ClusterMacroF1()
+        >>> metric.update(SimpleNamespace(pred_class_id=torch.tensor([3, 3, 5]), class_id=torch.tensor([1, 1, 1])))
+        >>> metric.compute()
+        tensor(0.8000)
+    """
+
+    default_fields = ("pred_class_id", "class_id")

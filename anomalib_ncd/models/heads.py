@@ -1,0 +1,109 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Heads on the region feature: the projector of the contrastive losses and the prototypes of the classes."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ProjectionHead(nn.Module):
+    """MLP of three linear layers with GELU, whose output only the contrastive losses read.
+
+    Args:
+        in_dim: Width of the feature.
+        hidden_dim: Width of the two hidden layers. Default: 2048, of the paper.
+        out_dim: Width of the projection. Default: 256, of the paper.
+
+    Example:
+        >>> ProjectionHead(48, hidden_dim=64, out_dim=16)(torch.rand(5, 48)).shape
+        torch.Size([5, 16])
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int = 2048, out_dim: int = 256) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(in_dim, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, out_dim),
+        )
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Project features.
+
+        Args:
+            features: Features (B, in_dim).
+
+        Returns:
+            Projections (B, out_dim), not normalised.
+        """
+        return self.mlp(features)
+
+
+class PrototypeHeads(nn.Module):
+    """Several independent classifiers by cosine similarity to one learnt prototype per class.
+
+    Each head is a linear layer without bias whose weight rows, and whose input, have norm 1. The heads differ only in
+    their random start; training tells which one to keep.
+
+    Args:
+        in_dim: Width of the feature.
+        num_classes: Number of base and novel classes together.
+        num_heads: Number of heads. Default: 4, of the paper.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Example:
+        >>> logits = PrototypeHeads(48, num_classes=7, num_heads=2)(torch.randn(5, 48))
+        >>> logits.shape, bool(logits.abs().max() <= 1)
+        (torch.Size([2, 5, 7]), True)
+    """
+
+    def __init__(self, in_dim: int, num_classes: int, num_heads: int = 4) -> None:
+        super().__init__()
+        for name, value in (("in_dim", in_dim), ("num_classes", num_classes), ("num_heads", num_heads)):
+            if value < 1:
+                msg = f"`{name}` must be at least 1, got {value}."
+                raise ValueError(msg)
+        self.weight = nn.Parameter(torch.empty(num_heads, num_classes, in_dim))
+        for head_weight in self.weight.data:  # one by one: the fan-in of a stack would be another
+            nn.init.kaiming_uniform_(head_weight, a=math.sqrt(5))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Classify features.
+
+        Args:
+            features: Features (B, in_dim), of any norm.
+
+        Returns:
+            Logits (num_heads, B, num_classes): cosine similarities in [-1, 1].
+        """
+        return torch.einsum("bd,hcd->hbc", unit_rows(features), unit_rows(self.weight))
+
+
+def unit_rows(vectors: Tensor) -> Tensor:
+    """Scale vectors to norm 1, in at least single precision; half precision loses the guard against zero vectors.
+
+    Args:
+        vectors: Vectors (..., D).
+
+    Returns:
+        Vectors of the same shape and type; zero vectors stay zero.
+
+    Example:
+        >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float16))
+        tensor([[0.6001, 0.7998],
+                [0.0000, 0.0000]], dtype=torch.float16)
+    """
+    precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    return F.normalize(precise, dim=-1).to(vectors.dtype)

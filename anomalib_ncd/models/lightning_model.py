@@ -1,0 +1,363 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""AnomalyNCD as an anomalib model: the only Lightning code of the method.
+
+Paper: "AnomalyNCD: Towards Novel Anomaly Class Discovery in Industrial Scenarios" (Huang et al., CVPR 2025,
+https://arxiv.org/abs/2410.14379).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from anomalib import LearningType
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.visualization import Visualizer
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities
+from anomalib_ncd.metrics import ARI, NMI, ClusterAccuracy, ClusterMacroF1
+from anomalib_ncd.models.backbone import build_backbone, preprocessing_of
+from anomalib_ncd.models.encoder import MaskGuidedEncoder
+from anomalib_ncd.models.losses import AnomalyNcdLoss
+from anomalib_ncd.models.torch_model import AnomalyNcdModel
+from anomalib_ncd.models.view_bank import ViewBank
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_KEY = "anomalib_ncd"
+# Between the paper's settings: T = 100 for MVTec AD (sides around 900) and T = 50 for MTD (around 300).
+MERGING_TEMPERATURE_RATIO = 0.125
+
+
+class AnomalyNcd(AnomalibModule):
+    """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
+
+    Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. All defaults
+    are the paper's.
+
+    Args:
+        backbone: timm name of a vision transformer.
+        backbone_weights: Local file with the backbone's weights (safetensors or PyTorch). Defaults to ``None``: timm
+            fetches them from its hub or takes them from its cache.
+        num_novel_classes: Number of classes to tell apart, *normal* included: slot 0 gathers false alarms.
+        pretrained: Use trained backbone weights. ``False`` leaves them random; for tests and for loading checkpoints.
+        mask_layers: Number of last blocks in which the class token sees the masked patches alone.
+        trainable_blocks: Number of last blocks that are trained.
+        empty_mask: What the class token sees where no patch is half covered by the mask: ``"region"`` the patches
+            that the mask touches, or all of them; ``"cls"`` itself alone, as in the authors' code.
+        num_heads: Number of classification heads, of which the best one predicts.
+        num_cached_views: Views per region whose frozen features are computed once and kept. Defaults to ``None``:
+            fresh views in every epoch, as in the paper.
+        merging_temperature: T of region merging. The paper uses 100 for MVTec AD and 50 for MTD. Defaults to
+            ``None``: an eighth of the root of the image's area.
+        learning_rate: Initial learning rate of SGD; falls to a thousandth along a cosine.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay, not on biases and other vectors.
+        supervised_weight: Share of the losses on base classes.
+        mean_entropy_weight: Weight of the mean-entropy term.
+        normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` turns the
+            correction off.
+        evaluator: Metrics of the test pass; ``True`` for NMI, ARI, accuracy and macro-F1 of images and regions.
+        visualizer: anomalib visualizer, or ``False`` for none.
+
+    Example:
+        >>> from anomalib.engine import Engine
+        >>> from anomalib_ncd import AnomalyNcd, NcdDataModule
+        >>> model = AnomalyNcd(num_novel_classes=6, backbone_weights="dino_vitb8.safetensors")  # doctest: +SKIP
+        >>> datamodule = NcdDataModule("mtd/test", "mtd_anomaly_maps", base="steel_base")  # doctest: +SKIP
+        >>> Engine(max_epochs=50).fit(model, datamodule)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        backbone: str = "vit_base_patch8_224.dino",
+        backbone_weights: str | Path | None = None,
+        num_novel_classes: int = 5,
+        pretrained: bool = True,
+        mask_layers: int = 9,
+        trainable_blocks: int = 1,
+        empty_mask: Literal["region", "cls"] = "region",
+        num_heads: int = 4,
+        num_cached_views: int | None = None,
+        merging_temperature: float | None = None,
+        learning_rate: float = 0.003,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-5,
+        supervised_weight: float = 0.3,
+        mean_entropy_weight: float = 4.0,
+        normal_threshold: float | None = 0.5,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = False,
+    ) -> None:
+        super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
+        if num_novel_classes < 1:
+            msg = f"`num_novel_classes` must be at least 1 (normal counts as one), got {num_novel_classes}."
+            raise ValueError(msg)
+        if num_cached_views is not None and trainable_blocks != 1:
+            msg = f"`num_cached_views` needs `trainable_blocks=1`, got {trainable_blocks}; set `num_cached_views=None`."
+            raise ValueError(msg)
+        self.backbone_name = backbone
+        self.num_novel_classes = num_novel_classes
+        self.num_heads = num_heads
+        self.num_cached_views = num_cached_views
+        self.merging_temperature = merging_temperature
+        self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
+        self.supervised_weight, self.mean_entropy_weight = supervised_weight, mean_entropy_weight
+        self.normal_threshold = normal_threshold
+
+        vit = build_backbone(backbone, backbone_weights, pretrained=pretrained)
+        encoder = MaskGuidedEncoder(
+            vit,
+            mask_layers=mask_layers,
+            trainable_blocks=trainable_blocks,
+            empty_mask=empty_mask,
+        )
+        self.base_class_names: list[str] | None = None
+        self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, num_novel_classes, num_heads)
+        mean, std = preprocessing_of(vit)
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
+        self.register_buffer("score_range", torch.full((2,), float("nan")))
+        self.register_buffer("best_head", torch.tensor(0))
+        self.register_buffer("head_loss", torch.zeros(num_heads))
+        self.pixel_mean: torch.Tensor
+        self.pixel_std: torch.Tensor
+        self.score_range: torch.Tensor
+        self.best_head: torch.Tensor
+        self.head_loss: torch.Tensor
+        self._epoch_head_losses: list[torch.Tensor] = []
+
+    @property
+    def num_base_classes(self) -> int:
+        """Number of labelled base classes; they are known once a datamodule or a checkpoint was seen."""
+        return len(self.base_class_names or [])
+
+    @property
+    def novel_class_names(self) -> list[str]:
+        """Names of the discovered classes: ``normal`` in slot 0, then ``class_1``, ``class_2``, …"""
+        return ["normal", *(f"class_{i}" for i in range(1, self.num_novel_classes))]
+
+    def setup(self, stage: str) -> None:
+        """Make heads for the base classes of the datamodule."""
+        datamodule = self.trainer.datamodule
+        if not isinstance(datamodule, NcdDataModule):
+            if stage == "predict" and self.base_class_names is not None:
+                return  # any loader of NcdBatch will do for a trained model
+            msg = f"AnomalyNcd needs an anomalib_ncd.NcdDataModule, got {type(datamodule).__name__}."
+            raise TypeError(msg)
+        if self.base_class_names is None:
+            self._set_base_classes(datamodule.base_class_names)
+        elif stage == "fit" and self.base_class_names != datamodule.base_class_names:
+            msg = (
+                f"The model was trained with the base classes {self.base_class_names}, but the datamodule has "
+                f"{datamodule.base_class_names}. Start with a new model, or give the same `base`."
+            )
+            raise ValueError(msg)
+
+    def on_fit_start(self) -> None:
+        """Cut the regions, take over their score range, and cache views where that is asked for."""
+        datamodule = self.trainer.datamodule
+        regions = datamodule.train_regions()
+        num_novel = int((~regions.is_base).sum())
+        if num_novel < self.num_novel_classes:
+            msg = (
+                f"`num_novel_classes` is {self.num_novel_classes}, but the images have only {num_novel} regions. "
+                "Give more images or ask for fewer classes."
+            )
+            raise ValueError(msg)
+        self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
+        datamodule.cached_views = None
+        if self.num_cached_views is not None:
+            datamodule.cached_views = ViewBank.build(
+                regions,
+                self._trunk,
+                self.num_cached_views,
+                self.device,
+                num_workers=datamodule.num_workers,
+            )
+
+    def training_step(self, batch: RegionViewBatch, batch_idx: int) -> torch.Tensor:
+        """Losses of one batch of regions (paper, section 3.3)."""
+        del batch_idx
+        tokens, attended = self._view_tokens(batch)
+        _, projections, logits = self.model.outputs_of(tokens, attended)
+        loss = self.loss(projections, logits, batch.label, batch.is_base, batch.score, self.current_epoch)
+        self._epoch_head_losses.append(loss.novel_per_head)
+        self.log("train_loss", loss.total, prog_bar=True, batch_size=batch.batch_size)
+        for name in ("info_nce", "supervised_contrastive", "supervised", "self_training", "mean_entropy"):
+            self.log(f"train_{name}", getattr(loss, name), on_step=False, on_epoch=True, batch_size=batch.batch_size)
+        return loss.total
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's mean of each head's loss."""
+        self._epoch_head_losses = []
+
+    def on_train_epoch_end(self) -> None:
+        """Choose the head with the smallest novel loss in this epoch."""
+        mean = torch.stack(self._epoch_head_losses).mean(dim=0)
+        self.head_loss.copy_(self.trainer.strategy.reduce(mean, reduce_op="mean"))
+        self.best_head.copy_(self.head_loss.argmin())
+
+    def test_step(self, batch: NcdBatch, batch_idx: int, *args: Any, **kwargs: Any) -> NcdBatch:  # noqa: ANN401
+        """Predict the classes of images and regions; the evaluator reads them off the batch."""
+        del batch_idx, args, kwargs
+        return self.classify(batch)
+
+    def predict_step(self, batch: NcdBatch, batch_idx: int, dataloader_idx: int = 0) -> NcdBatch:
+        """Predict the classes of images and regions; pixels are dropped from what is returned."""
+        del batch_idx, dataloader_idx
+        return self.classify(batch).without_pixels()
+
+    def classify(self, batch: NcdBatch) -> NcdBatch:
+        """Fill in the predictions of a batch (paper, region merging).
+
+        Args:
+            batch: Images with the views of their regions.
+
+        Returns:
+            The same batch with class probabilities, classes and confidences of images and regions.
+        """
+        tokens, attended = self._trunk(batch.image, batch.region_mask)
+        _, _, logits = self.model.outputs_of(tokens, attended)
+        by_region = novel_probabilities(logits[self.best_head].float(), self.num_base_classes)
+        by_image = merge_regions(
+            by_region,
+            batch.region_area,
+            batch.region_image_index,
+            self.merging_temperatures(batch.image_size),
+            num_images=batch.batch_size,
+        )
+        return batch.with_predictions(by_region, by_image)
+
+    def region_features(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Mask-guided features ``(R, D)`` of regions: views ``(R, 3, S, S)`` uint8, masks ``(R, 1, S, S)``."""
+        return self.model.encoder.head(*self._trunk(images, masks))
+
+    def merging_temperatures(self, image_size: torch.Tensor) -> torch.Tensor:
+        """T of region merging for images of the sizes ``(B, 2)``, height and width in pixels."""
+        if self.merging_temperature is not None:
+            return torch.full((len(image_size),), self.merging_temperature, device=image_size.device)
+        return image_size.prod(dim=1).sqrt() * MERGING_TEMPERATURE_RATIO
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """SGD with a cosine schedule per epoch, as in the paper."""
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = SGD(groups, lr=self.learning_rate, momentum=self.momentum)
+        epochs = self.trainer.max_epochs or 1
+        schedule = CosineAnnealingLR(optimizer, T_max=max(epochs, 1), eta_min=self.learning_rate * 1e-3)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what a prediction needs beside the weights, as plain data."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY] = {
+            "backbone": self.backbone_name,
+            "base_class_names": list(self.base_class_names or []),
+            "num_novel_classes": self.num_novel_classes,
+            "num_heads": self.num_heads,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make heads that fit the checkpoint, and refuse one of another model.
+
+        Raises:
+            ValueError: If the checkpoint belongs to another model, backbone or number of classes.
+        """
+        saved = checkpoint.get(CHECKPOINT_KEY)
+        if saved is None:
+            msg = "This is no checkpoint of AnomalyNcd: it was written by another model."
+            raise ValueError(msg)
+        for name, own in (
+            ("backbone", self.backbone_name),
+            ("num_novel_classes", self.num_novel_classes),
+            ("num_heads", self.num_heads),
+        ):
+            if saved[name] != own:
+                msg = f"The checkpoint was trained with {name}={saved[name]!r}, but the model has {own!r}."
+                raise ValueError(msg)
+        super().on_load_checkpoint(checkpoint)
+        self._set_base_classes(saved["base_class_names"])
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> AnomalyNcd:  # noqa: ANN401
+        """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
+        kwargs.setdefault("pretrained", False)
+        kwargs.setdefault("backbone_weights", None)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[return-value]
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Trains on what one detector calls anomalous; anomalib knows no closer type."""
+        return LearningType.ONE_CLASS
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """The datamodule brings samplers that know about processes; Lightning's would count images twice."""
+        return {"use_distributed_sampler": False}
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> None:  # type: ignore[override]
+        """None: regions come from the datamodule as views of the backbone's input size."""
+        del image_size
+
+    def configure_post_processor(self) -> None:
+        """None: region merging is part of :meth:`classify`."""
+
+    @classmethod
+    def configure_visualizer(cls) -> None:  # type: ignore[override]
+        """None by default; pass a visualizer that draws an ``NcdBatch``."""
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """NMI, ARI, accuracy and macro-F1 of images and of regions, where labels are known."""
+        metrics: list[nn.Module] = []
+        for prefix, fields in (
+            ("image_", ["pred_class_id", "class_id"]),
+            ("region_", ["region_pred_class_id", "region_class_id"]),
+        ):
+            metrics += [
+                metric(fields=fields, prefix=prefix, strict=False)
+                for metric in (NMI, ARI, ClusterAccuracy, ClusterMacroF1)
+            ]
+        return Evaluator(test_metrics=metrics)
+
+    def _set_base_classes(self, names: Sequence[str]) -> None:
+        """Make fresh heads and losses for a list of base classes."""
+        self.base_class_names = list(names)
+        num_classes = len(names) + self.num_novel_classes
+        self.model = AnomalyNcdModel(self.model.encoder, num_classes, self.num_heads).to(self.device)
+        self.loss = AnomalyNcdLoss(
+            num_base_classes=len(names),
+            supervised_weight=self.supervised_weight,
+            mean_entropy_weight=self.mean_entropy_weight,
+            normal_threshold=self.normal_threshold,
+        )
+
+    def _trunk(self, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frozen blocks on 8-bit views."""
+        tokens, attended = self.model.encoder.trunk((images.float() - self.pixel_mean) / self.pixel_std, masks)
+        return tokens, attended
+
+    def _view_tokens(self, batch: RegionViewBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens ``(V * B, N, D)`` of all views, view by view, cached or computed now."""
+        if batch.tokens is not None and batch.attended is not None:
+            return batch.tokens.flatten(0, 1).float(), batch.attended.flatten(0, 1)
+        if batch.image is None or batch.mask is None:
+            msg = "A training batch needs images and masks, or cached tokens."
+            raise ValueError(msg)
+        return self._trunk(batch.image.flatten(0, 1), batch.mask.flatten(0, 1))

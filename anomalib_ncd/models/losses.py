@@ -1,0 +1,338 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Losses of AnomalyNCD (Huang et al., CVPR 2025, arXiv 2410.14379), over two augmented views of each region.
+
+Views are stacked view-major: rows ``0 ... N-1`` are the first views of the N regions, rows ``N ... 2N-1`` the second.
+The functions compute in the precision they are given; ``AnomalyNcdLoss`` gives them at least single precision.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def info_nce(projections: Tensor, temperature: float = 1.0) -> Tensor:
+    """Contrast each view with the other view of its region, against all other views.
+
+    Args:
+        projections: Projections (2N, P), view-major, of any norm; N at least 1.
+        temperature: Divisor of the cosine similarities.
+
+    Returns:
+        Scalar, the mean over all views.
+
+    Example:
+        >>> info_nce(torch.eye(2).repeat(2, 1)).round(decimals=4)  # -log(e / (e + 2))
+        tensor(0.5514)
+    """
+    regions = torch.arange(len(projections) // 2, device=projections.device)
+    return supervised_contrastive(projections, regions, temperature)
+
+
+def supervised_contrastive(projections: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:
+    """Contrast each view with all views of its class, against all other views.
+
+    Args:
+        projections: Projections (2N, P) of labelled regions, view-major, of any norm; N at least 1.
+        labels: Classes (N,) of the regions.
+        temperature: Divisor of the cosine similarities.
+
+    Returns:
+        Scalar, the mean over all views of the mean over their positives.
+
+    Example:
+        >>> supervised_contrastive(torch.ones(4, 3), torch.tensor([0, 0])).round(decimals=4)  # log 3
+        tensor(1.0986)
+    """
+    unit = F.normalize(projections, dim=-1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    similarity = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
+    log_probs = similarity.log_softmax(dim=-1).masked_fill(itself, 0.0)
+    classes = labels.repeat(2)
+    positives = (classes[:, None] == classes[None, :]) & ~itself
+    return -((log_probs * positives).sum(-1) / positives.sum(-1)).mean()
+
+
+def teacher_temperature(
+    epoch: int,
+    warmup_epochs: int = 40,
+    start: float = 0.07,
+    end: float = 0.04,
+    repeats: int = 4,
+) -> float:
+    """Temperature of the pseudo-labels: it falls in equal steps, then stays.
+
+    Args:
+        epoch: Epoch, from 0.
+        warmup_epochs: Epoch at which the fall has ended.
+        start: First temperature.
+        end: Last temperature.
+        repeats: Epochs per step.
+
+    Returns:
+        The temperature of that epoch.
+
+    Example:
+        >>> [round(teacher_temperature(epoch), 4) for epoch in (0, 3, 4, 39, 1000)]
+        [0.07, 0.07, 0.0667, 0.04, 0.04]
+    """
+    last_step = warmup_epochs // repeats - 1
+    step = epoch // repeats
+    return end if step >= last_step else start + (end - start) * step / last_step
+
+
+def normal_weights(scores: Tensor, threshold: float | None = 0.5) -> Tensor:
+    """How much a region with a low anomaly score is taught to be normal.
+
+    Args:
+        scores: Region scores (N,) in [0, 1].
+        threshold: Score from which on nothing is; ``None`` switches it off.
+
+    Returns:
+        Weights (N,): ``max(0, threshold - score)``.
+
+    Example:
+        >>> normal_weights(torch.tensor([0.25, 0.75]))
+        tensor([0.2500, 0.0000])
+    """
+    return torch.zeros_like(scores) if threshold is None else (threshold - scores).clamp(min=0.0)
+
+
+def self_training(
+    logits: Tensor,
+    num_base: int,
+    weights: Tensor,
+    teacher_temp: float,
+    student_temp: float = 0.1,
+) -> Tensor:
+    """Cross-entropy of each view with the pseudo-label that the other view gives.
+
+    The pseudo-label is a softmax over the novel classes alone, mixed with certainty of the first novel class, which
+    means *normal*, by the region's weight.
+
+    Args:
+        logits: Logits (2N, C) of novel regions by one head, view-major; N at least 1.
+        num_base: Number of base classes, the first columns.
+        weights: Weights (N,) of *normal* in [0, 1].
+        teacher_temp: Divisor of the logits that make pseudo-labels; no gradient flows there.
+        student_temp: Divisor of the logits that learn.
+
+    Returns:
+        Scalar, the mean over all views.
+
+    Example:
+        >>> self_training(torch.zeros(4, 5), 1, torch.zeros(2), teacher_temp=0.07).round(decimals=4)  # log 5
+        tensor(1.6094)
+    """
+    novel = (logits.detach()[:, num_base:] / teacher_temp).softmax(dim=-1)
+    normal = F.one_hot(torch.zeros_like(weights, dtype=torch.long), novel.shape[1])
+    weight = weights.repeat(2)[:, None]
+    pseudo_label = (1 - weight) * novel + weight * normal.repeat(2, 1)
+    from_other_view = pseudo_label.roll(len(weights), dims=0)
+    log_probs = (logits / student_temp).log_softmax(dim=-1)[:, num_base:]
+    return -(from_other_view * log_probs).sum(-1).mean()
+
+
+def mean_entropy(logits: Tensor, temperature: float = 0.1) -> Tensor:
+    """How far the classes are from being used equally: ``log C - H(mean prediction)``.
+
+    Args:
+        logits: Logits (M, C) by one head; M at least 1.
+        temperature: Divisor of the logits.
+
+    Returns:
+        Scalar in [0, log C].
+
+    Example:
+        >>> mean_entropy(torch.eye(4)).abs().round(decimals=4)  # every class once
+        tensor(0.)
+    """
+    # In logarithms: a class that nobody predicts must not make the gradient infinite.
+    log_probs = (logits / temperature).log_softmax(dim=-1)
+    log_mean = log_probs.logsumexp(dim=0) - math.log(len(logits))
+    return math.log(logits.shape[1]) + (log_mean.exp() * log_mean).sum()
+
+
+def supervised(logits: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy of both views with the class of their region.
+
+    Args:
+        logits: Logits (2N, C) of labelled regions by one head, view-major; N at least 1.
+        labels: Classes (N,) of the regions.
+        temperature: Divisor of the logits.
+
+    Returns:
+        Scalar, the mean over all views.
+
+    Example:
+        >>> supervised(torch.zeros(4, 5), torch.tensor([0, 3])).round(decimals=4)  # log 5
+        tensor(1.6094)
+    """
+    return F.cross_entropy(logits / temperature, labels.repeat(2))
+
+
+class LossOutput(NamedTuple):
+    """The terms of the loss, scalars before their weights; only ``total`` is meant for ``backward``.
+
+    Attributes:
+        total: The weighted sum.
+        info_nce: Contrast of the views of all regions.
+        supervised_contrastive: Contrast of the base classes.
+        supervised: Cross-entropy of base regions, mean over heads.
+        self_training: Cross-entropy of novel regions with pseudo-labels, mean over heads.
+        mean_entropy: Imbalance of the predictions for novel regions, mean over heads.
+        novel_per_head: Self-training plus weighted mean-entropy (num_heads,), without gradient: tells the best head.
+    """
+
+    total: Tensor
+    info_nce: Tensor
+    supervised_contrastive: Tensor
+    supervised: Tensor
+    self_training: Tensor
+    mean_entropy: Tensor
+    novel_per_head: Tensor
+
+
+class AnomalyNcdLoss(nn.Module):
+    """The whole objective, in at least single precision even under autocast.
+
+    With ``s = supervised_weight`` the total is ``(1 - s) * (self_training + mean_entropy_weight * mean_entropy)
+    + s * supervised + (1 - s) * info_nce + s * supervised_contrastive``. A batch without base regions has 0 for the
+    supervised terms, one without novel regions 0 for self-training and mean-entropy.
+
+    Args:
+        num_base_classes: Number of base classes, the first columns of the logits; may be 0.
+        supervised_weight: Share of the supervised terms. Default: 0.3, of the paper.
+        mean_entropy_weight: Weight of the mean-entropy term. Default: 4, of the paper's code.
+        student_temp: Divisor of the logits, teacher excepted.
+        teacher_temp_start: First temperature of the pseudo-labels.
+        teacher_temp_end: Last temperature of the pseudo-labels.
+        teacher_warmup_epochs: Epoch at which the last temperature is reached.
+        contrastive_temp: Temperature of InfoNCE.
+        supervised_contrastive_temp: Temperature of the supervised contrast.
+        normal_threshold: Region score under which novel regions are drawn towards *normal*; ``None``: none are.
+
+    Raises:
+        ValueError: If ``num_base_classes`` is negative.
+
+    Example:
+        >>> loss = AnomalyNcdLoss(num_base_classes=1)
+        >>> output = loss(
+        ...     projections=torch.randn(6, 8),
+        ...     logits=torch.randn(2, 6, 4),
+        ...     labels=torch.tensor([0, 0, 0]),
+        ...     is_base=torch.tensor([True, False, False]),
+        ...     scores=torch.tensor([0.0, 0.9, 0.2]),
+        ...     epoch=0,
+        ... )
+        >>> output.total.shape, output.novel_per_head.shape
+        (torch.Size([]), torch.Size([2]))
+    """
+
+    def __init__(
+        self,
+        num_base_classes: int,
+        *,
+        supervised_weight: float = 0.3,
+        mean_entropy_weight: float = 4.0,
+        student_temp: float = 0.1,
+        teacher_temp_start: float = 0.07,
+        teacher_temp_end: float = 0.04,
+        teacher_warmup_epochs: int = 40,
+        contrastive_temp: float = 1.0,
+        supervised_contrastive_temp: float = 0.07,
+        normal_threshold: float | None = 0.5,
+    ) -> None:
+        super().__init__()
+        if num_base_classes < 0:
+            msg = f"`num_base_classes` must be 0 or more, got {num_base_classes}."
+            raise ValueError(msg)
+        self.num_base_classes = num_base_classes
+        self.supervised_weight = supervised_weight
+        self.mean_entropy_weight = mean_entropy_weight
+        self.student_temp = student_temp
+        self.teacher_temp_start = teacher_temp_start
+        self.teacher_temp_end = teacher_temp_end
+        self.teacher_warmup_epochs = teacher_warmup_epochs
+        self.contrastive_temp = contrastive_temp
+        self.supervised_contrastive_temp = supervised_contrastive_temp
+        self.normal_threshold = normal_threshold
+
+    def forward(  # noqa: PLR0917 a module's inputs are positional
+        self,
+        projections: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        is_base: Tensor,
+        scores: Tensor,
+        epoch: int,
+    ) -> LossOutput:
+        """Compute the loss of a batch of B regions, at least one.
+
+        Args:
+            projections: Projections (2B, P), view-major.
+            logits: Cosine similarities (num_heads, 2B, C), view-major.
+            labels: Classes (B,); read for base regions only.
+            is_base: Boolean (B,): which regions are labelled.
+            scores: Region scores (B,) in [0, 1]; read for novel regions only.
+            epoch: Epoch, from 0; decides the temperature of the pseudo-labels.
+
+        Returns:
+            The total and its terms.
+
+        Raises:
+            ValueError: If shapes do not match or there is no class for the novel regions.
+        """
+        self._check(projections, logits, is_base)
+        with torch.autocast(projections.device.type, enabled=False):
+            projections, logits, scores = (_at_least_single(x) for x in (projections, logits, scores))
+            contrast = info_nce(projections, self.contrastive_temp)
+            base_contrast, base = self._base_terms(projections, logits, labels, is_base)
+            training, entropy = self._novel_terms(logits, is_base, scores, epoch)
+            novel = training + self.mean_entropy_weight * entropy
+            base_weight, novel_weight = self.supervised_weight, 1 - self.supervised_weight
+            total = novel_weight * (novel.mean() + contrast) + base_weight * (base + base_contrast)
+        return LossOutput(total, contrast, base_contrast, base, training.mean(), entropy.mean(), novel.detach())
+
+    def _base_terms(self, projections: Tensor, logits: Tensor, labels: Tensor, is_base: Tensor) -> tuple[Tensor, ...]:
+        """Supervised contrast and cross-entropy of the base regions."""
+        if not is_base.any():
+            return projections.sum() * 0.0, logits.sum() * 0.0
+        rows, labels = is_base.repeat(2), labels[is_base]
+        contrast = supervised_contrastive(projections[rows], labels, self.supervised_contrastive_temp)
+        per_head = [supervised(head, labels, self.student_temp) for head in logits[:, rows]]
+        return contrast, torch.stack(per_head).mean()
+
+    def _novel_terms(self, logits: Tensor, is_base: Tensor, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Self-training and mean-entropy of the novel regions, each (num_heads,)."""
+        if is_base.all():
+            nothing = logits.sum(dim=(1, 2)) * 0.0
+            return nothing, nothing
+        temp = teacher_temperature(epoch, self.teacher_warmup_epochs, self.teacher_temp_start, self.teacher_temp_end)
+        weights = normal_weights(scores[~is_base], self.normal_threshold)
+        heads = logits[:, ~is_base.repeat(2)]
+        training = [self_training(head, self.num_base_classes, weights, temp, self.student_temp) for head in heads]
+        return torch.stack(training), torch.stack([mean_entropy(head, self.student_temp) for head in heads])
+
+    def _check(self, projections: Tensor, logits: Tensor, is_base: Tensor) -> None:
+        views = 2 * len(is_base)
+        if logits.ndim != 3 or logits.shape[1] != views or len(projections) != views or views == 0:
+            msg = (
+                f"`projections` (2B, P) and `logits` (num_heads, 2B, C) must hold two views of B >= 1 regions, got "
+                f"{tuple(projections.shape)} and {tuple(logits.shape)} for B = {len(is_base)}."
+            )
+            raise ValueError(msg)
+        if logits.shape[2] <= self.num_base_classes:
+            msg = (
+                f"`logits` must have columns for novel classes beside the {self.num_base_classes} base classes, "
+                f"got {logits.shape[2]} columns."
+            )
+            raise ValueError(msg)
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,95 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A picture of what was found: the surest regions of each class, with their masks outlined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.region_table import RegionTable
+
+TILE_PX = 128
+GAP_PX = 8
+CAPTION_PX = 34
+OUTLINE_RGB = (255, 140, 0)
+INK_RGB = (40, 40, 40)
+
+
+def write_gallery(
+    file: str | Path,
+    batches: Sequence[NcdBatch],
+    class_names: Sequence[str],
+    table: RegionTable,
+    tiles_per_class: int = 8,
+) -> None:
+    """Write a PNG with one row of regions per class.
+
+    Args:
+        file: Target file.
+        batches: Predictions of all images of the table, in any order.
+        class_names: Name of each class.
+        table: The regions that the predictions are about.
+        tiles_per_class: Most regions shown per class, the surest first.
+    """
+    classes, scores = _in_table_order(batches, table)
+    rows = []
+    for class_id, name in enumerate(class_names):
+        members = np.flatnonzero(classes == class_id)
+        surest = members[np.argsort(-scores[members], kind="stable")][:tiles_per_class]
+        tiles = [region_tile(*table.load(int(index))) for index in surest]
+        rows.append(_row(f"{name}: {len(members)} regions", tiles, tiles_per_class))
+    cv2.imwrite(str(file), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
+
+
+def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX) -> np.ndarray:
+    """A region scaled to a square tile, its mask outlined.
+
+    Args:
+        image: ``(h, w, 3)`` uint8.
+        mask: ``(h, w)`` bool.
+        size: Side of the tile in pixels.
+
+    Returns:
+        ``(size, size, 3)`` uint8; a region that isn't square is centred on white.
+    """
+    scale = size / max(image.shape[:2])
+    width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    resized_mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(resized_mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(resized, contours, -1, OUTLINE_RGB, 1)
+    tile = np.full((size, size, 3), 255, np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    tile[top : top + height, left : left + width] = resized
+    return tile
+
+
+def _in_table_order(batches: Sequence[NcdBatch], table: RegionTable) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted class and confidence of each region of the table; class -1 where there is no prediction."""
+    classes, scores = np.full(len(table), -1), np.zeros(len(table))
+    index_of = {str(record.path): index for index, record in enumerate(table.images)}
+    for batch in batches:
+        if batch.region_pred_class_id is None or batch.region_pred_class_score is None:
+            continue
+        rows = torch.tensor([row for path in batch.image_path for row in table.rows_of_image(index_of[path])])
+        classes[rows] = batch.region_pred_class_id.cpu().numpy()
+        scores[rows] = batch.region_pred_class_score.float().cpu().numpy()
+    return classes, scores
+
+
+def _row(caption: str, tiles: Sequence[np.ndarray], num_tiles: int) -> np.ndarray:
+    """A caption over a row of tiles."""
+    width = num_tiles * (TILE_PX + GAP_PX) + GAP_PX
+    row = np.full((CAPTION_PX + TILE_PX + GAP_PX, width, 3), 255, np.uint8)
+    cv2.putText(row, caption, (GAP_PX, CAPTION_PX - 11), cv2.FONT_HERSHEY_SIMPLEX, 0.55, INK_RGB, 1, cv2.LINE_AA)
+    for number, tile in enumerate(tiles):
+        left = GAP_PX + number * (TILE_PX + GAP_PX)
+        row[CAPTION_PX : CAPTION_PX + TILE_PX, left : left + TILE_PX] = tile
+    return row

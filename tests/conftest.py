@@ -1,0 +1,100 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Fixtures for the whole suite.
+
+Reference numbers, real images and real weights are not part of the project. They are looked for in the folder that
+``ANOMALIB_NCD_SHARED`` names, else in ``shared`` beside the project; tests that need them skip where they are absent.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+SHARED = Path(os.environ.get("ANOMALIB_NCD_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def _shared_folder(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}; set ANOMALIB_NCD_SHARED to the folder that holds `{name}`")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Folder of the numbers computed with the authors' implementation."""
+    return _shared_folder("golden")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real images, masks and anomaly maps."""
+    return _shared_folder("data")
+
+
+@pytest.fixture(scope="session")
+def weights_dir() -> Path:
+    """Folder of real backbone weights."""
+    return _shared_folder("weights")
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """Paths of a hand-made data set of a few small images."""
+
+    images: Path
+    anomaly_maps: Path
+    base: Path
+
+
+def _draw(kind: str, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A grey plate with a square, a line or nothing on it, and the mask of that."""
+    image = np.clip(rng.normal(120, 4, (size, size, 3)), 0, 255).astype(np.uint8)
+    mask = np.zeros((size, size), np.uint8)
+    top, left = rng.integers(8, size - 28, 2)
+    if kind == "square":
+        mask[top : top + 18, left : left + 18] = 1
+    elif kind == "line":
+        mask[top : top + 7, 4 : size - 4] = 1
+    image[mask > 0] = (230, 230, 230) if kind == "square" else (20, 20, 20)
+    return image, mask
+
+
+def make_tiny_run(folder: Path, per_class: int = 6, size: int = 64) -> TinyRun:
+    """Write images of three kinds, their anomaly maps, and two base classes."""
+    rng = np.random.default_rng(0)
+    for kind in ("good", "line", "square"):
+        for number in range(per_class):
+            image, mask = _draw(kind, rng, size)
+            name = f"{kind}/{number:03d}"
+            anomaly_map = cv2.GaussianBlur(mask.astype(np.float32), (5, 5), 0) * rng.uniform(0.7, 1.0)
+            anomaly_map += rng.uniform(0.05, 0.15, mask.shape).astype(np.float32)
+            (folder / "images" / kind).mkdir(parents=True, exist_ok=True)
+            (folder / "maps" / kind).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / "images" / f"{name}.png"), image)
+            np.save(folder / "maps" / f"{name}.npy", anomaly_map)
+    for kind in ("line", "square"):
+        for number in range(4):
+            image, mask = _draw(kind, rng, size)
+            for part, pixels in (("images", image), ("masks", mask * 255)):
+                target = folder / "base" / part / f"base_{kind}"
+                target.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(target / f"{number}.png"), pixels)
+    return TinyRun(folder / "images", folder / "maps", folder / "base")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """A data set of 18 images that tests only read."""
+    return make_tiny_run(tmp_path_factory.mktemp("tiny_run"))
+
+
+@pytest.fixture
+def own_tiny_run(tmp_path: Path) -> TinyRun:
+    """The same data set in a folder that a test may change."""
+    return make_tiny_run(tmp_path / "data")

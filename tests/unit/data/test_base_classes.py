@@ -1,0 +1,76 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from anomalib_ncd.data.base_classes import BaseRecord, list_base, read_base_regions
+
+
+def test_classes_are_numbered_by_name(tiny_run):
+    records, names = list_base(tiny_run.base)
+    assert names == ["base_line", "base_square"]
+    assert [record.class_id for record in records] == [0] * 4 + [1] * 4
+    assert all(record.image_path.stem == record.mask_path.stem for record in records)
+
+
+def test_a_list_narrows_the_base_down(tiny_run, tmp_path):
+    list_file = tmp_path / "base.txt"
+    list_file.write_text("base_square/1.png\n")
+    records, names = list_base(tiny_run.base, list_file)
+    assert names == ["base_square"]
+    assert len(records) == 1
+    list_file.write_text("base_square/77.png\n")
+    with pytest.raises(FileNotFoundError, match="base_square/77"):
+        list_base(tiny_run.base, list_file)
+
+
+def test_a_class_without_masks_is_named(own_tiny_run):
+    shutil.rmtree(own_tiny_run.base / "masks" / "base_line")
+    with pytest.raises(FileNotFoundError, match=r"4 base images of the classes \['base_line'\]"):
+        list_base(own_tiny_run.base)
+
+
+def test_missing_folders_and_loose_images_are_named(tmp_path, own_tiny_run):
+    with pytest.raises(FileNotFoundError, match="nowhere/images"):
+        list_base(tmp_path / "nowhere")
+    for part in ("images", "masks"):
+        for path in (own_tiny_run.base / part).rglob("*.png"):
+            path.rename(own_tiny_run.base / part / f"{path.parent.name}{path.name}")
+    with pytest.raises(ValueError, match="folder of their class"):
+        list_base(own_tiny_run.base)
+
+
+def test_a_base_image_is_one_region_or_cut_around_its_mask(tmp_path):
+    image = np.zeros((100, 100, 3), np.uint8)
+    mask = np.zeros((100, 100), np.uint8)
+    mask[10:20, 10:20] = mask[70:80, 70:80] = 255
+    for name, pixels in (("image.png", image), ("mask.png", mask)):
+        cv2.imwrite(str(tmp_path / name), pixels)
+    record = BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0)
+    whole = read_base_regions(record)
+    assert [region.box_xyxy for region in whole] == [(0.0, 0.0, 100.0, 100.0)]
+    assert whole[0].area == 200
+    cut = read_base_regions(record, crop_to_mask=True)
+    assert sorted(region.box_xyxy for region in cut) == [(5.0, 5.0, 25.0, 25.0), (65.0, 65.0, 85.0, 85.0)]
+    assert [region.area for region in cut] == [100, 100]
+
+
+def test_masks_of_ones_and_of_another_size_are_read(tmp_path):
+    cv2.imwrite(str(tmp_path / "image.png"), np.zeros((40, 60, 3), np.uint8))
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:10] = 1
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    (region,) = read_base_regions(BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0))
+    assert region.mask.shape == (40, 60)
+    assert region.area == 20 * 60
+
+
+def test_an_unreadable_mask_is_named(tmp_path):
+    cv2.imwrite(str(tmp_path / "image.png"), np.zeros((40, 60, 3), np.uint8))
+    (tmp_path / "mask.png").touch()
+    with pytest.raises(ValueError, match=r"mask\.png"):
+        read_base_regions(BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0))
