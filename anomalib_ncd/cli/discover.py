@@ -18,12 +18,13 @@ from lightning.pytorch import seed_everything
 from anomalib_ncd.cli.run import RunOptions, discover
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.detector_maps import load_detector
+from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 logger = logging.getLogger(__name__)
 
-NOT_MODEL_FLAGS = {"evaluator", "visualizer"}
-NOT_DATA_FLAGS = {"images", "anomaly_maps", "detector_ckpt", "work_dir"}
+NOT_MODEL_FLAGS: set[str | int] = {"evaluator", "visualizer"}
+NOT_DATA_FLAGS: set[str | int] = {"images", "anomaly_maps", "detector_ckpt", "work_dir"}
 
 
 def add_discover_arguments(parser: ArgumentParser) -> None:
@@ -51,12 +52,10 @@ def run_discover(config: Namespace) -> None:
     seed_everything(config.seed, workers=True)
     anomaly_maps = config.anomaly_maps or _detector(config.detector)
     names = _argument_names()
-    datamodule = NcdDataModule(
-        images=config.images,
-        anomaly_maps=anomaly_maps,
-        work_dir=output,
-        **{name: config[name] for name in names["data"]},
-    )
+    data_args = {name: config[name] for name in names["data"]}
+    if data_args["regions"] is not None:
+        data_args["regions"] = RegionSettings(**vars(data_args["regions"]))
+    datamodule = NcdDataModule(images=config.images, anomaly_maps=anomaly_maps, work_dir=output, **data_args)
     datamodule.setup()
     model = AnomalyNcd(**{name: config[name] for name in names["model"]})
     options = RunOptions(**{name: config[name] for name in names["run"]})
@@ -82,7 +81,11 @@ def plain_config(config: Namespace) -> dict[str, Any]:
 
 def _argument_names() -> dict[str, list[str]]:
     """Names of the flags that go to the datamodule, the model and the run."""
-    owners = {"data": (NcdDataModule, NOT_DATA_FLAGS), "model": (AnomalyNcd, NOT_MODEL_FLAGS), "run": (RunOptions, set())}
+    owners: dict[str, tuple[type, set[str | int]]] = {
+        "data": (NcdDataModule, NOT_DATA_FLAGS),
+        "model": (AnomalyNcd, NOT_MODEL_FLAGS),
+        "run": (RunOptions, set()),
+    }
     names = {}
     for owner, (owner_class, skipped) in owners.items():
         parser = ArgumentParser()
@@ -94,10 +97,13 @@ def _argument_names() -> dict[str, list[str]]:
 def _detector(config: Namespace) -> AnomalibModule:
     """Load the detector that the flags name."""
     module_name, _, class_name = config.class_path.rpartition(".")
-    detector_class = getattr(import_module(module_name or "anomalib.models"), class_name, None)
+    try:
+        detector_class = getattr(import_module(module_name or "anomalib.models"), class_name, None)
+    except ModuleNotFoundError:
+        detector_class = None
     if not (isinstance(detector_class, type) and issubclass(detector_class, AnomalibModule)):
         msg = f"`--detector.class_path` must name an anomalib model, got {config.class_path!r}."
-        raise ValueError(msg)
+        raise TypeError(msg)
     if config.ckpt_path is None:
         msg = f"`--detector.ckpt_path` is missing: the checkpoint of the trained {class_name}."
         raise ValueError(msg)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import yaml
-from anomalib.engine import Engine
 from anomalib.callbacks import ModelCheckpoint
+from anomalib.engine import Engine
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule

@@ -81,8 +81,8 @@ def read_base_regions(record: BaseRecord, *, crop_to_mask: bool = False) -> list
     if crop_to_mask:
         boxes = region_boxes(mask, num_components=height * width)
     regions = []
-    for box in boxes:
-        box_xyxy = tuple(float(edge) for edge in box)
+    for left, top, right, bottom in boxes.tolist():
+        box_xyxy = (left, top, right, bottom)
         region_mask = crop(mask, box_xyxy)
         area = int(region_mask.sum())
         regions.append(Region(box_xyxy, crop(image, box_xyxy), region_mask, score=1.0, area=area))

@@ -162,7 +162,8 @@ def _forget_other_detector(detector: AnomalibModule, folder: Path) -> None:
     digest = hashlib.sha256(type(detector).__name__.encode())
     for name, value in sorted(detector.state_dict().items()):
         if isinstance(value, torch.Tensor):
-            digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            values = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(name.encode() + values.numpy().tobytes())
     file = folder / "detector.txt"
     if file.is_file() and file.read_text(encoding="utf-8") != digest.hexdigest():
         for path in folder.rglob("*.npy"):

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -120,7 +119,7 @@ def write_csv(file: str | Path, rows: Sequence[ImagePrediction] | Sequence[Regio
         writer = csv.writer(stream)
         writer.writerow(["class" if name == "class_name" else name for name in names])
         writer.writerows([list(asdict(row).values()) for row in rows])
-    os.replace(unfinished, file)
+    unfinished.replace(file)
 
 
 def _predicted(classes: Any, scores: Any) -> tuple[list[int], list[float]]:  # noqa: ANN401

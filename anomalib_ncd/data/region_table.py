@@ -130,7 +130,7 @@ class RegionTable:
             stamp = _stamp(image.path, map_path)
             entry = done.get(image.key)
             if entry is None or entry["stamp"] != stamp:
-                entry = self._cut(image, map_path, score_range, settings) | {"stamp": stamp}
+                entry = self._cut(image, map_path, score_range, settings, stamp)
             self._append(entry)
         return self
 
@@ -140,6 +140,7 @@ class RegionTable:
         map_path: Path,
         score_range: tuple[float, float],
         settings: RegionSettings,
+        stamp: list[int],
     ) -> dict[str, Any]:
         """Cut the regions of one image and describe them as plain data."""
         pixels, anomaly_map = read_image(image.path), read_anomaly_map(map_path)
@@ -163,13 +164,13 @@ class RegionTable:
         self._store(image.key, regions)
         entry = {
             "image": image.key,
+            "stamp": stamp,
             "size_hw": list(pixels.shape[:2]),
             "threshold": binarized.threshold,
             "num_components": binarized.num_components,
             "regions": [{"box_xyxy": r.box_xyxy, "score": r.score, "area": r.area} for r in regions],
         }
         if self.folder is not None:
-            entry["stamp"] = _stamp(image.path, map_path)
             with self._list_file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry) + "\n")
         return entry
@@ -228,14 +229,26 @@ class RegionTable:
             settings_file.write_text(wanted, encoding="utf-8")
         if not self._list_file.is_file():
             return {}
+        return self._read_entries()
+
+    def _read_entries(self) -> dict[str, dict[str, Any]]:
+        """Finished images by key; what a killed run left of a line is taken out of the file."""
+        text = self._list_file.read_text(encoding="utf-8")
+        broken = not text.endswith("\n")
         entries = {}
-        for line in self._list_file.read_text(encoding="utf-8").splitlines():
+        for line in text.splitlines():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
-                logger.warning("A line of %s was cut short when a run was killed; its image is done again.", line[:40])
+                logger.warning("%s was cut short when a run was killed; its last image is done again.", self._list_file)
+                broken = True
                 continue
             entries[entry["image"]] = entry
+        if broken:
+            # Whatever is appended next would else continue the broken line.
+            unfinished = self._list_file.with_suffix(".unfinished")
+            unfinished.write_text("".join(json.dumps(entry) + "\n" for entry in entries.values()), encoding="utf-8")
+            unfinished.replace(self._list_file)
         return entries
 
 

@@ -3,8 +3,8 @@
 
 """Mask-guided attention in timm's transformer blocks (AnomalyNCD, Huang et al., CVPR 2025, mask-guided representation).
 
-Only the CLS row of the attention is restricted; all other rows see every token. So one unmasked attention for all rows
-and one masked row for CLS say the same as one attention under an (N, N) mask per image, in less time and memory.
+Only the CLS row of the attention is restricted; all other rows see every token. Masks are boolean or
+minus infinity, so that they mean the same in every precision.
 """
 
 from typing import Any, TypeAlias
@@ -42,21 +42,19 @@ def guided_block(block: BlockLike, tokens: Tensor, attended: Tensor) -> Tensor:
     Returns:
         Tokens (B, N, D).
     """
-    if torch.is_grad_enabled() or not is_plain(block):
-        other_rows = torch.arange(tokens.shape[1], device=tokens.device) > 0
-        return block(tokens, attn_mask=attended[:, None, None, :] | other_rows[:, None])
-    inputs = block.norm1(tokens)
-    query, key, value = _query_key_value(block.attn, inputs)
-    mixed = _attend(block.attn, query, key, value)
-    # In place, as no gradient will be asked for: a concatenation would copy all rows for the sake of one.
-    mixed[:, :, :1] = _attend(block.attn, query[:, :, :1], key, value, attended)
-    return _finish(block, tokens, inputs, mixed)
+    other_rows = torch.arange(tokens.shape[1], device=tokens.device) > 0
+    mask = attended[:, None, None, :] | other_rows[:, None]
+    if not getattr(getattr(block, "attn", block), "fused_attn", True):
+        # Outside of fused attention, some versions of timm add the mask to the scores, boolean or not.
+        mask = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, -torch.inf)
+    return block(tokens, attn_mask=mask)
 
 
 def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None) -> Tensor:
     """CLS after a block, without the rows that nobody reads when the block is the last.
 
-    Keys and values are made of all tokens; the query, the output projection and the MLP of CLS alone.
+    The query, the output projection and the MLP are computed for CLS alone; keys and values for all tokens, or in
+    training for the attended ones, a fraction of them.
 
     Args:
         block: A block of a timm Vision Transformer.
@@ -69,49 +67,45 @@ def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None) -> T
     if not is_plain(block):
         whole = block(tokens) if attended is None else guided_block(block, tokens, attended)
         return whole[:, :1]
-    inputs = block.norm1(tokens)
-    query, key, value = _cls_query_key_value(block.attn, inputs)
-    mixed = _attend(block.attn, query, key, value, attended)
-    return _finish(block, tokens[:, :1], inputs[:, :1], mixed)
-
-
-def _query_key_value(attn: Attention, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, N, D) -> three times (B, heads, N, head_dim)."""
-    query, key, value = (_split_heads(attn, part) for part in attn.qkv(inputs).chunk(3, dim=-1))
-    return attn.q_norm(query), attn.k_norm(key), value
-
-
-def _cls_query_key_value(attn: Attention, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, N, D) -> the query (B, heads, 1, head_dim) of CLS, keys and values (B, heads, N, head_dim) of all tokens."""
-    weight, bias = attn.qkv.weight, attn.qkv.bias
-    width = weight.shape[0] // 3
-    query = F.linear(inputs[:, :1], weight[:width], None if bias is None else bias[:width])
-    key, value = F.linear(inputs, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
-    query, key, value = (_split_heads(attn, part) for part in (query, key, value))
-    return attn.q_norm(query), attn.k_norm(key), value
-
-
-def _split_heads(attn: Attention, tokens: Tensor) -> Tensor:
-    return tokens.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
-
-
-def _attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor, attended: Tensor | None = None) -> Tensor:
-    """Attention of the given queries; the mask is boolean, so that it means the same in every precision."""
-    return F.scaled_dot_product_attention(
+    attn, cls_input = block.attn, block.norm1(tokens[:, :1])
+    visible = attended if block.training else None  # picking tokens would give an exported graph data-dependent shapes
+    width = attn.qkv.out_features // 3
+    query = attn.q_norm(_split_heads(attn, _part_of_qkv(attn.qkv, cls_input, slice(None, width))))
+    key, value = _keys_and_values(block, tokens, visible)
+    mixed = F.scaled_dot_product_attention(
         query,
         key,
         value,
         attn_mask=None if attended is None else attended[:, None, None, :],
         dropout_p=attn.attn_drop.p if attn.training else 0.0,
     )
-
-
-def _finish(block: BlockLike, tokens: Tensor, inputs: Tensor, mixed: Tensor) -> Tensor:
-    """What a block does after the attention, on any of its rows."""
-    attn = block.attn
     output = attn.norm(mixed.transpose(1, 2).flatten(2))
-    gate = getattr(attn, "gate", None)  # timm has it since 2026
+    gate = getattr(attn, "gate", None)  # only newer versions of timm have it
     if gate is not None:
-        output = output * gate(inputs).sigmoid()
-    tokens = tokens + block.drop_path1(block.ls1(attn.proj_drop(attn.proj(output))))
-    return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+        output = output * gate(cls_input).sigmoid()
+    cls = tokens[:, :1] + block.drop_path1(block.ls1(attn.proj_drop(attn.proj(output))))
+    return cls + block.drop_path2(block.ls2(block.mlp(block.norm2(cls))))
+
+
+def _keys_and_values(block: BlockLike, tokens: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Keys and values (B, heads, N, head_dim); zeros, which the mask hides, for tokens that aren't ``visible``."""
+    attn, rest = block.attn, slice(block.attn.qkv.out_features // 3, None)
+    if visible is None:
+        key_value = _part_of_qkv(attn.qkv, block.norm1(tokens), rest)
+    else:
+        places = visible.flatten().nonzero().squeeze(1)
+        picked = block.norm1(tokens.flatten(0, 1).index_select(0, places))
+        picked = _part_of_qkv(attn.qkv, picked, rest)
+        key_value = picked.new_zeros(visible.numel(), picked.shape[1]).index_copy(0, places, picked)
+        key_value = key_value.unflatten(0, visible.shape)
+    key, value = (_split_heads(attn, part) for part in key_value.chunk(2, dim=-1))
+    return attn.k_norm(key), value
+
+
+def _part_of_qkv(qkv: nn.Linear, inputs: Tensor, rows: slice) -> Tensor:
+    """Some of the outputs of the joint projection to queries, keys and values."""
+    return F.linear(inputs, qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows])
+
+
+def _split_heads(attn: Attention, tokens: Tensor) -> Tensor:
+    return tokens.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)

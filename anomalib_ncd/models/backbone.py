@@ -169,9 +169,8 @@ def _load_published(backbone: VisionTransformer, name: str, image_size: int) -> 
     repo, _, revision = (config.get("hf_hub_id") or "").partition("@")
     if not repo:
         msg = (
-            f"there are no published weights under {name!r}; choose one of "
-            f"{timm.list_pretrained(name.partition('.')[0] + '*')[:8]}, pass `backbone_weights`, "
-            f"or pass `pretrained=False` for random weights."
+            f"timm's hub has no weights for {name!r}; choose another name from `timm.list_pretrained('vit*')`, "
+            f"pass a local file as `backbone_weights`, or `pretrained=False` for random weights."
         )
         raise ValueError(msg)
     cached = _cached_file(repo, revision or None, config.get("hf_hub_filename"))

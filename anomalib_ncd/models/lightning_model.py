@@ -10,18 +10,18 @@ https://arxiv.org/abs/2410.14379).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from anomalib import LearningType
-from anomalib.metrics import Evaluator
+from anomalib.metrics import AnomalibMetric, Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
-from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_KEY = "anomalib_ncd"
 # Between the paper's settings: T = 100 for MVTec AD (sides around 900) and T = 50 for MTD (around 300).
 MERGING_TEMPERATURE_RATIO = 0.125
+FINAL_LEARNING_RATE = 1e-3
 
 
 class AnomalyNcd(AnomalibModule):
@@ -107,6 +108,11 @@ class AnomalyNcd(AnomalibModule):
         if num_cached_views is not None and trainable_blocks != 1:
             msg = f"`num_cached_views` needs `trainable_blocks=1`, got {trainable_blocks}; set `num_cached_views=None`."
             raise ValueError(msg)
+        if num_cached_views is not None and mask_layers < 1:
+            msg = (
+                f"`num_cached_views` keeps what the mask shows and needs `mask_layers` of 1 or more, got {mask_layers}."
+            )
+            raise ValueError(msg)
         self.backbone_name = backbone
         self.num_novel_classes = num_novel_classes
         self.num_heads = num_heads
@@ -145,16 +151,16 @@ class AnomalyNcd(AnomalibModule):
 
     @property
     def novel_class_names(self) -> list[str]:
-        """Names of the discovered classes: ``normal`` in slot 0, then ``class_1``, ``class_2``, …"""
+        """Names of the discovered classes: ``normal`` in slot 0, then ``class_1``, ``class_2`` and so on."""
         return ["normal", *(f"class_{i}" for i in range(1, self.num_novel_classes))]
 
     def setup(self, stage: str) -> None:
         """Make heads for the base classes of the datamodule."""
-        datamodule = self.trainer.datamodule
-        if not isinstance(datamodule, NcdDataModule):
+        datamodule = self._datamodule
+        if datamodule is None:
             if stage == "predict" and self.base_class_names is not None:
                 return  # any loader of NcdBatch will do for a trained model
-            msg = f"AnomalyNcd needs an anomalib_ncd.NcdDataModule, got {type(datamodule).__name__}."
+            msg = "AnomalyNcd needs an anomalib_ncd.NcdDataModule: engine.fit(model, datamodule=NcdDataModule(…))."
             raise TypeError(msg)
         if self.base_class_names is None:
             self._set_base_classes(datamodule.base_class_names)
@@ -167,7 +173,9 @@ class AnomalyNcd(AnomalibModule):
 
     def on_fit_start(self) -> None:
         """Cut the regions, take over their score range, and cache views where that is asked for."""
-        datamodule = self.trainer.datamodule
+        datamodule = self._datamodule
+        if datamodule is None:
+            return
         regions = datamodule.train_regions()
         num_novel = int((~regions.is_base).sum())
         if num_novel < self.num_novel_classes:
@@ -186,6 +194,12 @@ class AnomalyNcd(AnomalibModule):
                 self.device,
                 num_workers=datamodule.num_workers,
             )
+
+    def on_train_start(self) -> None:
+        """Put training that goes on for longer than once planned on its new schedule right away."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * self._relative_learning_rate(self.current_epoch)
 
     def training_step(self, batch: RegionViewBatch, batch_idx: int) -> torch.Tensor:
         """Losses of one batch of regions (paper, section 3.3)."""
@@ -209,12 +223,23 @@ class AnomalyNcd(AnomalibModule):
         self.head_loss.copy_(self.trainer.strategy.reduce(mean, reduce_op="mean"))
         self.best_head.copy_(self.head_loss.argmin())
 
-    def test_step(self, batch: NcdBatch, batch_idx: int, *args: Any, **kwargs: Any) -> NcdBatch:  # noqa: ANN401
+    def test_step(  # type: ignore[override]
+        self,
+        batch: NcdBatch,
+        batch_idx: int,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> NcdBatch:
         """Predict the classes of images and regions; the evaluator reads them off the batch."""
         del batch_idx, args, kwargs
         return self.classify(batch)
 
-    def predict_step(self, batch: NcdBatch, batch_idx: int, dataloader_idx: int = 0) -> NcdBatch:
+    def predict_step(  # type: ignore[override]
+        self,
+        batch: NcdBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> NcdBatch:
         """Predict the classes of images and regions; pixels are dropped from what is returned."""
         del batch_idx, dataloader_idx
         return self.classify(batch).without_pixels()
@@ -228,6 +253,9 @@ class AnomalyNcd(AnomalibModule):
         Returns:
             The same batch with class probabilities, classes and confidences of images and regions.
         """
+        if batch.image is None or batch.region_mask is None:
+            msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
+            raise ValueError(msg)
         tokens, attended = self._trunk(batch.image, batch.region_mask)
         _, _, logits = self.model.outputs_of(tokens, attended)
         by_region = novel_probabilities(logits[self.best_head].float(), self.num_base_classes)
@@ -247,10 +275,10 @@ class AnomalyNcd(AnomalibModule):
     def merging_temperatures(self, image_size: torch.Tensor) -> torch.Tensor:
         """T of region merging for images of the sizes ``(B, 2)``, height and width in pixels."""
         if self.merging_temperature is not None:
-            return torch.full((len(image_size),), self.merging_temperature, device=image_size.device)
+            return torch.full((len(image_size),), float(self.merging_temperature), device=image_size.device)
         return image_size.prod(dim=1).sqrt() * MERGING_TEMPERATURE_RATIO
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with a cosine schedule per epoch, as in the paper."""
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups = [
@@ -258,9 +286,15 @@ class AnomalyNcd(AnomalibModule):
             {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = SGD(groups, lr=self.learning_rate, momentum=self.momentum)
-        epochs = self.trainer.max_epochs or 1
-        schedule = CosineAnnealingLR(optimizer, T_max=max(epochs, 1), eta_min=self.learning_rate * 1e-3)
+        # A function of the epoch alone: torch's own cosine would take the old number of epochs from a checkpoint, and
+        # its rate would rise again when training goes on for longer.
+        schedule = LambdaLR(optimizer, self._relative_learning_rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def _relative_learning_rate(self, epoch: int) -> float:
+        """Learning rate as a share of the initial one: a cosine from 1 to a thousandth."""
+        progress = min(epoch / max(self.trainer.max_epochs or 1, 1), 1.0)
+        return FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * (1 + math.cos(math.pi * progress)) / 2
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a prediction needs beside the weights, as plain data."""
@@ -294,7 +328,12 @@ class AnomalyNcd(AnomalibModule):
         self._set_base_classes(saved["base_class_names"])
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> AnomalyNcd:  # noqa: ANN401
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> AnomalyNcd:
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
         kwargs.setdefault("pretrained", False)
         kwargs.setdefault("backbone_weights", None)
@@ -325,7 +364,7 @@ class AnomalyNcd(AnomalibModule):
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """NMI, ARI, accuracy and macro-F1 of images and of regions, where labels are known."""
-        metrics: list[nn.Module] = []
+        metrics: list[AnomalibMetric] = []
         for prefix, fields in (
             ("image_", ["pred_class_id", "class_id"]),
             ("region_", ["region_pred_class_id", "region_class_id"]),
@@ -335,6 +374,12 @@ class AnomalyNcd(AnomalibModule):
                 for metric in (NMI, ARI, ClusterAccuracy, ClusterMacroF1)
             ]
         return Evaluator(test_metrics=metrics)
+
+    @property
+    def _datamodule(self) -> NcdDataModule | None:
+        """The trainer's datamodule, if it is one of this package."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        return datamodule if isinstance(datamodule, NcdDataModule) else None
 
     def _set_base_classes(self, names: Sequence[str]) -> None:
         """Make fresh heads and losses for a list of base classes."""

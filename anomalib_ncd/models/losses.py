@@ -262,7 +262,7 @@ class AnomalyNcdLoss(nn.Module):
         self.supervised_contrastive_temp = supervised_contrastive_temp
         self.normal_threshold = normal_threshold
 
-    def forward(  # noqa: PLR0917 a module's inputs are positional
+    def forward(
         self,
         projections: Tensor,
         logits: Tensor,

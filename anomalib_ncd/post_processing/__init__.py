@@ -1,2 +1,10 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
+
+import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
+
+from anomalib_ncd.post_processing.batches import MEBinBatch, MEBinItem, masks_at_file_size
+from anomalib_ncd.post_processing.exported import MEBinSettings, mebin_from_exported
+from anomalib_ncd.post_processing.mebin import MEBin
+
+__all__ = ["MEBin", "MEBinBatch", "MEBinItem", "MEBinSettings", "masks_at_file_size", "mebin_from_exported"]

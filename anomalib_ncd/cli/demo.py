@@ -1,0 +1,82 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``anomalib-ncd demo``: the whole way on images that the command draws itself, without network."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from anomalib.models import AnomalibModule, Patchcore
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import seed_everything
+
+from anomalib_ncd.cli.run import RunOptions, discover
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.generated import DEFECT_KINDS, GeneratedDataset, generate_dataset
+from anomalib_ncd.models.lightning_model import AnomalyNcd
+
+logger = logging.getLogger(__name__)
+
+DETECTOR_SIZE = (256, 256)
+
+
+def add_demo_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of ``demo``."""
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="Folder for images and results.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of images and training.")
+
+
+def run_demo(config: Namespace) -> None:
+    """Draw images, fit a detector, discover the kinds of defect and say what to do next."""
+    seed_everything(config.seed, workers=True)
+    data = generate_dataset(
+        config.output / "data",
+        num_train_good=20,
+        num_per_kind=20,
+        base_kinds=DEFECT_KINDS[5:9],
+        seed=config.seed,
+    )
+    logger.info("Drew images with %s in %s.", ", ".join(data.kinds), data.root)
+    detector = fit_demo_detector(data, config.output / "detector")
+    datamodule = NcdDataModule(
+        images=data.test_dir,
+        anomaly_maps=detector,
+        base=data.root / "base",
+        labels=data.labels_csv,
+        work_dir=config.output,
+        seed=config.seed,
+    )
+    model = AnomalyNcd(backbone="offline", num_novel_classes=len(data.kinds) + 1, num_cached_views=4)
+    discover(model, datamodule, config.output, "train", RunOptions(accelerator="cpu"))
+    logger.info(
+        "Next, your own images: anomalib-ncd discover --images FOLDER --anomaly_maps FOLDER --backbone offline "
+        "--num_novel_classes N --output runs/mine",
+    )
+
+
+def fit_demo_detector(data: GeneratedDataset, folder: Path) -> AnomalibModule:
+    """Fit a small patch-memory detector on the good images."""
+    detector = Patchcore(
+        backbone="resnet18",
+        layers=("layer2",),
+        pre_trained=False,
+        coreset_sampling_ratio=0.02,
+        num_neighbors=1,
+        pre_processor=Patchcore.configure_pre_processor(image_size=DETECTOR_SIZE),
+        visualizer=False,
+        evaluator=False,
+    )
+    images = Folder(
+        name="demo",
+        root=data.root,
+        normal_dir="train/good",
+        val_split_mode="none",
+        test_split_mode="none",
+        num_workers=0,
+    )
+    Engine(accelerator="cpu", devices=1, default_root_dir=folder).fit(detector, datamodule=images)
+    return detector

@@ -1,0 +1,139 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""MEBin as plain data and a function, for maps that come out of an exported detector.
+
+An ONNX or OpenVINO model can't sweep thresholds and count components. A detector exported with ``MEBin`` yields its
+own anomaly maps instead, as MEBin needs them: not normalised, not clipped. The function here does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from anomalib_ncd.functional import BinarizedMap, binarize, binarize_batch, fit_score_range
+
+REFERENCE_SIZE_PX = 256
+
+
+@dataclass(frozen=True)
+class MEBinSettings:
+    """All that MEBin needs besides the map.
+
+    Attributes:
+        score_range: Lower and upper end of the range; ``None`` where it was never fitted: each map's own range then.
+        sample_rate: Step between thresholds, on the scale from 0 to 255.
+        min_interval_len: Shortest stable interval, in steps.
+        erosion_size: Side of the erosion in pixels; 0 for none.
+        scale_erosion: Whether ``erosion_size`` is meant for maps of 256 pixels and scales with the map.
+
+    Example:
+        >>> import tempfile
+        >>> settings = MEBinSettings(score_range=(0.25, 0.75))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     settings.save(f"{folder}/mebin.json")
+        ...     MEBinSettings.load(f"{folder}/mebin.json") == settings
+        True
+    """
+
+    score_range: tuple[float, float] | None = None
+    sample_rate: int = 4
+    min_interval_len: int = 4
+    erosion_size: int = 6
+    scale_erosion: bool = False
+
+    def erosion_size_for(self, size_hw: tuple[int, int]) -> int:
+        """Side of the erosion for a map: scaled by its longer side if asked, and then 1 pixel at least.
+
+        Args:
+            size_hw: Height and width of the map.
+
+        Example:
+            >>> MEBinSettings(scale_erosion=True).erosion_size_for((512, 300))
+            12
+        """
+        if not self.scale_erosion or self.erosion_size == 0:
+            return self.erosion_size
+        return max(1, round(self.erosion_size * max(size_hw) / REFERENCE_SIZE_PX))
+
+    def save(self, path: str | Path) -> None:
+        """Write the settings as JSON."""
+        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> MEBinSettings:
+        """Read settings that were saved."""
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if values["score_range"] is not None:
+            values["score_range"] = tuple(values["score_range"])
+        return cls(**values)
+
+
+def mebin_from_exported(
+    anomaly_map: np.ndarray | torch.Tensor,
+    settings: MEBinSettings | str | Path,
+    image_size_hw: tuple[int, int] | None = None,
+) -> list[BinarizedMap]:
+    """Binarise the anomaly maps that a detector exported with ``MEBin`` to ONNX or OpenVINO yields.
+
+    Args:
+        anomaly_map: Output ``anomaly_map`` of the exported model, ``(H, W)``, ``(B, H, W)`` or ``(B, 1, H, W)``.
+        settings: The post-processor's ``settings``, or the file that they were saved to.
+        image_size_hw: Size to resize the masks to, nearest neighbour. Defaults to ``None``, the map's.
+
+    Returns:
+        Mask, threshold and number of anomalies of each map; the same that ``MEBin`` gives for this map.
+
+    Raises:
+        ValueError: If the maps have another shape, or hold NaN or infinity.
+
+    Example:
+        >>> maps = np.zeros((2, 1, 16, 16), dtype=np.float32)
+        >>> maps[0, 0, 2:10, 2:10] = 1
+        >>> results = mebin_from_exported(maps, MEBinSettings(score_range=(0, 1)))
+        >>> [(int(result.mask.sum()), result.num_components) for result in results]
+        [(9, 1), (0, 0)]
+    """
+    if not isinstance(settings, MEBinSettings):
+        settings = MEBinSettings.load(settings)
+    maps = _as_batch(anomaly_map)
+    results = _binarized(maps, settings)
+    if image_size_hw is None or tuple(image_size_hw) == maps.shape[-2:]:
+        return results
+    return [result._replace(mask=_resized(result.mask, image_size_hw)) for result in results]
+
+
+def _as_batch(anomaly_map: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Bring maps to the host, once for the batch, as ``(B, H, W)``."""
+    if isinstance(anomaly_map, torch.Tensor):
+        tensor = anomaly_map.detach().as_subclass(torch.Tensor)
+        # NumPy has no bfloat16.
+        tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+        anomaly_map = tensor.cpu().numpy()
+    shape = anomaly_map.shape
+    if len(shape) not in {2, 3, 4} or (len(shape) == 4 and shape[1] != 1):
+        msg = f"`anomaly_map` must have shape (H, W), (B, H, W) or (B, 1, H, W), got {shape}; pass one map an image."
+        raise ValueError(msg)
+    num_maps = 1 if len(shape) == 2 else shape[0]
+    return anomaly_map.reshape(num_maps, *shape[-2:])
+
+
+def _binarized(maps: np.ndarray, settings: MEBinSettings) -> list[BinarizedMap]:
+    """Binarise each map, over its own range where none is known."""
+    erosion_size = settings.erosion_size_for(maps.shape[-2:])
+    options = (settings.sample_rate, settings.min_interval_len, erosion_size)
+    if settings.score_range is None:
+        return [binarize(anomaly_map, fit_score_range([anomaly_map]), *options) for anomaly_map in maps]
+    return binarize_batch(maps, settings.score_range, *options)
+
+
+def _resized(mask: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Resize a mask, nearest neighbour."""
+    height, width = size_hw
+    return cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).view(bool)

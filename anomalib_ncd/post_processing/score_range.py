@@ -1,0 +1,121 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The score range of a set of anomaly maps, gathered batch by batch."""
+
+from collections.abc import Iterator
+from copy import copy
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class MapExtremes(Metric):
+    """Gathers the highest and the lowest value of each anomaly map, over batches and processes.
+
+    Example:
+        >>> extremes = MapExtremes()
+        >>> extremes.update(torch.tensor([[[1.0, 5.0]], [[2.0, 3.0]]]))
+        >>> extremes.compute()
+        tensor([[5., 1.],
+                [3., 2.]])
+    """
+
+    full_state_update = False
+    extremes: list[torch.Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("extremes", default=[], dist_reduce_fx="cat")
+
+    def update(self, anomaly_map: torch.Tensor) -> None:
+        """Add maps of shape ``(B, H, W)`` or ``(B, 1, H, W)``."""
+        values = anomaly_map.detach().as_subclass(torch.Tensor).flatten(1)
+        self.extremes.append(torch.stack([values.amax(1), values.amin(1)], dim=1))
+
+    def compute(self) -> torch.Tensor:
+        """Return ``(N, 2)``, highest and lowest value of each map."""
+        return dim_zero_cat(self.extremes)
+
+
+def range_of_extremes(
+    extremes: torch.Tensor,
+    quantiles: tuple[float, float] = (0.0, 1.0),
+) -> tuple[float, float] | None:
+    """Find the score range of a set of maps from their highest and lowest values.
+
+    With the default quantiles it is the range of ``anomalib_ncd.functional.fit_score_range``: from the lowest to the
+    highest peak, and from the lowest value over all maps where all peaks are equal.
+
+    Args:
+        extremes: ``(N, 2)``, highest and lowest value of each map. Maps with NaN or infinity are left out.
+        quantiles: Quantiles of the peaks that become the ends of the range.
+
+    Returns:
+        Lower and upper end of the range; ``None`` where there is no map, or all are constant at one value.
+
+    Example:
+        >>> range_of_extremes(torch.tensor([[0.5, 0.0], [0.75, 0.0], [0.25, 0.0]]))
+        (0.25, 0.75)
+        >>> range_of_extremes(torch.tensor([[0.5, 0.0], [0.75, 0.0], [0.25, 0.0]]), (0.0, 0.5))
+        (0.25, 0.5)
+    """
+    values = extremes.double().cpu().numpy()
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values[:, 0], quantiles).tolist()
+    if low == high:
+        low = float(values[:, 1].min())
+    return (low, high) if low < high else None
+
+
+def first_pass(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    stage: Literal["predict", "test"],
+) -> Iterator[torch.Tensor]:
+    """Run a detector over the set that is about to be predicted, and yield its own anomaly maps.
+
+    Args:
+        trainer: Trainer at the start of its prediction or test loop.
+        pl_module: Detector, on its device and in evaluation mode.
+        stage: The loop.
+
+    Yields:
+        Anomaly maps of a batch, neither normalised nor clipped.
+    """
+    step = getattr(trainer.strategy, f"{stage}_step")
+    prepare = getattr(getattr(pl_module, "pre_processor", None), f"on_{stage}_batch_start", None)
+    for batch, batch_idx, dataloader_idx in _batches(trainer, stage):
+        moved = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch), None, dataloader_idx)
+        if prepare is not None:
+            prepare(trainer, pl_module, moved, batch_idx)
+        outputs = step(moved, batch_idx)
+        if outputs.anomaly_map is not None:
+            yield outputs.anomaly_map
+
+
+def _batches(trainer: Trainer, stage: Literal["predict", "test"]) -> Iterator[tuple[Any, int, int]]:
+    """Yield the batches of all loaders of a loop, within its limits."""
+    loaders = CombinedLoader(getattr(trainer, f"{stage}_dataloaders"), "sequential").flattened
+    limits = getattr(trainer, f"num_{stage}_batches")
+    for dataloader_idx, (loader, limit) in enumerate(zip(loaders, limits, strict=True)):
+        for batch_idx, batch in enumerate(_own_iterator(loader)):
+            if batch_idx >= limit:
+                break
+            yield batch, batch_idx, dataloader_idx
+
+
+def _own_iterator(loader: Any) -> Any:  # noqa: ANN401
+    """Iterate over a loader beside the loop's iterator, which a loader with persistent workers would hand out again."""
+    if isinstance(loader, DataLoader) and loader.persistent_workers:
+        loader = copy(loader)
+        loader._iterator = None
+    return loader

@@ -1,0 +1,111 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whole discovery runs on Magnetic Tile Defect: scores, wall-clock time and peak memory.
+
+Every run is ``anomalib-ncd discover`` in a process of its own, so time and memory include imports, MEBin, crops,
+training and prediction. Runs that are done are not run again.
+
+    python benchmarks/discovery.py --data ../shared/data \
+        --weights ../shared/weights/deit_tiny_patch16_224.safetensors --output runs/discovery
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+SCORES = ("nmi", "ari", "accuracy", "macro_f1")
+METHODS = {
+    "online views": ["--method", "train"],
+    "8 cached views": ["--method", "train", "--num_cached_views", "8"],
+    "16 cached views": ["--method", "train", "--num_cached_views", "16"],
+    "16 cached views, CLS alone on empty masks": [
+        *["--method", "train", "--num_cached_views", "16", "--empty_mask", "cls"],
+    ],
+    "Ward, no training": ["--method", "cluster", "--clustering", "ward"],
+    "k-means, no training": ["--method", "cluster", "--clustering", "kmeans"],
+}
+
+
+def data_arguments(data: Path, name: str) -> list[str]:
+    """Flags that choose MTD-mini or full MTD."""
+    flags = [
+        *["--images", str(data / "mtd" / "test"), "--anomaly_maps", str(data / "mtd_anomaly_maps")],
+        *["--base", str(data / "steel_base"), "--labels", "folders", "--num_novel_classes", "6"],
+    ]
+    if name == "mini":
+        flags += ["--image_list", str(data / "mtd_mini.txt"), "--base_list", str(data / "steel_base_mini.txt")]
+    return flags
+
+
+def run(arguments: Sequence[str], output: Path) -> dict[str, float]:
+    """Run ``discover`` in a process of its own; return seconds, peak memory in MB and image-level scores."""
+    timing_file = output / "timing.json"
+    if not timing_file.is_file():
+        command = [sys.executable, "-m", "anomalib_ncd.cli.main", "discover", *arguments, "--output", str(output)]
+        output.parent.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        with output.with_suffix(".log").open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            msg = f"{' '.join(command)} failed; see {output.with_suffix('.log')}."
+            raise RuntimeError(msg)
+        timing = {"seconds": time.perf_counter() - start, "peak_mb": usage.ru_maxrss / 1024}
+        timing_file.write_text(json.dumps(timing))
+    metrics = json.loads((output / "metrics.json").read_text())
+    return json.loads(timing_file.read_text()) | {score: metrics["image"][score] for score in SCORES}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and, for several values, standard deviation."""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+
+
+def table_row(set_name: str, method: str, runs: Sequence[dict[str, float]]) -> str:
+    """One row of the Markdown table."""
+    scores = " | ".join(spread([result[score] for result in runs]) for score in SCORES)
+    seconds = statistics.median(result["seconds"] for result in runs)
+    memory = max(result["peak_mb"] for result in runs)
+    return f"| {set_name} | {method} | {len(runs)} | {scores} | {seconds:.0f} | {memory / 1024:.2f} |"
+
+
+def main() -> None:
+    """Run the chosen sets, methods and seeds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with mtd, mtd_anomaly_maps and steel_base")
+    parser.add_argument("--weights", type=Path, required=True, help="DeiT-Tiny weights")
+    parser.add_argument("--output", type=Path, default=Path("runs/discovery"))
+    parser.add_argument("--sets", nargs="+", choices=["mini", "full"], default=["mini", "full"])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--max_epochs", type=int, default=50)
+    options = parser.parse_args()
+
+    model = ["--backbone", "deit_tiny_patch16_224", "--backbone_weights", str(options.weights)]
+    # 50 is the paper's merging temperature for MTD.
+    model += ["--merging_temperature", "50", "--max_epochs", str(options.max_epochs), "--accelerator", "cpu"]
+    print("| data | method | seeds | NMI | ARI | accuracy | macro-F1 | seconds | peak GB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for set_name in options.sets:
+        for method in options.methods:
+            runs = []
+            for seed in options.seeds:
+                folder = options.output / f"{set_name}_{method.replace(' ', '_').replace(',', '')}_seed{seed}"
+                flags = [*data_arguments(options.data, set_name), *model, *METHODS[method], "--seed", str(seed)]
+                runs.append(run(flags, folder))
+            print(table_row(set_name, method, runs), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Two processes train, test and predict as one does."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import json
+import sys
+from pathlib import Path
+
+import torch
+from anomalib.engine import Engine
+from lightning.pytorch import seed_everything
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+
+
+def main(devices, folder, images, maps, base, checkpoint):
+    seed_everything(0)
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+
+    def data():
+        return NcdDataModule(
+            images, maps, base=base, labels="folders", work_dir=folder / "work", train_batch_size=4, eval_batch_size=4
+        )
+
+    def engine(**more):
+        strategy = "ddp" if devices > 1 else "auto"
+        return Engine(
+            accelerator="cpu", devices=devices, strategy=strategy, logger=False, default_root_dir=folder,
+            enable_progress_bar=False, **more,
+        )
+
+    result = {"range": None}
+    if devices > 1:
+        trained = engine(max_epochs=1)
+        trained.fit(model, datamodule=data())
+        rank = trained.trainer.global_rank
+        result["steps"] = trained.trainer.global_step
+        result["best_head"] = int(model.best_head)
+        result["weights"] = float(sum(p.double().abs().sum() for p in model.parameters()))
+        trained.trainer.save_checkpoint(checkpoint)
+    else:
+        rank = 0
+    result["range"] = model.score_range.tolist()
+    [result["scores"]] = engine().test(model, datamodule=data(), ckpt_path=checkpoint)
+    batches = engine().predict(model, datamodule=data(), ckpt_path=checkpoint)
+    result["predictions"] = [
+        (path, probabilities)
+        for batch in batches
+        for path, probabilities in zip(batch.image_path, batch.class_probabilities.tolist(), strict=True)
+    ]
+    (folder / f"rank{rank}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), *map(Path, sys.argv[2:7]))
+"""
+
+
+def run_two_processes(script, *paths):
+    """Run the script, which Lightning starts once more for the second process."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+    command = [sys.executable, str(script), "2", *map(str, paths)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def run_one_process(script, *paths):
+    """Run the script here."""
+    spec = importlib.util.spec_from_file_location("ddp_script", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(1, *paths)
+
+
+@pytest.fixture(scope="module")
+def results(tiny_run, tmp_path_factory):
+    """Results of each of two processes, and those of a process alone."""
+    folder = tmp_path_factory.mktemp("ddp")
+    script, checkpoint = folder / "script.py", folder / "model.ckpt"
+    script.write_text(SCRIPT)
+    found = []
+    for name, start in (("two", run_two_processes), ("one", run_one_process)):
+        (folder / name).mkdir()
+        start(script, folder / name, tiny_run.images, tiny_run.anomaly_maps, tiny_run.base, checkpoint)
+        found.append([json.loads(file.read_text()) for file in sorted((folder / name).glob("rank*.json"))])
+    return found
+
+
+def test_processes_train_one_model(results):
+    (first, second), _ = results
+    assert first["steps"] == second["steps"] > 1
+    assert first["weights"] == pytest.approx(second["weights"])
+    assert first["best_head"] == second["best_head"]
+    assert first["range"] == second["range"]
+
+
+def test_every_image_is_predicted_once_and_as_by_one_process(results):
+    ranks, [alone] = results
+    shared = [pair for rank in ranks for pair in rank["predictions"]]
+    assert len(shared) == len(alone["predictions"]) == 18
+    assert all(rank["predictions"] for rank in ranks)
+    expected = dict(alone["predictions"])
+    assert {path for path, _ in shared} == set(expected)
+    for path, probabilities in shared:
+        assert probabilities == pytest.approx(expected[path], abs=1e-5)
+
+
+def test_scores_are_those_of_one_process(results):
+    ranks, [alone] = results
+    assert len(alone["scores"]) == 8
+    for rank in ranks:
+        assert rank["scores"] == pytest.approx(alone["scores"], abs=1e-6)

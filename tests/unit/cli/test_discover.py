@@ -1,0 +1,182 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+import re
+
+import pytest
+import torch
+import yaml
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from anomalib.models import Padim
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import Resize
+
+from anomalib_ncd.cli.main import main
+from anomalib_ncd.data import NcdDataModule, RegionSettings
+
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "3"]
+CLUSTER = [*SMALL, "--method", "cluster", "--accelerator", "cpu"]
+
+
+def arguments(run, output, *more):
+    return [
+        "discover",
+        "--images",
+        str(run.images),
+        "--anomaly_maps",
+        str(run.anomaly_maps),
+        "--output",
+        str(output),
+        *more,
+    ]
+
+
+def fails(args, match):
+    """Run a command that must end with one line that says what is wrong."""
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    message = str(ended.value.code)
+    assert message.startswith("anomalib-ncd: ")
+    assert "\n" not in message
+    assert "Traceback" not in message
+    assert re.search(match, message), message
+
+
+def read(output, name):
+    return (output / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def detector_ckpt(tiny_run, tmp_path_factory):
+    """Checkpoint of a small detector."""
+    torch.manual_seed(0)
+    detector = Padim(
+        backbone="resnet18",
+        pre_trained=False,
+        layers=["layer1"],
+        n_features=10,
+        pre_processor=PreProcessor(Resize((64, 64))),
+    )
+    datamodule = Folder("tiny", root=tiny_run.images, normal_dir="good", abnormal_dir="line", num_workers=0)
+    engine = Engine(accelerator="cpu", devices=1, default_root_dir=tmp_path_factory.mktemp("detector"))
+    engine.fit(detector, datamodule=datamodule)
+    return engine.best_model_path
+
+
+def test_settings_are_written_and_can_be_given_again(tiny_run, tmp_path):
+    flags = ["--labels", "folders", "--regions.padding_ratio", "0.3", "--score_range", "[0.2, 1.1]", "--seed", "3"]
+    main(arguments(tiny_run, tmp_path / "a", *CLUSTER, *flags))
+    settings = yaml.safe_load(read(tmp_path / "a", "config.yaml"))
+    assert settings["regions"]["padding_ratio"] == 0.3
+    assert settings["regions"]["sample_rate"] == 4
+    assert settings["score_range"] == [0.2, 1.1]
+    assert settings["backbone"] == "test_vit"
+    assert settings["images"] == str(tiny_run.images)
+    main(["discover", "--config", str(tmp_path / "a" / "config.yaml"), "--output", str(tmp_path / "b")])
+    for name in ("predictions.csv", "regions.csv", "metrics.json"):
+        assert read(tmp_path / "a", name) == read(tmp_path / "b", name)
+    again = yaml.safe_load(read(tmp_path / "b", "config.yaml"))
+    assert again | {"output": None} == settings | {"output": None}
+
+
+def test_region_flags_reach_the_regions(tiny_run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("anomalib_ncd.cli.discover.discover", lambda _model, data, *_: seen.append(data))
+    main(arguments(tiny_run, tmp_path, *CLUSTER, "--regions.keep_inside_image", "true", "--n_views", "3"))
+    [datamodule] = seen
+    assert isinstance(datamodule, NcdDataModule)
+    assert datamodule.region_settings == RegionSettings(keep_inside_image=True)
+    assert datamodule.n_views == 3
+    assert datamodule.work_dir == tmp_path
+
+
+def test_print_config(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["discover", "--print_config"])
+    assert ended.value.code == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings["max_epochs"] == 50
+    assert settings["backbone"] == "vit_base_patch8_224.dino"
+    assert settings["train_batch_size"] == 32
+
+
+def test_help_and_version(capsys):
+    for flags, expected in ((["discover", "--help"], "--num_novel_classes"), (["--version"], "0.")):
+        with pytest.raises(SystemExit) as ended:
+            main(flags)
+        assert ended.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+def test_maps_come_from_a_detector(tiny_run, tmp_path, detector_ckpt):
+    args = ["discover", "--images", str(tiny_run.images), "--output", str(tmp_path), *CLUSTER, "--labels", "folders"]
+    args += ["--detector.class_path", "anomalib.models.Padim", "--detector.ckpt_path", str(detector_ckpt)]
+    main(args)
+    assert len(list((tmp_path / "anomaly_maps").rglob("*.npy"))) == 18
+    assert json.loads(read(tmp_path, "metrics.json"))["image"]["count"] == 18
+    before = [path.stat().st_mtime_ns for path in sorted((tmp_path / "anomaly_maps").rglob("*.npy"))]
+    main(args)
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "anomaly_maps").rglob("*.npy"))] == before
+
+
+def test_a_detector_by_its_short_name(tiny_run, tmp_path, detector_ckpt):
+    args = ["discover", "--images", str(tiny_run.images), "--output", str(tmp_path), *CLUSTER]
+    main([*args, "--detector.class_path", "Padim", "--detector.ckpt_path", str(detector_ckpt)])
+    assert (tmp_path / "predictions.csv").is_file()
+
+
+def test_maps_or_a_detector_but_not_both(tiny_run, tmp_path):
+    fails(arguments(tiny_run, tmp_path, *CLUSTER, "--detector.class_path", "Padim"), "either `--anomaly_maps` or")
+    fails(
+        ["discover", "--images", str(tiny_run.images), "--output", str(tmp_path), *CLUSTER], "either `--anomaly_maps`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (["--detector.class_path", "anomalib.models.Padim"], "`--detector.ckpt_path` is missing"),
+        (["--detector.class_path", "Padim", "--detector.ckpt_path", "gone.ckpt"], "no detector checkpoint gone.ckpt"),
+        (["--detector.class_path", "anomalib.models.Nothing"], "must name an anomalib model"),
+        (["--detector.class_path", "no.such.module.Model"], "no.such.module.Model"),
+        (["--detector.class_path", "torch.nn.Linear"], "must name an anomalib model, got 'torch.nn.Linear'"),
+    ],
+)
+def test_wrong_detectors_end_with_one_line(tiny_run, tmp_path, flags, match):
+    fails(["discover", "--images", str(tiny_run.images), "--output", str(tmp_path), *CLUSTER, *flags], match)
+
+
+def test_wrong_data_ends_with_one_line(tiny_run, tmp_path):
+    args = arguments(tiny_run, tmp_path / "run", *CLUSTER)
+    fails([*args, "--images", str(tmp_path / "nowhere")], "no image folder .*nowhere")
+    fails([*args, "--anomaly_maps", str(tmp_path / "nowhere")], "no folder of anomaly maps")
+    fails([*args, "--base", str(tmp_path / "nowhere")], "nowhere")
+    fails([*args, "--labels", str(tmp_path / "gone.csv")], "no label file")
+    fails([*args, "--backbone", "vit_of_nobody"], "vit_of_nobody")
+    fails([*args, "--backbone_weights", str(tmp_path / "gone.safetensors")], "gone.safetensors")
+    fails([*args, "--num_novel_classes", "0"], "at least 1")
+    # None of this has claimed the folder.
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_wrong_flags_are_named(tiny_run, tmp_path, capsys):
+    for flags, expected in ((["--no_such_flag", "1"], "no_such_flag"), (["--max_epochs", "many"], "max_epochs")):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments(tiny_run, tmp_path, *flags))
+        assert ended.value.code == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_images_and_output_are_required(capsys):
+    with pytest.raises(SystemExit):
+        main(["discover"])
+    assert re.search("images|output", capsys.readouterr().err)
+
+
+def test_a_command_is_required(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "discover" in capsys.readouterr().err

@@ -1,0 +1,214 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import csv
+import json
+import logging
+from dataclasses import replace
+
+import cv2
+import pytest
+import torch
+from anomalib.engine import Engine
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.cli.main import main
+from anomalib_ncd.cli.run import RunOptions, discover
+from anomalib_ncd.data import region_table
+from anomalib_ncd.models import lightning_model
+
+SCORES = {"nmi", "ari", "accuracy", "macro_f1"}
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "3"]
+
+
+def run_train(run, output, *more, max_epochs=1):
+    args = ["discover", "--images", str(run.images), "--anomaly_maps", str(run.anomaly_maps), "--base", str(run.base)]
+    args += ["--output", str(output), "--labels", "folders", "--accelerator", "cpu", "--max_epochs", str(max_epochs)]
+    main([*args, *SMALL, *more])
+
+
+def run_cluster(run, output, *more):
+    run_train(run, output, "--method", "cluster", *more)
+
+
+def rows_of(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def epochs_in(output):
+    return torch.load(output / "model.ckpt", weights_only=True)["epoch"] + 1
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_run, tmp_path_factory):
+    """Folder of a run that was trained for an epoch; tests only read it."""
+    output = tmp_path_factory.mktemp("trained") / "run"
+    run_train(tiny_run, output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def clustered(tiny_run, tmp_path_factory):
+    """Folder of a run that only clustered; tests only read it."""
+    output = tmp_path_factory.mktemp("clustered") / "run"
+    run_cluster(tiny_run, output)
+    return output
+
+
+@pytest.fixture(params=["trained", "clustered"])
+def output(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_every_image_has_a_prediction(tiny_run, output):
+    rows = rows_of(output / "predictions.csv")
+    assert list(rows[0]) == ["image", "class", "confidence", "num_regions"]
+    assert sorted(row["image"] for row in rows) == sorted(str(path) for path in tiny_run.images.rglob("*.png"))
+    assert all(1 / 3 <= float(row["confidence"]) <= 1 for row in rows)
+
+
+def test_every_region_has_a_prediction_and_a_crop(output):
+    rows = rows_of(output / "regions.csv")
+    assert list(rows[0]) == ["image", "left", "top", "right", "bottom", "area", "score", "class", "confidence"]
+    assert len(rows) == sum(int(row["num_regions"]) for row in rows_of(output / "predictions.csv"))
+    crops = list((output / "regions" / "images").rglob("*.png"))
+    assert len(crops) == len(list((output / "regions" / "masks").rglob("*.png"))) == len(rows)
+    for row in rows:
+        assert float(row["left"]) < float(row["right"])
+        assert 0 <= float(row["score"]) <= 1
+
+
+def test_classes_have_names(trained, clustered):
+    names = {row["class"] for row in rows_of(trained / "predictions.csv")}
+    assert names <= {"normal", "class_1", "class_2"}
+    assert {row["class"] for row in rows_of(clustered / "predictions.csv")} <= {"class_1", "class_2", "class_3"}
+    assert {row["class"] for row in rows_of(clustered / "regions.csv")} == {"class_1", "class_2", "class_3"}
+
+
+def test_metrics_of_images_and_regions(output):
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert set(metrics) == {"image", "region"}
+    for report in metrics.values():
+        assert set(report) >= SCORES | {"count", "defects", "matching", "confusion"}
+        assert all(-0.5 <= report[name] <= 1 for name in SCORES)
+        assert set(report["defects"]) == SCORES | {"count"}
+        assert set(report["confusion"]) == {"good", "line", "square"}
+    assert metrics["image"]["count"] == 18
+    assert metrics["image"]["defects"]["count"] == 12
+    assert metrics["region"]["count"] == len(rows_of(output / "regions.csv"))
+
+
+def test_the_gallery_shows_every_class(output):
+    picture = cv2.imread(str(output / "gallery.png"))
+    assert picture is not None
+    assert picture.shape[0] > 3 * 128
+
+
+def test_only_training_leaves_a_checkpoint(trained, clustered):
+    assert epochs_in(trained) == 1
+    assert [path.name for path in trained.glob("*.ckpt")] == ["model.ckpt"]
+    assert not list(clustered.rglob("*.ckpt"))
+
+
+def test_the_checkpoint_predicts_what_the_run_predicted(tiny_run, trained, tmp_path):
+    model = AnomalyNcd.load_from_checkpoint(trained / "model.ckpt")
+    engine = Engine(accelerator="cpu", devices=1, default_root_dir=tmp_path)
+    batches = engine.predict(model, datamodule=NcdDataModule(tiny_run.images, tiny_run.anomaly_maps))
+    found = {
+        path: model.novel_class_names[class_id]
+        for batch in batches
+        for path, class_id in zip(batch.image_path, batch.pred_class_id.tolist(), strict=True)
+    }
+    assert found == {row["image"]: row["class"] for row in rows_of(trained / "predictions.csv")}
+
+
+def test_a_finished_run_computes_nothing_again(tiny_run, tmp_path, monkeypatch):
+    run_train(tiny_run, tmp_path)
+    before = {name: (tmp_path / name).read_text() for name in ("predictions.csv", "regions.csv", "metrics.json")}
+    stamp = (tmp_path / "model.ckpt").stat().st_mtime_ns
+    monkeypatch.setattr(region_table, "binarize", None)
+    monkeypatch.setattr(lightning_model.AnomalyNcd, "training_step", None)
+    run_train(tiny_run, tmp_path)
+    assert (tmp_path / "model.ckpt").stat().st_mtime_ns == stamp
+    assert {name: (tmp_path / name).read_text() for name in before} == before
+
+
+def test_training_goes_on_when_epochs_are_added(tiny_run, tmp_path, monkeypatch):
+    run_train(tiny_run, tmp_path)
+    monkeypatch.setattr(region_table, "binarize", None)
+    epochs = []
+    original = lightning_model.AnomalyNcd.on_train_epoch_start
+
+    def note(model):
+        epochs.append(model.current_epoch)
+        original(model)
+
+    monkeypatch.setattr(lightning_model.AnomalyNcd, "on_train_epoch_start", note)
+    run_train(tiny_run, tmp_path, max_epochs=3)
+    assert epochs == [1, 2]
+    assert epochs_in(tmp_path) == 3
+    assert [path.name for path in tmp_path.glob("*.ckpt")] == ["model.ckpt"]
+
+
+def test_an_interrupted_training_goes_on(tiny_run, tmp_path, monkeypatch):
+    original = lightning_model.AnomalyNcd.on_train_epoch_start
+
+    def kill(model):
+        if model.current_epoch == 1:
+            msg = "killed"
+            raise RuntimeError(msg)
+        original(model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lightning_model.AnomalyNcd, "on_train_epoch_start", kill)
+        with pytest.raises(SystemExit, match="killed"):
+            run_train(tiny_run, tmp_path, max_epochs=2)
+    assert epochs_in(tmp_path) == 1
+    run_train(tiny_run, tmp_path, max_epochs=2)
+    assert epochs_in(tmp_path) == 2
+    assert len(rows_of(tmp_path / "predictions.csv")) == 18
+
+
+def test_a_folder_of_other_settings_is_refused(tiny_run, clustered):
+    before = (clustered / "config.yaml").read_text()
+    with pytest.raises(SystemExit, match=r"other settings of \['clustering', 'seed'\]; choose another `--output`"):
+        run_cluster(tiny_run, clustered, "--clustering", "kmeans", "--seed", "4")
+    with pytest.raises(SystemExit, match=r"other settings of \['method'\]"):
+        run_train(tiny_run, clustered)
+    assert (clustered / "config.yaml").read_text() == before
+
+
+def test_without_labels_there_are_no_metrics(tiny_run, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "anomalib_ncd")
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, work_dir=tmp_path)
+    datamodule.setup()
+    assert discover(model, datamodule, tmp_path, method="cluster") is None
+    assert not (tmp_path / "metrics.json").exists()
+    assert not (tmp_path / "config.yaml").exists()
+    assert len(rows_of(tmp_path / "predictions.csv")) == 18
+    assert "18 images sorted into classes" in caplog.text
+    assert "gallery.png" in caplog.text
+
+
+def test_it_works_from_python(tiny_run, tmp_path):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, labels="folders")
+    options = replace(RunOptions(), max_epochs=1, accelerator="cpu")
+    metrics = discover(model, datamodule, tmp_path / "new" / "run", options=options)
+    assert metrics == json.loads((tmp_path / "new" / "run" / "metrics.json").read_text())
+
+
+def test_unknown_labels_are_not_scored(tiny_run, tmp_path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,class\nline/000,line\nsquare/000,square\n")
+    run_cluster(tiny_run, tmp_path / "run", "--labels", str(labels))
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["image"]["count"] == 2
+    assert len(rows_of(tmp_path / "run" / "predictions.csv")) == 18
+
+
+def test_too_few_regions_are_named(tiny_run, tmp_path):
+    with pytest.raises(SystemExit, match="`num_novel_classes` is 300, but the images have only"):
+        run_train(tiny_run, tmp_path, "--num_novel_classes", "300")

@@ -1,0 +1,307 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from anomalib.data import AnomalibDataModule, Folder
+from anomalib.models import Padim
+
+from anomalib_ncd import NcdDataModule
+from anomalib_ncd.data import datamodule as datamodule_module
+from anomalib_ncd.data.region_table import RegionSettings
+
+
+class FakeTrainer:
+    """As much of a trainer as the datamodule asks for."""
+
+    global_rank, world_size = 0, 1
+
+    def __init__(self, score_range):
+        self.lightning_module = torch.nn.Module()
+        self.lightning_module.score_range = torch.tensor(score_range)
+
+
+def build(run, **arguments):
+    arguments = {"images": run.images, "anomaly_maps": run.anomaly_maps, "image_size": 64} | arguments
+    return NcdDataModule(**arguments)
+
+
+def regions_of(module):
+    return [row.box_xyxy for row in module.region_table().rows]
+
+
+def test_it_is_an_anomalib_datamodule(tiny_run):
+    module = build(tiny_run, base=tiny_run.base)
+    assert isinstance(module, AnomalibDataModule)
+    module.setup()
+    assert len(module.records) == len(module.map_paths) == 18
+    assert module.base_class_names == ["base_line", "base_square"]
+    assert len(module.base_records) == 8
+    assert module.class_ids is None
+    assert module.val_dataloader() == []
+
+
+def test_training_batches_mix_base_and_novel(tiny_run):
+    module = build(tiny_run, base=tiny_run.base, train_batch_size=16)
+    batches = list(module.train_dataloader())
+    assert sum(batch.batch_size for batch in batches) == len(module.train_regions())
+    assert batches[0].image.shape == (2, 16, 3, 64, 64)
+    assert 0 < torch.cat([batch.is_base for batch in batches]).float().mean() < 1
+
+
+def test_every_image_is_tested_once_and_in_order(tiny_run):
+    module = build(tiny_run, eval_batch_size=5, labels="folders")
+    batches = list(module.test_dataloader())
+    assert [len(batch) for batch in batches] == [5, 5, 5, 3]
+    assert [path for batch in batches for path in batch.image_path] == [str(r.path) for r in module.records]
+    assert sum(len(batch.region_area) for batch in batches) == len(module.region_table())
+    predicted = list(module.predict_dataloader())
+    assert torch.equal(predicted[0].image, batches[0].image)
+
+
+def test_workers_give_the_same_images(tiny_run):
+    alone, helped = (list(build(tiny_run, num_workers=n).test_dataloader()) for n in (0, 1))
+    assert torch.equal(alone[0].image, helped[0].image)
+
+
+def test_labels_from_folders_number_normal_first(tiny_run):
+    module = build(tiny_run, labels="folders", normal_label="square")
+    module.setup()
+    assert module.class_names == ["square", "good", "line"]
+    assert module.class_ids == [1] * 6 + [2] * 6 + [0] * 6
+
+
+def test_labels_from_a_file(tiny_run, tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("image,class\nline/000.png,scratch\ngood/001,good\n")
+    module = build(tiny_run, labels=file)
+    module.setup()
+    assert module.class_names == ["good", "scratch"]
+    assert [module.records[i].key for i, label in enumerate(module.class_ids) if label >= 0] == ["good/001", "line/000"]
+
+
+def test_labels_touch_neither_regions_nor_training_batches(tiny_run):
+    labelled, blind = build(tiny_run, labels="folders"), build(tiny_run)
+    assert regions_of(labelled) == regions_of(blind)
+    torch.manual_seed(0)
+    first = next(iter(labelled.train_dataloader()))
+    torch.manual_seed(0)
+    second = next(iter(blind.train_dataloader()))
+    assert torch.equal(first.image, second.image)
+    assert torch.equal(first.label, second.label)
+    assert (first.label == 0).all()
+
+
+def test_lists_narrow_images_and_base_down(tiny_run, tmp_path):
+    (tmp_path / "images.txt").write_text("line/000.png\nsquare/001.png\n")
+    (tmp_path / "base.txt").write_text("base_square/1.png\n")
+    module = build(
+        tiny_run,
+        image_list=tmp_path / "images.txt",
+        base=tiny_run.base,
+        base_list=tmp_path / "base.txt",
+    )
+    module.setup()
+    assert [record.key for record in module.records] == ["line/000", "square/001"]
+    assert module.base_class_names == ["base_square"]
+
+
+def test_images_of_an_anomalib_datamodule(tiny_run):
+    source = Folder(
+        name="tiny",
+        root=tiny_run.images,
+        normal_dir="good",
+        normal_test_dir="good",
+        abnormal_dir=["line", "square"],
+        test_split_mode="from_dir",
+        val_split_mode="none",
+    )
+    module = build(tiny_run, images=source, labels="folders")
+    module.setup()
+    assert {"line", "square"} <= set(module.class_names)
+    assert len(module.map_paths) == len(module.records) >= 12
+
+
+def test_the_range_given_by_hand_comes_first(tiny_run):
+    module = build(tiny_run, score_range=(0.1, 2.0))
+    module.trainer = FakeTrainer([0.3, 0.9])
+    assert module.fitted_score_range is None
+    module.region_table()
+    assert module.fitted_score_range == (0.1, 2.0)
+
+
+def test_the_range_of_a_fitted_model_comes_second(tiny_run):
+    module = build(tiny_run)
+    module.trainer = FakeTrainer([0.25, 0.75])
+    module.region_table()
+    assert module.fitted_score_range == (0.25, 0.75)
+
+
+def test_a_range_is_fitted_where_the_model_has_none(tiny_run):
+    module = build(tiny_run)
+    module.trainer = FakeTrainer([float("nan")] * 2)
+    module.region_table()
+    peaks = [np.load(path).max() for path in module.map_paths]
+    assert module.fitted_score_range == pytest.approx((min(peaks), max(peaks)), rel=1e-6)
+
+
+def test_regions_follow_the_model(tiny_run):
+    module = build(tiny_run)
+    first = module.region_table()
+    assert module.region_table() is first
+    module.trainer = FakeTrainer([0.5, 3.0])
+    second = module.region_table()
+    assert second is not first
+    assert module.fitted_score_range == (0.5, 3.0)
+    assert module.train_regions().table is second
+
+
+def test_region_settings_are_used(tiny_run):
+    wide = build(tiny_run, regions=RegionSettings(padding_ratio=1.0))
+    assert regions_of(wide) != regions_of(build(tiny_run))
+
+
+def test_a_work_folder_keeps_regions(tiny_run, tmp_path, monkeypatch):
+    expected = regions_of(build(tiny_run, work_dir=tmp_path))
+    assert len(list((tmp_path / "regions" / "images").rglob("*.png"))) == len(expected)
+    monkeypatch.setattr("anomalib_ncd.data.region_table.binarize", None)
+    assert regions_of(build(tiny_run, work_dir=tmp_path)) == expected
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_maps_come_from_a_detector(tiny_run, tmp_path, monkeypatch, keeps):
+    calls = []
+
+    def predict(detector, images, folder, ckpt_path):
+        calls.append((detector, [image.key for image in images], folder, ckpt_path))
+        return [tiny_run.anomaly_maps / f"{image.key}.npy" for image in images]
+
+    monkeypatch.setattr(datamodule_module, "predict_anomaly_maps", predict)
+    detector = Padim(backbone="resnet18", pre_trained=False, layers=["layer1"], n_features=10)
+    work_dir = tmp_path if keeps else None
+    module = build(tiny_run, anomaly_maps=detector, detector_ckpt="detector.ckpt", work_dir=work_dir)
+    module.setup("fit")
+    module.setup("test")
+    [(used, keys, folder, ckpt_path)] = calls
+    assert used is detector
+    assert keys == [record.key for record in module.records]
+    assert ckpt_path == "detector.ckpt"
+    assert folder.is_dir() if not keeps else folder == tmp_path / "anomaly_maps"
+    assert regions_of(module) == regions_of(build(tiny_run))
+
+
+def test_a_detector_in_several_processes_is_refused(tiny_run):
+    detector = Padim(backbone="resnet18", pre_trained=False, layers=["layer1"], n_features=10)
+    module = build(tiny_run, anomaly_maps=detector)
+    module.trainer = FakeTrainer([0.0, 1.0])
+    module.trainer.world_size = 2
+    with pytest.raises(ValueError, match=r"several processes.*folder of maps"):
+        module.setup()
+
+
+@pytest.mark.parametrize("name", ["images", "anomaly_maps", "base"])
+def test_missing_folders_are_named(tiny_run, tmp_path, name):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        build(tiny_run, **{name: tmp_path / "nowhere"}).setup()
+
+
+@pytest.mark.parametrize("name", ["images", "anomaly_maps"])
+def test_empty_folders_are_named(tiny_run, tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty holds no"):
+        build(tiny_run, **{name: tmp_path / "empty"}).setup()
+
+
+def test_an_image_without_a_map_is_named(own_tiny_run):
+    (own_tiny_run.anomaly_maps / "line" / "003.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 18 images have no anomaly map.*line/003\.png"):
+        build(own_tiny_run).setup()
+
+
+def test_a_setup_that_failed_can_be_mended(own_tiny_run):
+    lost = own_tiny_run.anomaly_maps / "line" / "003.npy"
+    anomaly_map = np.load(lost)
+    lost.unlink()
+    module = build(own_tiny_run)
+    with pytest.raises(FileNotFoundError):
+        module.setup()
+    np.save(lost, anomaly_map)
+    module.setup()
+    assert len(module.map_paths) == 18
+
+
+def test_a_map_with_nan_is_named(own_tiny_run):
+    broken = own_tiny_run.anomaly_maps / "good" / "002.npy"
+    np.save(broken, np.full((64, 64), np.nan, np.float32))
+    with pytest.raises(ValueError, match=r"good/002\.npy.*NaN"):
+        build(own_tiny_run).region_table()
+
+
+def test_constant_maps_give_whole_images(own_tiny_run):
+    for path in own_tiny_run.anomaly_maps.rglob("*.npy"):
+        np.save(path, np.full((64, 64), 0.5, np.float32))
+    module = build(own_tiny_run)
+    assert regions_of(module) == [(0, 0, 64, 64)] * 18
+    assert all(row.area == 0 for row in module.region_table().rows)
+    assert len(list(module.test_dataloader())) == 1
+
+
+def test_one_constant_map_among_others_is_a_whole_image(own_tiny_run):
+    np.save(own_tiny_run.anomaly_maps / "good" / "000.npy", np.zeros((64, 64), np.float32))
+    table = build(own_tiny_run).region_table()
+    [row] = table.rows_of_image(0)
+    assert table.rows[row].box_xyxy == (0, 0, 64, 64)
+    assert table.rows[row].score == 0
+
+
+def test_one_image_is_enough_to_cut(tiny_run):
+    one = build(tiny_run, images=tiny_run.images / "square/000.png", anomaly_maps=tiny_run.anomaly_maps / "square")
+    [batch] = one.test_dataloader()
+    assert len(batch) == 1
+    assert one.region_table().rows[0].area > 100
+
+
+def test_good_images_alone_are_cut(tiny_run):
+    module = build(
+        tiny_run,
+        images=tiny_run.images / "good",
+        anomaly_maps=tiny_run.anomaly_maps / "good",
+        normal_label="good",
+    )
+    assert len(module.region_table()) >= 6
+    [batch] = module.test_dataloader()
+    assert len(batch) == 6
+
+
+def test_maps_of_other_sizes_will_do(own_tiny_run):
+    path = own_tiny_run.anomaly_maps / "square" / "000.npy"
+    np.save(path, cv2.resize(np.load(path), (96, 96)))
+    table = build(own_tiny_run).region_table()
+    [row] = table.rows_of_image(12)
+    assert table.rows[row].area == pytest.approx(18 * 18, rel=0.5)
+
+
+def test_base_and_novel_classes_may_share_names(own_tiny_run):
+    for part in ("images", "masks"):
+        folder = own_tiny_run.base / part
+        (folder / "base_line").rename(folder / "line")
+    module = build(own_tiny_run, base=own_tiny_run.base, labels="folders")
+    module.setup()
+    assert module.base_class_names == ["base_square", "line"]
+    assert module.class_names == ["good", "line", "square"]
+    assert (module.train_regions().labels[~module.train_regions().is_base] == 0).all()
+
+
+def test_a_base_class_without_masks_is_named(own_tiny_run):
+    for path in (own_tiny_run.base / "masks" / "base_line").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"4 base images of the classes \['base_line'\] have no mask"):
+        build(own_tiny_run, base=own_tiny_run.base).setup()
+
+
+def test_a_damaged_image_is_named(own_tiny_run):
+    (own_tiny_run.images / "line" / "001.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"Cannot read image .*line/001\.png"):
+        build(own_tiny_run).region_table()

@@ -1,0 +1,98 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps
+from anomalib_ncd.data.base_classes import list_base
+from anomalib_ncd.data.datasets import EvalImages, TrainRegions
+from anomalib_ncd.data.images import list_images
+from anomalib_ncd.data.region_table import RegionSettings, RegionTable
+from anomalib_ncd.data.transforms import EvalView
+
+
+@pytest.fixture(scope="module")
+def table(tiny_run):
+    images = list_images(tiny_run.images)
+    maps = pair_anomaly_maps(images, tiny_run.anomaly_maps)
+    return RegionTable(images).build(maps, (0.2, 1.1), RegionSettings())
+
+
+@pytest.fixture(scope="module")
+def base(tiny_run):
+    return list_base(tiny_run.base)[0]
+
+
+def test_base_regions_come_first(table, base):
+    regions = TrainRegions(table, base)
+    num_base = len(base)
+    assert len(regions) == num_base + len(table)
+    assert regions.is_base.tolist() == [True] * num_base + [False] * len(table)
+    assert regions.labels.tolist() == [record.class_id for record in base] + [0] * len(table)
+    assert set(regions.labels[:num_base].tolist()) == {0, 1}
+    assert (regions.scores[:num_base] == 1).all()
+    np.testing.assert_allclose(regions.scores[num_base:], [row.score for row in table.rows], rtol=1e-6)
+
+
+def test_novel_regions_are_those_of_the_table(table, base):
+    regions = TrainRegions(table, base)
+    image, mask = regions.load(len(base) + 3)
+    np.testing.assert_array_equal(image, table.load(3)[0])
+    np.testing.assert_array_equal(mask, table.load(3)[1])
+
+
+def test_base_images_are_whole_or_cut_around_their_masks(table, base):
+    assert TrainRegions(table, base).load(0)[0].shape == (64, 64, 3)
+    cut = TrainRegions(table, base, crop_base=True)
+    square = next(i for i, record in enumerate(base) if record.image_path.parent.name == "base_square")
+    image, mask = cut.load(square)
+    assert max(image.shape[:2]) < 30
+    assert mask.mean() > 0.5
+
+
+@pytest.mark.parametrize("n_views", [1, 2, 3])
+def test_items_hold_several_views(table, base, n_views):
+    regions = TrainRegions(table, base, n_views=n_views, image_size=64)
+    torch.manual_seed(0)
+    item = regions[len(base)]
+    assert item.image.shape == (n_views, 1, 3, 64, 64)
+    assert item.image.dtype == torch.uint8
+    assert item.mask.shape == (n_views, 1, 1, 64, 64)
+    assert item.region_index.tolist() == [len(base)]
+    assert item.is_base.tolist() == [False]
+    assert item.label.tolist() == [0]
+    if n_views > 1:
+        assert not torch.equal(item.image[0], item.image[1])
+
+
+def test_without_base_all_is_novel(table):
+    regions = TrainRegions(table)
+    assert len(regions) == len(table)
+    assert not regions.is_base.any()
+
+
+def test_an_item_is_an_image_with_all_its_regions(table):
+    images = EvalImages(table, class_ids=list(range(18)))
+    assert len(images) == 18
+    for index in (0, 7, 17):
+        item = images[index]
+        rows = table.rows_of_image(index)
+        assert item.image_path == [str(table.images[index].path)]
+        assert item.image_size.tolist() == [[64, 64]]
+        assert item.image.shape == (len(rows), 3, 224, 224)
+        assert item.region_mask.shape == (len(rows), 1, 224, 224)
+        assert item.region_image_index.tolist() == [0] * len(rows)
+        assert item.region_box_xyxy.tolist() == [list(table.rows[row].box_xyxy) for row in rows]
+        assert item.region_area.tolist() == [table.rows[row].area for row in rows]
+        assert item.class_id.tolist() == [index]
+        assert item.region_class_id.tolist() == [index] * len(rows)
+        assert torch.equal(item.image[0], EvalView()(*table.load(rows[0]))[0])
+
+
+def test_without_labels_there_are_no_class_ids(table):
+    item = EvalImages(table, image_size=64)[0]
+    assert item.class_id is None
+    assert item.region_class_id is None
+    assert item.image.shape[-1] == 64

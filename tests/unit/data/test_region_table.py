@@ -1,0 +1,212 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+import logging
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anomalib_ncd.data import region_table
+from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps, read_anomaly_map
+from anomalib_ncd.data.images import list_images
+from anomalib_ncd.data.region_table import RegionSettings, RegionTable
+from anomalib_ncd.functional.mebin import fit_score_range
+
+RANGE = (0.2, 1.1)
+SETTINGS = RegionSettings()
+
+
+class Source:
+    """Images and maps of a run, and a table of them built in a folder."""
+
+    def __init__(self, run, folder=None):
+        self.run, self.folder = run, folder
+        self.records = list_images(run.images)
+        self.maps = pair_anomaly_maps(self.records, run.anomaly_maps)
+
+    def build(self, score_range=RANGE, settings=SETTINGS):
+        return RegionTable(self.records, self.folder).build(self.maps, score_range, settings)
+
+
+class CountedBinarize:
+    """Counts the maps that are binarised, and can fail at one of them."""
+
+    def __init__(self, monkeypatch, fail_at=None):
+        self.calls, self.fail_at = 0, fail_at
+        self._original = region_table.binarize
+        monkeypatch.setattr(region_table, "binarize", self)
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        if self.calls == self.fail_at:
+            msg = "killed"
+            raise KeyboardInterrupt(msg)
+        return self._original(*args, **kwargs)
+
+
+@pytest.fixture
+def source(own_tiny_run, tmp_path):
+    return Source(own_tiny_run, tmp_path / "regions")
+
+
+def assert_equal_tables(one, other):
+    assert one.rows == other.rows
+    assert one.sizes_hw == other.sizes_hw
+    assert one.num_components == other.num_components
+    for index in range(len(one)):
+        for left, right in zip(one.load(index), other.load(index), strict=True):
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right)
+
+
+def test_regions_on_disk_equal_those_in_memory(tiny_run, tmp_path):
+    in_memory, on_disk = Source(tiny_run).build(), Source(tiny_run, tmp_path / "regions").build()
+    assert_equal_tables(in_memory, on_disk)
+    assert_equal_tables(in_memory, Source(tiny_run, tmp_path / "regions").build())
+
+
+def test_every_image_has_regions_that_say_where_they_come_from(tiny_run):
+    source = Source(tiny_run)
+    table = source.build()
+    assert len(table.sizes_hw) == len(source.records) == 18
+    assert table.sizes_hw[0] == (64, 64)
+    assert [row for image in range(18) for row in table.rows_of_image(image)] == list(range(len(table)))
+    for image in range(18):
+        rows = [table.rows[row] for row in table.rows_of_image(image)]
+        assert rows
+        assert [row.image_index for row in rows] == [image] * len(rows)
+        assert [row.number for row in rows] == list(range(len(rows)))
+    for index, row in enumerate(table.rows):
+        pixels, mask = table.load(index)
+        assert pixels.dtype == np.uint8
+        assert pixels.shape == (*mask.shape, 3)
+        assert mask.dtype == bool
+        assert row.area == mask.sum()
+        assert 0 <= row.score <= 1
+
+
+def test_squares_are_cut_where_they_are(tiny_run):
+    table = Source(tiny_run).build()
+    for image, record in enumerate(table.images):
+        if record.folder_name == "square":
+            pixels, mask = table.load(table.rows_of_image(image)[0])
+            assert (pixels[mask] == 230).all()
+
+
+def test_an_interrupted_build_goes_on(source, monkeypatch):
+    counted = CountedBinarize(monkeypatch, fail_at=8)
+    with pytest.raises(KeyboardInterrupt):
+        source.build()
+    counted.calls, counted.fail_at = 0, None
+    table = source.build()
+    assert counted.calls == 18 - 7
+    counted.calls = 0
+    assert_equal_tables(table, source.build())
+    assert counted.calls == 0
+    assert_equal_tables(table, Source(source.run).build())
+
+
+def test_a_lost_line_break_does_no_harm(source, monkeypatch):
+    records, maps = source.records, source.maps
+    source.records, source.maps = records[:5], maps[:5]
+    source.build()
+    listing = source.folder / "regions.jsonl"
+    listing.write_text(listing.read_text()[:-1])
+    source.records, source.maps = records, maps
+    source.build()
+    counted = CountedBinarize(monkeypatch)
+    source.build()
+    assert counted.calls == 0
+
+
+def test_a_line_that_was_cut_short_is_done_again(source, monkeypatch, caplog):
+    expected = source.build()
+    listing = source.folder / "regions.jsonl"
+    text = listing.read_text()
+    listing.write_text(text[:-25])
+    counted = CountedBinarize(monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        table = source.build()
+    assert "regions.jsonl" in caplog.text
+    assert counted.calls == 1
+    assert_equal_tables(table, expected)
+    caplog.clear()
+    assert_equal_tables(source.build(), expected)
+    assert counted.calls == 1
+    assert not caplog.records
+    assert [json.loads(line)["image"] for line in listing.read_text().splitlines()] == [r.key for r in source.records]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"settings": replace(SETTINGS, padding_ratio=0.5)},
+        {"settings": replace(SETTINGS, keep_inside_image=True)},
+        {"settings": replace(SETTINGS, sample_rate=2)},
+        {"score_range": (0.3, 1.1)},
+    ],
+)
+def test_other_settings_cut_everything_anew(source, monkeypatch, changed):
+    source.build()
+    counted = CountedBinarize(monkeypatch)
+    table = source.build(**changed)
+    assert counted.calls == 18
+    assert_equal_tables(table, Source(source.run).build(**changed))
+
+
+def test_what_has_changed_on_disk_is_cut_anew(source, monkeypatch):
+    first = source.build()
+    anomaly_map = read_anomaly_map(source.maps[10])
+    np.save(source.maps[10], anomaly_map[::-1])
+    image = source.records[3].path
+    os.utime(image, ns=(0, image.stat().st_mtime_ns + 1_000_000_000))
+    counted = CountedBinarize(monkeypatch)
+    table = source.build()
+    assert counted.calls == 2
+    assert table.rows != first.rows
+    assert_equal_tables(table, Source(source.run).build())
+
+
+def test_an_image_that_came_later_is_added(source, monkeypatch):
+    records, maps = source.records, source.maps
+    source.records, source.maps = records[:5], maps[:5]
+    source.build()
+    source.records, source.maps = records, maps
+    counted = CountedBinarize(monkeypatch)
+    assert_equal_tables(source.build(), Source(source.run).build())
+    assert counted.calls == 13 + 18
+
+
+def test_a_missing_crop_is_named(source):
+    table = source.build()
+    row = table.rows[table.rows_of_image(4)[0]]
+    key = source.records[4].key
+    (source.folder / "masks" / f"{key}_region{row.number}.png").unlink()
+    with pytest.raises(ValueError, match=rf"Region 0 of {key} is gone from .*delete the folder"):
+        table.load(table.rows_of_image(4)[0])
+
+
+def test_maps_and_images_must_be_as_many(source):
+    source.maps = source.maps[:-1]
+    with pytest.raises(ValueError, match="shorter"):
+        source.build()
+
+
+def test_regions_are_those_of_the_authors(golden_dir, data_dir):
+    golden = json.loads((golden_dir / "crops.json").read_text())
+    records = [record for record in list_images(data_dir / "mtd" / "test") if record.key in golden]
+    assert len(records) == len(golden) == 583
+    maps = pair_anomaly_maps(records, data_dir / "mtd_anomaly_maps")
+    score_range = fit_score_range(read_anomaly_map(path) for path in maps)
+    table = RegionTable(records).build(maps, score_range, SETTINGS)
+    for image, record in enumerate(records):
+        expected = golden[record.key]
+        rows = [table.rows[row] for row in table.rows_of_image(image)]
+        assert list(table.sizes_hw[image]) == expected["image_hw"], record.key
+        assert table.num_components[image] == expected["est_anomaly_num"], record.key
+        assert [list(row.box_xyxy) for row in rows] == expected["boxes"], record.key
+        assert [row.area for row in rows] == expected["mask_area"], record.key
+        np.testing.assert_allclose([row.score for row in rows], expected["scores"], atol=1e-3, err_msg=record.key)

@@ -1,0 +1,80 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from anomalib_ncd.metrics.discovery import discovery_report
+
+SCORES = ("nmi", "ari", "accuracy", "macro_f1")
+TRUE_NAMES = ["good", "dent", "scratch"]
+FOUND_NAMES = ["normal", "class_1", "class_2"]
+
+
+def test_a_perfect_result_with_other_numbers():
+    target = np.array([0, 0, 1, 1, 2, 2])
+    report = discovery_report((target + 1) % 3, target, FOUND_NAMES, TRUE_NAMES)
+    assert [report[name] for name in SCORES] == pytest.approx([1, 1, 1, 1])
+    assert report["count"] == 6
+    assert report["defects"]["count"] == 4
+    assert [report["defects"][name] for name in SCORES] == pytest.approx([1, 1, 1, 1])
+    assert report["matching"] == {"normal": "scratch", "class_1": "good", "class_2": "dent"}
+
+
+def test_scores_by_hand():
+    preds, target = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 2])
+    report = discovery_report(preds, target, FOUND_NAMES, TRUE_NAMES)
+    assert report["accuracy"] == pytest.approx(5 / 6)
+    assert report["macro_f1"] == pytest.approx((4 / 5 + 4 / 5 + 1) / 3)
+    assert report["nmi"] == pytest.approx(normalized_mutual_info_score(target, preds))
+    assert report["ari"] == pytest.approx(adjusted_rand_score(target, preds))
+    assert report["confusion"] == {
+        "good": {"normal": 2, "class_1": 0, "class_2": 0},
+        "dent": {"normal": 1, "class_1": 2, "class_2": 0},
+        "scratch": {"normal": 0, "class_1": 0, "class_2": 1},
+    }
+
+
+def test_defects_are_scored_alone():
+    preds, target = np.array([1, 2, 1, 1, 2]), np.array([0, 0, 1, 1, 2])
+    report = discovery_report(preds, target, FOUND_NAMES, TRUE_NAMES)
+    assert report["accuracy"] < 1
+    assert report["defects"]["accuracy"] == 1
+
+
+def test_the_normal_label_can_have_another_name():
+    preds, target = np.array([0, 1]), np.array([0, 1])
+    report = discovery_report(preds, target, FOUND_NAMES, ["ok", "dent"], normal_label="ok")
+    assert report["defects"]["count"] == 1
+    assert discovery_report(preds, target, FOUND_NAMES, ["ok", "dent"])["defects"]["count"] == 2
+
+
+def test_good_images_alone_have_no_defects():
+    report = discovery_report(np.array([0, 1]), np.array([0, 0]), FOUND_NAMES, TRUE_NAMES)
+    assert "defects" not in report
+    assert report["accuracy"] == 0.5
+
+
+def test_what_is_unlabelled_is_left_out():
+    preds, target = np.array([0, 1, 2, 2]), np.array([0, 1, 2, -1])
+    report = discovery_report(preds, target, FOUND_NAMES, TRUE_NAMES)
+    assert report["count"] == 3
+    assert report["accuracy"] == 1
+
+
+def test_no_labels_give_no_scores():
+    assert discovery_report(np.array([0, 1]), np.array([-1, -1]), FOUND_NAMES, TRUE_NAMES) == {"count": 0}
+
+
+def test_more_classes_than_there_are():
+    report = discovery_report(np.array([0, 1, 2]), np.array([0, 0, 1]), FOUND_NAMES, TRUE_NAMES)
+    assert len(report["matching"]) == 2
+    assert report["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_the_report_is_json():
+    report = discovery_report(np.array([0, 1, 2]), np.array([0, 0, 1]), FOUND_NAMES, TRUE_NAMES)
+    assert json.loads(json.dumps(report)) == report

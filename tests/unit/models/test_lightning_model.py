@@ -1,0 +1,356 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from anomalib.models import AnomalibModule
+from lightning.pytorch import Callback, LightningModule, seed_everything
+from sklearn.metrics import normalized_mutual_info_score
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.models.lightning_model import MERGING_TEMPERATURE_RATIO
+
+BASE_NAMES = ["base_line", "base_square"]
+METRICS = ("NMI", "ARI", "ClusterAccuracy", "ClusterMacroF1")
+
+
+def build_model(**arguments):
+    arguments = {"backbone": "test_vit", "pretrained": False, "mask_layers": 3, "num_novel_classes": 3} | arguments
+    return AnomalyNcd(**arguments)
+
+
+def build_data(run, **arguments):
+    arguments = {"images": run.images, "anomaly_maps": run.anomaly_maps, "base": run.base} | arguments
+    return NcdDataModule(labels="folders", **arguments)
+
+
+def build_engine(folder, **arguments):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    return Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=folder, **quiet, **arguments)
+
+
+class Record(Callback):
+    """Notes learning rates, losses and the optimizer's first state."""
+
+    def __init__(self):
+        self.rates, self.losses, self.epochs, self.first_state = [], [], [], None
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.epochs.append(trainer.current_epoch)
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        if self.first_state is None:
+            state = trainer.optimizers[0].state_dict()["state"]
+            self.first_state = {key: value["momentum_buffer"].clone() for key, value in state.items()}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(float(outputs["loss"]))
+
+
+@dataclass
+class Fitted:
+    """A model after two epochs, its checkpoint, and what was noted meanwhile."""
+
+    model: AnomalyNcd
+    checkpoint: Path
+    record: Record
+    score_range: tuple[float, float]
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_run, tmp_path_factory):
+    seed_everything(1)
+    model, record, datamodule = build_model(), Record(), build_data(tiny_run, train_batch_size=8)
+    engine = build_engine(tmp_path_factory.mktemp("fitted"), max_epochs=2, callbacks=[record])
+    engine.fit(model, datamodule)
+    return Fitted(model, Path(engine.best_model_path), record, datamodule.fitted_score_range)
+
+
+def predict(model, datamodule, folder, **arguments):
+    """Probabilities of images and of regions, and image paths."""
+    batches = build_engine(folder).predict(model, datamodule=datamodule, **arguments)
+    assert all(batch.image is None and batch.region_mask is None for batch in batches)
+    by_image = torch.cat([batch.class_probabilities for batch in batches])
+    by_region = torch.cat([batch.region_class_probabilities for batch in batches])
+    return by_image, by_region, [path for batch in batches for path in batch.image_path]
+
+
+@pytest.fixture(scope="module")
+def predicted(fitted, tiny_run, tmp_path_factory):
+    return predict(fitted.model, build_data(tiny_run), tmp_path_factory.mktemp("predicted"))
+
+
+def test_it_is_a_direct_subclass_for_anomalib():
+    assert AnomalyNcd.__base__ is AnomalibModule
+    assert AnomalyNcd.__module__ == "anomalib_ncd.models.lightning_model"
+
+
+def test_training_learns(fitted):
+    assert fitted.record.epochs == [0, 1]
+    assert all(math.isfinite(loss) for loss in fitted.record.losses)
+    assert fitted.model.base_class_names == BASE_NAMES
+    assert fitted.model.num_base_classes == 2
+    assert fitted.model.novel_class_names == ["normal", "class_1", "class_2"]
+
+
+def test_only_the_last_block_and_the_heads_learn(fitted):
+    model = fitted.model
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert names
+    assert all(
+        name.startswith(("model.encoder.backbone.blocks.5.", "model.heads", "model.projector")) for name in names
+    )
+
+
+def test_the_best_head_has_the_smallest_loss(fitted):
+    assert fitted.model.head_loss.isfinite().all()
+    assert fitted.model.head_loss.min() > 0
+    assert fitted.model.best_head == fitted.model.head_loss.argmin()
+
+
+def test_the_learning_rate_falls_along_a_cosine(fitted):
+    assert fitted.record.rates == pytest.approx([0.003, 0.003 * (0.001 + 0.999 * 0.5)])
+
+
+def test_the_checkpoint_is_plain_data(fitted):
+    checkpoint = torch.load(fitted.checkpoint, weights_only=True)
+    assert checkpoint["anomalib_ncd"] == {
+        "backbone": "test_vit",
+        "base_class_names": BASE_NAMES,
+        "num_novel_classes": 3,
+        "num_heads": 4,
+    }
+    assert tuple(checkpoint["state_dict"]["score_range"].tolist()) == fitted.score_range
+    assert checkpoint["state_dict"]["best_head"] == fitted.model.best_head
+    assert checkpoint["hyper_parameters"]["mask_layers"] == 3
+
+
+def test_test_scores_images_and_regions(fitted, tiny_run, tmp_path):
+    [scores] = build_engine(tmp_path).test(fitted.model, build_data(tiny_run))
+    assert set(scores) == {f"{level}_{name}" for level in ("image", "region") for name in METRICS}
+    assert all(-0.5 <= score <= 1 for score in scores.values())
+
+
+def test_test_scores_are_those_of_the_predictions(fitted, predicted, tiny_run, tmp_path):
+    [scores] = build_engine(tmp_path).test(fitted.model, build_data(tiny_run))
+    target = [Path(path).parent.name for path in predicted[2]]
+    expected = normalized_mutual_info_score(target, predicted[0].argmax(dim=1).tolist())
+    assert scores["image_NMI"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_test_works_without_labels(fitted, tiny_run, tmp_path):
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
+    [scores] = build_engine(tmp_path).test(fitted.model, datamodule=datamodule)
+    assert all(math.isnan(score) for score in scores.values())
+
+
+def test_predictions_are_probabilities_of_every_image(predicted):
+    by_image, by_region, paths = predicted
+    assert by_image.shape == (18, 3)
+    assert len(set(paths)) == 18
+    assert len(by_region) >= 18
+    torch.testing.assert_close(by_image.sum(dim=1), torch.ones(18))
+    torch.testing.assert_close(by_region.sum(dim=1), torch.ones(len(by_region)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_batch_size_does_not_matter(fitted, predicted, tiny_run, tmp_path, batch_size):
+    by_image, by_region, paths = predict(fitted.model, build_data(tiny_run, eval_batch_size=batch_size), tmp_path)
+    assert paths == predicted[2]
+    torch.testing.assert_close(by_image, predicted[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(by_region, predicted[1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_loaded_model_predicts_the_same(fitted, predicted, tiny_run, tmp_path):
+    model = AnomalyNcd.load_from_checkpoint(fitted.checkpoint)
+    assert model.base_class_names == BASE_NAMES
+    assert tuple(model.score_range.tolist()) == fitted.score_range
+    assert model.best_head == fitted.model.best_head
+    # Base classes come from the checkpoint: prediction needs no base data.
+    by_image, by_region, _ = predict(model, build_data(tiny_run, base=None), tmp_path)
+    torch.testing.assert_close(by_image, predicted[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(by_region, predicted[1], atol=1e-5, rtol=1e-4)
+
+
+def test_the_engine_loads_checkpoints_too(fitted, predicted, tiny_run, tmp_path):
+    by_image, _, _ = predict(build_model(), build_data(tiny_run), tmp_path, ckpt_path=fitted.checkpoint)
+    torch.testing.assert_close(by_image, predicted[0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_single_image_gets_the_class_it_has_among_others(fitted, predicted, tiny_run, tmp_path):
+    model = AnomalyNcd.load_from_checkpoint(fitted.checkpoint)
+    for number in (4, 9, 14):
+        path = Path(predicted[2][number])
+        datamodule = NcdDataModule(path, tiny_run.anomaly_maps / path.parent.name)
+        by_image, _, paths = predict(model, datamodule, tmp_path)
+        assert paths == [str(path)]
+        assert datamodule.fitted_score_range == fitted.score_range
+        torch.testing.assert_close(by_image[0], predicted[0][number], atol=1e-5, rtol=1e-4)
+
+
+def test_any_loader_of_batches_can_be_predicted(fitted, predicted, tiny_run, tmp_path):
+    loader = build_data(tiny_run, score_range=fitted.score_range).test_dataloader()
+    batches = build_engine(tmp_path).predict(fitted.model, dataloaders=loader)
+    torch.testing.assert_close(torch.cat([b.class_probabilities for b in batches]), predicted[0], atol=1e-5, rtol=1e-4)
+
+
+def test_training_goes_on(fitted, tiny_run, tmp_path):
+    record = Record()
+    model = build_model()
+    engine = build_engine(tmp_path, max_epochs=4, callbacks=[record])
+    engine.fit(model, datamodule=build_data(tiny_run, train_batch_size=8), ckpt_path=fitted.checkpoint)
+    assert record.epochs == [2, 3]
+    assert engine.trainer.current_epoch == 4
+    assert engine.trainer.global_step == 2 * len(fitted.record.losses)
+    saved = torch.load(fitted.checkpoint, weights_only=True)["optimizer_states"][0]["state"]
+    assert saved.keys() == record.first_state.keys()
+    for key, value in saved.items():
+        torch.testing.assert_close(record.first_state[key], value["momentum_buffer"])
+    # The cosine is that of four epochs now.
+    expected = [0.003 * (0.001 + 0.999 * (1 + math.cos(math.pi * epoch / 4)) / 2) for epoch in (2, 3)]
+    assert record.rates == pytest.approx(expected)
+    assert tuple(model.score_range.tolist()) == fitted.score_range
+
+
+def test_other_base_classes_are_refused_when_training_goes_on(fitted, tiny_run, tmp_path):
+    model = AnomalyNcd.load_from_checkpoint(fitted.checkpoint)
+    with pytest.raises(ValueError, match=r"base classes \['base_line', 'base_square'\], but the datamodule has \[\]"):
+        build_engine(tmp_path, max_epochs=1).fit(model, datamodule=build_data(tiny_run, base=None))
+
+
+def test_base_classes_are_optional(tiny_run, tmp_path):
+    model, record = build_model(), Record()
+    engine = build_engine(tmp_path, max_epochs=1, callbacks=[record])
+    engine.fit(model, datamodule=build_data(tiny_run, base=None))
+    assert all(math.isfinite(loss) for loss in record.losses)
+    assert model.num_base_classes == 0
+    assert AnomalyNcd.load_from_checkpoint(engine.best_model_path).base_class_names == []
+
+
+def test_bfloat16_trains(tiny_run, tmp_path):
+    model, record = build_model(), Record()
+    build_engine(tmp_path, max_epochs=1, callbacks=[record], precision="bf16-mixed").fit(model, build_data(tiny_run))
+    assert record.losses
+    assert all(math.isfinite(loss) for loss in record.losses)
+    batches = build_engine(tmp_path, precision="bf16-mixed").predict(model, datamodule=build_data(tiny_run))
+    assert torch.isfinite(torch.cat([batch.class_probabilities for batch in batches])).all()
+
+
+def test_cached_views_train(tiny_run, tmp_path):
+    seed_everything(1)
+    model, record = build_model(num_cached_views=3), Record()
+    datamodule = build_data(tiny_run, train_batch_size=8)
+    engine = build_engine(tmp_path, max_epochs=2, callbacks=[record])
+    engine.fit(model, datamodule)
+    assert datamodule.cached_views.num_views == 3
+    assert len(record.losses) == engine.trainer.global_step
+    assert all(math.isfinite(loss) for loss in record.losses)
+    assert AnomalyNcd.load_from_checkpoint(engine.best_model_path).base_class_names == BASE_NAMES
+
+
+def test_losses_on_cached_and_fresh_views_are_near(fitted, tiny_run, tmp_path):
+    record = Record()
+    seed_everything(1)
+    engine = build_engine(tmp_path, max_epochs=1, callbacks=[record])
+    engine.fit(build_model(num_cached_views=8), build_data(tiny_run, train_batch_size=8))
+    assert record.losses[0] == pytest.approx(fitted.record.losses[0], rel=0.2)
+
+
+def test_a_checkpoint_of_another_model_is_refused(fitted, tiny_run, tmp_path):
+    checkpoint = torch.load(fitted.checkpoint, weights_only=True)
+    del checkpoint["anomalib_ncd"]
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="no checkpoint of AnomalyNcd"):
+        AnomalyNcd.load_from_checkpoint(tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="no checkpoint of AnomalyNcd"):
+        predict(build_model(), build_data(tiny_run), tmp_path, ckpt_path=tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_novel_classes": 5}, "trained with num_novel_classes=3, but the model has 5"),
+        ({"num_heads": 2}, "trained with num_heads=4, but the model has 2"),
+        ({"backbone": "deit_tiny_patch16_224"}, "trained with backbone='test_vit', but the model has 'deit_tiny"),
+    ],
+)
+def test_a_checkpoint_with_other_sizes_is_refused(fitted, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AnomalyNcd.load_from_checkpoint(fitted.checkpoint, **arguments)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.ckpt"):
+        AnomalyNcd.load_from_checkpoint(tmp_path / "nothing.ckpt")
+
+
+def test_paths_in_the_arguments_do_no_harm(tiny_run, tmp_path):
+    torch.save(build_model().model.encoder.backbone.state_dict(), tmp_path / "vit.pth")
+    model = build_model(backbone_weights=tmp_path / "vit.pth")
+    engine = build_engine(tmp_path, max_epochs=1)
+    engine.fit(model, datamodule=build_data(tiny_run, base=None))
+    (tmp_path / "vit.pth").unlink()
+    assert AnomalyNcd.load_from_checkpoint(engine.best_model_path).base_class_names == []
+
+
+def test_more_classes_than_regions_are_refused(tiny_run, tmp_path):
+    with pytest.raises(ValueError, match=r"`num_novel_classes` is 500, but the images have only \d+ regions"):
+        build_engine(tmp_path, max_epochs=1).fit(build_model(num_novel_classes=500), build_data(tiny_run))
+
+
+def test_another_datamodule_is_refused(tmp_path, tiny_run):
+    folder = Folder(name="tiny", root=tiny_run.images, normal_dir="good", abnormal_dir="line", num_workers=0)
+    with pytest.raises(TypeError, match=r"needs an anomalib_ncd\.NcdDataModule: engine\.fit"):
+        build_engine(tmp_path, max_epochs=1).fit(build_model(), datamodule=folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_novel_classes": 0}, "`num_novel_classes` must be at least 1"),
+        ({"num_cached_views": 4, "trainable_blocks": 2}, "`num_cached_views` needs `trainable_blocks=1`, got 2"),
+        ({"num_cached_views": 4, "mask_layers": 0}, "needs `mask_layers` of 1 or more, got 0"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(**arguments)
+
+
+def test_the_merging_temperature_grows_with_the_image():
+    sizes = torch.tensor([[300, 300], [900, 900]])
+    expected = torch.tensor([300.0, 900.0]) * MERGING_TEMPERATURE_RATIO
+    torch.testing.assert_close(build_model().merging_temperatures(sizes), expected)
+    torch.testing.assert_close(build_model(merging_temperature=50).merging_temperatures(sizes), torch.full((2,), 50.0))
+
+
+def test_predicted_batches_are_not_classified_again(fitted, tiny_run):
+    batch = next(iter(build_data(tiny_run).test_dataloader())).without_pixels()
+    with pytest.raises(ValueError, match=r"holds no views.*Load the images again"):
+        fitted.model.classify(batch)
+
+
+def test_the_metrics_can_be_turned_off():
+    model = build_model(evaluator=False)
+    assert model.evaluator is None
+    assert model.visualizer is None
+    assert isinstance(model, LightningModule)
+
+
+@pytest.mark.parametrize("imports", ["anomalib_ncd, anomalib.models", "anomalib.models, anomalib_ncd", "anomalib_ncd"])
+def test_anomalib_finds_it_by_name(imports):
+    code = (
+        f"import {imports}\n"
+        "from anomalib.models import get_model\n"
+        "model = get_model('anomaly_ncd', backbone='test_vit', pretrained=False, mask_layers=2, num_novel_classes=4)\n"
+        "assert type(model).__name__ == 'AnomalyNcd' and model.num_novel_classes == 4\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,118 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+import torch
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.data.batches import RegionViewBatch
+from anomalib_ncd.models.view_bank import ViewBank, _attended_tokens
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def regions(tiny_run):
+    return NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, tiny_run.base, image_size=32).train_regions()
+
+
+def counting_trunk(images, masks):
+    """Tokens that carry their view's mean and their own number; a view's first mask row says how many are attended."""
+    numbers = torch.arange(6).float().expand(len(images), 6)
+    means = images.float().mean(dim=(1, 2, 3))[:, None].expand(-1, 6)
+    attended = numbers < 2 + (masks.mean(dim=(1, 2, 3)) * 4)[:, None]
+    return torch.stack([means, numbers], dim=-1), attended
+
+
+@pytest.fixture(scope="module")
+def bank(regions):
+    torch.manual_seed(0)
+    return ViewBank.build(regions, counting_trunk, 4, CPU, batch_size=7)
+
+
+def test_it_keeps_what_is_attended(regions, bank):
+    assert len(bank) == len(regions)
+    assert bank.num_views == 4
+    assert bank.tokens.dtype == torch.float16
+    assert bank.starts.shape == (len(regions), 5)
+    assert bank.starts[0, 0] == 0
+    assert bank.starts[-1, -1] == len(bank.tokens)
+    assert torch.equal(bank.starts[1:, 0], bank.starts[:-1, -1])
+    for region in range(len(regions)):
+        for view in range(4):
+            tokens = bank.tokens[bank.starts[region, view] : bank.starts[region, view + 1]]
+            assert tokens[:, 1].tolist() == list(range(len(tokens)))
+            assert len(set(tokens[:, 0].tolist())) == 1
+
+
+def test_a_batch_holds_views_of_its_regions(regions, bank):
+    torch.manual_seed(0)
+    indices = [3, 20, 3]
+    batch = RegionViewBatch.collate(bank.__getitems__(indices))
+    assert batch.region_index.tolist() == indices
+    assert batch.image is None
+    assert torch.equal(batch.is_base, regions.is_base[indices])
+    assert torch.equal(batch.score, regions.scores[indices])
+    assert batch.tokens.shape[:2] == batch.attended.shape[:2] == (2, 3)
+    assert (batch.tokens[~batch.attended] == 0).all()
+    for number, index in enumerate(indices):
+        kept = [
+            bank.tokens[bank.starts[index, view] : bank.starts[index, view + 1]].tolist()
+            for view in range(bank.num_views)
+        ]
+        drawn = [batch.tokens[view, number][batch.attended[view, number]].tolist() for view in range(2)]
+        assert all(view in kept for view in drawn)
+        assert drawn[0] != drawn[1]
+
+
+def test_every_view_is_drawn(bank):
+    torch.manual_seed(0)
+    seen = {item.tokens[view, 0, 0, 0].item() for item in bank.__getitems__([2] * 100) for view in range(2)}
+    assert len(seen) == 4
+
+
+def test_one_item_alone(bank):
+    item = bank[5]
+    assert item.region_index.tolist() == [5]
+    assert item.tokens.shape[:2] == (2, 1)
+    assert item.attended.any()
+
+
+def test_fewer_views_than_an_item_needs_are_refused(regions):
+    with pytest.raises(ValueError, match="`num_cached_views` must be at least 2, the views per region, got 1"):
+        ViewBank.build(regions, counting_trunk, 1, CPU)
+
+
+def test_batches_without_images_are_refused(bank):
+    with pytest.raises(ValueError, match="made from images"):
+        _attended_tokens(bank[0], counting_trunk, CPU)
+
+
+def test_workers_augment_as_well(regions):
+    bank = ViewBank.build(regions, counting_trunk, 2, CPU, num_workers=1)
+    assert len(bank) == len(regions)
+
+
+def test_cached_tokens_give_the_features_of_the_trunk(tiny_run):
+    torch.manual_seed(0)
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3).eval()
+    regions = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, tiny_run.base).train_regions()
+    full = []
+
+    def trunk(images, masks):
+        full.append(model._trunk(images, masks))
+        return full[-1]
+
+    bank = ViewBank.build(regions, trunk, 2, CPU, batch_size=4)
+    with torch.no_grad():
+        expected = torch.cat([model.model.encoder.head(*output) for output in full])
+        batch = RegionViewBatch.collate(bank.__getitems__(list(range(len(regions)))))
+        assert len(bank.tokens) < 2 * len(regions) * 197
+        assert not batch.attended.all()
+        features = model.model.encoder.head(*model._view_tokens(batch)).unflatten(0, (2, len(regions)))
+    expected = expected.unflatten(0, (len(regions), 2)).transpose(0, 1)
+    # The order of the two views is drawn at random.
+    for index in range(len(regions)):
+        swapped = (features[0, index] - expected[0, index]).norm() > (features[0, index] - expected[1, index]).norm()
+        ours = features[:, index].flip(0) if swapped else features[:, index]
+        torch.testing.assert_close(ours, expected[:, index], atol=5e-3, rtol=5e-3)

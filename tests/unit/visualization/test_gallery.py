@@ -1,0 +1,105 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from anomalib_ncd import NcdDataModule
+from anomalib_ncd.visualization.gallery import (
+    CAPTION_PX,
+    GAP_PX,
+    OUTLINE_RGB,
+    TILE_PX,
+    region_tile,
+    write_gallery,
+)
+
+ROW_PX = CAPTION_PX + TILE_PX + GAP_PX
+
+
+@pytest.fixture(scope="module")
+def table(tiny_run):
+    return NcdDataModule(tiny_run.images, tiny_run.anomaly_maps).region_table()
+
+
+@pytest.fixture
+def batches(tiny_run):
+    """Predictions: classes 0, 1 and 2 by turns, the surer the later."""
+    module = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, eval_batch_size=5)
+    batches, number = [], 0
+    for batch in module.test_dataloader():
+        count = len(batch.region_area)
+        index = torch.arange(number, number + count)
+        number += count
+        batches.append(batch.update(region_pred_class_id=index % 3, region_pred_class_score=0.2 + index / 100))
+    return batches
+
+
+def read(file):
+    return cv2.imread(str(file))[..., ::-1]
+
+
+def tile_at(picture, row, column):
+    top, left = row * ROW_PX + CAPTION_PX, GAP_PX + column * (TILE_PX + GAP_PX)
+    return picture[top : top + TILE_PX, left : left + TILE_PX]
+
+
+def test_every_class_has_a_row_with_its_surest_regions(table, batches, tmp_path):
+    write_gallery(tmp_path / "g.png", batches, ["a", "b", "c"], table, tiles_per_class=4)
+    picture = read(tmp_path / "g.png")
+    assert picture.shape == (3 * ROW_PX, 4 * (TILE_PX + GAP_PX) + GAP_PX, 3)
+    for class_id in range(3):
+        members = [index for index in range(len(table)) if index % 3 == class_id][::-1]
+        for column in range(4):
+            expected = region_tile(*table.load(members[column]))
+            np.testing.assert_array_equal(tile_at(picture, class_id, column), expected)
+        assert (picture[class_id * ROW_PX : class_id * ROW_PX + CAPTION_PX] < 128).any()
+
+
+def test_the_order_of_batches_does_not_matter(table, batches, tmp_path):
+    write_gallery(tmp_path / "a.png", batches, ["a", "b", "c"], table)
+    write_gallery(tmp_path / "b.png", batches[::-1], ["a", "b", "c"], table)
+    np.testing.assert_array_equal(read(tmp_path / "a.png"), read(tmp_path / "b.png"))
+
+
+def test_empty_classes_have_an_empty_row(table, batches, tmp_path):
+    write_gallery(tmp_path / "g.png", batches, ["a", "b", "c", "nothing"], table)
+    assert (tile_at(read(tmp_path / "g.png"), 3, 0) == 255).all()
+
+
+def test_batches_without_predictions_are_left_out(table, batches, tmp_path):
+    for batch in batches[1:]:
+        batch.update(region_pred_class_id=None)
+    write_gallery(tmp_path / "g.png", batches, ["a", "b", "c"], table)
+    picture = read(tmp_path / "g.png")
+    assert not (tile_at(picture, 0, 1) == 255).all()
+    assert (tile_at(picture, 0, 7) == 255).all()
+
+
+@pytest.mark.parametrize("size_hw", [(20, 20), (300, 300), (30, 90), (400, 100), (2, 300)])
+def test_tiles_are_square(size_hw):
+    image, mask = np.full((*size_hw, 3), 50, np.uint8), np.zeros(size_hw, bool)
+    tile = region_tile(image, mask)
+    assert tile.shape == (TILE_PX, TILE_PX, 3)
+    assert (tile[(TILE_PX - 1) // 2, TILE_PX // 2] == 50).all()
+    if size_hw[0] != size_hw[1]:
+        assert (tile[0, 0] == 255).all()
+        assert (tile[-1, -1] == 255).all()
+
+
+def test_masks_are_outlined_not_covered():
+    mask = np.zeros((64, 64), bool)
+    mask[16:48, 16:48] = True
+    tile = region_tile(np.full((64, 64, 3), 50, np.uint8), mask)
+    assert tuple(tile[32, 32]) == OUTLINE_RGB
+    assert tuple(tile[95, 95]) == OUTLINE_RGB
+    assert tuple(tile[64, 64]) == (50, 50, 50)
+    assert tuple(tile[5, 5]) == (50, 50, 50)
+
+
+def test_tiles_leave_the_region_as_it_was():
+    image, mask = np.zeros((TILE_PX, TILE_PX, 3), np.uint8), np.ones((TILE_PX, TILE_PX), bool)
+    region_tile(image, mask)
+    assert (image == 0).all()
