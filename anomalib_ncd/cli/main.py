@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 
 from anomalib_ncd import __version__
+from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
 from anomalib_ncd.cli.discover import add_discover_arguments, run_discover
 
 
@@ -22,6 +23,9 @@ def build_parser() -> ArgumentParser:
     discover = ArgumentParser(description="Discover defect classes in images and their anomaly maps.")
     add_discover_arguments(discover)
     subcommands.add_subcommand("discover", discover, help="discover defect classes in images and their anomaly maps")
+    demo = ArgumentParser(description="Do the whole way on images that are drawn for it, without network.")
+    add_demo_arguments(demo)
+    subcommands.add_subcommand("demo", demo, help="do the whole way on images that are drawn for it")
     return parser
 
 
@@ -34,8 +38,9 @@ def main(args: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = build_parser()
     config = parser.parse_args(args)
+    commands = {"discover": run_discover, "demo": run_demo}
     try:
-        run_discover(config.discover)
+        commands[config.subcommand](config[config.subcommand])
     except (FileNotFoundError, FileExistsError, ValueError, RuntimeError, TypeError) as error:
         # What went wrong and what to do stands in the message; the traceback is for debugging.
         logging.getLogger(__name__).debug("Traceback", exc_info=error)

@@ -86,7 +86,13 @@ def discover(
     output.mkdir(parents=True, exist_ok=True)
     _claim_folder(output, config)
     if method == "cluster":
-        batches = discover_by_clustering(model, datamodule, options.clustering, datamodule.sampler_seed)
+        batches = discover_by_clustering(
+            model,
+            datamodule,
+            options.clustering,
+            seed=datamodule.sampler_seed,
+            device="cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu",
+        )
         class_names = [f"class_{i + 1}" for i in range(model.num_novel_classes)]
     else:
         batches = _train_and_predict(model, datamodule, output, options)
@@ -106,9 +112,10 @@ def _claim_folder(output: Path, config: dict[str, Any] | None) -> None:
     if config is None:
         return
     file = output / "config.yaml"
+    begun = (output / f"{CHECKPOINT_NAME}.ckpt").is_file() or (output / "predictions.csv").is_file()
     # The number of epochs may grow: training then goes on.
     wanted = {key: value for key, value in config.items() if key not in {"max_epochs", "output"}}
-    if file.is_file():
+    if begun and file.is_file():
         found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         changed = sorted(key for key in wanted if found.get(key) != wanted[key])
         if changed:

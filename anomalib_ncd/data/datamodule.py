@@ -183,6 +183,9 @@ class NcdDataModule(AnomalibDataModule):
     def test_dataloader(self) -> DataLoader:
         """Every image once, with its regions."""
         images = EvalImages(self.region_table(), self.class_ids, self.image_size)
+        if len(images) < self._world_size:
+            msg = f"{len(images)} images can't be shared among {self._world_size} processes; use fewer devices."
+            raise ValueError(msg)
         return DataLoader(
             images,
             batch_size=self.eval_batch_size,

@@ -62,7 +62,7 @@ def predict_anomaly_maps(
         detector = load_detector(type(detector), ckpt_path)
     _forget_other_detector(detector, folder)
     map_paths = [folder / f"{image.key}.npy" for image in images]
-    todo = [(image, path) for image, path in zip(images, map_paths, strict=True) if not path.is_file()]
+    todo = [(image, path) for image, path in zip(images, map_paths, strict=True) if not _is_current(path, image)]
     if todo:
         logger.info("Predicting %d anomaly maps with %s.", len(todo), type(detector).__name__)
         dataset = _DetectorImages([image for image, _ in todo], detector)
@@ -141,6 +141,11 @@ class _MapSaver(Callback):
             unfinished = file.with_suffix(".tmp.npy")
             np.save(unfinished, anomaly_map.reshape(anomaly_map.shape[-2:]))
             unfinished.replace(file)
+
+
+def _is_current(map_path: Path, image: ImageRecord) -> bool:
+    """Whether a map was made from the image as it is now."""
+    return map_path.is_file() and map_path.stat().st_mtime_ns >= image.path.stat().st_mtime_ns
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Vision Transformers from timm, with weights from a file, from timm's cache or from the model hub."""
+"""Networks from timm, with weights from a file, from timm's cache or from the model hub."""
 
 import difflib
 import logging
@@ -18,6 +18,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from timm.data import resolve_model_data_config
 from timm.models import get_arch_pretrained_cfgs, is_model, load_checkpoint
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -61,18 +62,43 @@ def build_backbone(
         (4, 4)
     """
     _check_name(name)
-    if weights is not None and not Path(weights).is_file():
-        msg = f"`backbone_weights` must be an existing file, got {str(weights)!r}; check the path."
-        raise FileNotFoundError(msg)
-    backbone = _untrained(name, image_size)
-    if weights is not None:
-        _load_file(backbone, Path(weights), name)
-    elif pretrained:
-        backbone = _load_published(backbone, name, image_size)
-    return backbone
+    backbone = require_vit(_untrained(name, image_size), name)
+    return require_vit(_filled(backbone, name, weights, pretrained, image_size), name)
 
 
-def preprocessing_of(backbone: VisionTransformer) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def build_network(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    pretrained: bool = True,
+    image_size: int = 224,
+) -> nn.Module:
+    """Build any network of timm without a classifier, with weights from the same places as ``build_backbone``.
+
+    Args:
+        name: A timm name, with or without a tag, such as ``"resnet18"``.
+        weights: A local file of weights for ``name``.
+        pretrained: Whether to load timm's weights if ``weights`` is not given; ``False`` leaves them random.
+        image_size: Side in pixels of the square images, where the network is built for one size.
+
+    Returns:
+        The network, in training mode and with all its parameters trainable, as timm builds it.
+
+    Raises:
+        ValueError: If the name is unknown, the size does not fit, there are no published weights under that name or
+            the file holds the weights of another network.
+        FileNotFoundError: If ``weights`` does not exist.
+        RuntimeError: If the weights are not in the cache and the hub is out of reach.
+
+    Example:
+        >>> build_network("resnet18", pretrained=False).num_features
+        512
+    """
+    _check_name(name)
+    return _filled(_untrained(name, image_size), name, weights, pretrained, image_size)
+
+
+def preprocessing_of(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation that the weights of a backbone expect.
 
     Args:
@@ -126,23 +152,44 @@ def _check_name(name: str) -> None:
     raise ValueError(msg)
 
 
-def _untrained(name: str, image_size: int) -> VisionTransformer:
+def _untrained(name: str, image_size: int) -> nn.Module:
     """Build the network with random weights."""
+    network = _create(name, image_size, pretrained=False)
+    if isinstance(network, VisionTransformer):
+        patch_size = network.patch_embed.patch_size[0]
+        if image_size < patch_size or image_size % patch_size:
+            msg = f"`image_size` must be a multiple of the patch size {patch_size} of {name!r}, got {image_size}."
+            raise ValueError(msg)
+    return network
+
+
+def _create(name: str, image_size: int, *, pretrained: bool) -> nn.Module:
     try:
-        backbone = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
     except TypeError:  # convolutional networks have no `img_size`
-        backbone = timm.create_model(name, pretrained=False, num_classes=0)
-    backbone = require_vit(backbone, name)
-    patch_size = backbone.patch_embed.patch_size[0]
-    if image_size < patch_size or image_size % patch_size:
-        msg = f"`image_size` must be a multiple of the patch size {patch_size} of {name!r}, got {image_size}."
-        raise ValueError(msg)
-    return backbone
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
 
 
-def _load_file(backbone: VisionTransformer, path: Path, name: str) -> None:
+def _filled(
+    network: nn.Module,
+    name: str,
+    weights: str | Path | None,
+    pretrained: bool,
+    image_size: int,
+) -> nn.Module:
+    """Fill the network from the file, else with published weights where they are wanted."""
+    if weights is None:
+        return _load_published(network, name, image_size) if pretrained else network
+    if not Path(weights).is_file():
+        msg = f"`backbone_weights` must be an existing file, got {str(weights)!r}; check the path."
+        raise FileNotFoundError(msg)
+    _load_file(network, Path(weights), name)
+    return network
+
+
+def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
     """Fill the network from a file; every part of its trunk must be found there."""
-    to_timm = partial(checkpoint_filter_fn, adapt_layer_scale=True)
+    to_timm = partial(checkpoint_filter_fn, adapt_layer_scale=True) if isinstance(backbone, VisionTransformer) else None
     try:
         keys = load_checkpoint(backbone, str(path), strict=False, filter_fn=to_timm, weights_only=True)
     except Exception as error:
@@ -150,10 +197,18 @@ def _load_file(backbone: VisionTransformer, path: Path, name: str) -> None:
         raise ValueError(_misfit(path, name, str(error))) from error
     if keys is None:  # .npz: timm's own loader fills the network key by key and raises what it misses
         return
-    foreign = [key for key in keys.unexpected_keys if key.startswith(TRUNK_KEYS)]
+    foreign = [key for key in keys.unexpected_keys if _is_foreign(backbone, key)]
     if keys.missing_keys or foreign:
         reason = f"missing {keys.missing_keys[:3]}, not of this network {foreign[:3]}"
         raise ValueError(_misfit(path, name, reason))
+
+
+def _is_foreign(backbone: nn.Module, key: str) -> bool:
+    """Whether a key that found no place means another network; those of the classifier that was left out do not."""
+    if isinstance(backbone, VisionTransformer):
+        return key.startswith(TRUNK_KEYS)
+    classifier = cast("dict[str, Any]", backbone.pretrained_cfg).get("classifier") or ()
+    return not key.startswith((classifier,) if isinstance(classifier, str) else tuple(classifier))
 
 
 def _misfit(path: Path, name: str, reason: str) -> str:
@@ -163,13 +218,13 @@ def _misfit(path: Path, name: str, reason: str) -> str:
     )
 
 
-def _load_published(backbone: VisionTransformer, name: str, image_size: int) -> VisionTransformer:
+def _load_published(backbone: nn.Module, name: str, image_size: int) -> nn.Module:
     """Fill the network with timm's weights: from the cache without any request, else from the hub."""
     config = cast("dict[str, Any]", backbone.pretrained_cfg)
     repo, _, revision = (config.get("hf_hub_id") or "").partition("@")
     if not repo:
         msg = (
-            f"timm's hub has no weights for {name!r}; choose another name from `timm.list_pretrained('vit*')`, "
+            f"timm's hub has no weights for {name!r}; choose another name from `timm.list_pretrained()`, "
             f"pass a local file as `backbone_weights`, or `pretrained=False` for random weights."
         )
         raise ValueError(msg)
@@ -182,7 +237,7 @@ def _load_published(backbone: VisionTransformer, name: str, image_size: int) -> 
     if not _hub_answers(constants.ENDPOINT):
         raise RuntimeError(_out_of_reach(name, repo, f"{constants.ENDPOINT} does not answer"))
     try:
-        return require_vit(timm.create_model(name, pretrained=True, num_classes=0, img_size=image_size), name)
+        return _create(name, image_size, pretrained=True)
     except OSError as error:  # every error of the hub's client is one
         raise RuntimeError(_out_of_reach(name, repo, str(error))) from error
 

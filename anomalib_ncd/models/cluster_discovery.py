@@ -25,6 +25,7 @@ def discover_by_clustering(
     datamodule: NcdDataModule,
     method: Literal["ward", "kmeans"] = "ward",
     seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> list[NcdBatch]:
     """Cluster all regions and merge their clusters into a class per image.
 
@@ -35,12 +36,13 @@ def discover_by_clustering(
         datamodule: Images with their regions.
         method: Ward's hierarchical clustering or k-means.
         seed: Seed of k-means.
+        device: Where the features are computed.
 
     Returns:
         Batches as ``Engine.predict`` would return them.
     """
     batches, features = [], []
-    model.eval()
+    model.eval().to(device)
     for batch in tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"):
         with torch.no_grad():
             features.append(model.region_features(batch.image.to(model.device), batch.region_mask.to(model.device)))

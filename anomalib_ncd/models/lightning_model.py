@@ -19,6 +19,7 @@ import torch
 from anomalib import LearningType
 from anomalib.metrics import AnomalibMetric, Evaluator
 from anomalib.models.components import AnomalibModule
+from anomalib.utils.serialization import anomalib_safe_globals
 from anomalib.visualization import Visualizer
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
@@ -312,10 +313,7 @@ class AnomalyNcd(AnomalibModule):
         Raises:
             ValueError: If the checkpoint belongs to another model, backbone or number of classes.
         """
-        saved = checkpoint.get(CHECKPOINT_KEY)
-        if saved is None:
-            msg = "This is no checkpoint of AnomalyNcd: it was written by another model."
-            raise ValueError(msg)
+        saved = _own_part(checkpoint)
         for name, own in (
             ("backbone", self.backbone_name),
             ("num_novel_classes", self.num_novel_classes),
@@ -335,6 +333,8 @@ class AnomalyNcd(AnomalibModule):
         **kwargs: Any,  # noqa: ANN401
     ) -> AnomalyNcd:
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
+        with anomalib_safe_globals():
+            _own_part(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True))
         kwargs.setdefault("pretrained", False)
         kwargs.setdefault("backbone_weights", None)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[return-value]
@@ -406,3 +406,11 @@ class AnomalyNcd(AnomalibModule):
             msg = "A training batch needs images and masks, or cached tokens."
             raise ValueError(msg)
         return self._trunk(batch.image.flatten(0, 1), batch.mask.flatten(0, 1))
+
+
+def _own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What :meth:`AnomalyNcd.on_save_checkpoint` put into a checkpoint."""
+    if CHECKPOINT_KEY not in checkpoint:
+        msg = "This is no checkpoint of AnomalyNcd: it was written by another model."
+        raise ValueError(msg)
+    return checkpoint[CHECKPOINT_KEY]

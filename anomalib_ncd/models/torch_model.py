@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from anomalib_ncd.models.encoder import MaskGuidedEncoder
+from anomalib_ncd.models.build_encoder import Encoder
 from anomalib_ncd.models.heads import ProjectionHead, PrototypeHeads
 
 
@@ -29,7 +29,7 @@ class AnomalyNcdModel(nn.Module):
     """Mask-guided encoder with heads that classify regions into base and novel classes.
 
     Args:
-        encoder: The mask-guided encoder.
+        encoder: The mask-guided encoder, of a Vision Transformer or a convolutional network.
         num_classes: Number of base and novel classes together.
         num_heads: Number of prototype heads. Default: 4, of the paper.
         projection_hidden_dim: Width of the projector's hidden layers. Default: 2048, of the paper.
@@ -37,16 +37,16 @@ class AnomalyNcdModel(nn.Module):
 
     Example:
         >>> import torch
-        >>> from anomalib_ncd.models.backbone import build_backbone
-        >>> backbone = build_backbone("vit_tiny_patch16_224", pretrained=False, image_size=32)
-        >>> model = AnomalyNcdModel(MaskGuidedEncoder(backbone), num_classes=5, num_heads=2)
+        >>> from anomalib_ncd.models.build_encoder import build_encoder
+        >>> built = build_encoder("vit_tiny_patch16_224", pretrained=False, image_size=32)
+        >>> model = AnomalyNcdModel(built.encoder, num_classes=5, num_heads=2)
         >>> model(torch.rand(3, 3, 32, 32), torch.ones(3, 1, 32, 32)).shape
         torch.Size([2, 3, 5])
     """
 
     def __init__(
         self,
-        encoder: MaskGuidedEncoder,
+        encoder: Encoder,
         num_classes: int,
         num_heads: int = 4,
         projection_hidden_dim: int = 2048,

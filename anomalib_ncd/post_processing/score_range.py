@@ -107,15 +107,20 @@ def _batches(trainer: Trainer, stage: Literal["predict", "test"]) -> Iterator[tu
     loaders = CombinedLoader(getattr(trainer, f"{stage}_dataloaders"), "sequential").flattened
     limits = getattr(trainer, f"num_{stage}_batches")
     for dataloader_idx, (loader, limit) in enumerate(zip(loaders, limits, strict=True)):
-        for batch_idx, batch in enumerate(_own_iterator(loader)):
+        for batch_idx, batch in enumerate(_own_copy(loader)):
             if batch_idx >= limit:
                 break
             yield batch, batch_idx, dataloader_idx
 
 
-def _own_iterator(loader: Any) -> Any:  # noqa: ANN401
-    """Iterate over a loader beside the loop's iterator, which a loader with persistent workers would hand out again."""
-    if isinstance(loader, DataLoader) and loader.persistent_workers:
-        loader = copy(loader)
-        loader._iterator = None
-    return loader
+def _own_copy(loader: Any) -> Any:  # noqa: ANN401
+    """Copy a loader, so that a pass over it leaves the iterator alone that the loop has made already.
+
+    Persistent workers have one iterator, and so has the batch sampler that Lightning wraps around its own.
+    """
+    if not isinstance(loader, DataLoader):
+        return loader
+    own = copy(loader)
+    # Set past `DataLoader.__setattr__`, which refuses a new batch sampler.
+    own.__dict__.update(batch_sampler=copy(loader.batch_sampler), _iterator=None)
+    return own

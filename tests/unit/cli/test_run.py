@@ -212,3 +212,6 @@ def test_unknown_labels_are_not_scored(tiny_run, tmp_path):
 def test_too_few_regions_are_named(tiny_run, tmp_path):
     with pytest.raises(SystemExit, match="`num_novel_classes` is 300, but the images have only"):
         run_train(tiny_run, tmp_path, "--num_novel_classes", "300")
+    # A folder in which nothing was found yet takes other settings.
+    run_cluster(tiny_run, tmp_path)
+    assert (tmp_path / "predictions.csv").is_file()

@@ -305,3 +305,12 @@ def test_a_damaged_image_is_named(own_tiny_run):
     (own_tiny_run.images / "line" / "001.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"Cannot read image .*line/001\.png"):
         build(own_tiny_run).region_table()
+
+
+def test_fewer_images_than_processes_are_refused(tiny_run):
+    module = build(tiny_run)
+    module.trainer = FakeTrainer([0.0, 1.0])
+    module.trainer.world_size = 19
+    module.trainer.strategy = None
+    with pytest.raises(ValueError, match="18 images can't be shared among 19 processes"):
+        module.test_dataloader()

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import logging
+import os
 
 import cv2
 import numpy as np
@@ -177,3 +178,13 @@ def test_useless_maps_are_refused(fitted, images, tmp_path, value, message):
 
 def _pixels(record):
     return cv2.imread(str(record.path))[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 255
+
+
+def test_the_map_of_a_changed_image_is_predicted_again(fitted, own_tiny_run, tmp_path, caplog):
+    images = list_images(own_tiny_run.images)[:3]
+    with caplog.at_level(logging.INFO):
+        paths = predict_anomaly_maps(fitted[0], images, tmp_path / "maps", accelerator="cpu")
+        later = paths[1].stat().st_mtime + 5
+        os.utime(images[1].path, (later, later))
+        predict_anomaly_maps(fitted[0], images, tmp_path / "maps", accelerator="cpu")
+    assert computed(caplog) == [3, 1]

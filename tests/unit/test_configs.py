@@ -1,0 +1,53 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Every YAML file in ``configs`` makes what it says; backbones stay random, since there may be no hub."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from anomalib.cli.cli import AnomalibCLI
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.cli.main import build_parser
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FOR_ANOMALIB = ["mtd.yaml", "mvtec_ad.yaml"]
+FOR_DISCOVER = ["folder.yaml", "paper/mtd.yaml", "paper/mvtec_ad.yaml"]
+
+
+@pytest.mark.parametrize("name", FOR_ANOMALIB)
+def test_anomalibs_own_command_takes_it(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = ["train", "--config", str(CONFIGS / name), "--model.pretrained", "false", "--trainer.accelerator", "cpu"]
+    cli = AnomalibCLI(args=args, run=False)
+    assert isinstance(cli.model, AnomalyNcd)
+    assert isinstance(cli.datamodule, NcdDataModule)
+    written = yaml.safe_load((CONFIGS / name).read_text())["model"]["init_args"]
+    assert cli.model.num_novel_classes == written["num_novel_classes"]
+
+
+@pytest.mark.parametrize("name", FOR_DISCOVER)
+def test_discover_takes_it(name):
+    config = build_parser().parse_args(["discover", "--config", str(CONFIGS / name)]).discover
+    written = yaml.safe_load((CONFIGS / name).read_text())
+    assert {key: config[key] for key in ("num_novel_classes", "max_epochs", "base")} == {
+        "num_novel_classes": written["num_novel_classes"],
+        "max_epochs": written["max_epochs"],
+        "base": written["base"],
+    }
+
+
+@pytest.mark.parametrize("name", FOR_DISCOVER[1:])
+def test_the_papers_settings_are_the_defaults_but_for_what_is_mended(name):
+    written = yaml.safe_load((CONFIGS / name).read_text())
+    defaults = {key: p.default for key, p in inspect.signature(AnomalyNcd).parameters.items()}
+    changed = {key for key in defaults if key in written and written[key] != defaults[key]}
+    assert changed <= {"num_novel_classes", "empty_mask", "merging_temperature"}
+
+
+def test_no_config_is_left_untested():
+    found = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
+    assert {name for name in found if not name.startswith("mebin/")} == {*FOR_ANOMALIB, *FOR_DISCOVER}
