@@ -11,11 +11,16 @@ from anomalib_ncd._registration import register_with_anomalib
 if TYPE_CHECKING:
     from anomalib_ncd.data import NcdDataModule
     from anomalib_ncd.models import AnomalyNcd
+    from anomalib_ncd.post_processing import MEBin
 
 __version__ = "0.1.0"
-__all__ = ["AnomalyNcd", "NcdDataModule", "__version__"]
+__all__ = ["AnomalyNcd", "MEBin", "NcdDataModule", "__version__"]
 
-_HOMES = {"AnomalyNcd": "anomalib_ncd.models", "NcdDataModule": "anomalib_ncd.data"}
+_HOMES = {
+    "AnomalyNcd": "anomalib_ncd.models",
+    "MEBin": "anomalib_ncd.post_processing",
+    "NcdDataModule": "anomalib_ncd.data",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

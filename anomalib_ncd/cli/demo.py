@@ -11,13 +11,16 @@ from pathlib import Path
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule, Patchcore
+from anomalib.pre_processing import PreProcessor
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import seed_everything
+from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_ncd.cli.run import RunOptions, discover
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.generated import DEFECT_KINDS, GeneratedDataset, generate_dataset
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.models.offline import build_offline_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -59,24 +62,38 @@ def run_demo(config: Namespace) -> None:
 
 
 def fit_demo_detector(data: GeneratedDataset, folder: Path) -> AnomalibModule:
-    """Fit a small patch-memory detector on the good images."""
+    """Fit a small patch-memory detector on the good images, with the weights of the extra ``[offline]``.
+
+    Args:
+        data: Generated images.
+        folder: Where anomalib keeps the detector.
+
+    Returns:
+        The fitted detector.
+    """
+    resize_and_scale = Compose([Resize(DETECTOR_SIZE, antialias=True), Normalize(mean=[0.5] * 3, std=[0.5] * 3)])
     detector = Patchcore(
-        backbone="resnet18",
-        layers=("layer2",),
+        backbone="tf_efficientnet_lite0",
+        layers=("blocks.1", "blocks.2"),
         pre_trained=False,
-        coreset_sampling_ratio=0.02,
+        coreset_sampling_ratio=0.01,
         num_neighbors=1,
-        pre_processor=Patchcore.configure_pre_processor(image_size=DETECTOR_SIZE),
+        pre_processor=PreProcessor(resize_and_scale),
         visualizer=False,
         evaluator=False,
     )
+    features = detector.model.feature_extractor.feature_extractor
+    weights = build_offline_backbone().state_dict()
+    features.load_state_dict({name: weights[name] for name in features.state_dict()})
     images = Folder(
         name="demo",
         root=data.root,
         normal_dir="train/good",
-        val_split_mode="none",
+        val_split_mode="from_train",
+        val_split_ratio=0.1,
         test_split_mode="none",
         num_workers=0,
+        seed=0,
     )
     Engine(accelerator="cpu", devices=1, default_root_dir=folder).fit(detector, datamodule=images)
     return detector

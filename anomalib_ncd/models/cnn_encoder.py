@@ -117,14 +117,16 @@ class MaskGuidedCnn(nn.Module):
         """
         self._check_inputs(images, masks)
         masks = masks.to(images.dtype)
-        maps, averages = images.contiguous(memory_format=FAST_FORMAT), [images.new_zeros(len(images), 0)]
+        maps = images.contiguous(memory_format=FAST_FORMAT)
+        averages: list[Tensor] = []
         for index, link in enumerate(self.links[: self._first_trained]):
             maps = link(maps)
             if index in self._scales and self._is_early(index):
-                averages.append(masked_average(maps, masks).to(maps.dtype))
-        share = coverage(masks, maps).to(maps.dtype)
-        places = torch.cat([maps, share], dim=1).flatten(2).transpose(1, 2)  # (B, h * w, C + 1)
-        tokens = torch.cat([places, _in_rows(torch.cat(averages, dim=1), places.shape[2])], dim=1)
+                averages.append(masked_average(maps, self._share(masks, index)).to(maps.dtype))
+        share = self._share(masks, self._first_trained - 1).to(maps.dtype)
+        tokens = torch.cat([maps, share], dim=1).flatten(2).transpose(1, 2)  # (B, h * w, C + 1)
+        if averages:
+            tokens = torch.cat([tokens, _in_rows(torch.cat(averages, dim=1), tokens.shape[2])], dim=1)
         return TrunkOutput(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def head(self, tokens: Tensor, attended: Tensor) -> Tensor:
@@ -141,14 +143,14 @@ class MaskGuidedCnn(nn.Module):
         channels, height, width = self._shapes[self._first_trained]
         places, rows = tokens.to(self._dtype).split([height * width, tokens.shape[1] - height * width], dim=1)
         maps, share = places.transpose(1, 2).unflatten(2, (height, width)).split([channels, 1], dim=1)
-        frozen = [self._shapes[index + 1][0] for index in self._scales if self._is_early(index)]
         maps = maps.contiguous(memory_format=FAST_FORMAT)
+        frozen = [self._shapes[index + 1][0] for index in self._scales if self._is_early(index)]
         averages = list(rows.flatten(1)[:, : sum(frozen)].split(frozen, dim=1)) if frozen else []
         for index in range(self._first_trained - 1, len(self.links)):
             if index >= self._first_trained:
                 maps = self.links[index](maps)
             if index in self._scales:
-                averages.append(masked_average(maps, share))
+                averages.append(masked_average(maps, self._share(share, index)))
         feature = torch.cat([F.normalize(average.to(self._dtype), dim=1) for average in averages], dim=1)
         return feature * math.sqrt(self.feature_dim / len(averages))
 
@@ -167,6 +169,11 @@ class MaskGuidedCnn(nn.Module):
     @property
     def _dtype(self) -> torch.dtype:
         return next(self.links.parameters()).dtype
+
+    def _share(self, masks: Tensor, index: int) -> Tensor:
+        """Share (B, 1, h, w) of each place of a link's output that the masks cover."""
+        # The size of the output is read here and not off the output, where an exported graph would not know it.
+        return F.adaptive_avg_pool2d(masks, self._shapes[index + 1][1:])
 
     def _is_early(self, index: int) -> bool:
         """Whether a scale is averaged by the trunk; the map the trained stages start from is in the tokens anyway."""
@@ -205,50 +212,27 @@ class MaskGuidedCnn(nn.Module):
             raise ValueError(msg)
 
 
-def masked_average(maps: Tensor, masks: Tensor) -> Tensor:
+def masked_average(maps: Tensor, share: Tensor) -> Tensor:
     """Average a feature map over the anomaly.
 
     Args:
         maps: Feature maps (B, C, h, w).
-        masks: Masks (B, 1, H, W) in [0, 1], at least as fine as the maps.
+        share: Share (B, 1, h, w) of each place that the mask covers, in [0, 1].
 
     Returns:
-        Averages (B, C) in at least single precision, weighted by the ``coverage`` of each place; over all places where
-        the mask is empty.
+        Averages (B, C) in at least single precision, weighted by the share; over all places where the mask is empty.
 
     Example:
         >>> maps = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-        >>> masks = torch.zeros(1, 1, 4, 4)
-        >>> masks[:, :, :2, 2:] = 1  # all of one place
-        >>> masks[:, :, 3, 3] = 1  # a quarter of another
-        >>> masked_average(maps, masks)
+        >>> masked_average(maps, torch.tensor([[[[0.0, 1.0], [0.0, 0.25]]]]))
         tensor([[2.4000]])
-        >>> masked_average(maps, torch.zeros(1, 1, 4, 4))
+        >>> masked_average(maps, torch.zeros(1, 1, 2, 2))
         tensor([[2.5000]])
     """
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half precision overflows in the sum
-    share = coverage(masks.to(maps.dtype), maps)
-    is_empty = share.sum(dim=(2, 3), keepdim=True) == 0
-    share = torch.where(is_empty, torch.ones_like(share), share)
+    share = share.to(maps.dtype)
+    share = share + (share.sum(dim=(2, 3), keepdim=True) == 0)  # all ones where the mask is empty
     return (maps * share).sum(dim=(2, 3)) / share.sum(dim=(2, 3))
-
-
-def coverage(masks: Tensor, maps: Tensor) -> Tensor:
-    """Share of each place of a feature map that the mask covers.
-
-    Args:
-        masks: Masks (B, 1, H, W) in [0, 1].
-        maps: Feature maps (B, C, h, w).
-
-    Returns:
-        Shares (B, 1, h, w) in [0, 1].
-
-    Example:
-        >>> coverage(torch.eye(4).view(1, 1, 4, 4), torch.zeros(1, 5, 2, 2))
-        tensor([[[[0.5000, 0.0000],
-                  [0.0000, 0.5000]]]])
-    """
-    return F.adaptive_avg_pool2d(masks, (maps.shape[2], maps.shape[3]))
 
 
 def _in_rows(vectors: Tensor, width: int) -> Tensor:

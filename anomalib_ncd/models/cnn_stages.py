@@ -53,9 +53,9 @@ def chain_of(backbone: nn.Module) -> list[Link]:
     modules = _modules_up_to_last(backbone, scales)
     if not modules or not _reproduces(backbone, list(modules.values())):
         msg = (
-            f"the backbone must be a timm VisionTransformer or one of timm's convolutional networks whose stages follow "
-            f"one another, got {type(backbone).__name__}; take 'offline', a ResNet, EfficientNet, ConvNeXt or RegNet, "
-            f"or a ViT such as 'vit_base_patch8_224.dino'."
+            f"the backbone must be a timm VisionTransformer or one of timm's convolutional networks whose stages "
+            f"follow one another, got {type(backbone).__name__}; take 'offline', a ResNet, EfficientNet, ConvNeXt or "
+            f"RegNet, or a ViT such as 'vit_base_patch8_224.dino'."
         )
         raise TypeError(msg)
     return [Link(module, path in scales, _has_convolution(module)) for path, module in modules.items()]

@@ -28,8 +28,7 @@ from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities
 from anomalib_ncd.metrics import ARI, NMI, ClusterAccuracy, ClusterMacroF1
-from anomalib_ncd.models.backbone import build_backbone, preprocessing_of
-from anomalib_ncd.models.encoder import MaskGuidedEncoder
+from anomalib_ncd.models.build_encoder import build_encoder
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import ViewBank
@@ -49,7 +48,8 @@ class AnomalyNcd(AnomalibModule):
     are the paper's.
 
     Args:
-        backbone: timm name of a vision transformer.
+        backbone: timm name of a vision transformer or a convolutional network; ``"offline"`` for EfficientNet-Lite0
+            with the weights that the extra ``[offline]`` installs.
         backbone_weights: Local file with the backbone's weights (safetensors or PyTorch). Defaults to ``None``: timm
             fetches them from its hub or takes them from its cache.
         num_novel_classes: Number of classes to tell apart, *normal* included: slot 0 gathers false alarms.
@@ -123,16 +123,16 @@ class AnomalyNcd(AnomalibModule):
         self.supervised_weight, self.mean_entropy_weight = supervised_weight, mean_entropy_weight
         self.normal_threshold = normal_threshold
 
-        vit = build_backbone(backbone, backbone_weights, pretrained=pretrained)
-        encoder = MaskGuidedEncoder(
-            vit,
+        encoder, mean, std = build_encoder(
+            backbone,
+            backbone_weights,
+            pretrained=pretrained,
             mask_layers=mask_layers,
             trainable_blocks=trainable_blocks,
             empty_mask=empty_mask,
         )
         self.base_class_names: list[str] | None = None
         self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, num_novel_classes, num_heads)
-        mean, std = preprocessing_of(vit)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
         self.register_buffer("score_range", torch.full((2,), float("nan")))

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -342,18 +340,6 @@ def test_the_metrics_can_be_turned_off():
     assert model.evaluator is None
     assert model.visualizer is None
     assert isinstance(model, LightningModule)
-
-
-@pytest.mark.parametrize("imports", ["anomalib_ncd, anomalib.models", "anomalib.models, anomalib_ncd", "anomalib_ncd"])
-def test_anomalib_finds_it_by_name(imports):
-    code = (
-        f"import {imports}\n"
-        "from anomalib.models import get_model\n"
-        "model = get_model('anomaly_ncd', backbone='test_vit', pretrained=False, mask_layers=2, num_novel_classes=4)\n"
-        "assert type(model).__name__ == 'AnomalyNcd' and model.num_novel_classes == 4\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
 
 
 def test_a_detectors_checkpoint_is_refused_before_anything_is_built(tmp_path):
