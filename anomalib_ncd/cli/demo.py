@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Literal
 
 from anomalib.data import Folder
 from anomalib.engine import Engine
@@ -30,6 +31,12 @@ DETECTOR_SIZE = (256, 256)
 def add_demo_arguments(parser: ArgumentParser) -> None:
     """Add the flags of ``demo``."""
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="Folder for images and results.")
+    parser.add_argument(
+        "--method",
+        type=Literal["cluster", "train"],
+        default="cluster",
+        help="Sort regions by their frozen features, which is best on these images, or train.",
+    )
     parser.add_argument("--seed", type=int, default=0, help="Seed of images and training.")
 
 
@@ -39,7 +46,7 @@ def run_demo(config: Namespace) -> None:
     data = generate_dataset(
         config.output / "data",
         num_train_good=20,
-        num_per_kind=20,
+        num_per_kind=16,
         base_kinds=DEFECT_KINDS[5:9],
         seed=config.seed,
     )
@@ -54,10 +61,11 @@ def run_demo(config: Namespace) -> None:
         seed=config.seed,
     )
     model = AnomalyNcd(backbone="offline", num_novel_classes=len(data.kinds) + 1, num_cached_views=4)
-    discover(model, datamodule, config.output, "train", RunOptions(accelerator="cpu"))
+    discover(model, datamodule, config.output, config.method, RunOptions(accelerator="cpu"))
     logger.info(
-        "Next, your own images: anomalib-ncd discover --images FOLDER --anomaly_maps FOLDER --backbone offline "
-        "--num_novel_classes N --output runs/mine",
+        "Next, your own images and the maps of your own detector: anomalib-ncd discover --images FOLDER "
+        "--anomaly_maps FOLDER --num_novel_classes N --backbone offline --method %s --output runs/mine",
+        config.method,
     )
 
 

@@ -43,7 +43,7 @@ class ViewBank(Dataset):
         trunk: Trunk,
         num_views: int,
         device: torch.device,
-        batch_size: int = 16,
+        views_per_batch: int = 64,
         num_workers: int = 0,
     ) -> ViewBank:
         """Compute the bank, with a progress bar.
@@ -54,7 +54,7 @@ class ViewBank(Dataset):
                 the attended ones ``(B, N)`` bool, the class token first.
             num_views: Views per region.
             device: Where the trunk runs.
-            batch_size: Regions per batch.
+            views_per_batch: Views that go through the trunk at once; larger batches gain no speed, only memory.
             num_workers: Processes that augment.
 
         Returns:
@@ -68,7 +68,7 @@ class ViewBank(Dataset):
             raise ValueError(msg)
         loader = DataLoader(
             _ManyViews(regions, num_views),
-            batch_size=batch_size,
+            batch_size=max(1, views_per_batch // num_views),
             num_workers=num_workers,
             collate_fn=RegionViewBatch.collate,
         )

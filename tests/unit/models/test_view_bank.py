@@ -27,7 +27,7 @@ def counting_trunk(images, masks):
 @pytest.fixture(scope="module")
 def bank(regions):
     torch.manual_seed(0)
-    return ViewBank.build(regions, counting_trunk, 4, CPU, batch_size=7)
+    return ViewBank.build(regions, counting_trunk, 4, CPU, views_per_batch=28)
 
 
 def test_it_keeps_what_is_attended(regions, bank):
@@ -103,7 +103,7 @@ def test_cached_tokens_give_the_features_of_the_trunk(tiny_run):
         full.append(model._trunk(images, masks))
         return full[-1]
 
-    bank = ViewBank.build(regions, trunk, 2, CPU, batch_size=4)
+    bank = ViewBank.build(regions, trunk, 2, CPU, views_per_batch=8)
     with torch.no_grad():
         expected = torch.cat([model.model.encoder.head(*output) for output in full])
         batch = RegionViewBatch.collate(bank.__getitems__(list(range(len(regions)))))
