@@ -35,6 +35,9 @@ METHODS = {
 }
 
 
+DEFAULT_METHODS = ["8 cached views", "Ward, no training", "k-means, no training"]
+
+
 def data_arguments(data: Path, name: str) -> list[str]:
     """Flags that choose MTD-mini or full MTD."""
     flags = [
@@ -87,7 +90,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="DeiT-Tiny weights")
     parser.add_argument("--output", type=Path, default=Path("runs/discovery"))
     parser.add_argument("--sets", nargs="+", choices=["mini", "full"], default=["mini", "full"])
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=DEFAULT_METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--max_epochs", type=int, default=50)
     options = parser.parse_args()
