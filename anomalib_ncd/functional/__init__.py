@@ -13,7 +13,7 @@ from anomalib_ncd.functional.mebin import (
     normalize_anomaly_map,
     select_interval,
 )
-from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities
+from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities, relative_merging_temperature
 from anomalib_ncd.functional.regions import Region, crop, extract_regions, region_boxes, region_scores
 
 __all__ = [
@@ -34,5 +34,6 @@ __all__ = [
     "novel_probabilities",
     "region_boxes",
     "region_scores",
+    "relative_merging_temperature",
     "select_interval",
 ]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from anomalib_ncd.models.cnn_stages import chain_of
-from anomalib_ncd.models.encoder import TrunkOutput
+from anomalib_ncd.models.encoder import TrunkOutput, check_masks
 
 FAST_FORMAT = torch.channels_last  # depthwise convolutions take half the time in it, on CPUs as well
 
@@ -200,13 +200,7 @@ class MaskGuidedCnn(nn.Module):
                 f"encoder with another `image_size`."
             )
             raise ValueError(msg)
-        if masks.ndim != 4 or masks.shape[1] != 1:
-            hint = "call `masks.unsqueeze(1)`" if masks.ndim == 3 else "give one channel per mask"
-            msg = f"`masks` must have shape (B, 1, H, W), got {tuple(masks.shape)}; {hint}."
-            raise ValueError(msg)
-        if tuple(masks.shape[2:]) != (size, size):
-            msg = f"`masks` must be {size} x {size} pixels like the images, got {tuple(masks.shape)}; resize them."
-            raise ValueError(msg)
+        check_masks(masks, size)
         if masks.shape[0] != images.shape[0]:
             msg = f"`masks` must be as many as `images`, got {masks.shape[0]} and {images.shape[0]}."
             raise ValueError(msg)

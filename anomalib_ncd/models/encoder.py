@@ -118,7 +118,7 @@ class MaskGuidedEncoder(nn.Module):
         Raises:
             ValueError: If the shape or the size is another.
         """
-        self._check_masks(masks)
+        check_masks(masks, self.image_size)
         coverage = F.avg_pool2d(masks.float(), self.patch_size).flatten(1)  # (B, patches)
         patches = coverage >= 0.5
         if self.empty_mask == "region":
@@ -189,16 +189,6 @@ class MaskGuidedEncoder(nn.Module):
         block = self.backbone.blocks[index]
         return guided_block(block, tokens, attended) if self._is_guided(index) else block(tokens)
 
-    def _check_masks(self, masks: Tensor) -> None:
-        size = self.image_size
-        if masks.ndim != 4 or masks.shape[1] != 1:
-            hint = "call `masks.unsqueeze(1)`" if masks.ndim == 3 else "give one channel per mask"
-            msg = f"`masks` must have shape (B, 1, H, W), got {tuple(masks.shape)}; {hint}."
-            raise ValueError(msg)
-        if tuple(masks.shape[2:]) != (size, size):
-            msg = f"`masks` must be {size} x {size} pixels like the images, got {tuple(masks.shape)}; resize them."
-            raise ValueError(msg)
-
     def _check_images(self, images: Tensor, masks: Tensor) -> None:
         channels, size = self.backbone.patch_embed.proj.in_channels, self.image_size
         if images.ndim != 4 or images.shape[1] != channels:
@@ -213,6 +203,25 @@ class MaskGuidedEncoder(nn.Module):
         if masks.shape[0] != images.shape[0]:
             msg = f"`masks` must be as many as `images`, got {masks.shape[0]} and {images.shape[0]}."
             raise ValueError(msg)
+
+
+def check_masks(masks: Tensor, size: int) -> None:
+    """Refuse masks that are not (B, 1, size, size).
+
+    Args:
+        masks: Masks to check.
+        size: Side of the square images in pixels.
+
+    Raises:
+        ValueError: If the shape is another.
+    """
+    if masks.ndim != 4 or masks.shape[1] != 1:
+        hint = "call `masks.unsqueeze(1)`" if masks.ndim == 3 else "give one channel per mask"
+        msg = f"`masks` must have shape (B, 1, H, W), got {tuple(masks.shape)}; {hint}."
+        raise ValueError(msg)
+    if tuple(masks.shape[2:]) != (size, size):
+        msg = f"`masks` must be {size} x {size} pixels like the images, got {tuple(masks.shape)}; resize them."
+        raise ValueError(msg)
 
 
 def _check_settings(backbone: VisionTransformer, mask_layers: int, trainable_blocks: int, empty_mask: str) -> None:

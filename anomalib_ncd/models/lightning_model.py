@@ -9,36 +9,29 @@ https://arxiv.org/abs/2410.14379).
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from anomalib import LearningType
-from anomalib.metrics import AnomalibMetric, Evaluator
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.utils.serialization import anomalib_safe_globals
 from anomalib.visualization import Visualizer
-from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities
-from anomalib_ncd.metrics import ARI, NMI, ClusterAccuracy, ClusterMacroF1
+from anomalib_ncd.functional import merge_regions, novel_probabilities, relative_merging_temperature
+from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models.build_encoder import build_encoder
 from anomalib_ncd.models.losses import AnomalyNcdLoss
+from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import ViewBank
 
-logger = logging.getLogger(__name__)
-
 CHECKPOINT_KEY = "anomalib_ncd"
-# Between the paper's settings: T = 100 for MVTec AD (sides around 900) and T = 50 for MTD (around 300).
-MERGING_TEMPERATURE_RATIO = 0.125
-FINAL_LEARNING_RATE = 1e-3
 
 
 class AnomalyNcd(AnomalibModule):
@@ -74,8 +67,6 @@ class AnomalyNcd(AnomalibModule):
         visualizer: anomalib visualizer, or ``False`` for none.
 
     Example:
-        >>> from anomalib.engine import Engine
-        >>> from anomalib_ncd import AnomalyNcd, NcdDataModule
         >>> model = AnomalyNcd(num_novel_classes=6, backbone_weights="dino_vitb8.safetensors")  # doctest: +SKIP
         >>> datamodule = NcdDataModule("mtd/test", "mtd_anomaly_maps", base="steel_base")  # doctest: +SKIP
         >>> Engine(max_epochs=50).fit(model, datamodule)  # doctest: +SKIP
@@ -103,17 +94,7 @@ class AnomalyNcd(AnomalibModule):
         visualizer: Visualizer | bool = False,
     ) -> None:
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
-        if num_novel_classes < 1:
-            msg = f"`num_novel_classes` must be at least 1 (normal counts as one), got {num_novel_classes}."
-            raise ValueError(msg)
-        if num_cached_views is not None and trainable_blocks != 1:
-            msg = f"`num_cached_views` needs `trainable_blocks=1`, got {trainable_blocks}; set `num_cached_views=None`."
-            raise ValueError(msg)
-        if num_cached_views is not None and mask_layers < 1:
-            msg = (
-                f"`num_cached_views` keeps what the mask shows and needs `mask_layers` of 1 or more, got {mask_layers}."
-            )
-            raise ValueError(msg)
+        _check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers)
         self.backbone_name = backbone
         self.num_novel_classes = num_novel_classes
         self.num_heads = num_heads
@@ -277,25 +258,17 @@ class AnomalyNcd(AnomalibModule):
         """T of region merging for images of the sizes ``(B, 2)``, height and width in pixels."""
         if self.merging_temperature is not None:
             return torch.full((len(image_size),), float(self.merging_temperature), device=image_size.device)
-        return image_size.prod(dim=1).sqrt() * MERGING_TEMPERATURE_RATIO
+        return relative_merging_temperature(image_size)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with a cosine schedule per epoch, as in the paper."""
-        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = SGD(groups, lr=self.learning_rate, momentum=self.momentum)
-        # A function of the epoch alone: torch's own cosine would take the old number of epochs from a checkpoint, and
-        # its rate would rise again when training goes on for longer.
+        optimizer = build_optimizer(self.parameters(), self.learning_rate, self.momentum, self.weight_decay)
         schedule = LambdaLR(optimizer, self._relative_learning_rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
     def _relative_learning_rate(self, epoch: int) -> float:
-        """Learning rate as a share of the initial one: a cosine from 1 to a thousandth."""
-        progress = min(epoch / max(self.trainer.max_epochs or 1, 1), 1.0)
-        return FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * (1 + math.cos(math.pi * progress)) / 2
+        """Learning rate as a share of the initial one."""
+        return relative_learning_rate(epoch, self.trainer.max_epochs or 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a prediction needs beside the weights, as plain data."""
@@ -364,16 +337,7 @@ class AnomalyNcd(AnomalibModule):
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """NMI, ARI, accuracy and macro-F1 of images and of regions, where labels are known."""
-        metrics: list[AnomalibMetric] = []
-        for prefix, fields in (
-            ("image_", ["pred_class_id", "class_id"]),
-            ("region_", ["region_pred_class_id", "region_class_id"]),
-        ):
-            metrics += [
-                metric(fields=fields, prefix=prefix, strict=False)
-                for metric in (NMI, ARI, ClusterAccuracy, ClusterMacroF1)
-            ]
-        return Evaluator(test_metrics=metrics)
+        return build_evaluator()
 
     @property
     def _datamodule(self) -> NcdDataModule | None:
@@ -414,3 +378,21 @@ def _own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
         msg = "This is no checkpoint of AnomalyNcd: it was written by another model."
         raise ValueError(msg)
     return checkpoint[CHECKPOINT_KEY]
+
+
+def _check_settings(
+    num_novel_classes: int,
+    num_cached_views: int | None,
+    trainable_blocks: int,
+    mask_layers: int,
+) -> None:
+    """Refuse settings that don't go together."""
+    if num_novel_classes < 1:
+        msg = f"`num_novel_classes` must be at least 1 (normal counts as one), got {num_novel_classes}."
+        raise ValueError(msg)
+    if num_cached_views is not None and trainable_blocks != 1:
+        msg = f"`num_cached_views` needs `trainable_blocks=1`, got {trainable_blocks}; set `num_cached_views=None`."
+        raise ValueError(msg)
+    if num_cached_views is not None and mask_layers < 1:
+        msg = f"`num_cached_views` keeps what the mask shows and needs `mask_layers` of 1 or more, got {mask_layers}."
+        raise ValueError(msg)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_ncd.functional import merge_regions, novel_probabilities
+from anomalib_ncd.functional import merge_regions, novel_probabilities, relative_merging_temperature
 
 
 def brute_force(probabilities, areas, image_index, temperature, num_images):
@@ -126,3 +126,8 @@ def test_bad_number_of_base_classes_raises(num_base_classes):
 def test_bad_temperature_raises():
     with pytest.raises(ValueError, match="`temperature` must be positive"):
         novel_probabilities(torch.zeros(2, 5), 1, temperature=0)
+
+
+def test_the_relative_temperature_is_an_eighth_of_the_roots_of_the_areas():
+    sizes = torch.tensor([[300, 300], [100, 400]])
+    torch.testing.assert_close(relative_merging_temperature(sizes), torch.tensor([37.5, 25.0]))

@@ -14,7 +14,6 @@ from lightning.pytorch import Callback, LightningModule, seed_everything
 from sklearn.metrics import normalized_mutual_info_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.models.lightning_model import MERGING_TEMPERATURE_RATIO
 
 BASE_NAMES = ["base_line", "base_square"]
 METRICS = ("NMI", "ARI", "ClusterAccuracy", "ClusterMacroF1")
@@ -324,7 +323,7 @@ def test_arguments_are_checked(arguments, message):
 
 def test_the_merging_temperature_grows_with_the_image():
     sizes = torch.tensor([[300, 300], [900, 900]])
-    expected = torch.tensor([300.0, 900.0]) * MERGING_TEMPERATURE_RATIO
+    expected = torch.tensor([300.0, 900.0]) / 8
     torch.testing.assert_close(build_model().merging_temperatures(sizes), expected)
     torch.testing.assert_close(build_model(merging_temperature=50).merging_temperatures(sizes), torch.full((2,), 50.0))
 

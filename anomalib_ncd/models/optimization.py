@@ -1,0 +1,62 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The paper's optimiser and learning rate (AnomalyNCD, Huang et al., CVPR 2025, implementation details)."""
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import SGD
+
+FINAL_LEARNING_RATE = 1e-3
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float = 0.003,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-5,
+) -> SGD:
+    """Make SGD that leaves biases and other vectors without weight decay.
+
+    Args:
+        parameters: Parameters of the model; frozen ones are left out.
+        learning_rate: Initial learning rate.
+        momentum: Momentum.
+        weight_decay: Weight decay of matrices.
+
+    Returns:
+        The optimiser, with one group for matrices and one for vectors.
+
+    Example:
+        >>> [len(group["params"]) for group in build_optimizer(nn.Linear(2, 3).parameters()).param_groups]
+        [1, 1]
+    """
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return SGD(groups, lr=learning_rate, momentum=momentum)
+
+
+def relative_learning_rate(epoch: int, num_epochs: int) -> float:
+    """Learning rate of an epoch as a share of the initial one: a cosine from 1 to a thousandth.
+
+    A function of the epoch alone: torch's own cosine would take the old number of epochs from a checkpoint, and its
+    rate would rise again when training goes on for longer.
+
+    Args:
+        epoch: The epoch, from 0; past the last it stays at the final rate.
+        num_epochs: Epochs of the whole training.
+
+    Returns:
+        A number from 0.001 to 1.
+
+    Example:
+        >>> relative_learning_rate(0, 50), round(relative_learning_rate(50, 50), 6)
+        (1.0, 0.001)
+    """
+    progress = min(epoch / max(num_epochs, 1), 1.0)
+    return FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * (1 + math.cos(math.pi * progress)) / 2
