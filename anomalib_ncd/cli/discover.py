@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import logging
+import inspect
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from anomalib.models import AnomalibModule
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from lightning.pytorch import seed_everything
@@ -20,8 +19,6 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.detector_maps import load_detector
 from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-
-logger = logging.getLogger(__name__)
 
 NOT_MODEL_FLAGS: set[str | int] = {"evaluator", "visualizer"}
 NOT_DATA_FLAGS: set[str | int] = {"images", "anomaly_maps", "detector_ckpt", "work_dir"}
@@ -50,14 +47,15 @@ def run_discover(config: Namespace) -> None:
         msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."
         raise ValueError(msg)
     seed_everything(config.seed, workers=True)
-    anomaly_maps = config.anomaly_maps or _detector(config.detector)
     names = _argument_names()
+    # Before any map is predicted: without weights for the backbone there is nothing to go on with.
+    model = AnomalyNcd(**{name: config[name] for name in names["model"]})
+    anomaly_maps = config.anomaly_maps or _detector(config.detector)
     data_args = {name: config[name] for name in names["data"]}
     if data_args["regions"] is not None:
         data_args["regions"] = RegionSettings(**vars(data_args["regions"]))
     datamodule = NcdDataModule(images=config.images, anomaly_maps=anomaly_maps, work_dir=output, **data_args)
     datamodule.setup()
-    model = AnomalyNcd(**{name: config[name] for name in names["model"]})
     options = RunOptions(**{name: config[name] for name in names["run"]})
     discover(model, datamodule, output, config.method, options, plain)
 
@@ -86,12 +84,10 @@ def _argument_names() -> dict[str, list[str]]:
         "model": (AnomalyNcd, NOT_MODEL_FLAGS),
         "run": (RunOptions, set()),
     }
-    names = {}
-    for owner, (owner_class, skipped) in owners.items():
-        parser = ArgumentParser()
-        parser.add_class_arguments(owner_class, as_group=False, skip=skipped, fail_untyped=False)
-        names[owner] = list(parser.get_defaults().as_dict())
-    return names
+    return {
+        owner: [name for name in inspect.signature(owner_class).parameters if name not in skipped]
+        for owner, (owner_class, skipped) in owners.items()
+    }
 
 
 def _detector(config: Namespace) -> AnomalibModule:
@@ -107,5 +103,4 @@ def _detector(config: Namespace) -> AnomalibModule:
     if config.ckpt_path is None:
         msg = f"`--detector.ckpt_path` is missing: the checkpoint of the trained {class_name}."
         raise ValueError(msg)
-    with torch.no_grad():
-        return load_detector(detector_class, config.ckpt_path, **config.init_args)
+    return load_detector(detector_class, config.ckpt_path, **config.init_args)

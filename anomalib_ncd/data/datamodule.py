@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ from anomalib_ncd.data.labels import class_ids, read_labels
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
 from anomalib_ncd.data.samplers import BalancedSampler, OnceSampler
 from anomalib_ncd.functional.mebin import fit_score_range
-
-logger = logging.getLogger(__name__)
 
 
 class NcdDataModule(AnomalibDataModule):

@@ -66,8 +66,12 @@ class TrainRegions(Dataset):
         )
 
     def __getitem__(self, index: int) -> RegionViewBatch:
+        return self.with_views(index, self.n_views)
+
+    def with_views(self, index: int, n_views: int) -> RegionViewBatch:
+        """An item with any number of random views."""
         image, mask = self.load(index)
-        views = [self.view(image, mask) for _ in range(self.n_views)]
+        views = [self.view(image, mask) for _ in range(n_views)]
         item = self.describe(index)
         item.image = torch.stack([view for view, _ in views])[:, None]
         item.mask = torch.stack([view_mask for _, view_mask in views])[:, None]

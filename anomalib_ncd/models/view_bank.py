@@ -125,12 +125,7 @@ class _ManyViews(Dataset):
         return len(self.regions)
 
     def __getitem__(self, index: int) -> RegionViewBatch:
-        image, mask = self.regions.load(index)
-        views = [self.regions.view(image, mask) for _ in range(self.num_views)]
-        item = self.regions.describe(index)
-        item.image = torch.stack([view for view, _ in views])[:, None]
-        item.mask = torch.stack([view_mask for _, view_mask in views])[:, None]
-        return item
+        return self.regions.with_views(index, self.num_views)
 
 
 def _attended_tokens(
