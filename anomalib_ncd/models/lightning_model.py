@@ -29,7 +29,7 @@ from anomalib_ncd.models.build_encoder import build_encoder
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
-from anomalib_ncd.models.view_bank import ViewBank
+from anomalib_ncd.models.view_bank import cache_views, identity_of
 
 CHECKPOINT_KEY = "anomalib_ncd"
 
@@ -169,13 +169,10 @@ class AnomalyNcd(AnomalibModule):
         self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
         datamodule.cached_views = None
         if self.num_cached_views is not None:
-            datamodule.cached_views = ViewBank.build(
-                regions,
-                self._trunk,
-                self.num_cached_views,
-                self.device,
-                num_workers=datamodule.num_workers,
-            )
+            made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.encoder)}
+            with self.trainer.precision_plugin.forward_context():
+                bank = cache_views(datamodule, self._trunk, self.num_cached_views, self.device, made_from)
+            datamodule.cached_views = bank
 
     def on_train_start(self) -> None:
         """Put training that goes on for longer than once planned on its new schedule right away."""
