@@ -54,7 +54,7 @@ class ViewBank(Dataset):
         folder: str | Path | None = None,
         made_from: dict[str, Any] | None = None,
         seed: int = 0,
-        views_per_batch: int = 64,
+        views_per_batch: int = 16,
         num_workers: int = 0,
     ) -> ViewBank:
         """Compute the bank, with a progress bar, or go on with one that was begun.
@@ -73,7 +73,7 @@ class ViewBank(Dataset):
             made_from: What tells the trunk from other trunks, as plain data; the rest of what the bank is made from
                 is added here. A bank in ``folder`` that was made from something else is made anew.
             seed: Seed of the views.
-            views_per_batch: Views that go through the trunk at once; larger batches gain no speed, only memory.
+            views_per_batch: Views that go through the trunk at once; larger batches are slower on a CPU.
             num_workers: Processes that augment.
 
         Returns:
