@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +98,8 @@ def discover(
     else:
         batches = _train_and_predict(model, datamodule, output, options)
         class_names = model.novel_class_names
+    # Of use to a run that is interrupted, and large.
+    shutil.rmtree(output / "cached_views", ignore_errors=True)
     write_csv(output / "predictions.csv", image_predictions(batches, class_names), ImagePrediction)
     write_csv(output / "regions.csv", region_predictions(batches, class_names), RegionPrediction)
     write_gallery(output / "gallery.png", batches, class_names, datamodule.region_table())

@@ -37,8 +37,8 @@ CHECKPOINT_KEY = "anomalib_ncd"
 class AnomalyNcd(AnomalibModule):
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
-    Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. All defaults
-    are the paper's.
+    Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are
+    the paper's, but for ``num_cached_views``, ``empty_mask`` and ``merging_temperature``.
 
     Args:
         backbone: timm name of a vision transformer or a convolutional network; ``"offline"`` for EfficientNet-Lite0
@@ -52,8 +52,8 @@ class AnomalyNcd(AnomalibModule):
         empty_mask: What the class token sees where no patch is half covered by the mask: ``"region"`` the patches
             that the mask touches, or all of them; ``"cls"`` itself alone, as in the authors' code.
         num_heads: Number of classification heads, of which the best one predicts.
-        num_cached_views: Views per region whose frozen features are computed once and kept. Defaults to ``None``:
-            fresh views in every epoch, as in the paper.
+        num_cached_views: Views per region whose frozen features are computed once and kept; an order of magnitude
+            faster, with scores within the seeds' spread. ``None``: fresh views in every epoch, exactly as in the paper.
         merging_temperature: T of region merging. The paper uses 100 for MVTec AD and 50 for MTD. Defaults to
             ``None``: an eighth of the root of the image's area.
         learning_rate: Initial learning rate of SGD; falls to a thousandth along a cosine.
@@ -82,7 +82,7 @@ class AnomalyNcd(AnomalibModule):
         trainable_blocks: int = 1,
         empty_mask: Literal["region", "cls"] = "region",
         num_heads: int = 4,
-        num_cached_views: int | None = None,
+        num_cached_views: int | None = 8,
         merging_temperature: float | None = None,
         learning_rate: float = 0.003,
         momentum: float = 0.9,

@@ -231,8 +231,9 @@ def test_base_classes_are_optional(tiny_run, tmp_path):
     assert AnomalyNcd.load_from_checkpoint(engine.best_model_path).base_class_names == []
 
 
-def test_bfloat16_trains(tiny_run, tmp_path):
-    model, record = build_model(), Record()
+@pytest.mark.parametrize("num_cached_views", [None, 2])
+def test_bfloat16_trains(tiny_run, tmp_path, num_cached_views):
+    model, record = build_model(num_cached_views=num_cached_views), Record()
     build_engine(tmp_path, max_epochs=1, callbacks=[record], precision="bf16-mixed").fit(model, build_data(tiny_run))
     assert record.losses
     assert all(math.isfinite(loss) for loss in record.losses)
@@ -255,9 +256,28 @@ def test_cached_views_train(tiny_run, tmp_path):
 def test_losses_on_cached_and_fresh_views_are_near(fitted, tiny_run, tmp_path):
     record = Record()
     seed_everything(1)
-    engine = build_engine(tmp_path, max_epochs=1, callbacks=[record])
-    engine.fit(build_model(num_cached_views=8), build_data(tiny_run, train_batch_size=8))
+    datamodule = build_data(tiny_run, train_batch_size=8)
+    build_engine(tmp_path, max_epochs=1, callbacks=[record]).fit(build_model(num_cached_views=None), datamodule)
+    assert datamodule.cached_views is None
     assert record.losses[0] == pytest.approx(fitted.record.losses[0], rel=0.2)
+
+
+def test_cached_views_are_taken_up_again(tiny_run, tmp_path, monkeypatch):
+    views = []
+    trunk = AnomalyNcd._trunk
+    monkeypatch.setattr(AnomalyNcd, "_trunk", lambda model, *args: (views.append(len(args[0])), trunk(model, *args))[1])
+
+    def fit(seed=0, **arguments):
+        torch.manual_seed(0)
+        views.clear()
+        datamodule = build_data(tiny_run, work_dir=tmp_path / "work", seed=seed)
+        build_engine(tmp_path, max_epochs=1, **arguments).fit(build_model(num_cached_views=2), datamodule)
+        return sum(views)
+
+    assert fit() == 2 * 26
+    assert fit() == 0
+    assert fit(precision="bf16-mixed") == 2 * 26
+    assert fit(seed=1, precision="bf16-mixed") == 2 * 26
 
 
 def test_a_checkpoint_of_another_model_is_refused(fitted, tiny_run, tmp_path):
