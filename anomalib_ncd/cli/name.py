@@ -21,9 +21,7 @@ logger = logging.getLogger(__name__)
 def add_name_arguments(parser: ArgumentParser) -> None:
     """Add the flags of ``name``."""
     parser.add_argument("run", type=Path, help="Folder of a finished run.")
-    parser.add_argument(
-        "--names", type=Path | None, help="File of names; class_names.json in the run's folder if left out."
-    )
+    parser.add_argument("--names", type=Path | None, help="File of names; RUN/class_names.json if left out.")
 
 
 def run_name(config: Namespace) -> None:

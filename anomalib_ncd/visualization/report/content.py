@@ -24,6 +24,7 @@ IMAGES_PER_CLASS = 4
 DOUBTFUL_REGIONS = 24
 REJECTED_REGIONS = 12
 TILE_PX = 160
+TILE_MARGIN = 150  # a grey for light and dark pages
 
 LoadRegion = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
@@ -156,7 +157,7 @@ class ContentBuilder:
         runner_up = int(self.certainty.runner_up[region])
         if with_runner_up and runner_up >= 0:
             lines.append(f"or {self.class_names[runner_up]}")
-        tile = region_tile(*self.load(region), TILE_PX)
+        tile = region_tile(*self.load(region), TILE_PX, TILE_MARGIN)
         return Picture(jpeg_data_uri(tile), f"Region of {key}, class {name}", lines)
 
     def certainty_text(self, value: float) -> str:

@@ -77,8 +77,13 @@
     to.stroke();
   }
 
+  const reachX = Math.max(0.05, ...data.x.map(Math.abs));
+  const reachY = Math.max(0.05, ...data.y.map(Math.abs));
+  const pixelsPerUnit = () =>
+    Math.min((size.width / 2 - 22) / reachX, (size.height / 2 - 22) / reachY) * view.scale;
+
   function place() {
-    const unit = (Math.min(size.width, size.height) / 2 - 22) * view.scale;
+    const unit = pixelsPerUnit();
     for (let region = 0; region < count; region += 1) {
       screenX[region] = size.width / 2 + (data.x[region] - view.x) * unit;
       screenY[region] = size.height / 2 - (data.y[region] - view.y) * unit;
@@ -205,8 +210,9 @@
       const y = screenY[region] - fromY;
       const along = x * dx + y * dy;
       const across = Math.abs(x * dy) + Math.abs(y * dx);
-      const inside = screenX[region] > 0 && screenY[region] > 0 && screenX[region] < size.width && screenY[region] < size.height;
-      if (inside && (current < 0 || (along > 0 && across <= along)) && Math.hypot(x, y) < least) {
+      const isVisible =
+        screenX[region] > 0 && screenY[region] > 0 && screenX[region] < size.width && screenY[region] < size.height;
+      if (isVisible && (current < 0 || (along > 0 && across <= along)) && Math.hypot(x, y) < least) {
         least = Math.hypot(x, y);
         best = region;
       }
@@ -225,7 +231,7 @@
     });
     map.addEventListener("pointermove", (event) => {
       if (drag && event.buttons) {
-        const unit = (Math.min(size.width, size.height) / 2 - 22) * view.scale;
+        const unit = pixelsPerUnit();
         view.x -= (event.offsetX - drag.x) / unit;
         view.y += (event.offsetY - drag.y) / unit;
         drag = { x: event.offsetX, y: event.offsetY };
@@ -341,6 +347,9 @@
     status.classList.toggle("wrong", isWrong);
   }
 
+  // While names are not saved, the button stays in sight.
+  const markChanged = (isChanged) => document.querySelector(".save").classList.toggle("changed", isChanged);
+
   function namesToSave() {
     const names = {};
     const groups = new Map();
@@ -372,6 +381,7 @@
     document.querySelectorAll("[data-name-of]").forEach((heading) => {
       heading.textContent = nameOfSlot(heading.dataset.nameOf);
     });
+    markChanged(true);
     const problem = mistake(wanted);
     const named = Object.keys(wanted.names).length;
     const merged = wanted.same.map((group) => group.join(" = ")).join("; ");
@@ -390,6 +400,7 @@
     link.download = "class_names.json";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    markChanged(false);
     say("Saved. Put class_names.json into the folder of the run and run `anomalib-ncd name` with that folder.");
   }
 

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from anomalib_ncd.data.run_results import RunResults
 from anomalib_ncd.visualization.gallery import region_tile
 from anomalib_ncd.visualization.report.content import (
+    TILE_MARGIN,
     ClassCard,
     ContentBuilder,
     LoadRegion,
@@ -29,7 +30,7 @@ from anomalib_ncd.visualization.report.content import (
 from anomalib_ncd.visualization.report.crops import TileSheets, tile_sheets
 
 MAX_MAP_REGIONS = 10_000
-LARGE_TILE_PX, SMALL_TILE_PX, MAX_LARGE_TILES = 96, 64, 1000
+LARGE_TILE_PX, SMALL_TILE_PX, MAX_LARGE_TILES = 96, 64, 2000
 SCORES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "macro_f1": "Macro-F1"}
 
 
@@ -61,7 +62,7 @@ def write_report(
     content = ContentBuilder(results, class_names, load, metrics).build()
     shown = _regions_of_map(len(results.region_position))
     tile_px = LARGE_TILE_PX if len(shown) <= MAX_LARGE_TILES else SMALL_TILE_PX
-    sheets = tile_sheets((region_tile(*load(int(region)), tile_px) for region in shown), tile_px)
+    sheets = tile_sheets((region_tile(*load(int(region)), tile_px, TILE_MARGIN) for region in shown), tile_px)
     script = _part("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     html = _template().render(
