@@ -29,7 +29,9 @@ def add_prepare_arguments(parser: ArgumentParser) -> None:
     for name, (description, prepare) in DATA_SETS.items():
         data_set = ArgumentParser(description=description + ".")
         data_set.add_argument("raw", type=Path, help="Folder of the unpacked archive.")
-        data_set.add_argument("out", type=Path, help="Folder for train, test and ground_truth; an interrupted run goes on.")
+        data_set.add_argument(
+            "out", type=Path, help="Folder for train, test and ground_truth; an interrupted run goes on."
+        )
         data_set.add_function_arguments(prepare, as_group=False, skip={"raw", "out"})
         subcommands.add_subcommand(name, data_set, help=description)
 
