@@ -45,10 +45,11 @@ def discover_by_clustering(
     model.eval().to(device)
     for batch in tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"):
         with torch.no_grad():
-            features.append(model.region_features(batch.image.to(model.device), batch.region_mask.to(model.device)))
-        batches.append(batch.without_pixels())
+            found = model.region_features(batch.image.to(model.device), batch.region_mask.to(model.device))
+        features.append(found.float().cpu())
+        batches.append(batch.without_pixels().update(region_feature=features[-1]))
     labels = torch.as_tensor(
-        cluster_features(torch.cat(features).float().cpu(), model.num_novel_classes, method, seed=seed),
+        cluster_features(torch.cat(features), model.num_novel_classes, method, seed=seed),
     )
     by_region = torch.nn.functional.one_hot(labels.long(), model.num_novel_classes).float()
     counts = [len(batch.region_image_index) for batch in batches]

@@ -26,12 +26,11 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.functional import merge_regions, novel_probabilities, relative_merging_temperature
 from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models.build_encoder import build_encoder
+from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import ViewBank
-
-CHECKPOINT_KEY = "anomalib_ncd"
 
 
 class AnomalyNcd(AnomalibModule):
@@ -113,6 +112,7 @@ class AnomalyNcd(AnomalibModule):
             empty_mask=empty_mask,
         )
         self.base_class_names: list[str] | None = None
+        self._class_names: list[str] | None = None
         self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, num_novel_classes, num_heads)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
@@ -133,8 +133,17 @@ class AnomalyNcd(AnomalibModule):
 
     @property
     def novel_class_names(self) -> list[str]:
-        """Names of the discovered classes: ``normal`` in slot 0, then ``class_1``, ``class_2`` and so on."""
+        """Names that discovery gives: ``normal`` in slot 0, then ``class_1``, ``class_2`` and so on."""
         return ["normal", *(f"class_{i}" for i in range(1, self.num_novel_classes))]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of each slot, as given by the user; slots of one name are one class."""
+        return list(self._class_names or self.novel_class_names)
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str]) -> None:
+        self._class_names = checked_class_names(names, self.num_novel_classes)
 
     def setup(self, stage: str) -> None:
         """Make heads for the base classes of the datamodule."""
@@ -233,13 +242,13 @@ class AnomalyNcd(AnomalibModule):
             batch: Images with the views of their regions.
 
         Returns:
-            The same batch with class probabilities, classes and confidences of images and regions.
+            The same batch with class probabilities, classes and confidences of images and regions, and features.
         """
         if batch.image is None or batch.region_mask is None:
             msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
             raise ValueError(msg)
         tokens, attended = self._trunk(batch.image, batch.region_mask)
-        _, _, logits = self.model.outputs_of(tokens, attended)
+        features, _, logits = self.model.outputs_of(tokens, attended)
         by_region = novel_probabilities(logits[self.best_head].float(), self.num_base_classes)
         by_image = merge_regions(
             by_region,
@@ -248,7 +257,7 @@ class AnomalyNcd(AnomalibModule):
             self.merging_temperatures(batch.image_size),
             num_images=batch.batch_size,
         )
-        return batch.with_predictions(by_region, by_image)
+        return batch.update(region_feature=features.float()).with_predictions(by_region, by_image, self.class_names)
 
     def region_features(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Mask-guided features ``(R, D)`` of regions: views ``(R, 3, S, S)`` uint8, masks ``(R, 1, S, S)``."""
@@ -278,6 +287,7 @@ class AnomalyNcd(AnomalibModule):
             "base_class_names": list(self.base_class_names or []),
             "num_novel_classes": self.num_novel_classes,
             "num_heads": self.num_heads,
+            "class_names": self.class_names,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -286,17 +296,11 @@ class AnomalyNcd(AnomalibModule):
         Raises:
             ValueError: If the checkpoint belongs to another model, backbone or number of classes.
         """
-        saved = _own_part(checkpoint)
-        for name, own in (
-            ("backbone", self.backbone_name),
-            ("num_novel_classes", self.num_novel_classes),
-            ("num_heads", self.num_heads),
-        ):
-            if saved[name] != own:
-                msg = f"The checkpoint was trained with {name}={saved[name]!r}, but the model has {own!r}."
-                raise ValueError(msg)
+        saved = own_part(checkpoint)
+        refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
         super().on_load_checkpoint(checkpoint)
         self._set_base_classes(saved["base_class_names"])
+        self._class_names = saved.get("class_names")  # checkpoints of 0.1.0 have none
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -307,7 +311,7 @@ class AnomalyNcd(AnomalibModule):
     ) -> AnomalyNcd:
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
         with anomalib_safe_globals():
-            _own_part(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True))
+            own_part(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True))
         kwargs.setdefault("pretrained", False)
         kwargs.setdefault("backbone_weights", None)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[return-value]
@@ -370,14 +374,6 @@ class AnomalyNcd(AnomalibModule):
             msg = "A training batch needs images and masks, or cached tokens."
             raise ValueError(msg)
         return self._trunk(batch.image.flatten(0, 1), batch.mask.flatten(0, 1))
-
-
-def _own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What :meth:`AnomalyNcd.on_save_checkpoint` put into a checkpoint."""
-    if CHECKPOINT_KEY not in checkpoint:
-        msg = "This is no checkpoint of AnomalyNcd: it was written by another model."
-        raise ValueError(msg)
-    return checkpoint[CHECKPOINT_KEY]
 
 
 def _check_settings(

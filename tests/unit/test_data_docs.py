@@ -96,7 +96,7 @@ def test_real_iad(here):
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"meta": {}, "train": [train], "test": [good, *bad]}))
     run_snippet("anomaly_class")
-    images = RealIAD(root, "audiojack", resolution=1024, num_workers=0)
+    images = RealIAD(root, "audiojack", resolution=1024, test_split_mode="from_dir", num_workers=0)
     assert labels_of(images, here, "real_iad_labels.csv", "OK") == {
         "OK/S1/usb": "OK", "NG/BX/S0002/usb_1": "BX", "NG/BX/S0002/usb_2": "BX",
     }  # fmt: skip
