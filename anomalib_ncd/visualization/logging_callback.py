@@ -77,7 +77,7 @@ class FigureLogger(Callback):
         batches, self.batches = _gathered(self.batches, trainer.world_size), []
         if not trainer.is_global_zero:
             return
-        datamodule = trainer.datamodule if isinstance(trainer.datamodule, NcdDataModule) else None
+        datamodule = _datamodule_of(batches, trainer)
         figures = run_figures(
             batches,
             pl_module.class_names,
@@ -100,6 +100,15 @@ def missing_figure_loggers(trainer: Any) -> list[Callback]:  # noqa: ANN401
 def image_loggers(trainer: Any) -> list[Any]:  # noqa: ANN401
     """The trainer's loggers that take images in anomalib's way."""
     return [logger for logger in trainer.loggers if callable(getattr(logger, "add_image", None))]
+
+
+def _datamodule_of(batches: list[NcdBatch], trainer: Any) -> NcdDataModule | None:  # noqa: ANN401
+    """The datamodule that the predictions are about; the trainer may still hold that of an earlier call."""
+    datamodule = trainer.datamodule
+    if not isinstance(datamodule, NcdDataModule):
+        return None
+    known = {str(record.path) for record in datamodule.records}
+    return datamodule if all(path in known for batch in batches for path in batch.image_path) else None
 
 
 def _positions(batches: list[NcdBatch]) -> np.ndarray | None:
