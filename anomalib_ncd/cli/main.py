@@ -15,6 +15,7 @@ from anomalib_ncd import __version__
 from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
 from anomalib_ncd.cli.discover import add_discover_arguments, run_discover
 from anomalib_ncd.cli.name import add_name_arguments, run_name
+from anomalib_ncd.cli.prepare import add_prepare_arguments, run_prepare
 
 
 def build_parser() -> ArgumentParser:
@@ -30,6 +31,9 @@ def build_parser() -> ArgumentParser:
     name = ArgumentParser(description="Call the classes of a run by names saved from its report.")
     add_name_arguments(name)
     subcommands.add_subcommand("name", name, help="call the classes of a run by names saved from its report")
+    prepare = ArgumentParser(description="Put published data into the layout that `discover` reads.")
+    subcommands.add_subcommand("prepare", prepare, help="put published data into the layout that discover reads")
+    add_prepare_arguments(prepare)  # after the line above: jsonargparse wants outer subcommands first
     return parser
 
 
@@ -42,7 +46,7 @@ def main(args: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = build_parser()
     config = parser.parse_args(args)
-    commands = {"discover": run_discover, "demo": run_demo, "name": run_name}
+    commands = {"discover": run_discover, "demo": run_demo, "name": run_name, "prepare": run_prepare}
     try:
         commands[config.subcommand](config[config.subcommand])
     except (FileNotFoundError, FileExistsError, ValueError, RuntimeError, TypeError) as error:

@@ -111,6 +111,11 @@ class NcdDataModule(AnomalibDataModule):
         self._train_regions: TrainRegions | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
+    def prepare_data(self) -> None:
+        """Let an anomalib datamodule given as ``images`` fetch or split its data, as it does on its own."""
+        if isinstance(self.images, AnomalibDataModule):
+            self.images.prepare_data()
+
     def setup(self, stage: str | None = None) -> None:
         """Find images, maps, labels and base images, and check that they belong together.
 

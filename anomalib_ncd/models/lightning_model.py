@@ -19,6 +19,7 @@ from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.utils.serialization import anomalib_safe_globals
 from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
@@ -29,6 +30,7 @@ from anomalib_ncd.models.build_encoder import build_encoder
 from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
+from anomalib_ncd.models.settings import check_settings
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import cache_views, identity_of
 
@@ -63,7 +65,7 @@ class AnomalyNcd(AnomalibModule):
         normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` turns the
             correction off.
         evaluator: Metrics of the test pass; ``True`` for NMI, ARI, accuracy and macro-F1 of images and regions.
-        visualizer: anomalib visualizer, or ``False`` for none.
+        visualizer: ``True`` for :class:`~anomalib_ncd.visualization.NcdVisualizer`, ``False`` for none.
 
     Example:
         >>> model = AnomalyNcd(num_novel_classes=6, backbone_weights="dino_vitb8.safetensors")  # doctest: +SKIP
@@ -93,7 +95,7 @@ class AnomalyNcd(AnomalibModule):
         visualizer: Visualizer | bool = False,
     ) -> None:
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
-        _check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers)
+        check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers)
         self.backbone_name = backbone
         self.num_novel_classes = num_novel_classes
         self.num_heads = num_heads
@@ -332,8 +334,17 @@ class AnomalyNcd(AnomalibModule):
         """None: region merging is part of :meth:`classify`."""
 
     @classmethod
-    def configure_visualizer(cls) -> None:  # type: ignore[override]
-        """None by default; pass a visualizer that draws an ``NcdBatch``."""
+    def configure_visualizer(cls) -> Visualizer:  # type: ignore[override]
+        """What ``visualizer=True`` stands for: images with their regions and classes."""
+        from anomalib_ncd.visualization import NcdVisualizer  # noqa: PLC0415 - a room further down; only where asked for
+
+        return NcdVisualizer()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """anomalib's, and one that gives figures to the loggers that take images."""
+        from anomalib_ncd.visualization.logging_callback import missing_figure_loggers  # noqa: PLC0415
+
+        return [*super().configure_callbacks(), *missing_figure_loggers(self.trainer)]  # type: ignore[misc]
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
@@ -371,21 +382,3 @@ class AnomalyNcd(AnomalibModule):
             msg = "A training batch needs images and masks, or cached tokens."
             raise ValueError(msg)
         return self._trunk(batch.image.flatten(0, 1), batch.mask.flatten(0, 1))
-
-
-def _check_settings(
-    num_novel_classes: int,
-    num_cached_views: int | None,
-    trainable_blocks: int,
-    mask_layers: int,
-) -> None:
-    """Refuse settings that don't go together."""
-    if num_novel_classes < 1:
-        msg = f"`num_novel_classes` must be at least 1 (normal counts as one), got {num_novel_classes}."
-        raise ValueError(msg)
-    if num_cached_views is not None and trainable_blocks != 1:
-        msg = f"`num_cached_views` needs `trainable_blocks=1`, got {trainable_blocks}; set `num_cached_views=None`."
-        raise ValueError(msg)
-    if num_cached_views is not None and mask_layers < 1:
-        msg = f"`num_cached_views` keeps what the mask shows and needs `mask_layers` of 1 or more, got {mask_layers}."
-        raise ValueError(msg)

@@ -14,7 +14,7 @@ from anomalib_ncd import AnomalyNcd, MEBin, NcdDataModule
 from anomalib_ncd.cli.main import build_parser
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FOR_ANOMALIB = ["mtd.yaml", "mvtec_ad.yaml"]
+FOR_ANOMALIB = ["aebad.yaml", "mtd.yaml", "mvtec_ad.yaml", "real_iad.yaml", "visa.yaml"]
 FOR_DETECTORS = ["mebin/patchcore.yaml"]
 FOR_DISCOVER = ["folder.yaml", "paper/mtd.yaml", "paper/mvtec_ad.yaml"]
 

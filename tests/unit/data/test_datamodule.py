@@ -326,3 +326,12 @@ def test_fewer_images_than_processes_are_refused(tiny_run):
     module.trainer.strategy = None
     with pytest.raises(ValueError, match="18 images can't be shared among 19 processes"):
         module.test_dataloader()
+
+
+def test_anomalib_datamodules_prepare_their_data_first(tiny_run, monkeypatch):
+    source, calls = Folder(name="tiny", root=tiny_run.images, normal_dir="good"), []
+    monkeypatch.setattr(source, "prepare_data", lambda: calls.append("prepared"))
+    build(tiny_run).prepare_data()
+    assert calls == []
+    build(tiny_run, images=source).prepare_data()
+    assert calls == ["prepared"]

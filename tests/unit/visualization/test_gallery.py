@@ -12,6 +12,7 @@ from anomalib_ncd.visualization.gallery import (
     GAP_PX,
     OUTLINE_RGB,
     TILE_PX,
+    draw_gallery,
     region_tile,
     write_gallery,
 )
@@ -118,3 +119,20 @@ def test_tiles_leave_the_region_as_it_was():
     image, mask = np.zeros((TILE_PX, TILE_PX, 3), np.uint8), np.ones((TILE_PX, TILE_PX), bool)
     region_tile(image, mask)
     assert (image == 0).all()
+
+
+def test_one_class_alone_takes_as_many_rows_as_it_needs(table, batches):
+    members = [index for index in range(len(table)) if index % 3 == 1][::-1]
+    picture = draw_gallery(batches, ["a", "b", "c"], table, tiles_per_class=100, only="b")
+    num_rows = -(-len(members) // 8)
+    assert picture.shape == (CAPTION_PX + num_rows * (TILE_PX + GAP_PX), 8 * (TILE_PX + GAP_PX) + GAP_PX, 3)
+    last = len(members) - 1
+    top, left = CAPTION_PX + last // 8 * (TILE_PX + GAP_PX), GAP_PX + last % 8 * (TILE_PX + GAP_PX)
+    tile = picture[top : top + TILE_PX, left : left + TILE_PX]
+    np.testing.assert_array_equal(tile, region_tile(*table.load(members[-1])))
+
+
+def test_more_than_a_row_of_tiles_breaks_lines(table, batches):
+    merged = ["a", "a", "a"]
+    picture = draw_gallery(batches, merged, table, tiles_per_class=len(table))
+    assert picture.shape[0] == CAPTION_PX + -(-len(table) // 8) * (TILE_PX + GAP_PX)
