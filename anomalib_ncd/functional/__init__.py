@@ -13,6 +13,7 @@ from anomalib_ncd.functional.mebin import (
     normalize_anomaly_map,
     select_interval,
 )
+from anomalib_ncd.functional.named_classes import first_slots, named_probabilities, predict_classes
 from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities, relative_merging_temperature
 from anomalib_ncd.functional.regions import Region, crop, extract_regions, region_boxes, region_scores
 
@@ -25,13 +26,16 @@ __all__ = [
     "component_counts",
     "crop",
     "extract_regions",
+    "first_slots",
     "fit_score_range",
     "match_classes",
     "matched_macro_f1",
     "matched_predictions",
     "merge_regions",
+    "named_probabilities",
     "normalize_anomaly_map",
     "novel_probabilities",
+    "predict_classes",
     "region_boxes",
     "region_scores",
     "relative_merging_temperature",

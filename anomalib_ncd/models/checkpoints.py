@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.pytorch import LightningModule, Trainer
 
 CHECKPOINT_KEY = "anomalib_ncd"
@@ -63,6 +65,33 @@ def checked_class_names(class_names: Sequence[str], num_novel_classes: int) -> l
         msg = f"`class_names` must hold {num_novel_classes} names that aren't empty, one per slot, got {class_names!r}."
         raise ValueError(msg)
     return names
+
+
+def write_class_names(file: str | Path, class_names: Sequence[str]) -> bool:
+    """Put class names into a checkpoint file; a reader never sees a half-written one.
+
+    Args:
+        file: Checkpoint of AnomalyNcd.
+        class_names: Name of each slot.
+
+    Returns:
+        Whether the file was written; not where it has these names already.
+
+    Raises:
+        ValueError: If it is no checkpoint of AnomalyNcd or the names don't fit its slots.
+    """
+    file = Path(file)
+    with anomalib_safe_globals():
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    saved = own_part(checkpoint)
+    names = checked_class_names(class_names, saved["num_novel_classes"])
+    if saved.get("class_names") == names:
+        return False
+    saved["class_names"] = names
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    torch.save(checkpoint, unfinished)
+    unfinished.replace(file)
+    return True
 
 
 def save_model(model: LightningModule, file: str | Path) -> None:

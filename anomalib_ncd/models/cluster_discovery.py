@@ -57,7 +57,7 @@ def discover_by_clustering(
         with torch.no_grad():
             found = model.region_features(batch.image.to(model.device), batch.region_mask.to(model.device))
         features.append(found.float().cpu())
-        batches.append(batch.without_pixels())
+        batches.append(batch.without_pixels().update(region_feature=features[-1]))
     labels = cluster_features(torch.cat(features), model.num_novel_classes, method, seed=seed)
     centres = cluster_centres(torch.cat(features), torch.as_tensor(labels), model.num_novel_classes)
     _classify_by(model, centres)
@@ -96,6 +96,7 @@ def _classify_by(model: AnomalyNcd, prototypes: torch.Tensor) -> None:
     """Put prototypes ``(K, D)`` in the place of what training would have learnt."""
     model.set_base_classes([])
     model.has_normal_slot = False
+    model.class_names = model.novel_class_names
     model.model.heads.weight.data.copy_(prototypes.expand_as(model.model.heads.weight))
     model.best_head.zero_()
     model.eval()

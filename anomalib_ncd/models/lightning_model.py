@@ -249,13 +249,13 @@ class AnomalyNcd(AnomalibModule):
             batch: Images with the views of their regions.
 
         Returns:
-            The same batch with class probabilities, classes and confidences of images and regions.
+            The same batch with class probabilities, classes and confidences of images and regions, and features.
         """
         if batch.image is None or batch.region_mask is None:
             msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
             raise ValueError(msg)
         tokens, attended = self._trunk(batch.image, batch.region_mask)
-        _, _, logits = self.model.outputs_of(tokens, attended)
+        features, _, logits = self.model.outputs_of(tokens, attended)
         by_region = novel_probabilities(logits[self.best_head].float(), self.num_base_classes)
         by_image = merge_regions(
             by_region,
@@ -264,7 +264,7 @@ class AnomalyNcd(AnomalibModule):
             self.merging_temperatures(batch.image_size),
             num_images=batch.batch_size,
         )
-        return batch.with_predictions(by_region, by_image)
+        return batch.update(region_feature=features.float()).with_predictions(by_region, by_image, self.class_names)
 
     def region_features(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Mask-guided features ``(R, D)`` of regions: views ``(R, 3, S, S)`` uint8, masks ``(R, 1, S, S)``."""
