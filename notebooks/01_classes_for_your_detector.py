@@ -103,8 +103,7 @@ print("The run left:", ", ".join(sorted(path.name for path in run.iterdir() if p
 # %%
 plt.figure(figsize=(11, 10))
 plt.imshow(plt.imread(run / "gallery.png"))
-plt.axis("off");
-
+plt.axis("off")
 # %% [markdown]
 # **The predictions**, a row per plate.
 

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from anomalib_ncd import __version__
 from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
 from anomalib_ncd.cli.discover import add_discover_arguments, run_discover
+from anomalib_ncd.cli.name import add_name_arguments, run_name
 
 
 def build_parser() -> ArgumentParser:
@@ -26,6 +27,9 @@ def build_parser() -> ArgumentParser:
     demo = ArgumentParser(description="Do the whole way on images that are drawn for it, without network.")
     add_demo_arguments(demo)
     subcommands.add_subcommand("demo", demo, help="do the whole way on images that are drawn for it")
+    name = ArgumentParser(description="Call the classes of a run by names saved from its report.")
+    add_name_arguments(name)
+    subcommands.add_subcommand("name", name, help="call the classes of a run by names saved from its report")
     return parser
 
 
@@ -38,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = build_parser()
     config = parser.parse_args(args)
-    commands = {"discover": run_discover, "demo": run_demo}
+    commands = {"discover": run_discover, "demo": run_demo, "name": run_name}
     try:
         commands[config.subcommand](config[config.subcommand])
     except (FileNotFoundError, FileExistsError, ValueError, RuntimeError, TypeError) as error:

@@ -51,16 +51,17 @@ def write_gallery(
     cv2.imwrite(str(file), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
 
 
-def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX) -> np.ndarray:
+def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX, margin: int = 255) -> np.ndarray:
     """A region scaled to a square tile, its mask outlined.
 
     Args:
         image: ``(h, w, 3)`` uint8.
         mask: ``(h, w)`` bool.
         size: Side of the tile in pixels.
+        margin: Grey value beside a region that isn't square. Defaults to white.
 
     Returns:
-        ``(size, size, 3)`` uint8; a region that isn't square is centred on white.
+        ``(size, size, 3)`` uint8; a region that isn't square is centred.
     """
     scale = size / max(image.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
@@ -68,7 +69,7 @@ def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX) -> np.
     resized_mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(resized_mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(resized, contours, -1, OUTLINE_RGB, 1)
-    tile = np.full((size, size, 3), 255, np.uint8)
+    tile = np.full((size, size, 3), margin, np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
     tile[top : top + height, left : left + width] = resized
     return tile

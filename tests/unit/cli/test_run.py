@@ -229,7 +229,7 @@ def test_without_labels_there_are_no_metrics(tiny_run, tmp_path, caplog):
     assert not (tmp_path / "config.yaml").exists()
     assert len(rows_of(tmp_path / "predictions.csv")) == 18
     assert "18 images sorted into classes" in caplog.text
-    assert "gallery.png" in caplog.text
+    assert "report.html" in caplog.text
 
 
 def test_it_works_from_python(tiny_run, tmp_path):
