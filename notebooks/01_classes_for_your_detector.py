@@ -31,13 +31,13 @@ os.environ["TQDM_DISABLE"] = "1"  # no progress bars on paper
 logging.disable(logging.WARNING)
 warnings.filterwarnings("ignore")
 
-import cv2
 import matplotlib.pyplot as plt
 import pandas as pd
 from anomalib.data import Folder
 from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
+from anomalib_ncd.data.anomaly_maps import read_anomaly_map
 from anomalib_ncd.data.generated import generate_dataset
 from anomalib_ncd.models.offline_detector import build_offline_detector
 
@@ -58,8 +58,18 @@ print(len(list(parts.test_dir.rglob("*.png"))), "plates: good, mixed,", ", ".joi
 
 # %%
 detector = build_offline_detector(coreset_sampling_ratio=0.004)
-good_plates = Folder("plates", root=parts.root, normal_dir="train/good", val_split_mode="synthetic", num_workers=0)
-engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=run)
+good_plates = Folder(
+    name="plates",
+    root=parts.root,
+    normal_dir="train/good",
+    test_split_mode="none",
+    val_split_mode="from_train",
+    val_split_ratio=0.2,
+    num_workers=0,
+)
+engine = Engine(
+    accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=run
+)
 engine.fit(detector, datamodule=good_plates)
 
 # %% [markdown]
@@ -80,7 +90,9 @@ fig, axes = plt.subplots(2, len(first_of_kind), figsize=(12, 3.7))
 for (plate, heat), (kind, index) in zip(axes.T, sorted(first_of_kind.items()), strict=True):
     plate.imshow(plt.imread(datamodule.records[index].path))
     plate.set_title(kind)
-    heat.imshow(datamodule.anomaly_map(index), cmap="magma", vmin=0, vmax=datamodule.fitted_score_range[1])
+    heat.imshow(
+        read_anomaly_map(datamodule.map_paths[index]), cmap="magma", vmin=0, vmax=datamodule.fitted_score_range[1]
+    )
     for row in regions.rows_of_image(index):
         left, top, right, bottom = regions.rows[row].box_xyxy
         plate.add_patch(plt.Rectangle((left, top), right - left, bottom - top, fill=False, color="orange", lw=1.5))
@@ -103,7 +115,7 @@ print("The run left:", ", ".join(sorted(path.name for path in run.iterdir() if p
 # %%
 plt.figure(figsize=(11, 10))
 plt.imshow(plt.imread(run / "gallery.png"))
-plt.axis("off")
+_ = plt.axis("off")
 # %% [markdown]
 # **The predictions**, a row per plate.
 
@@ -120,7 +132,8 @@ print(f"NMI {scores['image']['nmi']:.2f}, accuracy {scores['image']['accuracy']:
 pd.DataFrame(scores["image"]["confusion"]).T
 
 # %% [markdown]
-# **Two defects on one plate** are two regions, each with its own class. `regions.csv` has them all.
+# **Two defects on one plate** are two regions, each with its own class, unless they lie so close together that their boxes
+# meet. `regions.csv` has them all.
 
 # %%
 mixed = [group for path, group in pd.read_csv(run / "regions.csv").groupby("image") if "mixed" in path]
