@@ -28,6 +28,7 @@ from anomalib_ncd.cli.run_files import (
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.predictions import image_predictions
+from anomalib_ncd.models.checkpoints import own_part, save_model
 from anomalib_ncd.models.cluster_discovery import discover_by_clustering
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
@@ -97,6 +98,7 @@ def discover(
             seed=datamodule.sampler_seed,
             device="cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu",
         )
+        save_model(model, output / CHECKPOINT_FILE)
     else:
         batches = _train_and_predict(model, datamodule, output, options)
     # Of use to a run that is interrupted, and large.
@@ -158,7 +160,11 @@ def _epochs_done(checkpoint: Path) -> int:
     """Epochs that a checkpoint was trained for; 0 where there is none."""
     if not checkpoint.is_file():
         return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]) + 1
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if not own_part(saved).get("has_normal_slot", True):
+        msg = f"{checkpoint.parent} holds a run of the method 'cluster'; choose another folder for training."
+        raise ValueError(msg)
+    return int(saved["epoch"]) + 1
 
 
 def _say_result(batch: NcdBatch, class_names: list[str], metrics: dict[str, Any] | None, output: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,12 +128,10 @@ class RegionTable:
         """
         self._digest.update(_settings_text(score_range, settings).encode())
         done = self._read_finished(score_range, settings)
-        for image, map_path in tqdm(
-            list(zip(self.images, map_paths, strict=True)),
-            desc="Cutting regions",
-            unit="image",
-            disable=len(done) == len(self.images),
-        ):
+        pairs: Iterable[tuple[ImageRecord, Path]] = list(zip(self.images, map_paths, strict=True))
+        if len(done) < len(self.images):
+            pairs = tqdm(pairs, desc="Cutting regions", unit="image")
+        for image, map_path in pairs:
             stamp = _stamp(image.path, map_path)
             entry = done.get(image.key)
             if entry is None or entry["stamp"] != stamp:

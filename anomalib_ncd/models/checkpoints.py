@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from anomalib.utils.serialization import anomalib_safe_globals
+from lightning.pytorch import LightningModule, Trainer
 
 CHECKPOINT_KEY = "anomalib_ncd"
 
@@ -91,3 +92,26 @@ def write_class_names(file: str | Path, class_names: Sequence[str]) -> bool:
     torch.save(checkpoint, unfinished)
     unfinished.replace(file)
     return True
+
+
+def save_model(model: LightningModule, file: str | Path) -> None:
+    """Write a checkpoint without a training run; a reader never sees a half-written one.
+
+    Args:
+        model: Model that can predict as it is; any that ``load_from_checkpoint`` can build again.
+        file: Target; its folder must exist.
+    """
+    file = Path(file)
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=file.parent,
+    )
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(unfinished, weights_only=True)
+    unfinished.replace(file)

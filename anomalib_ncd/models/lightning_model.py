@@ -114,6 +114,7 @@ class AnomalyNcd(AnomalibModule):
             empty_mask=empty_mask,
         )
         self.base_class_names: list[str] | None = None
+        self.has_normal_slot = True
         self._class_names: list[str] | None = None
         self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, num_novel_classes, num_heads)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
@@ -135,7 +136,9 @@ class AnomalyNcd(AnomalibModule):
 
     @property
     def novel_class_names(self) -> list[str]:
-        """Names that discovery gives: ``normal`` in slot 0, then ``class_1``, ``class_2`` and so on."""
+        """Names that discovery gives: ``normal`` in slot 0, if there is such a slot, then ``class_1`` and so on."""
+        if not self.has_normal_slot:
+            return [f"class_{i + 1}" for i in range(self.num_novel_classes)]
         return ["normal", *(f"class_{i}" for i in range(1, self.num_novel_classes))]
 
     @property
@@ -156,12 +159,15 @@ class AnomalyNcd(AnomalibModule):
             msg = "AnomalyNcd needs an anomalib_ncd.NcdDataModule: engine.fit(model, datamodule=NcdDataModule(…))."
             raise TypeError(msg)
         if self.base_class_names is None:
-            self._set_base_classes(datamodule.base_class_names)
+            self.set_base_classes(datamodule.base_class_names)
         elif stage == "fit" and self.base_class_names != datamodule.base_class_names:
             msg = (
                 f"The model was trained with the base classes {self.base_class_names}, but the datamodule has "
                 f"{datamodule.base_class_names}. Start with a new model, or give the same `base`."
             )
+            raise ValueError(msg)
+        if stage == "fit" and not self.has_normal_slot:
+            msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
             raise ValueError(msg)
 
     def on_fit_start(self) -> None:
@@ -286,6 +292,7 @@ class AnomalyNcd(AnomalibModule):
             "base_class_names": list(self.base_class_names or []),
             "num_novel_classes": self.num_novel_classes,
             "num_heads": self.num_heads,
+            "has_normal_slot": self.has_normal_slot,
             "class_names": self.class_names,
         }
 
@@ -298,7 +305,8 @@ class AnomalyNcd(AnomalibModule):
         saved = own_part(checkpoint)
         refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
         super().on_load_checkpoint(checkpoint)
-        self._set_base_classes(saved["base_class_names"])
+        self.set_base_classes(saved["base_class_names"])
+        self.has_normal_slot = saved.get("has_normal_slot", True)
         self._class_names = saved.get("class_names")  # checkpoints of 0.1.0 have none
 
     @classmethod
@@ -357,8 +365,8 @@ class AnomalyNcd(AnomalibModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         return datamodule if isinstance(datamodule, NcdDataModule) else None
 
-    def _set_base_classes(self, names: Sequence[str]) -> None:
-        """Make fresh heads and losses for a list of base classes."""
+    def set_base_classes(self, names: Sequence[str]) -> None:
+        """Make fresh heads and losses for a list of base classes, of which there may be none."""
         self.base_class_names = list(names)
         num_classes = len(names) + self.num_novel_classes
         self.model = AnomalyNcdModel(self.model.encoder, num_classes, self.num_heads).to(self.device)

@@ -4,7 +4,14 @@
 import pytest
 import torch
 
-from anomalib_ncd.models.checkpoints import checked_class_names, own_part, refuse_other_settings, write_class_names
+from anomalib_ncd import AnomalyNcd
+from anomalib_ncd.models.checkpoints import (
+    checked_class_names,
+    own_part,
+    refuse_other_settings,
+    save_model,
+    write_class_names,
+)
 
 SAVED = {"backbone": "vit", "num_novel_classes": 3, "num_heads": 4}
 
@@ -53,3 +60,29 @@ def test_other_settings_are_refused(name):
     refuse_other_settings(SAVED, **SAVED)
     with pytest.raises(ValueError, match=f"trained with {name}="):
         refuse_other_settings(SAVED, **SAVED | {name: "other"})
+
+
+def test_a_saved_model_loads_again(tmp_path):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model.set_base_classes([])
+    model.has_normal_slot = False
+    model.class_names = ["dent", "scratch", "dent"]
+    model.score_range.copy_(torch.tensor([0.25, 0.75]))
+    save_model(model, tmp_path / "model.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"]
+    loaded = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert loaded.base_class_names == []
+    assert loaded.class_names == ["dent", "scratch", "dent"]
+    assert loaded.novel_class_names == ["class_1", "class_2", "class_3"]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value)
+
+
+def test_checkpoints_from_before_there_were_names_load(tmp_path):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    save_model(model, tmp_path / "model.ckpt")
+    checkpoint = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    del checkpoint["anomalib_ncd"]["class_names"], checkpoint["anomalib_ncd"]["has_normal_slot"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    loaded = AnomalyNcd.load_from_checkpoint(tmp_path / "old.ckpt")
+    assert loaded.class_names == ["normal", "class_1", "class_2"]
