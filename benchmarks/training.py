@@ -108,7 +108,6 @@ def fit(model: AnomalyNcd, datamodule: NcdDataModule, options: argparse.Namespac
             devices=1,
             precision=options.precision,
             logger=False,
-            enable_checkpointing=False,
             enable_progress_bar=False,
             default_root_dir=folder,
         )

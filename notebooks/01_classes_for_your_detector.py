@@ -132,8 +132,8 @@ print(f"NMI {scores['image']['nmi']:.2f}, accuracy {scores['image']['accuracy']:
 pd.DataFrame(scores["image"]["confusion"]).T
 
 # %% [markdown]
-# **Two defects on one plate** are two regions, each with its own class, unless they lie so close together that their boxes
-# meet. `regions.csv` has them all.
+# **Two defects on one plate** are two regions, each with its own class, unless they lie so close together that their
+# boxes meet. `regions.csv` has them all.
 
 # %%
 mixed = [group for path, group in pd.read_csv(run / "regions.csv").groupby("image") if "mixed" in path]

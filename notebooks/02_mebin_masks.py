@@ -153,7 +153,7 @@ quality = pd.DataFrame(rows).groupby(["plates", "threshold"], sort=False).mean()
 quality.sort_index(level="plates", sort_remaining=False).round(2)
 
 # %% [markdown]
-# MEBin's masks are tighter and fall apart less, which is what the discovery of classes needs: one region per defect. The
-# price is recall: where a faint defect lies beside a strong one, the range of thresholds at which the strong one stands
-# alone may be the longest, and the faint one is lost. [docs/mebin.md](../docs/mebin.md) has the numbers on real images,
-# and what the other settings do.
+# MEBin's masks are tighter and fall apart less, which is what the discovery of classes needs: one region per defect.
+# The price is recall: where a faint defect lies beside a strong one, the range of thresholds at which the strong one
+# stands alone may be the longest, and the faint one is lost. [docs/mebin.md](../docs/mebin.md) has the numbers on real
+# images, and what the other settings do.

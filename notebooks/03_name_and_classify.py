@@ -65,9 +65,9 @@ _ = plt.axis("off")
 # %% [markdown]
 # ## Name
 #
-# Open `report.html` of the run in a browser, type names, mark what is the same, and save `class_names.json`. Here we write
-# the file ourselves: `class_2` are false alarms on good plates. `anomalib-ncd name runs/name_and_classify` does the rest
-# on the command line; in Python it is `name_classes`.
+# Open `report.html` of the run in a browser, type names, mark what is the same, and save `class_names.json`. Here we
+# write the file ourselves: `class_2` are false alarms on good plates. `anomalib-ncd name runs/name_and_classify` does
+# the rest on the command line; in Python it is `name_classes`.
 
 # %%
 names = {"class_1": "crack", "class_3": "dent", "class_4": "good", "class_5": "hole", "class_6": "scratch"}
