@@ -6,6 +6,7 @@
   // ------------------------------------------------------------------ the map
   const map = byId("map");
   const context = map.getContext("2d");
+  const ring = byId("ring").getContext("2d");
   const tip = byId("tip");
   const sheets = [...document.querySelectorAll("img.sheet")];
   const count = data.x.length;
@@ -92,31 +93,60 @@
     return unit;
   }
 
+  // One mark is drawn once and then copied, which is much faster than thousands of paths.
+  const stamps = new Map();
+  function stampOf(number, radius) {
+    const ratio = window.devicePixelRatio || 1;
+    const key = [number, radius, ratio, colors[number], paper].join();
+    if (!stamps.has(key)) {
+      if (stamps.size > 400) stamps.clear();
+      const side = Math.ceil(2 * (1.3 * radius + 2));
+      const canvas = document.createElement("canvas");
+      canvas.width = canvas.height = Math.ceil(side * ratio);
+      const to = canvas.getContext("2d");
+      to.scale(ratio, ratio);
+      to.beginPath();
+      mark(to, shapeOf(number), side / 2, side / 2, radius);
+      paint(to, shapeOf(number), colors[number]);
+      stamps.set(key, { canvas, side });
+    }
+    return stamps.get(key);
+  }
+
+  const markRadius = () =>
+    (count > 2000 ? 2.6 : count > 500 ? 3.6 : 4.6) * Math.min(2, Math.max(1, Math.sqrt(view.scale)));
+
   function draw() {
     pending = false;
     place();
-    const radius = (count > 2000 ? 2.6 : count > 500 ? 3.6 : 4.6) * Math.min(2, Math.sqrt(view.scale));
+    const radius = markRadius();
     context.clearRect(0, 0, size.width, size.height);
+    context.globalAlpha = 0.85;
     members.forEach((regions, number) => {
       if (hidden.has(number)) return;
-      const shape = shapeOf(number);
-      context.globalAlpha = 0.85;
-      context.beginPath();
+      const stamp = stampOf(number, radius);
+      const half = stamp.side / 2;
       for (const region of regions) {
         const x = screenX[region];
         const y = screenY[region];
-        if (x > -9 && y > -9 && x < size.width + 9 && y < size.height + 9) mark(context, shape, x, y, radius);
+        if (x > -9 && y > -9 && x < size.width + 9 && y < size.height + 9) {
+          context.drawImage(stamp.canvas, x - half, y - half, stamp.side, stamp.side);
+        }
       }
-      paint(context, shape, colors[number]);
     });
     context.globalAlpha = 1;
-    if (current >= 0) {
-      context.beginPath();
-      context.arc(screenX[current], screenY[current], radius + 5, 0, 2 * Math.PI);
-      context.strokeStyle = ink;
-      context.lineWidth = 2;
-      context.stroke();
-    }
+    drawRing();
+  }
+
+  // The ring around the current region lies on a canvas of its own: pointing about draws nothing else anew.
+  function drawRing() {
+    ring.clearRect(0, 0, size.width, size.height);
+    if (current < 0) return;
+    ring.beginPath();
+    ring.arc(screenX[current], screenY[current], markRadius() + 5, 0, 2 * Math.PI);
+    ring.strokeStyle = ink;
+    ring.lineWidth = 2;
+    ring.stroke();
   }
 
   function redraw() {
@@ -128,9 +158,11 @@
   function resize() {
     const ratio = window.devicePixelRatio || 1;
     size = { width: map.clientWidth, height: map.clientHeight };
-    map.width = Math.round(size.width * ratio);
-    map.height = Math.round(size.height * ratio);
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    for (const layer of [context, ring]) {
+      layer.canvas.width = Math.round(size.width * ratio);
+      layer.canvas.height = Math.round(size.height * ratio);
+      layer.setTransform(ratio, 0, 0, ratio, 0, 0);
+    }
     redraw();
   }
 
@@ -179,7 +211,7 @@
       tip.style.left = `${Math.max(4, left)}px`;
       tip.style.top = `${Math.min(Math.max(4, screenY[region] - 80), Math.max(4, size.height - 220))}px`;
     }
-    redraw();
+    drawRing();
   }
 
   function zoom(factor, x = size.width / 2, y = size.height / 2) {

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,13 +22,22 @@ def model():
     return AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
 
 
-def gather(model, run, work_dir, output, **options):
-    data = NcdDataModule(run.images, run.anomaly_maps, work_dir=work_dir, eval_batch_size=5, **options)
+@pytest.fixture(scope="module")
+def gathered(model, tiny_run, tmp_path_factory):
+    """Results of a run and where they came from; tests only read them."""
+    output = tmp_path_factory.mktemp("gathered")
+    data = NcdDataModule(
+        tiny_run.images,
+        tiny_run.anomaly_maps,
+        labels="folders",
+        work_dir=output,
+        eval_batch_size=5,
+    )
     return gather_results(discover_by_clustering(model, data), data, SLOTS, output), data
 
 
-def test_results_hold_all_images_in_order(model, tiny_run, tmp_path):
-    results, data = gather(model, tiny_run, tmp_path, tmp_path, labels="folders")
+def test_results_hold_all_images_in_order(gathered):
+    results, data = gathered
     assert results.image_keys == [record.key for record in data.records]
     assert results.batch.image_path == [str(record.path) for record in data.records]
     assert results.batch.region_feature.shape == (len(data.region_table()), 64)
@@ -37,8 +47,8 @@ def test_results_hold_all_images_in_order(model, tiny_run, tmp_path):
     assert results.batch.image is None
 
 
-def test_files_can_be_written_from_what_was_saved(model, tiny_run, tmp_path):
-    results, _ = gather(model, tiny_run, tmp_path / "elsewhere", tmp_path / "run", labels="folders")
+def test_files_can_be_written_from_what_was_saved(gathered, tmp_path):
+    results = replace(gathered[0], regions_folder=str(gathered[1].work_dir / "regions"))
     (tmp_path / "run").mkdir()
     results.save(tmp_path / "run" / "results.npz")
     files = ("predictions.csv", "regions.csv", "metrics.json", "gallery.png", "report.html")
@@ -50,24 +60,20 @@ def test_files_can_be_written_from_what_was_saved(model, tiny_run, tmp_path):
     assert len(first["report.html"]) == pytest.approx(len(again["report.html"]), rel=0.02)
 
 
-def test_one_class_of_all_scores_as_one(model, tiny_run, tmp_path):
-    results, _ = gather(model, tiny_run, tmp_path, tmp_path, labels="folders")
-    scores = score(results, ["all"] * 3)["image"]
+def test_one_class_of_all_scores_as_one(gathered):
+    scores = score(gathered[0], ["all"] * 3)["image"]
     assert scores["confusion"] == {name: {"all": 6} for name in ("good", "line", "square")}
     assert scores["accuracy"] == pytest.approx(1 / 3)
     assert scores["nmi"] == 0
 
 
-def test_nothing_is_scored_without_labels(model, tiny_run, tmp_path):
-    results, _ = gather(model, tiny_run, tmp_path, tmp_path)
+def test_nothing_is_scored_without_labels_and_the_map_can_show_probabilities(gathered, tiny_run, tmp_path):
+    data = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, work_dir=tmp_path / "elsewhere")
+    batch = replace(gathered[0].batch, region_feature=None, class_id=None, region_class_id=None)
+    results = gather_results([batch], data, SLOTS, tmp_path / "run")
     assert score(results, SLOTS) is None
     assert results.label_names == []
-
-
-def test_without_features_the_map_shows_probabilities(model, tiny_run, tmp_path):
-    data = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, work_dir=tmp_path)
-    batches = [batch.update(region_feature=None) for batch in discover_by_clustering(model, data)]
-    results = gather_results(batches, data, SLOTS, tmp_path)
+    assert results.regions_folder == str(tmp_path / "elsewhere" / "regions")
     assert np.isfinite(results.region_position).all()
 
 
