@@ -79,7 +79,8 @@ def region_certainty(batch: NcdBatch, class_names: Sequence[str]) -> Certainty:
     has_second = np.isfinite(second)
     runner_up = np.where(has_second, slots[scores.argmax(axis=1)] if len(rows) else slot, -1)
     if is_hard:
-        value = np.where(has_second, (best - second) / np.maximum(np.maximum(-best, -second), 1e-12), 1.0)
+        rival = np.where(has_second, -second, 1.0)  # distances again
+        value = np.where(has_second, (rival + best) / np.maximum(np.maximum(-best, rival), 1e-12), 1.0)
         is_doubtful = has_second & (value < LOW_CLOSENESS)
     else:
         value = best

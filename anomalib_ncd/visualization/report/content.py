@@ -149,7 +149,7 @@ class ContentBuilder:
             certainty=self.certainty,
         )
 
-    def picture(self, region: int, *, with_runner_up: bool = False) -> Picture:
+    def picture(self, region: int, *, with_runner_up: bool = False, with_score: bool = False) -> Picture:
         """A region as a tile."""
         key = self.results.image_keys[self.image_of[region]]
         name, value = self.class_names[self.certainty.slot[region]], self.certainty_text(self.certainty.value[region])
@@ -157,6 +157,8 @@ class ContentBuilder:
         runner_up = int(self.certainty.runner_up[region])
         if with_runner_up and runner_up >= 0:
             lines.append(f"or {self.class_names[runner_up]}")
+        if with_score:
+            lines.append(f"anomaly score {float(self.batch.region_score[region]):.2f}")
         tile = region_tile(*self.load(region), TILE_PX, TILE_MARGIN)
         return Picture(jpeg_data_uri(tile), f"Region of {key}, class {name}", lines)
 
@@ -180,7 +182,7 @@ class ContentBuilder:
             num_images=len(set(self.image_of[members].tolist())),
             certainty=self.certainty_text(float(values.mean())) if len(members) else "",
             labels=self._labels_of(slots),
-            typical=[self.picture(region) for region in shown],
+            typical=[self.picture(region, with_score=is_normal) for region in shown],
             images=[] if is_normal else self._images_of(slot, shown),
         )
 

@@ -70,11 +70,12 @@
       to.stroke();
       return;
     }
+    // A thin edge sets marks off from other classes; below the fill, it leaves dense places solid.
+    to.strokeStyle = paper;
+    to.lineWidth = 1.6;
+    to.stroke();
     to.fillStyle = color;
     to.fill();
-    to.strokeStyle = paper;
-    to.lineWidth = 0.7;
-    to.stroke();
   }
 
   const reachX = Math.max(0.05, ...data.x.map(Math.abs));

@@ -170,6 +170,18 @@ def test_a_work_folder_keeps_regions(tiny_run, tmp_path, monkeypatch):
     assert regions_of(build(tiny_run, work_dir=tmp_path)) == expected
 
 
+def test_regions_in_memory_can_be_kept_later(tiny_run, tmp_path):
+    module = build(tiny_run)
+    before = module.region_table()
+    module.keep_in(tmp_path / "kept")
+    after = module.region_table()
+    assert after.rows == before.rows
+    assert (tmp_path / "kept" / "regions" / "regions.jsonl").is_file()
+    module.keep_in(tmp_path / "other")
+    assert module.region_table() is after
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_maps_come_from_a_detector(tiny_run, tmp_path, monkeypatch, keeps):
     calls = []

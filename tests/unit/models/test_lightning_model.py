@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, seed_everything
 from sklearn.metrics import normalized_mutual_info_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.models.checkpoints import write_class_names
 
 BASE_NAMES = ["base_line", "base_square"]
 METRICS = ("NMI", "ARI", "ClusterAccuracy", "ClusterMacroF1")
@@ -97,6 +98,49 @@ def test_training_learns(fitted):
     assert fitted.model.novel_class_names == ["normal", "class_1", "class_2"]
 
 
+def test_classes_can_be_named(fitted, predicted, tiny_run, tmp_path):
+    model = build_model()
+    assert model.class_names == model.novel_class_names
+    model.class_names = ("normal", "dent", "dent")
+    checkpoint = {}
+    model.on_save_checkpoint(checkpoint)
+    assert checkpoint["anomalib_ncd"]["class_names"] == ["normal", "dent", "dent"]
+    file = tmp_path / "named.ckpt"
+    torch.save(torch.load(fitted.checkpoint, weights_only=True), file)
+    write_class_names(file, model.class_names)
+    loaded = AnomalyNcd.load_from_checkpoint(file)
+    assert loaded.class_names == ["normal", "dent", "dent"]
+    [batch] = build_engine(tmp_path).predict(loaded, datamodule=build_data(tiny_run))
+    by_image = predicted[0]
+    torch.testing.assert_close(batch.class_probabilities, by_image)
+    torch.testing.assert_close(batch.pred_class_score, torch.maximum(by_image[:, 0], by_image[:, 1:].sum(1)))
+    assert torch.equal(batch.pred_class_id > 0, by_image[:, 0] < by_image[:, 1:].sum(1))
+
+
+def test_there_is_a_name_for_each_class():
+    model = build_model()
+    with pytest.raises(ValueError, match="`class_names` must hold 3 names"):
+        model.class_names = ["normal", "dent"]
+
+
+def test_checkpoints_without_names_load(fitted, tmp_path):
+    checkpoint = torch.load(fitted.checkpoint, weights_only=True)
+    del checkpoint["anomalib_ncd"]["class_names"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    assert AnomalyNcd.load_from_checkpoint(tmp_path / "old.ckpt").class_names == ["normal", "class_1", "class_2"]
+
+
+def test_predictions_hold_the_features_of_the_regions(fitted, tiny_run):
+    datamodule, model = build_data(tiny_run, eval_batch_size=4), fitted.model.eval()
+    batch = next(iter(datamodule.test_dataloader()))
+    with torch.no_grad():
+        expected = model.region_features(batch.image, batch.region_mask)
+        found = model.classify(batch).without_pixels().region_feature
+    assert found.shape == (len(batch.region_area), 64)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+
+
 def test_only_the_last_block_and_the_heads_learn(fitted):
     model = fitted.model
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -123,6 +167,7 @@ def test_the_checkpoint_is_plain_data(fitted):
         "base_class_names": BASE_NAMES,
         "num_novel_classes": 3,
         "num_heads": 4,
+        "class_names": ["normal", "class_1", "class_2"],
     }
     assert tuple(checkpoint["state_dict"]["score_range"].tolist()) == fitted.score_range
     assert checkpoint["state_dict"]["best_head"] == fitted.model.best_head

@@ -59,6 +59,15 @@ def test_every_class_has_a_row_with_its_surest_regions(table, batches, tmp_path)
         assert (picture[class_id * ROW_PX : class_id * ROW_PX + CAPTION_PX] < 128).any()
 
 
+def test_classes_of_one_name_share_a_row(table, batches, tmp_path):
+    write_gallery(tmp_path / "g.png", batches, ["a", "b", "a"], table, tiles_per_class=4)
+    picture = read(tmp_path / "g.png")
+    assert picture.shape[0] == 2 * ROW_PX
+    members = [index for index in range(len(table)) if index % 3 != 1][::-1]
+    for column in range(4):
+        np.testing.assert_array_equal(tile_at(picture, 0, column), region_tile(*table.load(members[column])))
+
+
 def test_the_order_of_batches_does_not_matter(table, batches, tmp_path):
     write_gallery(tmp_path / "a.png", batches, ["a", "b", "c"], table)
     write_gallery(tmp_path / "b.png", batches[::-1], ["a", "b", "c"], table)
@@ -88,6 +97,12 @@ def test_tiles_are_square(size_hw):
     if size_hw[0] != size_hw[1]:
         assert (tile[0, 0] == 255).all()
         assert (tile[-1, -1] == 255).all()
+
+
+def test_the_margin_of_a_tile_can_be_grey():
+    tile = region_tile(np.full((30, 90, 3), 50, np.uint8), np.zeros((30, 90), bool), 90, 150)
+    assert (tile[0] == 150).all()
+    assert (tile[45] == 50).all()
 
 
 def test_masks_are_outlined_not_covered():
