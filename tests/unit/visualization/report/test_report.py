@@ -3,6 +3,7 @@
 
 import json
 import re
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -142,6 +143,19 @@ def test_sections_can_be_added(results_of, tmp_path):
 def test_few_regions_are_enough(results_of, tmp_path, count):
     data = Elements(write(tmp_path, results_of(BY_REGION[:count], range(count)))).data()
     assert len(data["x"]) == count
+
+
+def test_an_image_without_regions_is_no_trouble(results_of, tmp_path):
+    results = results_of(BY_REGION[:1], [0])
+    empty = {
+        field.name: getattr(results.batch, field.name)[:0]
+        for field in fields(results.batch)
+        if field.name.startswith("region_") and getattr(results.batch, field.name) is not None
+    }
+    results = replace(results, batch=replace(results.batch, **empty), region_position=np.zeros((0, 2), np.float32))
+    text = write(tmp_path, results)
+    assert "No defects were found in 1 image." in text
+    assert Elements(text).data()["x"] == []
 
 
 def test_clusters_have_no_normal_slot(results_of, tmp_path):
