@@ -3,10 +3,11 @@
 
 """The notebooks run from their sources, and what is shown beside them was made from the same cells.
 
-To make the shown ones anew: ``jupytext --to ipynb --execute notebooks/*.py``.
+To make the shown ones anew: ``python tests/integration/test_notebooks.py``.
 """
 
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,13 @@ EXPECTED = {
     "02_mebin_masks": (None, None, 3),
     "03_name_and_classify": (r"(\d+)% of \d+ plates of known classes are right", 70, 3),
 }
+
+
+def run_source(name, folder):
+    """Run a notebook from its source in a folder of its own."""
+    notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook
 
 
 def cells_of(notebook):
@@ -48,11 +56,16 @@ def test_what_is_shown_is_the_source_with_its_outputs(name):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_it_runs(name, tmp_path):
-    notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    notebook = run_source(name, tmp_path)
     pattern, least, num_pictures = EXPECTED[name]
     outputs = outputs_of(notebook)
     assert sum("image/jpeg" in output.get("data", {}) for output in outputs) >= num_pictures
     if pattern is not None:
         [found] = re.findall(pattern, "".join(output.get("text", "") for output in outputs))
         assert float(found) >= least
+
+
+if __name__ == "__main__":
+    for notebook_name in EXPECTED:
+        with tempfile.TemporaryDirectory() as working_folder:
+            jupytext.write(run_source(notebook_name, working_folder), NOTEBOOKS / f"{notebook_name}.ipynb")
