@@ -93,7 +93,8 @@ def main() -> None:
     """Run the chosen sets, methods and seeds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with mtd, mtd_anomaly_maps and steel_base")
-    parser.add_argument("--weights", type=Path, required=True, help="DeiT-Tiny weights")
+    parser.add_argument("--backbone", default="deit_tiny_patch16_224", help="offline for EfficientNet-Lite0")
+    parser.add_argument("--weights", type=Path, help="weights of the backbone, but for offline")
     parser.add_argument("--output", type=Path, default=Path("runs/discovery"))
     parser.add_argument("--sets", nargs="+", choices=["mini", "full"], default=["mini", "full"])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=DEFAULT_METHODS)
@@ -101,7 +102,9 @@ def main() -> None:
     parser.add_argument("--max_epochs", type=int, default=50)
     options = parser.parse_args()
 
-    model = ["--backbone", "deit_tiny_patch16_224", "--backbone_weights", str(options.weights)]
+    model = ["--backbone", options.backbone]
+    if options.weights:
+        model += ["--backbone_weights", str(options.weights)]
     # 50 is the paper's merging temperature for MTD.
     model += ["--merging_temperature", "50", "--max_epochs", str(options.max_epochs), "--accelerator", "cpu"]
     print("| data | method | seeds | NMI | ARI | accuracy | macro-F1 | seconds | peak GB |")
