@@ -26,6 +26,7 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.functional import merge_regions, novel_probabilities, relative_merging_temperature
 from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models.build_encoder import build_encoder
+from anomalib_ncd.models.export import RegionExportMixin
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
@@ -34,7 +35,7 @@ from anomalib_ncd.models.view_bank import ViewBank
 CHECKPOINT_KEY = "anomalib_ncd"
 
 
-class AnomalyNcd(AnomalibModule):
+class AnomalyNcd(AnomalibModule, RegionExportMixin):
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
     Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. All defaults
