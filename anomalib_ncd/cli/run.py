@@ -27,6 +27,7 @@ from anomalib_ncd.data.predictions import (
     write_csv,
 )
 from anomalib_ncd.metrics.discovery import discovery_report
+from anomalib_ncd.models.checkpoints import own_part, save_model
 from anomalib_ncd.models.cluster_discovery import discover_by_clustering
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.visualization.gallery import write_gallery
@@ -93,10 +94,10 @@ def discover(
             seed=datamodule.sampler_seed,
             device="cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu",
         )
-        class_names = [f"class_{i + 1}" for i in range(model.num_novel_classes)]
+        save_model(model, output / f"{CHECKPOINT_NAME}.ckpt")
     else:
         batches = _train_and_predict(model, datamodule, output, options)
-        class_names = model.novel_class_names
+    class_names = model.class_names
     write_csv(output / "predictions.csv", image_predictions(batches, class_names), ImagePrediction)
     write_csv(output / "regions.csv", region_predictions(batches, class_names), RegionPrediction)
     write_gallery(output / "gallery.png", batches, class_names, datamodule.region_table())
@@ -156,7 +157,11 @@ def _epochs_done(checkpoint: Path) -> int:
     """Epochs that a checkpoint was trained for; 0 where there is none."""
     if not checkpoint.is_file():
         return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]) + 1
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if not own_part(saved).get("has_normal_slot", True):
+        msg = f"{checkpoint.parent} holds a run of the method 'cluster'; choose another folder for training."
+        raise ValueError(msg)
+    return int(saved["epoch"]) + 1
 
 
 def _score(batches: list[NcdBatch], datamodule: NcdDataModule, class_names: list[str]) -> dict[str, Any] | None:

@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
+
+from anomalib_ncd.functional.named_classes import predict_classes
 
 
 @dataclass
@@ -81,6 +84,7 @@ class NcdBatch:
         region_class_probabilities: ``(R, K)`` float.
         region_pred_class_id: ``(R,)`` long.
         region_pred_class_score: ``(R,)`` float.
+        region_feature: ``(R, D)`` float32, the mask-guided feature of each region.
     """
 
     image_path: list[str]
@@ -99,6 +103,7 @@ class NcdBatch:
     region_class_probabilities: torch.Tensor | None = None
     region_pred_class_id: torch.Tensor | None = None
     region_pred_class_score: torch.Tensor | None = None
+    region_feature: torch.Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -122,15 +127,26 @@ class NcdBatch:
             setattr(self, name, value)
         return self
 
-    def with_predictions(self, by_region: torch.Tensor, by_image: torch.Tensor) -> NcdBatch:
-        """Set classes and confidences in place from probabilities of regions ``(R, K)`` and images ``(B, K)``."""
+    def with_predictions(
+        self,
+        by_region: torch.Tensor,
+        by_image: torch.Tensor,
+        class_names: Sequence[str] | None = None,
+    ) -> NcdBatch:
+        """Set classes and confidences in place from probabilities of regions ``(R, K)`` and images ``(B, K)``.
+
+        Slots that share a name in ``class_names`` are one class, see
+        :func:`~anomalib_ncd.functional.predict_classes`.
+        """
+        class_id, class_score = predict_classes(by_image, class_names)
+        region_class_id, region_class_score = predict_classes(by_region, class_names)
         return self.update(
             class_probabilities=by_image,
-            pred_class_id=by_image.argmax(dim=1),
-            pred_class_score=by_image.amax(dim=1),
+            pred_class_id=class_id,
+            pred_class_score=class_score,
             region_class_probabilities=by_region,
-            region_pred_class_id=by_region.argmax(dim=1),
-            region_pred_class_score=by_region.amax(dim=1),
+            region_pred_class_id=region_class_id,
+            region_pred_class_score=region_class_score,
         )
 
     def without_pixels(self) -> NcdBatch:
@@ -139,13 +155,15 @@ class NcdBatch:
 
     @classmethod
     def collate(cls, items: Sequence[NcdBatch]) -> NcdBatch:
-        """Join items of one image each."""
+        """Join batches of one image or more each; a field that one of them lacks is lacking."""
 
         def join(name: str) -> torch.Tensor | None:
             values = [getattr(item, name) for item in items]
             return None if any(value is None for value in values) else torch.cat(values)
 
         joined = {field.name: join(field.name) for field in fields(cls) if field.name != "image_path"}
-        counts = torch.tensor([len(item.region_image_index) for item in items])
-        joined["region_image_index"] = torch.repeat_interleave(torch.arange(len(items)), counts)
+        offsets = np.cumsum([0, *(len(item) for item in items)])
+        joined["region_image_index"] = torch.cat(
+            [item.region_image_index + int(offset) for item, offset in zip(items, offsets, strict=False)],
+        )
         return cls(image_path=[path for item in items for path in item.image_path], **joined)  # type: ignore[arg-type]

@@ -143,6 +143,12 @@ class NcdDataModule(AnomalibDataModule):
             self._train_regions = None
         return self._table
 
+    def keep_in(self, folder: str | Path) -> None:
+        """Keep maps and regions in a folder from now on, unless they have one already."""
+        if self.work_dir is None:
+            self.work_dir = Path(folder)
+            self._table = None
+
     @property
     def fitted_score_range(self) -> tuple[float, float] | None:
         """Score range that the regions were cut with; ``None`` before they were cut."""

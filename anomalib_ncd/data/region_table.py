@@ -134,6 +134,29 @@ class RegionTable:
             self._append(entry)
         return self
 
+    @classmethod
+    def read(cls, images: Sequence[ImageRecord], folder: str | Path) -> RegionTable:
+        """Read a table that was built before, without maps.
+
+        Args:
+            images: The images.
+            folder: Folder of the finished table.
+
+        Returns:
+            The table; crops are read when they are asked for.
+
+        Raises:
+            FileNotFoundError: If the folder lacks the regions of an image.
+        """
+        table = cls(images, folder)
+        entries = table._read_entries() if table._list_file.is_file() else {}
+        for image in table.images:
+            if image.key not in entries:
+                msg = f"{folder} lacks the regions of {image.key!r}; run `anomalib-ncd discover` again."
+                raise FileNotFoundError(msg)
+            table._append(entries[image.key])
+        return table
+
     def _cut(
         self,
         image: ImageRecord,

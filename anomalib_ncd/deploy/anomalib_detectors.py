@@ -154,7 +154,10 @@ class _RawDetector(torch.nn.Module):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Own maps and, where there are some, scores of images ``(B, 3, H, W)`` in [0, 1]."""
         found: InferenceBatch = self.network(image if self.pre_processor is None else self.pre_processor(image))
-        return tuple(part for part in (found.anomaly_map, found.pred_score) if part is not None)
+        if found.anomaly_map is None:
+            msg = "The detector yields no anomaly maps, only scores; choose one that localises."
+            raise ValueError(msg)
+        return (found.anomaly_map,) if found.pred_score is None else (found.anomaly_map, found.pred_score)
 
 
 def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int]]:
@@ -177,11 +180,8 @@ def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int
     raw = _RawDetector(detector.cpu()).eval()
     example = torch.rand(2, 3, *size)
     with torch.no_grad():
-        found = raw.network(raw.pre_processor(example))
-    if found.anomaly_map is None:
-        msg = f"{type(detector).__name__} yields no anomaly maps; choose a detector that localises."
-        raise ValueError(msg)
-    names = ["anomaly_map"] + (["pred_score"] if found.pred_score is not None else [])
+        outputs = raw(example)
+    names = ["anomaly_map", "pred_score"][: len(outputs)]
     with tempfile.TemporaryDirectory(prefix=ExportType.ONNX.value) as folder, torch.no_grad():
         file = Path(folder) / "detector.onnx"
         torch.onnx.export(

@@ -21,6 +21,7 @@ from anomalib.models import AnomalibModule
 from safetensors.torch import save as save_safetensors
 
 from anomalib_ncd import __version__
+from anomalib_ncd.data.class_names import FILE_NAME, read_class_names
 from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.deploy.anomalib_detectors import LightningDetector, export_raw_detector, raw_image_threshold
 from anomalib_ncd.deploy.artefact import Artefact
@@ -28,7 +29,6 @@ from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, MapFunction
 from anomalib_ncd.deploy.encoders import TorchEncoder
 from anomalib_ncd.deploy.manifest import MEBIN_OPTIONS, REGION_OPTIONS, Manifest, NetworkEntry, Rejection
-from anomalib_ncd.deploy.run_class_names import shown_class_names
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
@@ -136,7 +136,7 @@ def _read_run(run: Path) -> tuple[AnomalyNcd, Manifest]:
     hyper = dict(model.hparams)
     classifier = RegionClassifier.of(model)
     manifest = Manifest(
-        class_names=tuple(shown_class_names(model, checkpoint.parent)),
+        class_names=tuple(_class_names(model, checkpoint.parent)),
         score_range=(low, high),
         mebin={name: settings[name] for name in sorted(MEBIN_OPTIONS)},
         regions={name: settings[name] for name in sorted(REGION_OPTIONS)},
@@ -152,6 +152,12 @@ def _read_run(run: Path) -> tuple[AnomalyNcd, Manifest]:
         },
     )
     return model, manifest
+
+
+def _class_names(model: AnomalyNcd, run: Path) -> list[str]:
+    """Names of the slots, as the user gave them last."""
+    file = run / FILE_NAME
+    return read_class_names(file, model.novel_class_names) if file.is_file() else model.class_names
 
 
 def _region_settings(run: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class ImageInput:
     path: Path | None = None
 
 
-def read_image_file(path: str | Path, limits: ImageLimits | None = None) -> ImageInput:
+def read_image_file(path: str | os.PathLike[str], limits: ImageLimits | None = None) -> ImageInput:
     """Read an image file within limits.
 
     Args:

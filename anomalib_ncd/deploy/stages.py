@@ -14,7 +14,7 @@ from anomalib_ncd.deploy.encoders import RegionPredictions
 from anomalib_ncd.deploy.image_files import ImageInput
 from anomalib_ncd.deploy.manifest import NORMAL_NAME, Manifest
 from anomalib_ncd.deploy.results import ImageResult, NormalReason, RegionResult
-from anomalib_ncd.functional.image_merging import merging_temperature_of, region_weights
+from anomalib_ncd.functional.image_merging import choose_classes, merging_temperature_of, region_weights
 from anomalib_ncd.functional.mebin import BinarizedMap, binarize, normalize_anomaly_map
 from anomalib_ncd.functional.regions import Region, extract_regions
 from anomalib_ncd.functional.views import eval_view
@@ -80,7 +80,7 @@ def classify_image(cut: CutImage, predictions: RegionPredictions, manifest: Mani
     weights = region_weights(np.array([region.area for region in cut.regions]), temperature)
     merged = weights @ probabilities
     is_unknown = _unknown(predictions, manifest)
-    class_id = int(merged.argmax())
+    class_id, confidence = (values[0].item() for values in choose_classes(merged[None], manifest.class_names))
     image_is_unknown = bool(weights[is_unknown].sum() > 0.5)
     reason = _normal_reason(cut, manifest.class_names[class_id], image_is_unknown, manifest.image_threshold)
     return ImageResult(
@@ -92,7 +92,7 @@ def classify_image(cut: CutImage, predictions: RegionPredictions, manifest: Mani
         normal_reason=reason,
         class_id=class_id,
         class_name=manifest.class_names[class_id],
-        confidence=float(merged[class_id]),
+        confidence=confidence,
         is_unknown=image_is_unknown,
         num_anomalies=cut.num_anomalies,
         probabilities=tuple(merged.tolist()),
@@ -117,14 +117,14 @@ def _region_result(
     class_names: tuple[str, ...],
 ) -> RegionResult:
     """Result of one region."""
-    class_id = int(probabilities.argmax())
+    class_id, confidence = (values[0].item() for values in choose_classes(probabilities[None], class_names))
     return RegionResult(
         box_xyxy=region.box_xyxy,
         area=region.area,
         score=region.score,
         class_id=class_id,
         class_name=class_names[class_id],
-        confidence=float(probabilities[class_id]),
+        confidence=confidence,
         is_unknown=is_unknown,
         probabilities=tuple(probabilities.tolist()),
         mask=region.mask,

@@ -11,7 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anomalib_ncd.functional.image_merging import merge_image, merging_temperature_of, region_weights
+    from anomalib_ncd.functional.image_merging import (
+        choose_classes,
+        merge_image,
+        merging_temperature_of,
+        region_weights,
+    )
     from anomalib_ncd.functional.matching import (
         clustering_accuracy,
         match_classes,
@@ -27,13 +32,14 @@ if TYPE_CHECKING:
         normalize_anomaly_map,
         select_interval,
     )
+    from anomalib_ncd.functional.named_classes import first_slots, named_probabilities, predict_classes
     from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities, relative_merging_temperature
     from anomalib_ncd.functional.regions import Region, crop, extract_regions, region_boxes, region_scores
     from anomalib_ncd.functional.resampling import resize_antialiased
     from anomalib_ncd.functional.views import eval_view
 
 _NAMES_OF = {
-    "image_merging": ("merge_image", "merging_temperature_of", "region_weights"),
+    "image_merging": ("choose_classes", "merge_image", "merging_temperature_of", "region_weights"),
     "matching": ("clustering_accuracy", "match_classes", "matched_macro_f1", "matched_predictions"),
     "mebin": (
         "BinarizedMap",
@@ -44,6 +50,7 @@ _NAMES_OF = {
         "normalize_anomaly_map",
         "select_interval",
     ),
+    "named_classes": ("first_slots", "named_probabilities", "predict_classes"),
     "region_merging": ("merge_regions", "novel_probabilities", "relative_merging_temperature"),
     "regions": ("Region", "crop", "extract_regions", "region_boxes", "region_scores"),
     "resampling": ("resize_antialiased",),
@@ -56,11 +63,13 @@ __all__ = [
     "Region",
     "binarize",
     "binarize_batch",
+    "choose_classes",
     "clustering_accuracy",
     "component_counts",
     "crop",
     "eval_view",
     "extract_regions",
+    "first_slots",
     "fit_score_range",
     "match_classes",
     "matched_macro_f1",
@@ -68,8 +77,10 @@ __all__ = [
     "merge_image",
     "merge_regions",
     "merging_temperature_of",
+    "named_probabilities",
     "normalize_anomaly_map",
     "novel_probabilities",
+    "predict_classes",
     "region_boxes",
     "region_scores",
     "region_weights",

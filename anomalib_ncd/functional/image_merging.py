@@ -1,11 +1,15 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Region merging of one image in NumPy, for places without torch; see ``anomalib_ncd.functional.merge_regions``."""
+"""Region merging of one image in NumPy, and the choice of its class, for places without torch.
+
+What ``merge_regions`` and ``predict_classes`` do for batches of tensors.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -78,3 +82,36 @@ def merging_temperature_of(size_hw: tuple[int, int]) -> float:
         50.0
     """
     return math.sqrt(size_hw[0] * size_hw[1]) / 8
+
+
+def choose_classes(probabilities: np.ndarray, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the most probable class; slots of one name stand together.
+
+    Args:
+        probabilities: ``(N, K)`` float.
+        class_names: Name of each of the K slots.
+
+    Returns:
+        ``(N,)`` int64, the slot: the most probable one among those of the most probable name; and ``(N,)`` float32, the
+        probability of that name.
+
+    Raises:
+        ValueError: If there aren't as many names as slots.
+
+    Example:
+        >>> slots, scores = choose_classes(np.array([[0.375, 0.25, 0.375]]), ["dent", "scratch", "scratch"])
+        >>> slots.tolist(), scores.tolist()
+        ([2], [0.625])
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float32)
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(class_names):
+        msg = f"`class_names` must name the K slots of (N, K), got {len(class_names)} for {probabilities.shape}."
+        raise ValueError(msg)
+    first: dict[str, int] = {}
+    slots = np.array([first.setdefault(name, slot) for slot, name in enumerate(class_names)])
+    by_name = np.zeros_like(probabilities)
+    for slot, target in enumerate(slots.tolist()):
+        by_name[:, target] += probabilities[:, slot]
+    best = by_name.argmax(axis=1)
+    of_name = slots[None] == best[:, None]
+    return np.where(of_name, probabilities, -1).argmax(axis=1), by_name.max(axis=1)

@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.functional.region_merging import merge_regions
+from anomalib_ncd.functional import merge_regions, novel_probabilities
 from anomalib_ncd.models.clustering import cluster_features
+from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 
@@ -27,12 +29,20 @@ def discover_by_clustering(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> list[NcdBatch]:
-    """Cluster all regions and merge their clusters into a class per image.
+    """Cluster all regions, make the model a classifier by their centres, and predict every image with it.
 
-    Clusters have no *normal* slot and no probabilities: a region belongs to its cluster with confidence 1.
+    Afterwards the model classifies new images as a trained one does, with ``Engine.predict``; all its slots are
+    defects, none is *normal*. The centres become the prototypes of its heads.
+
+    Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
+    and whenever it comes again, with a confidence that means the same. It matters for regions between two clusters
+    alone. On MTD-mini, 8 % of the regions of Ward's clusters and at most 2 % of k-means' lie nearer to another centre;
+    the NMI of the images is 0.39 instead of 0.40 (Ward) and 0.39 instead of 0.38 (k-means) with EfficientNet-Lite0, and
+    0.31 instead of 0.29 and 0.29 instead of 0.30 with DeiT-Tiny. On generated images no region changes.
 
     Args:
-        model: Gives the encoder, the number of classes and the merging temperature; nothing of it is trained.
+        model: Gives the encoder, the number of classes and the merging temperature; gets the prototypes and the score
+            range of the maps. The encoder stays as it is.
         datamodule: Images with their regions.
         method: Ward's hierarchical clustering or k-means.
         seed: Seed of k-means.
@@ -45,23 +55,61 @@ def discover_by_clustering(
     model.eval().to(device)
     for batch in tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"):
         with torch.no_grad():
-            features.append(model.region_features(batch.image.to(model.device), batch.region_mask.to(model.device)))
-        batches.append(batch.without_pixels())
-    labels = torch.as_tensor(
-        cluster_features(torch.cat(features).float().cpu(), model.num_novel_classes, method, seed=seed),
-    )
-    by_region = torch.nn.functional.one_hot(labels.long(), model.num_novel_classes).float()
-    counts = [len(batch.region_image_index) for batch in batches]
+            found = model.region_features(batch.image.to(model.device), batch.region_mask.to(model.device))
+        features.append(found.float().cpu())
+        batches.append(batch.without_pixels().update(region_feature=features[-1]))
+    labels = cluster_features(torch.cat(features), model.num_novel_classes, method, seed=seed)
+    centres = cluster_centres(torch.cat(features), torch.as_tensor(labels), model.num_novel_classes)
+    _classify_by(model, centres)
+    if datamodule.fitted_score_range is not None:
+        model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
     return [
-        batch.with_predictions(
-            probabilities,
-            merge_regions(
-                probabilities,
-                batch.region_area,
-                batch.region_image_index,
-                model.merging_temperatures(batch.image_size),
-                num_images=batch.batch_size,
-            ),
-        )
-        for batch, probabilities in zip(batches, by_region.split(counts), strict=True)
+        _predict(batch, unit_rows(found) @ centres.T, model) for batch, found in zip(batches, features, strict=True)
     ]
+
+
+def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:
+    """Directions of the clusters: the prototypes of a classifier by cosine similarity.
+
+    Args:
+        features: ``(R, D)`` float, of any norm.
+        labels: ``(R,)`` long, cluster of each region, from 0 to `num_clusters` - 1.
+        num_clusters: Number of clusters; may be more than there are labels.
+
+    Returns:
+        ``(num_clusters, D)`` of norm 1: the mean of the cluster's features, each scaled to norm 1 before. A cluster
+        without regions points away from all of them, so that nothing like them is ever put into it.
+
+    Example:
+        >>> cluster_centres(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), num_clusters=2)
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    rows = unit_rows(features)
+    members = F.one_hot(labels.long(), num_clusters).to(rows.dtype)
+    sums = members.T @ rows
+    sums[members.sum(dim=0) == 0] = -rows.sum(dim=0)
+    return unit_rows(sums)
+
+
+def _classify_by(model: AnomalyNcd, prototypes: torch.Tensor) -> None:
+    """Put prototypes ``(K, D)`` in the place of what training would have learnt."""
+    model.set_base_classes([])
+    model.has_normal_slot = False
+    model.class_names = model.novel_class_names
+    model.model.heads.weight.data.copy_(prototypes.expand_as(model.model.heads.weight))
+    model.best_head.zero_()
+    model.eval()
+
+
+def _predict(batch: NcdBatch, cosines: torch.Tensor, model: AnomalyNcd) -> NcdBatch:
+    """Fill in classes of regions and images, as :meth:`AnomalyNcd.classify` does."""
+    by_region = novel_probabilities(cosines, num_base_classes=0)
+    by_image = merge_regions(
+        by_region,
+        batch.region_area,
+        batch.region_image_index,
+        model.merging_temperatures(batch.image_size),
+        num_images=batch.batch_size,
+    )
+    return batch.with_predictions(by_region, by_image)

@@ -26,16 +26,16 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.functional import merge_regions, novel_probabilities, relative_merging_temperature
 from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models.build_encoder import build_encoder
+from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
 from anomalib_ncd.models.export import RegionExportMixin
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
+from anomalib_ncd.models.settings import check_settings
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import ViewBank
 
-CHECKPOINT_KEY = "anomalib_ncd"
 
-
-class AnomalyNcd(AnomalibModule, RegionExportMixin):
+class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
     Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. All defaults
@@ -95,7 +95,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
         visualizer: Visualizer | bool = False,
     ) -> None:
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
-        _check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers)
+        check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers)
         self.backbone_name = backbone
         self.num_novel_classes = num_novel_classes
         self.num_heads = num_heads
@@ -114,6 +114,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
             empty_mask=empty_mask,
         )
         self.base_class_names: list[str] | None = None
+        self.has_normal_slot = True
+        self._class_names: list[str] | None = None
         self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, num_novel_classes, num_heads)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
@@ -134,8 +136,19 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
 
     @property
     def novel_class_names(self) -> list[str]:
-        """Names of the discovered classes: ``normal`` in slot 0, then ``class_1``, ``class_2`` and so on."""
+        """Names that discovery gives: ``normal`` in slot 0, if there is such a slot, then ``class_1`` and so on."""
+        if not self.has_normal_slot:
+            return [f"class_{i + 1}" for i in range(self.num_novel_classes)]
         return ["normal", *(f"class_{i}" for i in range(1, self.num_novel_classes))]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of each slot, as given by the user; slots of one name are one class."""
+        return list(self._class_names or self.novel_class_names)
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str]) -> None:
+        self._class_names = checked_class_names(names, self.num_novel_classes)
 
     def setup(self, stage: str) -> None:
         """Make heads for the base classes of the datamodule."""
@@ -146,12 +159,15 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
             msg = "AnomalyNcd needs an anomalib_ncd.NcdDataModule: engine.fit(model, datamodule=NcdDataModule(…))."
             raise TypeError(msg)
         if self.base_class_names is None:
-            self._set_base_classes(datamodule.base_class_names)
+            self.set_base_classes(datamodule.base_class_names)
         elif stage == "fit" and self.base_class_names != datamodule.base_class_names:
             msg = (
                 f"The model was trained with the base classes {self.base_class_names}, but the datamodule has "
                 f"{datamodule.base_class_names}. Start with a new model, or give the same `base`."
             )
+            raise ValueError(msg)
+        if stage == "fit" and not self.has_normal_slot:
+            msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
             raise ValueError(msg)
 
     def on_fit_start(self) -> None:
@@ -234,13 +250,13 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
             batch: Images with the views of their regions.
 
         Returns:
-            The same batch with class probabilities, classes and confidences of images and regions.
+            The same batch with class probabilities, classes and confidences of images and regions, and features.
         """
         if batch.image is None or batch.region_mask is None:
             msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
             raise ValueError(msg)
         tokens, attended = self._trunk(batch.image, batch.region_mask)
-        _, _, logits = self.model.outputs_of(tokens, attended)
+        features, _, logits = self.model.outputs_of(tokens, attended)
         by_region = novel_probabilities(logits[self.best_head].float(), self.num_base_classes)
         by_image = merge_regions(
             by_region,
@@ -249,7 +265,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
             self.merging_temperatures(batch.image_size),
             num_images=batch.batch_size,
         )
-        return batch.with_predictions(by_region, by_image)
+        return batch.update(region_feature=features.float()).with_predictions(by_region, by_image, self.class_names)
 
     def region_features(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Mask-guided features ``(R, D)`` of regions: views ``(R, 3, S, S)`` uint8, masks ``(R, 1, S, S)``."""
@@ -279,6 +295,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
             "base_class_names": list(self.base_class_names or []),
             "num_novel_classes": self.num_novel_classes,
             "num_heads": self.num_heads,
+            "has_normal_slot": self.has_normal_slot,
+            "class_names": self.class_names,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -287,17 +305,12 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
         Raises:
             ValueError: If the checkpoint belongs to another model, backbone or number of classes.
         """
-        saved = _own_part(checkpoint)
-        for name, own in (
-            ("backbone", self.backbone_name),
-            ("num_novel_classes", self.num_novel_classes),
-            ("num_heads", self.num_heads),
-        ):
-            if saved[name] != own:
-                msg = f"The checkpoint was trained with {name}={saved[name]!r}, but the model has {own!r}."
-                raise ValueError(msg)
+        saved = own_part(checkpoint)
+        refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
         super().on_load_checkpoint(checkpoint)
-        self._set_base_classes(saved["base_class_names"])
+        self.set_base_classes(saved["base_class_names"])
+        self.has_normal_slot = saved.get("has_normal_slot", True)
+        self._class_names = saved.get("class_names")  # checkpoints of 0.1.0 have none
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -308,7 +321,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
     ) -> AnomalyNcd:
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
         with anomalib_safe_globals():
-            _own_part(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True))
+            own_part(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True))
         kwargs.setdefault("pretrained", False)
         kwargs.setdefault("backbone_weights", None)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[return-value]
@@ -346,8 +359,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
         datamodule = getattr(self.trainer, "datamodule", None)
         return datamodule if isinstance(datamodule, NcdDataModule) else None
 
-    def _set_base_classes(self, names: Sequence[str]) -> None:
-        """Make fresh heads and losses for a list of base classes."""
+    def set_base_classes(self, names: Sequence[str]) -> None:
+        """Make fresh heads and losses for a list of base classes, of which there may be none."""
         self.base_class_names = list(names)
         num_classes = len(names) + self.num_novel_classes
         self.model = AnomalyNcdModel(self.model.encoder, num_classes, self.num_heads).to(self.device)
@@ -371,29 +384,3 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):
             msg = "A training batch needs images and masks, or cached tokens."
             raise ValueError(msg)
         return self._trunk(batch.image.flatten(0, 1), batch.mask.flatten(0, 1))
-
-
-def _own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What :meth:`AnomalyNcd.on_save_checkpoint` put into a checkpoint."""
-    if CHECKPOINT_KEY not in checkpoint:
-        msg = "This is no checkpoint of AnomalyNcd: it was written by another model."
-        raise ValueError(msg)
-    return checkpoint[CHECKPOINT_KEY]
-
-
-def _check_settings(
-    num_novel_classes: int,
-    num_cached_views: int | None,
-    trainable_blocks: int,
-    mask_layers: int,
-) -> None:
-    """Refuse settings that don't go together."""
-    if num_novel_classes < 1:
-        msg = f"`num_novel_classes` must be at least 1 (normal counts as one), got {num_novel_classes}."
-        raise ValueError(msg)
-    if num_cached_views is not None and trainable_blocks != 1:
-        msg = f"`num_cached_views` needs `trainable_blocks=1`, got {trainable_blocks}; set `num_cached_views=None`."
-        raise ValueError(msg)
-    if num_cached_views is not None and mask_layers < 1:
-        msg = f"`num_cached_views` keeps what the mask shows and needs `mask_layers` of 1 or more, got {mask_layers}."
-        raise ValueError(msg)

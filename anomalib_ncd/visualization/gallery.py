@@ -10,10 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.functional.named_classes import first_slots
 
 TILE_PX = 128
 GAP_PX = 8
@@ -34,14 +34,17 @@ def write_gallery(
     Args:
         file: Target file.
         batches: Predictions of all images of the table, in any order.
-        class_names: Name of each class.
+        class_names: Name of each class; classes of one name share a row.
         table: The regions that the predictions are about.
         tiles_per_class: Most regions shown per class, the surest first.
     """
     classes, scores = _in_table_order(batches, table)
+    slots = np.array(first_slots(class_names))
     rows = []
     for class_id, name in enumerate(class_names):
-        members = np.flatnonzero(classes == class_id)
+        if slots[class_id] != class_id:
+            continue
+        members = np.flatnonzero((classes >= 0) & (slots[classes] == class_id))
         surest = members[np.argsort(-scores[members], kind="stable")][:tiles_per_class]
         tiles = [region_tile(*table.load(int(index))) for index in surest]
         rows.append(_row(f"{name}: {len(members)} regions", tiles, tiles_per_class))
@@ -74,14 +77,19 @@ def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX) -> np.
 def _in_table_order(batches: Sequence[NcdBatch], table: RegionTable) -> tuple[np.ndarray, np.ndarray]:
     """Predicted class and confidence of each region of the table; class -1 where there is no prediction."""
     classes, scores = np.full(len(table), -1), np.zeros(len(table))
-    index_of = {str(record.path): index for index, record in enumerate(table.images)}
     for batch in batches:
         if batch.region_pred_class_id is None or batch.region_pred_class_score is None:
             continue
-        rows = torch.tensor([row for path in batch.image_path for row in table.rows_of_image(index_of[path])])
+        rows = table_rows(batch, table)
         classes[rows] = batch.region_pred_class_id.cpu().numpy()
         scores[rows] = batch.region_pred_class_score.float().cpu().numpy()
     return classes, scores
+
+
+def table_rows(batch: NcdBatch, table: RegionTable) -> list[int]:
+    """Row of the table that each region of a batch stands in; images may come in any order."""
+    index_of = {str(record.path): index for index, record in enumerate(table.images)}
+    return [row for path in batch.image_path for row in table.rows_of_image(index_of[path])]
 
 
 def _row(caption: str, tiles: Sequence[np.ndarray], num_tiles: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from anomalib.engine import Engine
@@ -105,22 +106,61 @@ def test_the_gallery_shows_every_class(output):
     assert picture.shape[0] > 3 * 128
 
 
-def test_only_training_leaves_a_checkpoint(trained, clustered):
+def test_every_run_leaves_one_checkpoint(trained, output):
+    assert [path.name for path in output.rglob("*.ckpt")] == ["model.ckpt"]
     assert epochs_in(trained) == 1
-    assert [path.name for path in trained.glob("*.ckpt")] == ["model.ckpt"]
-    assert not list(clustered.rglob("*.ckpt"))
 
 
-def test_the_checkpoint_predicts_what_the_run_predicted(tiny_run, trained, tmp_path):
-    model = AnomalyNcd.load_from_checkpoint(trained / "model.ckpt")
-    engine = Engine(accelerator="cpu", devices=1, default_root_dir=tmp_path)
-    batches = engine.predict(model, datamodule=NcdDataModule(tiny_run.images, tiny_run.anomaly_maps))
-    found = {
-        path: model.novel_class_names[class_id]
-        for batch in batches
-        for path, class_id in zip(batch.image_path, batch.pred_class_id.tolist(), strict=True)
+def predictions_of(run, datamodule, folder):
+    """Class of each image by what a run left."""
+    model = AnomalyNcd.load_from_checkpoint(run / "model.ckpt")
+    engine = Engine(accelerator="cpu", devices=1, default_root_dir=folder)
+    return {
+        path: (model.class_names[class_id], score)
+        for batch in engine.predict(model, datamodule=datamodule)
+        for path, class_id, score in zip(
+            batch.image_path,
+            batch.pred_class_id.tolist(),
+            batch.pred_class_score.tolist(),
+            strict=True,
+        )
     }
-    assert found == {row["image"]: row["class"] for row in rows_of(trained / "predictions.csv")}
+
+
+def test_the_checkpoint_predicts_what_the_run_predicted(tiny_run, output, tmp_path):
+    found = predictions_of(output, NcdDataModule(tiny_run.images, tiny_run.anomaly_maps), tmp_path)
+    expected = {row["image"]: (row["class"], float(row["confidence"])) for row in rows_of(output / "predictions.csv")}
+    assert found == {path: (name, pytest.approx(score, abs=1e-4)) for path, (name, score) in expected.items()}
+
+
+@pytest.mark.parametrize("name", ["good/001", "line/002", "square/003"])
+def test_a_single_new_image_has_the_class_it_has_among_others(own_tiny_run, clustered, tmp_path, name):
+    # Brighter than any image of the run, so that the range of the maps would be another if it were fitted anew.
+    file = own_tiny_run.images / f"{name}.png"
+    cv2.imwrite(str(file), cv2.convertScaleAbs(cv2.imread(str(file)), beta=5))
+    map_file = own_tiny_run.anomaly_maps / f"{name}.npy"
+    np.save(map_file, np.load(map_file) + np.float32(0.05))
+    among_others = predictions_of(
+        clustered,
+        NcdDataModule(own_tiny_run.images, own_tiny_run.anomaly_maps),
+        tmp_path,
+    )
+    alone = NcdDataModule(file, map_file.parent)
+    [(class_name, score)] = predictions_of(clustered, alone, tmp_path).values()
+    assert (class_name, score) == (among_others[str(file)][0], pytest.approx(among_others[str(file)][1], abs=1e-4))
+    saved = torch.load(clustered / "model.ckpt", weights_only=True)
+    assert alone.fitted_score_range == tuple(saved["state_dict"]["score_range"].tolist())
+
+
+def test_training_does_not_go_on_in_the_folder_of_clusters(tiny_run, tmp_path):
+    def run(method):
+        model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+        datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
+        discover(model, datamodule, tmp_path, method, RunOptions(max_epochs=1, accelerator="cpu"))
+
+    run("cluster")
+    with pytest.raises(ValueError, match="holds a run of the method 'cluster'; choose another folder for training"):
+        run("train")
 
 
 def test_a_finished_run_computes_nothing_again(tiny_run, tmp_path, monkeypatch):

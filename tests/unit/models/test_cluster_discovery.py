@@ -4,11 +4,14 @@
 import numpy as np
 import pytest
 import torch
+from anomalib.engine import Engine
+from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.functional.region_merging import merge_regions
 from anomalib_ncd.models import cluster_discovery
-from anomalib_ncd.models.cluster_discovery import discover_by_clustering
+from anomalib_ncd.models.cluster_discovery import cluster_centres, discover_by_clustering
+from anomalib_ncd.models.clustering import cluster_features
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,9 @@ def test_every_image_and_region_gets_a_class(model, tiny_run, method):
     assert [path for batch in batches for path in batch.image_path] == [str(r.path) for r in module.records]
     assert set(classes(batches, "region_pred_class_id")) == {0, 1, 2}
     assert len(classes(batches, "region_pred_class_id")) == len(module.region_table())
-    assert all((batch.region_pred_class_score == 1).all() for batch in batches)
+    for batch in batches:
+        torch.testing.assert_close(batch.region_class_probabilities.sum(dim=1), torch.ones(len(batch.region_area)))
+        assert ((batch.region_pred_class_score > 1 / 3) & (batch.region_pred_class_score < 1)).all()
     assert all(batch.image is None for batch in batches)
 
 
@@ -60,11 +65,74 @@ def test_lines_and_squares_fall_apart(model, tiny_run):
     assert np.bincount(line).argmax() != np.bincount(square).argmax()
 
 
-def test_nothing_is_trained(model, tiny_run):
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+def test_the_encoder_is_not_trained(model, tiny_run):
+    before = {name: value.clone() for name, value in model.model.encoder.state_dict().items()}
     discover_by_clustering(model, data(tiny_run))
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(value, before[name], equal_nan=True)
+    assert model.model.encoder.state_dict().keys() == before.keys()
+    for name, value in model.model.encoder.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_regions_get_the_nearest_centre_of_the_clusters(model, tiny_run):
+    module = data(tiny_run)
+    batches = discover_by_clustering(model, module)
+    views = [model.region_features(b.image, b.region_mask).detach() for b in module.test_dataloader()]
+    rows = F.normalize(torch.cat(views).double(), dim=1)
+    clusters = torch.as_tensor(cluster_features(rows, 3))
+    centres = torch.stack([F.normalize(rows[clusters == cluster].mean(dim=0), dim=0) for cluster in range(3)])
+    expected = torch.exp(10 * rows @ centres.T)
+    expected /= expected.sum(dim=1, keepdim=True)
+    found = torch.cat([batch.region_class_probabilities for batch in batches])
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
+    # These pictures are so simple that no region lies nearer to the centre of another cluster.
+    assert classes(batches, "region_pred_class_id") == clusters.tolist()
+
+
+def test_the_model_classifies_new_images_afterwards(tiny_run, tmp_path):
+    torch.manual_seed(0)
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    run = data(tiny_run)
+    batches = discover_by_clustering(model, run)
+    assert model.class_names == ["class_1", "class_2", "class_3"]
+    assert model.base_class_names == []
+    assert tuple(model.score_range.tolist()) == run.fitted_score_range
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    again = engine.predict(model, datamodule=data(tiny_run, eval_batch_size=5))
+    assert classes(again) == classes(batches)
+    for name in ("class_probabilities", "region_class_probabilities"):
+        before, after = (torch.cat([getattr(batch, name) for batch in found]) for found in (batches, again))
+        torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
+
+
+def test_base_classes_of_an_earlier_training_are_left_behind(tiny_run):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model.set_base_classes(["dent", "hole"])
+    model.best_head.fill_(2)
+    [batch] = discover_by_clustering(model, data(tiny_run))
+    assert model.base_class_names == []
+    assert model.best_head == 0
+    assert model.model.heads.weight.shape == (4, 3, 64)
+    assert batch.class_probabilities.shape == (18, 3)
+
+
+def test_training_does_not_go_on_from_clusters(tiny_run, tmp_path):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    discover_by_clustering(model, data(tiny_run))
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, max_epochs=1)
+    with pytest.raises(ValueError, match=r"made from clusters.*start with a new AnomalyNcd"):
+        engine.fit(model, datamodule=data(tiny_run))
+
+
+def test_centres_are_mean_directions():
+    features = torch.tensor([[3.0, 0.0], [0.0, 0.5], [0.0, 7.0], [4.0, 4.0]])
+    centres = cluster_centres(features, torch.tensor([0, 1, 1, 0]), num_clusters=2)
+    half = np.pi / 8  # between 0 and 45 degrees, whatever the lengths
+    torch.testing.assert_close(centres, torch.tensor([[np.cos(half), np.sin(half)], [0, 1]], dtype=torch.float32))
+
+
+def test_clusters_without_regions_point_away():
+    centres = cluster_centres(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]), num_clusters=4)
+    torch.testing.assert_close(centres[2:], torch.full((2, 2), -(0.5**0.5)))
 
 
 def test_method_seed_and_number_of_classes_are_passed_on(model, tiny_run, monkeypatch):
@@ -84,6 +152,9 @@ def test_more_classes_than_regions_leave_classes_empty(tiny_run):
     model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=50)
     batches = discover_by_clustering(model, data(tiny_run))
     assert batches[0].class_probabilities.shape == (18, 50)
+    num_regions = sum(len(batch.region_area) for batch in batches)
+    assert num_regions < 50
+    assert max(classes(batches, "region_pred_class_id")) < num_regions
 
 
 def test_a_single_image_is_one_class(model, tiny_run):

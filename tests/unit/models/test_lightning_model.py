@@ -123,6 +123,8 @@ def test_the_checkpoint_is_plain_data(fitted):
         "base_class_names": BASE_NAMES,
         "num_novel_classes": 3,
         "num_heads": 4,
+        "has_normal_slot": True,
+        "class_names": ["normal", "class_1", "class_2"],
     }
     assert tuple(checkpoint["state_dict"]["score_range"].tolist()) == fitted.score_range
     assert checkpoint["state_dict"]["best_head"] == fitted.model.best_head

@@ -1,0 +1,117 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a checkpoint of AnomalyNcd holds beside the weights, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.utils.serialization import anomalib_safe_globals
+from lightning.pytorch import LightningModule, Trainer
+
+CHECKPOINT_KEY = "anomalib_ncd"
+
+
+def own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What AnomalyNcd put into a checkpoint.
+
+    Raises:
+        ValueError: If another model wrote the checkpoint.
+    """
+    if CHECKPOINT_KEY not in checkpoint:
+        msg = "This is no checkpoint of AnomalyNcd: it was written by another model."
+        raise ValueError(msg)
+    return checkpoint[CHECKPOINT_KEY]
+
+
+def refuse_other_settings(saved: dict[str, Any], backbone: str, num_novel_classes: int, num_heads: int) -> None:
+    """Refuse what was trained with other settings than the model has.
+
+    Args:
+        saved: The part of the checkpoint that :func:`own_part` gives.
+        backbone: The model's setting, as the others.
+        num_novel_classes: As above.
+        num_heads: As above.
+
+    Raises:
+        ValueError: If one of them differs.
+    """
+    own = {"backbone": backbone, "num_novel_classes": num_novel_classes, "num_heads": num_heads}
+    for name, value in own.items():
+        if saved[name] != value:
+            msg = f"The checkpoint was trained with {name}={saved[name]!r}, but the model has {value!r}."
+            raise ValueError(msg)
+
+
+def checked_class_names(class_names: Sequence[str], num_novel_classes: int) -> list[str]:
+    """Check that there is one name per slot.
+
+    Args:
+        class_names: Name of each slot; slots that are the same class share a name.
+        num_novel_classes: Number of slots.
+
+    Returns:
+        The names as a list.
+
+    Raises:
+        ValueError: If there are more or fewer names than slots, or one is empty.
+    """
+    names = list(class_names)
+    if isinstance(class_names, str) or len(names) != num_novel_classes or not all(names):
+        msg = f"`class_names` must hold {num_novel_classes} names that aren't empty, one per slot, got {class_names!r}."
+        raise ValueError(msg)
+    return names
+
+
+def write_class_names(file: str | Path, class_names: Sequence[str]) -> bool:
+    """Put class names into a checkpoint file; a reader never sees a half-written one.
+
+    Args:
+        file: Checkpoint of AnomalyNcd.
+        class_names: Name of each slot.
+
+    Returns:
+        Whether the file was written; not where it has these names already.
+
+    Raises:
+        ValueError: If it is no checkpoint of AnomalyNcd or the names don't fit its slots.
+    """
+    file = Path(file)
+    with anomalib_safe_globals():
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    saved = own_part(checkpoint)
+    names = checked_class_names(class_names, saved["num_novel_classes"])
+    if saved.get("class_names") == names:
+        return False
+    saved["class_names"] = names
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    torch.save(checkpoint, unfinished)
+    unfinished.replace(file)
+    return True
+
+
+def save_model(model: LightningModule, file: str | Path) -> None:
+    """Write a checkpoint without a training run; a reader never sees a half-written one.
+
+    Args:
+        model: Model that can predict as it is; any that ``load_from_checkpoint`` can build again.
+        file: Target; its folder must exist.
+    """
+    file = Path(file)
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=file.parent,
+    )
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(unfinished, weights_only=True)
+    unfinished.replace(file)

@@ -1,0 +1,34 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the settings of AnomalyNcd ask of each other."""
+
+from __future__ import annotations
+
+
+def check_settings(
+    num_novel_classes: int,
+    num_cached_views: int | None,
+    trainable_blocks: int,
+    mask_layers: int,
+) -> None:
+    """Refuse settings that don't go together; they are the model's of the same names.
+
+    Args:
+        num_novel_classes: Number of classes to tell apart.
+        num_cached_views: Views per region that are kept, or ``None``.
+        trainable_blocks: Number of last blocks that are trained.
+        mask_layers: Number of last blocks that are guided by the mask.
+
+    Raises:
+        ValueError: If there is no class, or views are kept that training or the mask would change.
+    """
+    if num_novel_classes < 1:
+        msg = f"`num_novel_classes` must be at least 1 (normal counts as one), got {num_novel_classes}."
+        raise ValueError(msg)
+    if num_cached_views is not None and trainable_blocks != 1:
+        msg = f"`num_cached_views` needs `trainable_blocks=1`, got {trainable_blocks}; set `num_cached_views=None`."
+        raise ValueError(msg)
+    if num_cached_views is not None and mask_layers < 1:
+        msg = f"`num_cached_views` keeps what the mask shows and needs `mask_layers` of 1 or more, got {mask_layers}."
+        raise ValueError(msg)

@@ -1,0 +1,98 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures of the report as data URIs: tiles of regions, sheets of many tiles, images with boxes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from anomalib_ncd.visualization.gallery import OUTLINE_RGB
+
+TILES_PER_ROW = 20
+
+
+@dataclass(frozen=True)
+class TileSheets:
+    """Many small tiles in a few pictures.
+
+    Attributes:
+        tile_px: Side of a tile.
+        tiles_per_row: Tiles in a row of a sheet; a sheet has at most as many rows.
+        data_uris: The sheets, filled row by row, one after the other.
+    """
+
+    tile_px: int
+    tiles_per_row: int
+    data_uris: list[str]
+
+
+def jpeg_data_uri(image: np.ndarray, quality: int = 82) -> str:
+    """Encode an image for an ``<img>`` of a page.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        quality: JPEG quality, 0 to 100.
+
+    Returns:
+        ``data:image/jpeg;base64,…``
+    """
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
+
+
+def tile_sheets(tiles: Iterable[np.ndarray], tile_px: int, quality: int = 72) -> TileSheets:
+    """Put tiles into sheets of 20 by 20.
+
+    Args:
+        tiles: Each ``(tile_px, tile_px, 3)`` uint8; taken one at a time, so they needn't fit into memory.
+        tile_px: Side of a tile.
+        quality: JPEG quality.
+
+    Returns:
+        The sheets; none without tiles.
+    """
+    per_sheet = TILES_PER_ROW**2
+    data_uris: list[str] = []
+    sheet = np.zeros((0, 0, 3), np.uint8)
+    number = -1
+    for number, tile in enumerate(tiles):
+        place = number % per_sheet
+        if place == 0:
+            if number:
+                data_uris.append(jpeg_data_uri(sheet, quality))
+            sheet = np.full((TILES_PER_ROW * tile_px, TILES_PER_ROW * tile_px, 3), 255, np.uint8)
+        top, left = place // TILES_PER_ROW * tile_px, place % TILES_PER_ROW * tile_px
+        sheet[top : top + tile_px, left : left + tile_px] = tile
+    if number >= 0:
+        rows = number % per_sheet // TILES_PER_ROW + 1
+        data_uris.append(jpeg_data_uri(sheet[: rows * tile_px], quality))
+    return TileSheets(tile_px, TILES_PER_ROW, data_uris)
+
+
+def image_with_boxes(image: np.ndarray, boxes_xyxy: Sequence[Sequence[float]], size: int = 320) -> np.ndarray:
+    """A small copy of an image with boxes drawn on it.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        boxes_xyxy: Boxes in image pixels; they may leave the image.
+        size: Longest side of the copy; an image that is smaller is not enlarged.
+
+    Returns:
+        ``(h, w, 3)`` uint8.
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, size / max(height, width))
+    small_wh = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(image, small_wh, interpolation=cv2.INTER_AREA)
+    limit = np.array([small_wh, small_wh]).ravel() - 1
+    for box in boxes_xyxy:
+        left, top, right, bottom = np.clip(np.round(np.asarray(box) * scale).astype(int), 0, limit).tolist()
+        cv2.rectangle(small, (left, top), (right, bottom), (30, 30, 30), 4)
+        cv2.rectangle(small, (left, top), (right, bottom), OUTLINE_RGB, 2)
+    return small

@@ -1,0 +1,76 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A map of regions in two dimensions."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+MAX_TSNE_REGIONS = 2000
+MIN_TSNE_REGIONS = 8
+PCA_DIMENSIONS = 50
+
+
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """Scale rows to norm 1; rows of zeros stay zeros.
+
+    Args:
+        features: ``(R, D)``.
+
+    Returns:
+        ``(R, D)`` float64.
+
+    Example:
+        >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+        array([[0.6, 0.8],
+               [0. , 0. ]])
+    """
+    rows = np.asarray(features, dtype=np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1)
+
+
+def map_regions(features: np.ndarray, seed: int = 0, max_tsne_regions: int = MAX_TSNE_REGIONS) -> np.ndarray:
+    """Lay regions out so that alike ones lie together: t-SNE, or the first two principal components of many regions.
+
+    Args:
+        features: ``(R, D)``; they are scaled to norm 1.
+        seed: Seed of t-SNE and of the principal components.
+        max_tsne_regions: Most regions that t-SNE is used for; beyond, it would take minutes.
+
+    Returns:
+        ``(R, 2)`` float32, centred, the largest coordinate ±1. Zeros where all regions are alike.
+
+    Raises:
+        ValueError: If ``features`` isn't a finite ``(R, D)`` array.
+    """
+    features = np.asarray(features)
+    if features.ndim != 2 or not np.isfinite(features).all():
+        msg = f"`features` must be a finite array of shape (R, D), got {features.shape}."
+        raise ValueError(msg)
+    rows = unit_rows(features)
+    if len(rows) < 2 or np.ptp(rows, axis=0).max(initial=0) < 1e-9:
+        return np.zeros((len(rows), 2), np.float32)
+    use_tsne = MIN_TSNE_REGIONS <= len(rows) <= max_tsne_regions
+    dimensions = min(PCA_DIMENSIONS if use_tsne else 2, *rows.shape)
+    reduced = PCA(dimensions, random_state=seed).fit_transform(rows)
+    if use_tsne:
+        perplexity = min(30.0, (len(rows) - 1) / 3)
+        start = _two_columns(reduced) / max(reduced[:, 0].std(), 1e-12) * 1e-4
+        reduced = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced)
+    return _centred(_two_columns(reduced))
+
+
+def _two_columns(array: np.ndarray) -> np.ndarray:
+    """The first two columns, of which the second may be missing."""
+    return np.pad(array, ((0, 0), (0, max(0, 2 - array.shape[1]))))[:, :2]
+
+
+def _centred(positions: np.ndarray) -> np.ndarray:
+    """Move the middle of the bounding box to 0 and scale both axes alike to ±1."""
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    half = max((high - low).max() / 2, 1e-12)
+    return ((positions - (low + high) / 2) / half).astype(np.float32)
