@@ -123,10 +123,15 @@ class AnomalyClassifier:
             ValueError: If neither the artefact nor the caller has a detector.
         """
         artefact = Artefact.load(path, sha256)
+        manifest = artefact.manifest
+        if detector is None:
+            detector = load_artefact_detector(artefact, num_threads)
+        else:
+            manifest = replace(manifest, image_threshold=None)  # which is in the units of the artefact's own
         return cls(
-            artefact.manifest,
+            manifest,
             load_encoder(artefact, num_threads, device),
-            detector if detector is not None else load_artefact_detector(artefact, num_threads),
+            detector,
             limits=limits,
             batch_size=batch_size,
             keep_masks=keep_masks,
