@@ -33,7 +33,9 @@ logger = logging.getLogger(__name__)
 def add_classify_arguments(parser: ArgumentParser) -> None:
     """Add the flags of ``classify``."""
     parser.add_argument("model", type=Path, help="Folder of a run, or what `pack` made of it.")
-    parser.add_argument("--images", type=Path, required=True, help="Folder of images, searched recursively.")
+    parser.add_argument(
+        "--images", type=Path, required=True, help="Folder of images, searched recursively, or an image."
+    )
     parser.add_argument("--output", type=Path, required=True, help="Folder of results; an interrupted one goes on.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps that another tool saves.")
     add_detector_arguments(parser)
@@ -149,7 +151,8 @@ def _detector(config: Namespace) -> Detector | None:
         msg = "Give one of `--anomaly_maps`, `--detector.class_path` and `--detector.file`."
         raise ValueError(msg)
     if config.anomaly_maps is not None:
-        return MapFolder(config.anomaly_maps, config.images)
+        folder = config.images.parent if config.images.is_file() else config.images
+        return MapFolder(config.anomaly_maps, folder)
     if flags.class_path is not None:
         return LightningDetector(flagged_detector(flags), config.device)
     return None if flags.file is None else load_detector_file(flags.file, num_threads=config.num_threads)

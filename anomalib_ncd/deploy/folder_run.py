@@ -50,7 +50,7 @@ def classify_folder(
 
     Args:
         classifier: The classifier.
-        images: Folder of images, searched recursively.
+        images: Folder of images, searched recursively, or one image.
         output: Folder of results; see :class:`~anomalib_ncd.deploy.result_folder.ResultFolder`.
         watch: Go on with images that come later. Defaults to ``None``: stop when all are done.
         poll_seconds: Pause between two looks at the folder, when watching.
@@ -67,7 +67,7 @@ def classify_folder(
         OutputError: If results can't be written; those before are complete.
     """
     images = Path(images)
-    if not images.is_dir():
+    if not images.exists():
         msg = f"There is no image folder {images}. Check the path given as `images`."
         raise FileNotFoundError(msg)
     classified = failed = 0

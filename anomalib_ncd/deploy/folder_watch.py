@@ -71,7 +71,7 @@ class FolderWatch:
     twice is not classified again, one that is overwritten with another picture is.
 
     Args:
-        folder: Folder of images, searched recursively.
+        source: Folder of images, searched recursively, or one image.
         journal: Finished images.
         options: How patient to be. Defaults to ``None``: files are there as a whole, what can't be read is an error.
         limits: What is too large to be read.
@@ -81,14 +81,15 @@ class FolderWatch:
 
     def __init__(
         self,
-        folder: str | Path,
+        source: str | Path,
         journal: Journal,
         options: WatchOptions | None = None,
         limits: ImageLimits | None = None,
         is_ready: Callable[[Path], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.folder = Path(folder)
+        self.source = Path(source)
+        self.folder = self.source.parent if self.source.is_file() else self.source
         self.journal = journal
         self.options = options
         self.limits = limits or ImageLimits()
@@ -108,7 +109,7 @@ class FolderWatch:
             Files that are whole and not finished yet, and those that are given up.
         """
         seen = set()
-        for path in image_files(self.folder):
+        for path in image_files(self.source):
             seen.add(path)
             try:
                 arrived = self._look_at(path)

@@ -92,11 +92,14 @@ def image_files(folder: str | Path) -> Iterator[Path]:
     Hidden files and folders (names that start with a dot) are left out, as writers use them for unfinished files.
 
     Args:
-        folder: Folder, searched recursively.
+        folder: Folder, searched recursively, or one file.
 
     Yields:
         Paths; a folder that vanishes meanwhile is passed over.
     """
+    if Path(folder).is_file():
+        yield Path(folder)
+        return
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except FileNotFoundError:
