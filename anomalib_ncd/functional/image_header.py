@@ -132,7 +132,10 @@ def _tiff_tags(data: bytes, order: str) -> dict[int, list[int]]:
     """Whole numbers of the first picture by tag; those of strips and tiles among them."""
     start = struct.unpack_from(f"{order}I", data, 4)[0]
     tags = {}
-    for index in range(struct.unpack_from(f"{order}H", data, start)[0]):
+    num_tags = struct.unpack_from(f"{order}H", data, start)[0]
+    if start + 2 + 12 * num_tags + 4 > len(data):
+        raise IndexError
+    for index in range(num_tags):
         position = start + 2 + 12 * index
         tag, kind, number = struct.unpack_from(f"{order}HHI", data, position)
         if kind not in _TIFF_FORMATS:
