@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 from anomalib_ncd._registration import register_with_anomalib
 
 if TYPE_CHECKING:
+    from anomalib_ncd.cli.run import discover
     from anomalib_ncd.data import NcdDataModule
     from anomalib_ncd.models import AnomalyNcd
     from anomalib_ncd.post_processing import MEBin
 
 __version__ = "0.1.0"
-__all__ = ["AnomalyNcd", "MEBin", "NcdDataModule", "__version__"]
+__all__ = ["AnomalyNcd", "MEBin", "NcdDataModule", "__version__", "discover"]
 
 _HOMES = {
     "AnomalyNcd": "anomalib_ncd.models",
     "MEBin": "anomalib_ncd.post_processing",
     "NcdDataModule": "anomalib_ncd.data",
+    "discover": "anomalib_ncd.cli.run",
 }
 
 

@@ -11,21 +11,17 @@ from typing import Literal
 
 from anomalib.data import Folder
 from anomalib.engine import Engine
-from anomalib.models import AnomalibModule, Patchcore
-from anomalib.pre_processing import PreProcessor
+from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import seed_everything
-from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_ncd.cli.run import RunOptions, discover
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.generated import DEFECT_KINDS, GeneratedDataset, generate_dataset
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.models.offline import build_offline_backbone
+from anomalib_ncd.models.offline_detector import build_offline_detector
 
 logger = logging.getLogger(__name__)
-
-DETECTOR_SIZE = (256, 256)
 
 
 def add_demo_arguments(parser: ArgumentParser) -> None:
@@ -79,20 +75,7 @@ def fit_demo_detector(data: GeneratedDataset, folder: Path) -> AnomalibModule:
     Returns:
         The fitted detector.
     """
-    resize_and_scale = Compose([Resize(DETECTOR_SIZE, antialias=True), Normalize(mean=[0.5] * 3, std=[0.5] * 3)])
-    detector = Patchcore(
-        backbone="tf_efficientnet_lite0",
-        layers=("blocks.1", "blocks.2"),
-        pre_trained=False,
-        coreset_sampling_ratio=0.01,
-        num_neighbors=1,
-        pre_processor=PreProcessor(resize_and_scale),
-        visualizer=False,
-        evaluator=False,
-    )
-    features = detector.model.feature_extractor.feature_extractor
-    weights = build_offline_backbone().state_dict()
-    features.load_state_dict({name: weights[name] for name in features.state_dict()})
+    detector = build_offline_detector()
     images = Folder(
         name="demo",
         root=data.root,

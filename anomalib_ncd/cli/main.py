@@ -15,6 +15,8 @@ from anomalib_ncd import __version__
 from anomalib_ncd.cli.classify import add_classify_arguments, add_pack_arguments, run_classify, run_pack
 from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
 from anomalib_ncd.cli.discover import add_discover_arguments, run_discover
+from anomalib_ncd.cli.name import add_name_arguments, run_name
+from anomalib_ncd.cli.prepare import add_prepare_arguments, run_prepare
 
 
 def build_parser() -> ArgumentParser:
@@ -33,6 +35,12 @@ def build_parser() -> ArgumentParser:
     demo = ArgumentParser(description="Do the whole way on images that are drawn for it, without network.")
     add_demo_arguments(demo)
     subcommands.add_subcommand("demo", demo, help="do the whole way on images that are drawn for it")
+    name = ArgumentParser(description="Call the classes of a run by names saved from its report.")
+    add_name_arguments(name)
+    subcommands.add_subcommand("name", name, help="call the classes of a run by names saved from its report")
+    prepare = ArgumentParser(description="Put published data into the layout that `discover` reads.")
+    subcommands.add_subcommand("prepare", prepare, help="put published data into the layout that discover reads")
+    add_prepare_arguments(prepare)  # after the line above: jsonargparse wants outer subcommands first
     return parser
 
 
@@ -45,7 +53,14 @@ def main(args: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = build_parser()
     config = parser.parse_args(args)
-    commands = {"discover": run_discover, "classify": run_classify, "pack": run_pack, "demo": run_demo}
+    commands = {
+        "discover": run_discover,
+        "classify": run_classify,
+        "pack": run_pack,
+        "demo": run_demo,
+        "name": run_name,
+        "prepare": run_prepare,
+    }
     try:
         commands[config.subcommand](config[config.subcommand])
     except (FileNotFoundError, FileExistsError, ValueError, RuntimeError, TypeError) as error:

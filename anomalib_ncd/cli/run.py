@@ -5,36 +5,34 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import yaml
 from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
 
+from anomalib_ncd.cli.run_files import (
+    CHECKPOINT_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    gather_results,
+    names_of_run,
+    write_run_files,
+)
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.predictions import (
-    ImagePrediction,
-    RegionPrediction,
-    image_predictions,
-    region_predictions,
-    write_csv,
-)
-from anomalib_ncd.metrics.discovery import discovery_report
+from anomalib_ncd.data.predictions import image_predictions
 from anomalib_ncd.models.checkpoints import own_part, save_model
 from anomalib_ncd.models.cluster_discovery import discover_by_clustering
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.visualization.gallery import write_gallery
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_NAME = "model"
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,14 @@ def discover(
 ) -> dict[str, Any] | None:
     """Discover classes and leave a folder of results.
 
-    The folder holds ``predictions.csv``, ``regions.csv``, ``metrics.json`` (where labels are known), ``gallery.png``,
-    the crops and masks of the regions in ``regions/``, ``config.yaml`` and the checkpoint ``model.ckpt``. A run that
-    was interrupted goes on where it stopped when it is started again with the same settings.
+    The folder holds ``report.html``, ``predictions.csv``, ``regions.csv``, ``metrics.json`` (where labels are known),
+    ``gallery.png``, ``results.npz`` (all of which can be made again from it), the crops and masks of the regions in
+    ``regions/``, ``config.yaml`` and the checkpoint ``model.ckpt``. A run that was interrupted goes on where it stopped
+    when it is started again with the same settings. Names in the folder's ``class_names.json`` are used.
 
     Args:
         model: Model to train, or to take features from.
-        datamodule: Images, maps and base classes; give it ``work_dir=output`` so that regions are kept.
+        datamodule: Images, maps and base classes; regions are kept in its ``work_dir``, else in ``output``.
         output: Folder of the run.
         method: ``"train"`` for AnomalyNCD, ``"cluster"`` for clusters of the frozen features.
         options: How the run is carried out.
@@ -80,12 +79,17 @@ def discover(
         What ``metrics.json`` says; ``None`` without labels.
 
     Raises:
-        ValueError: If the folder holds a run with other settings.
+        ValueError: If the folder holds a run with other settings, or names that don't fit.
     """
     output = Path(output)
     options = options or RunOptions()
     output.mkdir(parents=True, exist_ok=True)
     _claim_folder(output, config)
+    slot_names = model.novel_class_names
+    if method == "cluster":
+        slot_names = [f"class_{i + 1}" for i in range(model.num_novel_classes)]
+    names_of_run(output, slot_names)  # a wrong file of names is said before hours of training
+    datamodule.keep_in(output)
     if method == "cluster":
         batches = discover_by_clustering(
             model,
@@ -94,17 +98,16 @@ def discover(
             seed=datamodule.sampler_seed,
             device="cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu",
         )
-        save_model(model, output / f"{CHECKPOINT_NAME}.ckpt")
+        save_model(model, output / CHECKPOINT_FILE)
     else:
         batches = _train_and_predict(model, datamodule, output, options)
-    class_names = model.class_names
-    write_csv(output / "predictions.csv", image_predictions(batches, class_names), ImagePrediction)
-    write_csv(output / "regions.csv", region_predictions(batches, class_names), RegionPrediction)
-    write_gallery(output / "gallery.png", batches, class_names, datamodule.region_table())
-    metrics = _score(batches, datamodule, class_names)
-    if metrics is not None:
-        (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-    _say_result(batches, class_names, metrics, output)
+    # Of use to a run that is interrupted, and large.
+    shutil.rmtree(output / "cached_views", ignore_errors=True)
+    results = gather_results(batches, datamodule, slot_names, output)
+    results.save(output / RESULTS_FILE)
+    class_names = names_of_run(output, slot_names)
+    results, metrics = write_run_files(output, results, class_names)
+    _say_result(results.batch, class_names, metrics, output)
     return metrics
 
 
@@ -113,7 +116,7 @@ def _claim_folder(output: Path, config: dict[str, Any] | None) -> None:
     if config is None:
         return
     file = output / "config.yaml"
-    begun = (output / f"{CHECKPOINT_NAME}.ckpt").is_file() or (output / "predictions.csv").is_file()
+    begun = (output / CHECKPOINT_FILE).is_file() or (output / "predictions.csv").is_file()
     # The number of epochs may grow: training then goes on.
     wanted = {key: value for key, value in config.items() if key not in {"max_epochs", "output"}}
     if begun and file.is_file():
@@ -132,10 +135,10 @@ def _train_and_predict(
     options: RunOptions,
 ) -> list[NcdBatch]:
     """Train as far as it is not done yet, then predict every image."""
-    checkpoint = output / f"{CHECKPOINT_NAME}.ckpt"
+    checkpoint = output / CHECKPOINT_FILE
     saver = ModelCheckpoint(
         dirpath=output,
-        filename=CHECKPOINT_NAME,
+        filename=Path(CHECKPOINT_FILE).stem,
         enable_version_counter=False,
         save_on_train_epoch_end=True,
     )
@@ -164,38 +167,12 @@ def _epochs_done(checkpoint: Path) -> int:
     return int(saved["epoch"]) + 1
 
 
-def _score(batches: list[NcdBatch], datamodule: NcdDataModule, class_names: list[str]) -> dict[str, Any] | None:
-    """Scores of images and regions against the labels; ``None`` without labels."""
-    if datamodule.class_ids is None:
-        return None
-
-    def column(name: str) -> np.ndarray:
-        return torch.cat([getattr(batch, name) for batch in batches]).cpu().numpy()
-
-    return {
-        level: discovery_report(
-            column(f"{prefix}pred_class_id"),
-            column(f"{prefix}class_id"),
-            class_names,
-            datamodule.class_names,
-            normal_label=datamodule.normal_label,
-        )
-        for level, prefix in (("image", ""), ("region", "region_"))
-    }
-
-
-def _say_result(
-    batches: list[NcdBatch],
-    class_names: list[str],
-    metrics: dict[str, Any] | None,
-    output: Path,
-) -> None:
+def _say_result(batch: NcdBatch, class_names: list[str], metrics: dict[str, Any] | None, output: Path) -> None:
     """Say in a few lines what was found."""
-    predicted = torch.cat([batch.pred_class_id for batch in batches if batch.pred_class_id is not None])
-    sizes = predicted.bincount(minlength=len(class_names)).tolist()
-    found = ", ".join(f"{name}: {size}" for name, size in zip(class_names, sizes, strict=True) if size)
-    logger.info("%d images sorted into classes: %s.", len(predicted), found)
-    if metrics is not None:
+    predicted = Counter(row.class_name for row in image_predictions([batch], class_names))
+    found = ", ".join(f"{name}: {predicted[name]}" for name in dict.fromkeys(class_names) if predicted[name])
+    logger.info("%d images sorted into classes: %s.", len(batch), found)
+    if metrics is not None and "nmi" in metrics["image"]:
         image = metrics["image"]
         logger.info("NMI %.3f, ARI %.3f, accuracy %.3f.", image["nmi"], image["ari"], image["accuracy"])
-    logger.info("Results are in %s; look at %s first.", output, output / "gallery.png")
+    logger.info("Results are in %s; open %s in a browser first.", output, output / REPORT_FILE)

@@ -67,7 +67,8 @@ def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:  # 
             normal without a group of ``same`` that says so.
 
     Example:
-        >>> resolve_class_names({"names": {"class_2": "dent"}, "same": [["class_1", "class_2"]]}, ["class_1", "class_2"])
+        >>> given = {"names": {"class_2": "dent"}, "same": [["class_1", "class_2"]]}
+        >>> resolve_class_names(given, ["class_1", "class_2"])
         ['dent', 'dent']
     """
     names, groups = _checked_names(given, slot_names), _checked_groups(given, slot_names)
@@ -141,8 +142,8 @@ def _refuse_accidents(resolved: dict[str, str], groups: Sequence[Sequence[str]])
     for group in groups:
         name = resolved[group[0]]
         for slot, other in resolved.items():
-            unnamed_or_normal = other == slot or slot == NORMAL
-            if slot not in group and other == name and unnamed_or_normal:
+            keeps_its_name = slot in {other, NORMAL}
+            if slot not in group and other == name and keeps_its_name:
                 msg = (
                     f"{group[0]} is given the name {name!r}, which is that of another class, {slot}. "
                     f'If they are the same, say so: "same": [["{slot}", "{group[0]}"]].'

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,11 @@ class NcdDataModule(AnomalibDataModule):
         self._train_regions: TrainRegions | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
+    def prepare_data(self) -> None:
+        """Let an anomalib datamodule given as ``images`` fetch or split its data, as it does on its own."""
+        if isinstance(self.images, AnomalibDataModule):
+            self.images.prepare_data()
+
     def setup(self, stage: str | None = None) -> None:
         """Find images, maps, labels and base images, and check that they belong together.
 
@@ -134,11 +141,8 @@ class NcdDataModule(AnomalibDataModule):
         if self._table is None or self._table_range != score_range:
             folder = None if self.work_dir is None else self.work_dir / "regions"
             table = RegionTable(self.records, folder)
-            if self._rank and folder is not None:
-                self._barrier()  # the first process cuts, the others read what it wrote
-            self._table = table.build(self.map_paths, score_range, self.region_settings)
-            if not self._rank and folder is not None:
-                self._barrier()
+            with self.first_process_first():
+                self._table = table.build(self.map_paths, score_range, self.region_settings)
             self._table_range = score_range
             self._train_regions = None
         return self._table
@@ -166,6 +170,16 @@ class NcdDataModule(AnomalibDataModule):
                 self.crop_base,
             )
         return self._train_regions
+
+    @contextmanager
+    def first_process_first(self) -> Iterator[None]:
+        """Let the first process write into ``work_dir`` before the others read it; without one, all run at once."""
+        trainer = self.trainer if self.work_dir is not None else None
+        if trainer is not None and self._rank:
+            trainer.strategy.barrier()
+        yield
+        if trainer is not None and not self._rank:
+            trainer.strategy.barrier()
 
     def train_dataloader(self) -> DataLoader:
         """Base and novel regions half and half."""
@@ -236,8 +250,3 @@ class NcdDataModule(AnomalibDataModule):
     def _world_size(self) -> int:
         """Number of processes."""
         return self.trainer.world_size if self.trainer is not None else 1
-
-    def _barrier(self) -> None:
-        """Wait for the other processes."""
-        if self.trainer is not None:
-            self.trainer.strategy.barrier()

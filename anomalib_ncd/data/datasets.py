@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,10 +47,19 @@ class TrainRegions(Dataset):
         num_novel = len(table)
         self.is_base = torch.tensor([True] * len(pairs) + [False] * num_novel)
         self.labels = torch.tensor([record.class_id for _, record in pairs] + [0] * num_novel)
+        digest = hashlib.sha256(f"{image_size} {crop_base}".encode())
+        for record in base:
+            stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (record.image_path, record.mask_path)]
+            digest.update(repr((str(record.image_path), str(record.mask_path), stamps)).encode())
+        self._base_digest = digest.hexdigest()
         self.scores = torch.tensor([1.0] * len(pairs) + [row.score for row in table.rows], dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self.is_base)
+
+    def fingerprint(self) -> str:
+        """Digest of what the views are made from: novel regions, base images and the size of a view."""
+        return hashlib.sha256(f"{self.table.fingerprint()} {self._base_digest}".encode()).hexdigest()
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region."""

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,14 @@ class RegionTable:
         self.num_components: list[int] = []
         self._rows_of_image: list[list[int]] = []
         self._crops: list[tuple[np.ndarray, np.ndarray]] = []
+        self._digest = hashlib.sha256()
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def fingerprint(self) -> str:
+        """Digest of what the regions were cut from and how: images, maps, score range and settings."""
+        return self._digest.hexdigest()
 
     def rows_of_image(self, image_index: int) -> list[int]:
         """Indices of the regions of an image."""
@@ -120,13 +126,12 @@ class RegionTable:
         Returns:
             The table itself.
         """
+        self._digest.update(_settings_text(score_range, settings).encode())
         done = self._read_finished(score_range, settings)
-        for image, map_path in tqdm(
-            list(zip(self.images, map_paths, strict=True)),
-            desc="Cutting regions",
-            unit="image",
-            disable=len(done) == len(self.images),
-        ):
+        pairs: Iterable[tuple[ImageRecord, Path]] = list(zip(self.images, map_paths, strict=True))
+        if len(done) < len(self.images):
+            pairs = tqdm(pairs, desc="Cutting regions", unit="image")
+        for image, map_path in pairs:
             stamp = _stamp(image.path, map_path)
             entry = done.get(image.key)
             if entry is None or entry["stamp"] != stamp:
@@ -213,6 +218,7 @@ class RegionTable:
 
     def _append(self, entry: dict[str, Any]) -> None:
         """Take an image's regions into the table."""
+        self._digest.update(json.dumps(entry).encode())
         image_index = len(self.sizes_hw)
         height, width = entry["size_hw"]
         self.sizes_hw.append((height, width))
@@ -246,7 +252,7 @@ class RegionTable:
             return {}
         self.folder.mkdir(parents=True, exist_ok=True)
         settings_file = self.folder / "settings.json"
-        wanted = json.dumps({"score_range": [float(edge) for edge in score_range], **asdict(settings)}, indent=2)
+        wanted = _settings_text(score_range, settings)
         if not settings_file.is_file() or settings_file.read_text(encoding="utf-8") != wanted:
             self._list_file.unlink(missing_ok=True)
             settings_file.write_text(wanted, encoding="utf-8")
@@ -273,6 +279,11 @@ class RegionTable:
             unfinished.write_text("".join(json.dumps(entry) + "\n" for entry in entries.values()), encoding="utf-8")
             unfinished.replace(self._list_file)
         return entries
+
+
+def _settings_text(score_range: tuple[float, float], settings: RegionSettings) -> str:
+    """Score range and settings as JSON."""
+    return json.dumps({"score_range": [float(edge) for edge in score_range], **asdict(settings)}, indent=2)
 
 
 def _stamp(image_path: Path, map_path: Path) -> list[int]:

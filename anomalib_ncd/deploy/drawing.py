@@ -1,57 +1,61 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A picture of a result: regions outlined and named."""
+"""A picture of a result: its regions outlined and named, under a band that says the class of the image."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
-from anomalib_ncd.deploy.results import ImageResult, RegionResult
+from anomalib_ncd.deploy.results import ImageResult
 
-BAND_PX = 22
-COLOURS_RGB = ((90, 90, 90), (255, 140, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233))
-UNKNOWN_RGB = (200, 0, 0)
+BAND_PX = 26
+UNKNOWN = "unknown"
+UNKNOWN_RGB = (160, 0, 0)
 
 
-def draw_result(pixels: np.ndarray, result: ImageResult) -> np.ndarray:
-    """Draw the regions of an image, under a band that says its class.
+def draw_result(pixels: np.ndarray, result: ImageResult, class_names: tuple[str, ...]) -> np.ndarray:
+    """Draw the regions of an image; it imports anomalib's and matplotlib's parts that drawing needs.
 
     Args:
         pixels: The image, ``(H, W, 3)`` uint8 RGB.
-        result: Its result, with masks.
+        result: Its result; outlines are drawn where it has masks.
+        class_names: Names of all classes, so that a class has one colour in all pictures.
 
     Returns:
-        ``(H + 22, W, 3)`` uint8.
+        ``(h + 26, w, 3)`` uint8, the image scaled to a size that can be read.
     """
-    canvas = np.ascontiguousarray(pixels).copy()
-    if result.num_anomalies:
-        for region in result.regions:
-            _draw_region(canvas, region)
-    band = np.full((BAND_PX, canvas.shape[1], 3), 255, np.uint8)
-    _write(band, f"{_title(result)} {result.confidence:.2f}", (4, BAND_PX - 7), (0, 0, 0))
-    return np.concatenate([band, canvas])
+    from PIL import Image, ImageDraw  # noqa: PLC0415
+
+    from anomalib_ncd.visualization.drawing import class_colours, draw_regions, load_font  # noqa: PLC0415
+
+    regions = result.regions if result.num_anomalies else ()
+    colours = class_colours(class_names)
+    drawn = draw_regions(
+        pixels,
+        [region.box_xyxy for region in regions],
+        [UNKNOWN if region.is_unknown else region.class_name for region in regions],
+        [UNKNOWN_RGB if region.is_unknown else colours[region.class_id] for region in regions],
+        [region.confidence for region in regions],
+        [region.mask for region in regions],
+    )
+    band = Image.new("RGB", (drawn.shape[1], BAND_PX), "white")
+    ImageDraw.Draw(band).text((4, BAND_PX // 2), title_of(result), "black", load_font(15), "lm")
+    return np.concatenate([np.asarray(band), drawn])
 
 
-def _draw_region(canvas: np.ndarray, region: RegionResult) -> None:
-    """Outline a region's mask and box, and name it."""
-    colour = UNKNOWN_RGB if region.is_unknown else COLOURS_RGB[region.class_id % len(COLOURS_RGB)]
-    left, top, right, bottom = (round(edge) for edge in region.box_xyxy)
-    cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), colour, 1)
-    if region.mask is not None:
-        contours = cv2.findContours(region.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-        cv2.drawContours(canvas, contours, -1, colour, 1, offset=(left, top))
-    _write(canvas, "unknown" if region.is_unknown else region.class_name, (max(left, 0) + 3, max(top, 0) + 12), colour)
+def title_of(result: ImageResult) -> str:
+    """Say the class of an image.
 
+    Args:
+        result: A result without error.
 
-def _title(result: ImageResult) -> str:
-    """Name of an image's class."""
-    name = "unknown" if result.is_unknown else str(result.class_name)
-    return f"good ({name})" if result.is_normal and name != "normal" else name
-
-
-def _write(canvas: np.ndarray, text: str, at: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    """Write a line; OpenCV's fonts have ASCII alone."""
-    plain = text.encode("ascii", "replace").decode()
-    cv2.putText(canvas, plain, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
+    Example:
+        >>> title_of(ImageResult("a.png", class_name="dent", confidence=0.87, is_normal=True, normal_reason="detector"))
+        'good: the detector finds nothing (dent 87%)'
+    """
+    name = f"{UNKNOWN if result.is_unknown else result.class_name} {result.confidence:.0%}"
+    reasons = {"detector": "the detector finds nothing", "empty_mask": "no main element"}
+    if result.normal_reason in reasons:
+        return f"good: {reasons[result.normal_reason]} ({name})"
+    return name

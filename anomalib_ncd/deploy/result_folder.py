@@ -85,6 +85,7 @@ class ResultFolder:
         self.folder = Path(folder)
         self.pictures = pictures
         self.masks = masks
+        self._class_names = manifest.class_names
         self.journal = Journal(self.folder / JOURNAL_NAME)
         try:
             self._claim(manifest)
@@ -139,7 +140,7 @@ class ResultFolder:
         """Write the picture of an image."""
         if finished.pixels is None or finished.result.error is not None:
             return
-        picture = cv2.cvtColor(draw_result(finished.pixels, finished.result), cv2.COLOR_RGB2BGR)
+        picture = cv2.cvtColor(draw_result(finished.pixels, finished.result, self._class_names), cv2.COLOR_RGB2BGR)
         encoded, data = cv2.imencode(".jpg", picture)
         if not encoded:
             msg = f"The picture of {finished.name} can't be encoded."

@@ -19,6 +19,7 @@ from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.utils.serialization import anomalib_safe_globals
 from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
@@ -32,14 +33,14 @@ from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
 from anomalib_ncd.models.settings import check_settings
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
-from anomalib_ncd.models.view_bank import ViewBank
+from anomalib_ncd.models.view_bank import cache_views, identity_of
 
 
 class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
-    Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. All defaults
-    are the paper's.
+    Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are
+    the paper's, but for ``num_cached_views``, ``empty_mask`` and ``merging_temperature``.
 
     Args:
         backbone: timm name of a vision transformer or a convolutional network; ``"offline"`` for EfficientNet-Lite0
@@ -53,8 +54,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         empty_mask: What the class token sees where no patch is half covered by the mask: ``"region"`` the patches
             that the mask touches, or all of them; ``"cls"`` itself alone, as in the authors' code.
         num_heads: Number of classification heads, of which the best one predicts.
-        num_cached_views: Views per region whose frozen features are computed once and kept. Defaults to ``None``:
-            fresh views in every epoch, as in the paper.
+        num_cached_views: Views per region whose frozen features are computed once and kept; an order of magnitude
+            faster, with scores within the seeds' spread. ``None``: fresh views in every epoch, exactly as in the paper.
         merging_temperature: T of region merging. The paper uses 100 for MVTec AD and 50 for MTD. Defaults to
             ``None``: an eighth of the root of the image's area.
         learning_rate: Initial learning rate of SGD; falls to a thousandth along a cosine.
@@ -65,7 +66,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` turns the
             correction off.
         evaluator: Metrics of the test pass; ``True`` for NMI, ARI, accuracy and macro-F1 of images and regions.
-        visualizer: anomalib visualizer, or ``False`` for none.
+        visualizer: ``True`` for :class:`~anomalib_ncd.visualization.NcdVisualizer`, ``False`` for none.
 
     Example:
         >>> model = AnomalyNcd(num_novel_classes=6, backbone_weights="dino_vitb8.safetensors")  # doctest: +SKIP
@@ -83,7 +84,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         trainable_blocks: int = 1,
         empty_mask: Literal["region", "cls"] = "region",
         num_heads: int = 4,
-        num_cached_views: int | None = None,
+        num_cached_views: int | None = 8,
         merging_temperature: float | None = None,
         learning_rate: float = 0.003,
         momentum: float = 0.9,
@@ -186,13 +187,10 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
         datamodule.cached_views = None
         if self.num_cached_views is not None:
-            datamodule.cached_views = ViewBank.build(
-                regions,
-                self._trunk,
-                self.num_cached_views,
-                self.device,
-                num_workers=datamodule.num_workers,
-            )
+            made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.encoder)}
+            with self.trainer.precision_plugin.forward_context():
+                bank = cache_views(datamodule, self._trunk, self.num_cached_views, self.device, made_from)
+            datamodule.cached_views = bank
 
     def on_train_start(self) -> None:
         """Put training that goes on for longer than once planned on its new schedule right away."""
@@ -345,8 +343,17 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         """None: region merging is part of :meth:`classify`."""
 
     @classmethod
-    def configure_visualizer(cls) -> None:  # type: ignore[override]
-        """None by default; pass a visualizer that draws an ``NcdBatch``."""
+    def configure_visualizer(cls) -> Visualizer:  # type: ignore[override]
+        """What ``visualizer=True`` stands for: images with their regions and classes."""
+        from anomalib_ncd.visualization import NcdVisualizer  # noqa: PLC0415 - a room further down; only where asked for
+
+        return NcdVisualizer()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """anomalib's, and one that gives figures to the loggers that take images."""
+        from anomalib_ncd.visualization.logging_callback import missing_figure_loggers  # noqa: PLC0415
+
+        return [*super().configure_callbacks(), *missing_figure_loggers(self.trainer)]  # type: ignore[misc]
 
     @staticmethod
     def configure_evaluator() -> Evaluator:

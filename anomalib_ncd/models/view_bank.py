@@ -10,14 +10,21 @@ half precision, for several views of each region; every epoch draws its views fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from anomalib_ncd.data.batches import RegionViewBatch
+from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import TrainRegions
+from anomalib_ncd.models.bank_file import BankFile
 
 Trunk = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -35,6 +42,7 @@ class ViewBank(Dataset):
         self.regions = regions
         self.tokens = tokens
         self.starts = starts
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
     def build(
@@ -43,10 +51,17 @@ class ViewBank(Dataset):
         trunk: Trunk,
         num_views: int,
         device: torch.device,
-        views_per_batch: int = 64,
+        folder: str | Path | None = None,
+        made_from: dict[str, Any] | None = None,
+        seed: int = 0,
+        views_per_batch: int = 16,
         num_workers: int = 0,
     ) -> ViewBank:
-        """Compute the bank, with a progress bar.
+        """Compute the bank, with a progress bar, or go on with one that was begun.
+
+        The tokens lie in a file that is mapped into memory: what fits stays there, what doesn't is read when it is
+        needed. The views of a region depend on the seed and on its index alone, so that a bank that was interrupted
+        ends up as one that was not.
 
         Args:
             regions: Training set; its own number of views per item doesn't matter.
@@ -54,7 +69,11 @@ class ViewBank(Dataset):
                 the attended ones ``(B, N)`` bool, the class token first.
             num_views: Views per region.
             device: Where the trunk runs.
-            views_per_batch: Views that go through the trunk at once; larger batches gain no speed, only memory.
+            folder: Folder of the bank. Defaults to ``None``: a temporary one, which goes with the bank.
+            made_from: What tells the trunk from other trunks, as plain data; the rest of what the bank is made from
+                is added here. A bank in ``folder`` that was made from something else is made anew.
+            seed: Seed of the views.
+            views_per_batch: Views that go through the trunk at once; larger batches are slower on a CPU.
             num_workers: Processes that augment.
 
         Returns:
@@ -66,22 +85,25 @@ class ViewBank(Dataset):
         if num_views < regions.n_views:
             msg = f"`num_cached_views` must be at least {regions.n_views}, the views per region, got {num_views}."
             raise ValueError(msg)
+        temporary = None
+        if folder is None:
+            temporary = tempfile.TemporaryDirectory(prefix="cached_views_")
+            folder = temporary.name
+        content = {"trunk": made_from or {}, "regions": regions.fingerprint(), "seed": seed}
+        file = BankFile(folder, content, num_views)
+        todo = Subset(_ManyViews(regions, num_views, seed), range(file.num_regions, len(regions)))
         loader = DataLoader(
-            _ManyViews(regions, num_views),
+            todo,
             batch_size=max(1, views_per_batch // num_views),
-            num_workers=num_workers,
+            num_workers=num_workers if len(todo) else 0,
             collate_fn=RegionViewBatch.collate,
         )
-        pieces: list[torch.Tensor] = []
-        lengths: list[torch.Tensor] = []
-        for batch in tqdm(loader, desc=f"Caching {num_views} views", unit="batch"):
-            kept, counts = _attended_tokens(batch, trunk, device)
-            pieces.append(kept)
-            lengths.append(counts)
-        counts = torch.cat(lengths)
-        ends = counts.flatten().cumsum(0).reshape(counts.shape)
-        starts = torch.cat([ends[:, :1] - counts[:, :1], ends], dim=1)
-        return cls(regions, torch.cat(pieces), starts)
+        with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and what comes after must not depend on it
+            for batch in _with_progress(loader, num_views, file.num_regions, len(regions)):
+                file.append(*_attended_tokens(batch, trunk, device))
+        bank = cls(regions, *file.read())
+        bank._temporary = temporary
+        return bank
 
     @property
     def num_views(self) -> int:
@@ -114,18 +136,98 @@ class ViewBank(Dataset):
         return items
 
 
-class _ManyViews(Dataset):
-    """The regions with another number of views per item."""
+def cache_views(
+    datamodule: NcdDataModule,
+    trunk: Trunk,
+    num_views: int,
+    device: torch.device,
+    made_from: dict[str, Any] | None = None,
+) -> ViewBank:
+    """Build the bank of a datamodule's regions, or take up the one in its ``work_dir``.
 
-    def __init__(self, regions: TrainRegions, num_views: int) -> None:
+    Of several processes the first one builds it, and the others read it; without ``work_dir`` each builds its own.
+
+    Args:
+        datamodule: Gives the regions, the folder, the seed and the number of workers.
+        trunk: See :meth:`ViewBank.build`, as for the other arguments.
+        num_views: Views per region.
+        device: Where the trunk runs.
+        made_from: What tells the trunk from other trunks.
+
+    Returns:
+        The bank.
+    """
+    regions = datamodule.train_regions()
+    with datamodule.first_process_first():
+        return ViewBank.build(
+            regions,
+            trunk,
+            num_views,
+            device,
+            folder=datamodule.work_dir and datamodule.work_dir / "cached_views",
+            made_from=made_from,
+            seed=datamodule.sampler_seed,
+            num_workers=datamodule.num_workers,
+        )
+
+
+def identity_of(encoder: nn.Module) -> dict[str, Any]:
+    """What tells the frozen part of an encoder from others: its kind, its settings and a digest of its weights.
+
+    Args:
+        encoder: A mask-guided encoder.
+
+    Returns:
+        Plain data; the same before and after training.
+    """
+    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    digest = hashlib.sha256()
+    for name, value in encoder.state_dict().items():
+        if name not in trained:
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    settings = ("mask_layers", "empty_mask", "trainable_blocks")
+    return {
+        "encoder": type(encoder).__name__,
+        **{name: getattr(encoder, name) for name in settings if hasattr(encoder, name)},
+        "weights": digest.hexdigest(),
+    }
+
+
+class _ManyViews(Dataset):
+    """The regions with another number of views per item, the same views each time."""
+
+    def __init__(self, regions: TrainRegions, num_views: int, seed: int) -> None:
         self.regions = regions
         self.num_views = num_views
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.regions)
 
     def __getitem__(self, index: int) -> RegionViewBatch:
-        return self.regions.with_views(index, self.num_views)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed * 1_000_003 + index)
+            return self.regions.with_views(index, self.num_views)
+
+
+def _with_progress(
+    loader: Iterable[RegionViewBatch],
+    num_views: int,
+    num_done: int,
+    num_regions: int,
+) -> Iterable[RegionViewBatch]:
+    """Batches, with a progress bar that counts regions; none where all are done."""
+    with tqdm(
+        desc=f"Caching {num_views} views",
+        unit="region",
+        total=num_regions,
+        initial=num_done,
+        disable=num_done == num_regions,
+    ) as progress:
+        for batch in loader:
+            yield batch
+            progress.update(batch.batch_size)
 
 
 def _attended_tokens(

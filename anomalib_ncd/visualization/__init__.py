@@ -5,6 +5,21 @@
 
 import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
 
-from anomalib_ncd.visualization.gallery import region_tile, write_gallery
+from anomalib_ncd.visualization.drawing import class_colours, draw_regions
+from anomalib_ncd.visualization.figures import draw_confusion, draw_map, run_figures
+from anomalib_ncd.visualization.gallery import draw_gallery, region_tile, write_gallery
+from anomalib_ncd.visualization.logging_callback import FigureLogger
+from anomalib_ncd.visualization.visualizer import NcdVisualizer
 
-__all__ = ["region_tile", "write_gallery"]
+__all__ = [
+    "FigureLogger",
+    "NcdVisualizer",
+    "class_colours",
+    "draw_confusion",
+    "draw_gallery",
+    "draw_map",
+    "draw_regions",
+    "region_tile",
+    "run_figures",
+    "write_gallery",
+]

@@ -16,6 +16,7 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.functional.named_classes import first_slots
 
 TILE_PX = 128
+TILES_PER_ROW = 8
 GAP_PX = 8
 CAPTION_PX = 34
 OUTLINE_RGB = (255, 140, 0)
@@ -27,7 +28,7 @@ def write_gallery(
     batches: Sequence[NcdBatch],
     class_names: Sequence[str],
     table: RegionTable,
-    tiles_per_class: int = 8,
+    tiles_per_class: int = TILES_PER_ROW,
 ) -> None:
     """Write a PNG with one row of regions per class.
 
@@ -38,29 +39,53 @@ def write_gallery(
         table: The regions that the predictions are about.
         tiles_per_class: Most regions shown per class, the surest first.
     """
+    picture = draw_gallery(batches, class_names, table, tiles_per_class)
+    cv2.imwrite(str(file), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def draw_gallery(
+    batches: Sequence[NcdBatch],
+    class_names: Sequence[str],
+    table: RegionTable,
+    tiles_per_class: int = TILES_PER_ROW,
+    only: str | None = None,
+) -> np.ndarray:
+    """Draw rows of regions per class; what :func:`write_gallery` writes.
+
+    Args:
+        batches: Predictions, in any order.
+        class_names: Name of each class; classes of one name are shown together.
+        table: The regions that the predictions are about.
+        tiles_per_class: Most regions shown per class, the surest first; more than eight take further rows.
+        only: Name of the one class to show. Defaults to ``None``: all.
+
+    Returns:
+        ``(h, w, 3)`` uint8.
+    """
     classes, scores = _in_table_order(batches, table)
     slots = np.array(first_slots(class_names))
     rows = []
     for class_id, name in enumerate(class_names):
-        if slots[class_id] != class_id:
+        if slots[class_id] != class_id or only not in {None, name}:
             continue
         members = np.flatnonzero((classes >= 0) & (slots[classes] == class_id))
         surest = members[np.argsort(-scores[members], kind="stable")][:tiles_per_class]
         tiles = [region_tile(*table.load(int(index))) for index in surest]
-        rows.append(_row(f"{name}: {len(members)} regions", tiles, tiles_per_class))
-    cv2.imwrite(str(file), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
+        rows.append(_rows(f"{name}: {len(members)} regions", tiles, min(tiles_per_class, TILES_PER_ROW)))
+    return np.concatenate(rows)
 
 
-def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX) -> np.ndarray:
+def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX, margin: int = 255) -> np.ndarray:
     """A region scaled to a square tile, its mask outlined.
 
     Args:
         image: ``(h, w, 3)`` uint8.
         mask: ``(h, w)`` bool.
         size: Side of the tile in pixels.
+        margin: Grey value beside a region that isn't square. Defaults to white.
 
     Returns:
-        ``(size, size, 3)`` uint8; a region that isn't square is centred on white.
+        ``(size, size, 3)`` uint8; a region that isn't square is centred.
     """
     scale = size / max(image.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
@@ -68,7 +93,7 @@ def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX) -> np.
     resized_mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(resized_mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(resized, contours, -1, OUTLINE_RGB, 1)
-    tile = np.full((size, size, 3), 255, np.uint8)
+    tile = np.full((size, size, 3), margin, np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
     tile[top : top + height, left : left + width] = resized
     return tile
@@ -92,12 +117,14 @@ def table_rows(batch: NcdBatch, table: RegionTable) -> list[int]:
     return [row for path in batch.image_path for row in table.rows_of_image(index_of[path])]
 
 
-def _row(caption: str, tiles: Sequence[np.ndarray], num_tiles: int) -> np.ndarray:
-    """A caption over a row of tiles."""
-    width = num_tiles * (TILE_PX + GAP_PX) + GAP_PX
-    row = np.full((CAPTION_PX + TILE_PX + GAP_PX, width, 3), 255, np.uint8)
-    cv2.putText(row, caption, (GAP_PX, CAPTION_PX - 11), cv2.FONT_HERSHEY_SIMPLEX, 0.55, INK_RGB, 1, cv2.LINE_AA)
+def _rows(caption: str, tiles: Sequence[np.ndarray], tiles_per_row: int) -> np.ndarray:
+    """A caption over one row of tiles or more."""
+    width = tiles_per_row * (TILE_PX + GAP_PX) + GAP_PX
+    num_rows = max(1, -(-len(tiles) // tiles_per_row))
+    rows = np.full((CAPTION_PX + num_rows * (TILE_PX + GAP_PX), width, 3), 255, np.uint8)
+    cv2.putText(rows, caption, (GAP_PX, CAPTION_PX - 11), cv2.FONT_HERSHEY_SIMPLEX, 0.55, INK_RGB, 1, cv2.LINE_AA)
     for number, tile in enumerate(tiles):
-        left = GAP_PX + number * (TILE_PX + GAP_PX)
-        row[CAPTION_PX : CAPTION_PX + TILE_PX, left : left + TILE_PX] = tile
-    return row
+        top = CAPTION_PX + number // tiles_per_row * (TILE_PX + GAP_PX)
+        left = GAP_PX + number % tiles_per_row * (TILE_PX + GAP_PX)
+        rows[top : top + TILE_PX, left : left + TILE_PX] = tile
+    return rows

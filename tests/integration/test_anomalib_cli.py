@@ -87,3 +87,20 @@ def test_fit_by_flags(config, tiny_run, tmp_path):
     )
     assert command.model.num_base_classes == 0
     assert command.model.score_range.isfinite().all()
+
+
+def test_pictures_and_figures_by_flags(config, checkpoint, tmp_path):
+    run(
+        "test",
+        "--config",
+        config,
+        "--ckpt_path",
+        checkpoint,
+        "--model.visualizer=anomalib_ncd.visualization.NcdVisualizer",
+        f"--model.visualizer.init_args.output_dir={tmp_path}",
+        "--model.visualizer.init_args.draw_normal=false",
+        "--trainer.callbacks=anomalib_ncd.visualization.FigureLogger",
+        "--trainer.callbacks.draw_map=false",
+    )
+    assert len(list(tmp_path.rglob("*.png"))) == 18
+    assert (tmp_path / "line" / "000.png").is_file()

@@ -61,6 +61,7 @@ def map_regions(features: np.ndarray, seed: int = 0, max_tsne_regions: int = MAX
         perplexity = min(30.0, (len(rows) - 1) / 3)
         start = _two_columns(reduced) / max(reduced[:, 0].std(), 1e-12) * 1e-4
         reduced = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced)
+        reduced = PCA(2).fit_transform(reduced)  # the longest way lies flat, as screens do
     return _centred(_two_columns(reduced))
 
 

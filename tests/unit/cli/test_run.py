@@ -106,6 +106,14 @@ def test_the_gallery_shows_every_class(output):
     assert picture.shape[0] > 3 * 128
 
 
+def test_the_report_is_one_file_about_this_run(tiny_run, output):
+    text = (output / "report.html").read_text()
+    assert "in 18 images fall into" in text
+    assert "Against the labels" in text
+    assert "square/000" in text
+    assert str(tiny_run.images) not in text
+
+
 def test_every_run_leaves_one_checkpoint(trained, output):
     assert [path.name for path in output.rglob("*.ckpt")] == ["model.ckpt"]
     assert epochs_in(trained) == 1
@@ -229,7 +237,8 @@ def test_without_labels_there_are_no_metrics(tiny_run, tmp_path, caplog):
     assert not (tmp_path / "config.yaml").exists()
     assert len(rows_of(tmp_path / "predictions.csv")) == 18
     assert "18 images sorted into classes" in caplog.text
-    assert "gallery.png" in caplog.text
+    assert f"open {tmp_path / 'report.html'} in a browser first" in caplog.text
+    assert "class_1" in (tmp_path / "report.html").read_text()
 
 
 def test_it_works_from_python(tiny_run, tmp_path):
@@ -238,6 +247,7 @@ def test_it_works_from_python(tiny_run, tmp_path):
     options = replace(RunOptions(), max_epochs=1, accelerator="cpu")
     metrics = discover(model, datamodule, tmp_path / "new" / "run", options=options)
     assert metrics == json.loads((tmp_path / "new" / "run" / "metrics.json").read_text())
+    assert (tmp_path / "new" / "run" / "regions" / "regions.jsonl").is_file()
 
 
 def test_unknown_labels_are_not_scored(tiny_run, tmp_path):

@@ -52,6 +52,23 @@ def test_labels_are_joined_only_where_all_have_them():
     assert NcdBatch.collate([image_item(0, 1), image_item(1, 1, labelled=False)]).class_id is None
 
 
+def test_batches_of_several_images_are_joined():
+    first = NcdBatch.collate([image_item(0, 2), image_item(1, 1)])
+    joined = NcdBatch.collate([first, image_item(2, 3), NcdBatch.collate([image_item(3, 1)])])
+    assert joined.image_path == ["0.png", "1.png", "2.png", "3.png"]
+    assert joined.region_image_index.tolist() == [0, 0, 1, 2, 2, 2, 3]
+
+
+def test_classes_of_one_name_are_chosen_together():
+    batch = NcdBatch.collate([image_item(0, 1), image_item(1, 1)])
+    by_region = torch.tensor([[0.4, 0.3, 0.3], [0.7, 0.3, 0.0]])
+    batch.with_predictions(by_region, by_region.flip(0), ["normal", "dent", "dent"])
+    assert batch.region_pred_class_id.tolist() == [1, 0]
+    torch.testing.assert_close(batch.region_pred_class_score, torch.tensor([0.6, 0.7]))
+    assert batch.pred_class_id.tolist() == [0, 1]
+    assert torch.equal(batch.region_class_probabilities, by_region)
+
+
 def test_update_sets_fields_in_place():
     batch = image_item(0, 1)
     assert batch.update(pred_class_id=torch.tensor([1])) is batch

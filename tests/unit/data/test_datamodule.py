@@ -170,6 +170,18 @@ def test_a_work_folder_keeps_regions(tiny_run, tmp_path, monkeypatch):
     assert regions_of(build(tiny_run, work_dir=tmp_path)) == expected
 
 
+def test_regions_in_memory_can_be_kept_later(tiny_run, tmp_path):
+    module = build(tiny_run)
+    before = module.region_table()
+    module.keep_in(tmp_path / "kept")
+    after = module.region_table()
+    assert after.rows == before.rows
+    assert (tmp_path / "kept" / "regions" / "regions.jsonl").is_file()
+    module.keep_in(tmp_path / "other")
+    assert module.region_table() is after
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_maps_come_from_a_detector(tiny_run, tmp_path, monkeypatch, keeps):
     calls = []
@@ -314,3 +326,12 @@ def test_fewer_images_than_processes_are_refused(tiny_run):
     module.trainer.strategy = None
     with pytest.raises(ValueError, match="18 images can't be shared among 19 processes"):
         module.test_dataloader()
+
+
+def test_anomalib_datamodules_prepare_their_data_first(tiny_run, monkeypatch):
+    source, calls = Folder(name="tiny", root=tiny_run.images, normal_dir="good"), []
+    monkeypatch.setattr(source, "prepare_data", lambda: calls.append("prepared"))
+    build(tiny_run).prepare_data()
+    assert calls == []
+    build(tiny_run, images=source).prepare_data()
+    assert calls == ["prepared"]

@@ -189,6 +189,22 @@ def test_a_missing_crop_is_named(source):
         table.load(table.rows_of_image(4)[0])
 
 
+def test_a_finished_table_is_read_without_maps(source):
+    built = source.build()
+    assert_equal_tables(RegionTable.read(source.records, source.folder), built)
+
+
+def test_a_table_that_is_gone_is_named(source, tmp_path):
+    source.build()
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere lacks the regions of 'good/000'; run `anomalib-ncd discover`"
+    ):
+        RegionTable.read(source.records, tmp_path / "nowhere")
+    more = [*source.records, replace(source.records[0], key="good/new")]
+    with pytest.raises(FileNotFoundError, match="lacks the regions of 'good/new'"):
+        RegionTable.read(more, source.folder)
+
+
 def test_maps_and_images_must_be_as_many(source):
     source.maps = source.maps[:-1]
     with pytest.raises(ValueError, match="shorter"):

@@ -143,9 +143,11 @@ def test_method_seed_and_number_of_classes_are_passed_on(model, tiny_run, monkey
         return np.zeros(len(features), np.int64)
 
     monkeypatch.setattr(cluster_discovery, "cluster_features", cluster)
-    discover_by_clustering(model, data(tiny_run), "kmeans", seed=5)
-    assert seen.pop("features").shape[1] == 64
+    batches = discover_by_clustering(model, data(tiny_run, eval_batch_size=7), "kmeans", seed=5)
+    features = seen.pop("features")
+    assert features.shape[1] == 64
     assert seen == {"num_clusters": 3, "method": "kmeans", "seed": 5}
+    assert torch.equal(torch.cat([batch.region_feature for batch in batches]), features)
 
 
 def test_more_classes_than_regions_leave_classes_empty(tiny_run):

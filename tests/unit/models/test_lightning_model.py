@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, seed_everything
 from sklearn.metrics import normalized_mutual_info_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.models.checkpoints import write_class_names
 
 BASE_NAMES = ["base_line", "base_square"]
 METRICS = ("NMI", "ARI", "ClusterAccuracy", "ClusterMacroF1")
@@ -95,6 +96,49 @@ def test_training_learns(fitted):
     assert fitted.model.base_class_names == BASE_NAMES
     assert fitted.model.num_base_classes == 2
     assert fitted.model.novel_class_names == ["normal", "class_1", "class_2"]
+
+
+def test_classes_can_be_named(fitted, predicted, tiny_run, tmp_path):
+    model = build_model()
+    assert model.class_names == model.novel_class_names
+    model.class_names = ("normal", "dent", "dent")
+    checkpoint = {}
+    model.on_save_checkpoint(checkpoint)
+    assert checkpoint["anomalib_ncd"]["class_names"] == ["normal", "dent", "dent"]
+    file = tmp_path / "named.ckpt"
+    torch.save(torch.load(fitted.checkpoint, weights_only=True), file)
+    write_class_names(file, model.class_names)
+    loaded = AnomalyNcd.load_from_checkpoint(file)
+    assert loaded.class_names == ["normal", "dent", "dent"]
+    [batch] = build_engine(tmp_path).predict(loaded, datamodule=build_data(tiny_run))
+    by_image = predicted[0]
+    torch.testing.assert_close(batch.class_probabilities, by_image)
+    torch.testing.assert_close(batch.pred_class_score, torch.maximum(by_image[:, 0], by_image[:, 1:].sum(1)))
+    assert torch.equal(batch.pred_class_id > 0, by_image[:, 0] < by_image[:, 1:].sum(1))
+
+
+def test_there_is_a_name_for_each_class():
+    model = build_model()
+    with pytest.raises(ValueError, match="`class_names` must hold 3 names"):
+        model.class_names = ["normal", "dent"]
+
+
+def test_checkpoints_without_names_load(fitted, tmp_path):
+    checkpoint = torch.load(fitted.checkpoint, weights_only=True)
+    del checkpoint["anomalib_ncd"]["class_names"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    assert AnomalyNcd.load_from_checkpoint(tmp_path / "old.ckpt").class_names == ["normal", "class_1", "class_2"]
+
+
+def test_predictions_hold_the_features_of_the_regions(fitted, tiny_run):
+    datamodule, model = build_data(tiny_run, eval_batch_size=4), fitted.model.eval()
+    batch = next(iter(datamodule.test_dataloader()))
+    with torch.no_grad():
+        expected = model.region_features(batch.image, batch.region_mask)
+        found = model.classify(batch).without_pixels().region_feature
+    assert found.shape == (len(batch.region_area), 64)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
 
 
 def test_only_the_last_block_and_the_heads_learn(fitted):
@@ -233,8 +277,9 @@ def test_base_classes_are_optional(tiny_run, tmp_path):
     assert AnomalyNcd.load_from_checkpoint(engine.best_model_path).base_class_names == []
 
 
-def test_bfloat16_trains(tiny_run, tmp_path):
-    model, record = build_model(), Record()
+@pytest.mark.parametrize("num_cached_views", [None, 2])
+def test_bfloat16_trains(tiny_run, tmp_path, num_cached_views):
+    model, record = build_model(num_cached_views=num_cached_views), Record()
     build_engine(tmp_path, max_epochs=1, callbacks=[record], precision="bf16-mixed").fit(model, build_data(tiny_run))
     assert record.losses
     assert all(math.isfinite(loss) for loss in record.losses)
@@ -257,9 +302,28 @@ def test_cached_views_train(tiny_run, tmp_path):
 def test_losses_on_cached_and_fresh_views_are_near(fitted, tiny_run, tmp_path):
     record = Record()
     seed_everything(1)
-    engine = build_engine(tmp_path, max_epochs=1, callbacks=[record])
-    engine.fit(build_model(num_cached_views=8), build_data(tiny_run, train_batch_size=8))
+    datamodule = build_data(tiny_run, train_batch_size=8)
+    build_engine(tmp_path, max_epochs=1, callbacks=[record]).fit(build_model(num_cached_views=None), datamodule)
+    assert datamodule.cached_views is None
     assert record.losses[0] == pytest.approx(fitted.record.losses[0], rel=0.2)
+
+
+def test_cached_views_are_taken_up_again(tiny_run, tmp_path, monkeypatch):
+    views = []
+    trunk = AnomalyNcd._trunk
+    monkeypatch.setattr(AnomalyNcd, "_trunk", lambda model, *args: (views.append(len(args[0])), trunk(model, *args))[1])
+
+    def fit(seed=0, **arguments):
+        torch.manual_seed(0)
+        views.clear()
+        datamodule = build_data(tiny_run, work_dir=tmp_path / "work", seed=seed)
+        build_engine(tmp_path, max_epochs=1, **arguments).fit(build_model(num_cached_views=2), datamodule)
+        return sum(views)
+
+    assert fit() == 2 * 26
+    assert fit() == 0
+    assert fit(precision="bf16-mixed") == 2 * 26
+    assert fit(seed=1, precision="bf16-mixed") == 2 * 26
 
 
 def test_a_checkpoint_of_another_model_is_refused(fitted, tiny_run, tmp_path):

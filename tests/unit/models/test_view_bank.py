@@ -6,7 +6,7 @@ import torch
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import RegionViewBatch
-from anomalib_ncd.models.view_bank import ViewBank, _attended_tokens
+from anomalib_ncd.models.view_bank import ViewBank, _attended_tokens, identity_of
 
 CPU = torch.device("cpu")
 
@@ -67,7 +67,7 @@ def test_a_batch_holds_views_of_its_regions(regions, bank):
 
 def test_every_view_is_drawn(bank):
     torch.manual_seed(0)
-    seen = {item.tokens[view, 0, 0, 0].item() for item in bank.__getitems__([2] * 100) for view in range(2)}
+    seen = {item.tokens[view, 0, 0, 0].item() for item in bank.__getitems__([5] * 100) for view in range(2)}
     assert len(seen) == 4
 
 
@@ -88,9 +88,69 @@ def test_batches_without_images_are_refused(bank):
         _attended_tokens(bank[0], counting_trunk, CPU)
 
 
-def test_workers_augment_as_well(regions):
-    bank = ViewBank.build(regions, counting_trunk, 2, CPU, num_workers=1)
-    assert len(bank) == len(regions)
+def test_the_views_do_not_depend_on_workers_or_batches(regions, bank):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    for options in ({"num_workers": 1}, {"views_per_batch": 4}):
+        again = ViewBank.build(regions, counting_trunk, 4, CPU, **options)
+        assert torch.equal(again.tokens, bank.tokens)
+        assert torch.equal(again.starts, bank.starts)
+    assert torch.equal(torch.get_rng_state(), state)
+    other = ViewBank.build(regions, counting_trunk, 4, CPU, seed=1)
+    assert not torch.equal(other.tokens[:, 0], bank.tokens[: len(other.tokens), 0])
+
+
+def test_an_interrupted_bank_goes_on(regions, bank, tmp_path):
+    calls = []
+
+    def failing_trunk(images, masks):
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return counting_trunk(images, masks)
+
+    with pytest.raises(KeyboardInterrupt):
+        ViewBank.build(regions, failing_trunk, 4, CPU, tmp_path, views_per_batch=8)
+    resumed = ViewBank.build(regions, failing_trunk, 4, CPU, tmp_path, views_per_batch=8)
+    # Two batches were kept, so of all views only those of the third batch went through the trunk twice.
+    assert sum(calls) == 4 * len(regions) + calls[2]
+    assert torch.equal(resumed.tokens, bank.tokens)
+    assert torch.equal(resumed.starts, bank.starts)
+    calls.clear()
+    assert torch.equal(ViewBank.build(regions, failing_trunk, 4, CPU, tmp_path).tokens, bank.tokens)
+    assert not calls
+
+
+@pytest.mark.parametrize("change", [{"made_from": {"weights": "others"}}, {"seed": 1}, {"num_views": 3}])
+def test_a_bank_made_from_something_else_is_made_anew(regions, tmp_path, change):
+    calls = []
+
+    def trunk(images, masks):
+        calls.append(len(images))
+        return counting_trunk(images, masks)
+
+    settings = {"num_views": 2, "device": CPU, "folder": tmp_path}
+    ViewBank.build(regions, trunk, **settings)
+    calls.clear()
+    bank = ViewBank.build(regions, trunk, **(settings | change))
+    assert sum(calls) == len(regions) * bank.num_views
+
+
+def test_the_identity_is_that_of_the_frozen_part():
+    def identity(seed=0, **settings):
+        torch.manual_seed(seed)
+        settings = {"backbone": "test_vit", "pretrained": False, "mask_layers": 3} | settings
+        return AnomalyNcd(**settings).model.encoder
+
+    encoder = identity()
+    own = identity_of(encoder)
+    for parameter in encoder.parameters():
+        if parameter.requires_grad:
+            parameter.data += 1
+    assert identity_of(encoder) == own
+    assert identity_of(identity(mask_layers=2)) != own
+    assert identity_of(identity(empty_mask="cls")) != own
+    assert identity_of(identity(seed=1)) != own
 
 
 def test_cached_tokens_give_the_features_of_the_trunk(tiny_run):

@@ -12,6 +12,7 @@ from anomalib_ncd.visualization.gallery import (
     GAP_PX,
     OUTLINE_RGB,
     TILE_PX,
+    draw_gallery,
     region_tile,
     write_gallery,
 )
@@ -58,6 +59,15 @@ def test_every_class_has_a_row_with_its_surest_regions(table, batches, tmp_path)
         assert (picture[class_id * ROW_PX : class_id * ROW_PX + CAPTION_PX] < 128).any()
 
 
+def test_classes_of_one_name_share_a_row(table, batches, tmp_path):
+    write_gallery(tmp_path / "g.png", batches, ["a", "b", "a"], table, tiles_per_class=4)
+    picture = read(tmp_path / "g.png")
+    assert picture.shape[0] == 2 * ROW_PX
+    members = [index for index in range(len(table)) if index % 3 != 1][::-1]
+    for column in range(4):
+        np.testing.assert_array_equal(tile_at(picture, 0, column), region_tile(*table.load(members[column])))
+
+
 def test_the_order_of_batches_does_not_matter(table, batches, tmp_path):
     write_gallery(tmp_path / "a.png", batches, ["a", "b", "c"], table)
     write_gallery(tmp_path / "b.png", batches[::-1], ["a", "b", "c"], table)
@@ -89,6 +99,12 @@ def test_tiles_are_square(size_hw):
         assert (tile[-1, -1] == 255).all()
 
 
+def test_the_margin_of_a_tile_can_be_grey():
+    tile = region_tile(np.full((30, 90, 3), 50, np.uint8), np.zeros((30, 90), bool), 90, 150)
+    assert (tile[0] == 150).all()
+    assert (tile[45] == 50).all()
+
+
 def test_masks_are_outlined_not_covered():
     mask = np.zeros((64, 64), bool)
     mask[16:48, 16:48] = True
@@ -103,3 +119,20 @@ def test_tiles_leave_the_region_as_it_was():
     image, mask = np.zeros((TILE_PX, TILE_PX, 3), np.uint8), np.ones((TILE_PX, TILE_PX), bool)
     region_tile(image, mask)
     assert (image == 0).all()
+
+
+def test_one_class_alone_takes_as_many_rows_as_it_needs(table, batches):
+    members = [index for index in range(len(table)) if index % 3 == 1][::-1]
+    picture = draw_gallery(batches, ["a", "b", "c"], table, tiles_per_class=100, only="b")
+    num_rows = -(-len(members) // 8)
+    assert picture.shape == (CAPTION_PX + num_rows * (TILE_PX + GAP_PX), 8 * (TILE_PX + GAP_PX) + GAP_PX, 3)
+    last = len(members) - 1
+    top, left = CAPTION_PX + last // 8 * (TILE_PX + GAP_PX), GAP_PX + last % 8 * (TILE_PX + GAP_PX)
+    tile = picture[top : top + TILE_PX, left : left + TILE_PX]
+    np.testing.assert_array_equal(tile, region_tile(*table.load(members[-1])))
+
+
+def test_more_than_a_row_of_tiles_breaks_lines(table, batches):
+    merged = ["a", "a", "a"]
+    picture = draw_gallery(batches, merged, table, tiles_per_class=len(table))
+    assert picture.shape[0] == CAPTION_PX + -(-len(table) // 8) * (TILE_PX + GAP_PX)

@@ -1,0 +1,79 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``anomalib-ncd prepare``: published archives, put into the layout that ``discover`` reads."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from anomalib_ncd.data.prepare import PreparedData, prepare_aebad, prepare_mtd
+
+logger = logging.getLogger(__name__)
+
+DATA_SETS: dict[str, tuple[str, Callable[..., PreparedData]]] = {
+    "mtd": ("Magnetic Tile Defect: folders MT_*/Imgs with .jpg images and .png masks", prepare_mtd),
+    "aebad": ("AeBAD-S: AeBAD_S/test/<class>/<domain> with ground_truth", prepare_aebad),
+}
+
+
+def add_prepare_arguments(parser: ArgumentParser) -> None:
+    """Add one subcommand per data set, with the arguments of its function."""
+    subcommands = parser.add_subcommands()
+    for name, (description, prepare) in DATA_SETS.items():
+        data_set = ArgumentParser(description=description + ".")
+        data_set.add_argument("raw", type=Path, help="Folder of the unpacked archive.")
+        data_set.add_argument(
+            "out", type=Path, help="Folder for train, test and ground_truth; an interrupted run goes on."
+        )
+        data_set.add_function_arguments(prepare, as_group=False, skip={"raw", "out"})
+        subcommands.add_subcommand(name, data_set, help=description)
+
+
+def run_prepare(config: Namespace) -> None:
+    """Prepare a data set, say what lies there and what to do next."""
+    name = config.subcommand
+    prepare = DATA_SETS[name][1]
+    arguments = config[name]
+    data = prepare(**{key: arguments[key] for key in inspect.signature(prepare).parameters})
+    logger.info("%s", summary(data))
+    if data.empty_masks:
+        logger.warning(
+            "%d published masks are empty, such as %s; their images count as defects all the same.",
+            len(data.empty_masks),
+            data.empty_masks[0],
+        )
+    logger.info("%s", next_commands(data, name))
+
+
+def summary(data: PreparedData) -> str:
+    """Count images and masks per class, in plain text."""
+    width = max(len(name) for name in data.num_images)
+    lines = []
+    for name, count in data.num_images.items():
+        split, _, class_name = name.partition("/")
+        masks = data.num_masks.get(class_name, 0) if split == "test" else 0
+        lines.append(f"{name:<{width}}  {count:>6} images" + (f", {masks} masks" if masks else ""))
+    total = sum(data.num_images.values()) + sum(data.num_masks.values())
+    lines.append(f"{total} files in {data.root}, {data.num_written} of them written now.")
+    return "\n".join(lines)
+
+
+def next_commands(data: PreparedData, name: str) -> str:
+    """Commands that train a detector on the good images and discover classes with its maps."""
+    root, images = shlex.quote(str(data.root)), shlex.quote(str(data.root / "test"))
+    return (
+        "Next, a detector, and the classes of what it finds:\n"
+        f"  anomalib fit --model Patchcore --data Folder --data.name {name} --data.root {root} "
+        "--data.normal_dir train/good --data.test_split_mode none --data.val_split_mode from_train\n"
+        f"  anomalib-ncd discover --images {images} --labels folders --num_novel_classes {len(data.defects) + 1} "
+        "--detector.class_path anomalib.models.Patchcore "
+        f"--detector.ckpt_path results/Patchcore/{name}/latest/weights/lightning/model.ckpt --output runs/{name}\n"
+        "Or give a folder of maps from any other tool as --anomaly_maps in place of the detector."
+    )

@@ -1,0 +1,318 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The layout that data is put into: ``train/good``, ``test/<class>`` and ``ground_truth/<class>``, as in MVTec AD.
+
+A file is either whole or not there: everything is written beside its target and then moved. So a run that was
+interrupted goes on when it is started again, and files that are there and whole are left alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from anomalib_ncd.data.images import IMAGE_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+Transfer = Literal["copy", "link"]
+SPLITS = ("train", "test", "ground_truth")
+UNFINISHED = ".unfinished"
+NUM_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """An image and where it goes.
+
+    Attributes:
+        source: The image as published.
+        split: ``train`` or ``test``.
+        class_name: ``good`` or the kind of defect; the name of the folder it goes to.
+        name: Name of its file there.
+        mask: Its mask as published; ``None`` for good images.
+    """
+
+    source: Path
+    split: Literal["train", "test"]
+    class_name: str
+    name: str
+    mask: Path | None = None
+
+    @property
+    def target(self) -> PurePosixPath:
+        """Path of the image in the layout."""
+        return PurePosixPath(self.split, self.class_name, self.name)
+
+    @property
+    def mask_target(self) -> PurePosixPath:
+        """Path of its mask in the layout: the same stem, always a PNG."""
+        return PurePosixPath("ground_truth", self.class_name, f"{PurePosixPath(self.name).stem}.png")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What a preparation has left.
+
+    Attributes:
+        root: Folder with ``train``, ``test`` and ``ground_truth``.
+        num_images: Number of images by ``split/class``.
+        num_masks: Number of masks by class.
+        defects: Kinds of defect, in alphabetical order.
+        num_written: Files that were written now; the others were there and whole.
+        empty_masks: Masks without a single pixel, among those written now.
+    """
+
+    root: Path
+    num_images: dict[str, int]
+    num_masks: dict[str, int]
+    defects: list[str]
+    num_written: int
+    empty_masks: list[Path] = field(default_factory=list)
+
+
+def write_layout(plan: Sequence[PlannedImage], out: str | Path, transfer: Transfer = "copy") -> PreparedData:
+    """Put images and masks where the plan wants them.
+
+    Images stay as they are, to the byte. Masks become 0 and 255: anomalib takes every pixel above zero as a defect,
+    and published masks have soft edges. A pixel counts where it is brighter than half the mask's maximum.
+
+    Args:
+        plan: The images.
+        out: Target folder.
+        transfer: ``"copy"``, or ``"link"`` for hard links, which take no room but are the same file as the published
+            one. Masks that must be mended are always written.
+
+    Returns:
+        What lies there now.
+
+    Raises:
+        ValueError: If two images have one target, the folder holds images that don't belong to the plan, or files
+            can't be read; all others are then in place.
+        RuntimeError: If hard links can't be made.
+    """
+    out = Path(out)
+    _refuse_collisions(plan)
+    _refuse_strangers(plan, out)
+    unreadable: list[Path] = []
+    empty: list[Path] = []
+    written = 0
+    for image in tqdm(plan, desc="Preparing", unit="image"):
+        with _collecting(unreadable):
+            written += _put_image(image.source, out / image.target, transfer)
+        if image.mask is not None:
+            with _collecting(unreadable):
+                written += _put_mask(image.mask, out / image.mask_target, transfer, empty)
+    if unreadable:
+        msg = (
+            f"{len(unreadable)} files can't be read: {_examples(unreadable)}. All others are in {out}; get these anew "
+            "and give the same command again."
+        )
+        raise ValueError(msg)
+    images = Counter(f"{image.split}/{image.class_name}" for image in plan)
+    masks = Counter(image.class_name for image in plan if image.mask is not None)
+    defects = sorted({image.class_name for image in plan if image.split == "test"} - {"good"})
+    return PreparedData(out, dict(sorted(images.items())), dict(sorted(masks.items())), defects, written, empty)
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Image files right in a folder, sorted; hidden files, such as those of macOS archives, don't count."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """Folders right in a folder, sorted, without hidden ones and macOS's own."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def find_root(raw: str | Path, is_root: Callable[[Path], bool], expected: str) -> Path:
+    """Find the published folder: the one that was named, or one up to two levels below it.
+
+    Args:
+        raw: Folder that was named.
+        is_root: Whether a folder is the published one.
+        expected: What it holds, for the error.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: If there is none; the error says what was looked for and what was found.
+        ValueError: If there are several.
+    """
+    raw = Path(raw)
+    if not raw.is_dir():
+        msg = f"There is no folder {raw}; unpack the archive and name the folder that holds {expected}."
+        raise FileNotFoundError(msg)
+    level = [raw]
+    for _ in range(3):
+        roots = [folder for folder in level if is_root(folder)]
+        if len(roots) > 1:
+            msg = f"{raw} holds the data more than once: {_examples(roots)}. Name one of these folders."
+            raise ValueError(msg)
+        if roots:
+            return roots[0]
+        level = [child for folder in level for child in list_folders(folder)]
+    found = sorted(path.name for path in raw.iterdir() if not path.name.startswith("."))
+    shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+    msg = f"Looked in {raw} for {expected}, but found {shown or 'nothing'}. Name the folder of the unpacked archive."
+    raise FileNotFoundError(msg)
+
+
+def refuse_missing_masks(missing: Sequence[Path], where: str) -> None:
+    """Raise if images of defects have no mask.
+
+    Args:
+        missing: Such images.
+        where: Where their masks were looked for.
+
+    Raises:
+        FileNotFoundError: If there are any.
+    """
+    if missing:
+        msg = f"{len(missing)} images of defects have no mask {where}: {_examples(missing)}. Unpack the archive anew."
+        raise FileNotFoundError(msg)
+
+
+class _UnreadableError(Exception):
+    """A file that is no image, or only half of one."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+
+@contextmanager
+def _collecting(unreadable: list[Path]) -> Iterator[None]:
+    """Go on after a file that can't be read, but remember it."""
+    try:
+        yield
+    except _UnreadableError as error:
+        unreadable.append(error.path)
+
+
+def _put_image(source: Path, target: Path, transfer: Transfer) -> bool:
+    """Bring a file to its place; ``False`` where it was there."""
+    if _is_whole(source, target, same_size=True):
+        return False
+    _decode(source)
+    _transfer(source, target, transfer)
+    return True
+
+
+def _put_mask(source: Path, target: Path, transfer: Transfer, empty: list[Path]) -> bool:
+    """Bring a mask to its place as 0 and 255; ``False`` where it was there."""
+    if _is_whole(source, target, same_size=False):
+        return False
+    published = _decode(source)
+    grey = published.mode in {"L", "I", "F"} or published.mode.startswith("I;16")
+    plane = np.asarray(published if grey else published.convert("L"))
+    mask = np.where(plane > plane.max() // 2, 255, 0).astype(np.uint8)
+    if not mask.any():
+        empty.append(source)
+    if published.format == "PNG" and published.mode == "L" and np.array_equal(plane, mask):
+        _transfer(source, target, transfer)
+        return True
+    unfinished = _begin(target)
+    unfinished.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
+    stat = source.stat()
+    os.utime(unfinished, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    unfinished.replace(target)
+    return True
+
+
+def _decode(path: Path) -> Image.Image:
+    """An image with all its pixels; Pillow, unlike OpenCV, notices where a file was cut short."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise _UnreadableError(path) from error
+
+
+def _transfer(source: Path, target: Path, transfer: Transfer) -> None:
+    """Copy or link a file; it is never seen half written."""
+    unfinished = _begin(target)
+    if transfer == "copy":
+        shutil.copy2(source, unfinished)
+    else:
+        try:
+            os.link(source.resolve(), unfinished)
+        except OSError as error:
+            if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}:
+                raise
+            msg = f"Can't make a hard link to {source} at {target}: {error.strerror}. Use `--transfer copy`."
+            raise RuntimeError(msg) from error
+    unfinished.replace(target)
+    unfinished.unlink(missing_ok=True)  # moving a link onto another link to the same file leaves both
+
+
+def _begin(target: Path) -> Path:
+    """Name beside a target to write to first, with nothing there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}{UNFINISHED}")
+    unfinished.unlink(missing_ok=True)
+    return unfinished
+
+
+def _is_whole(source: Path, target: Path, *, same_size: bool) -> bool:
+    """Whether a target was made from the source as it is now: like rsync, by time and size."""
+    if not target.is_file():
+        return False
+    made, published = target.stat(), source.stat()
+    return made.st_mtime_ns == published.st_mtime_ns and (made.st_size == published.st_size or not same_size)
+
+
+def _refuse_collisions(plan: Sequence[PlannedImage]) -> None:
+    """Two images of one stem in one folder could not be told apart."""
+    seen: dict[PurePosixPath, Path] = {}
+    for image in plan:
+        key = image.target.with_suffix("")
+        if key in seen:
+            msg = f"{seen[key]} and {image.source} would both become {key}; rename one of them."
+            raise ValueError(msg)
+        seen[key] = image.source
+
+
+def _refuse_strangers(plan: Sequence[PlannedImage], out: Path) -> None:
+    """Images of another split or data set in the target would be mixed with these."""
+    wanted = {image.target for image in plan} | {image.mask_target for image in plan if image.mask is not None}
+    strangers = [
+        path
+        for split in SPLITS
+        for path in sorted((out / split).rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES and PurePosixPath(path.relative_to(out).as_posix()) not in wanted
+    ]
+    if strangers:
+        msg = (
+            f"{out} holds {len(strangers)} images that don't belong to what was asked for, such as {strangers[0]}: "
+            "they are of other data or another split. Choose another folder or delete it."
+        )
+        raise ValueError(msg)
+
+
+def _examples(paths: Sequence[Path]) -> str:
+    """The first few paths."""
+    more = f" and {len(paths) - NUM_EXAMPLES} more" if len(paths) > NUM_EXAMPLES else ""
+    return ", ".join(str(path) for path in paths[:NUM_EXAMPLES]) + more

@@ -1,0 +1,234 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Drawing regions with their classes onto an image."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+NORMAL_RGB = (140, 140, 140)
+PALETTE_RGB = (
+    (230, 97, 1),
+    (31, 119, 180),
+    (44, 160, 44),
+    (214, 39, 120),
+    (148, 103, 189),
+    (200, 170, 0),
+    (23, 190, 207),
+    (140, 86, 75),
+    (215, 25, 28),
+    (0, 90, 70),
+)
+MAX_NAME = 32
+
+
+def class_colours(class_names: Sequence[str], normal_name: str = "normal") -> list[tuple[int, int, int]]:
+    """Choose a colour for each class.
+
+    Args:
+        class_names: Name of each class; classes of one name share a colour.
+        normal_name: Name of the class of false alarms, which is grey.
+
+    Returns:
+        RGB, 0 to 255, in the order of ``class_names``; the first ten are easy to tell apart.
+
+    Example:
+        >>> class_colours(["normal", "dent", "hole", "dent"])
+        [(140, 140, 140), (230, 97, 1), (31, 119, 180), (230, 97, 1)]
+    """
+    colours: dict[str, tuple[int, int, int]] = {normal_name: NORMAL_RGB}
+    for name in class_names:
+        if name not in colours:
+            colours[name] = _colour(len(colours) - 1)
+    return [colours[name] for name in class_names]
+
+
+def draw_regions(
+    image: np.ndarray,
+    boxes_xyxy: Sequence[Sequence[float]] | np.ndarray,
+    class_names: Sequence[str],
+    colours: Sequence[tuple[int, int, int]],
+    scores: Sequence[float] | None = None,
+    masks: Sequence[np.ndarray | None] | None = None,
+    side_range_px: tuple[int, int] = (512, 1600),
+) -> np.ndarray:
+    """Draw regions onto a copy of an image: box, outline of the mask, name of the class and its confidence.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        boxes_xyxy: ``(R, 4)`` boxes in image pixels, half-open; they may leave the image.
+        class_names: Name of the class of each region; long ones are cut short.
+        colours: RGB of each region, see :func:`class_colours`.
+        scores: Confidence of each region, 0 to 1. Defaults to ``None``: none is written.
+        masks: Mask of each region, ``(h, w)`` bool, of any size: it is stretched over the region's box. Defaults to
+            ``None``: boxes alone.
+        side_range_px: Range that the longer side of the copy is brought into, so that captions can be read on small
+            images and pictures of large ones stay small.
+
+    Returns:
+        ``(h, w, 3)`` uint8, in the proportions of the image.
+
+    Raises:
+        ValueError: If the image isn't 8-bit RGB, or there aren't as many names, colours, scores or masks as boxes.
+    """
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    _check_regions(image, len(boxes), class_names=class_names, colours=colours, scores=scores, masks=masks)
+    scale = _scale(image.shape[:2], side_range_px)
+    canvas = _resized(image, scale)
+    line = max(1, round(max(canvas.shape[:2]) / 300))
+    corners = np.round(boxes * scale).astype(int)
+    for index, corner in enumerate(corners):
+        mask = None if masks is None else masks[index]
+        if mask is not None:
+            _draw_mask(canvas, corner, mask, colours[index], line)
+    for index, corner in enumerate(corners):
+        _draw_box(canvas, corner, colours[index], line)
+    captions = [
+        shortened(name) if scores is None else f"{shortened(name)} {scores[index]:.0%}"
+        for index, name in enumerate(class_names)
+    ]
+    return _with_captions(canvas, corners, captions, colours)
+
+
+def shortened(name: str, length: int = MAX_NAME) -> str:
+    """Cut a long name short.
+
+    Example:
+        >>> shortened("a scratch along the grain", 10)
+        'a scratch…'
+    """
+    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+
+
+@lru_cache(maxsize=16)
+def load_font(size_px: int) -> ImageFont.FreeTypeFont:
+    """The font of captions, DejaVu Sans, which matplotlib brings along: Latin, Greek and Cyrillic."""
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size_px)
+
+
+def _check_regions(image: np.ndarray, num_regions: int, **per_region: Sequence[object] | None) -> None:
+    """Refuse what can't be drawn."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        msg = f"`image` must have shape (H, W, 3) and type uint8, got {image.shape} and {image.dtype}."
+        raise ValueError(msg)
+    for name, values in per_region.items():
+        if values is not None and len(values) != num_regions:
+            msg = f"`{name}` must have one entry per box, got {len(values)} for {num_regions} boxes."
+            raise ValueError(msg)
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    """A colour by number; beyond the palette, hues far from each other."""
+    if index < len(PALETTE_RGB):
+        return PALETTE_RGB[index]
+    hue, brightness = index * 0.618034 % 1.0, (0.95, 0.6, 0.8)[index % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.8, brightness)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _scale(size_hw: tuple[int, int], side_range_px: tuple[int, int]) -> float:
+    """Factor that brings the longer side into a range."""
+    longer = max(size_hw)
+    return float(np.clip(longer, *side_range_px)) / longer
+
+
+def _resized(image: np.ndarray, scale: float) -> np.ndarray:
+    """A scaled copy."""
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
+def _draw_mask(
+    canvas: np.ndarray,
+    corner: np.ndarray,
+    mask: np.ndarray,
+    colour: tuple[int, int, int],
+    line: int,
+) -> None:
+    """Outline a mask that fills a box."""
+    left, top, right, bottom = corner.tolist()
+    size_wh = max(1, right - left), max(1, bottom - top)
+    stretched = cv2.resize(mask.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(stretched, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
+    cv2.drawContours(canvas, contours, -1, colour, line)
+
+
+def _draw_box(canvas: np.ndarray, corner: np.ndarray, colour: tuple[int, int, int], line: int) -> None:
+    """Draw a box, inside the canvas, with a dark line around it that shows on light images."""
+    height, width = canvas.shape[:2]
+    limit = np.array([width - line, height - line, width - line, height - line])
+    left, top, right, bottom = np.clip(corner, line - 1, np.maximum(limit, line - 1)).tolist()
+    cv2.rectangle(canvas, (left, top), (right, bottom), (25, 25, 25), line + 2)
+    cv2.rectangle(canvas, (left, top), (right, bottom), colour, line)
+
+
+def _with_captions(
+    canvas: np.ndarray,
+    corners: np.ndarray,
+    captions: Sequence[str],
+    colours: Sequence[tuple[int, int, int]],
+) -> np.ndarray:
+    """Write captions at boxes, where there is room for them."""
+    height, width = canvas.shape[:2]
+    font = load_font(max(13, round(max(height, width) / 60)))
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    taken: list[tuple[int, int, int, int]] = []
+    for corner, caption, colour in zip(corners.tolist(), captions, colours, strict=True):
+        text = _fitting(caption, font, width - 4)
+        text_width, text_height = round(font.getlength(text)) + 6, round(font.size * 1.25) + 2
+        place = _free_place(corner, (text_width, text_height), (width, height), taken, corners.tolist())
+        taken.append(place)
+        draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colour)
+        is_light = np.dot(colour, (0.299, 0.587, 0.114)) > 135
+        draw.text(
+            (place[0] + 3, place[1] + text_height // 2), text, (0, 0, 0) if is_light else (255, 255, 255), font, "lm"
+        )
+    return np.asarray(picture).copy()
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Cut a caption short until it fits; a confidence at its end stays."""
+    name, _, end = text.rpartition(" ") if text.endswith("%") else (text, "", "")
+    length = len(name)
+    while length > 2 and font.getlength(text) > width - 6:
+        length -= 1
+        text = f"{shortened(name, length)} {end}".rstrip()
+    return text
+
+
+def _free_place(
+    corner: Sequence[int],
+    size_wh: tuple[int, int],
+    canvas_wh: tuple[int, int],
+    taken: Sequence[tuple[int, int, int, int]],
+    regions: Sequence[Sequence[int]],
+) -> tuple[int, int, int, int]:
+    """Where a caption goes: above its box, below, beside or inside it; where it covers other captions the least."""
+    (left, top, right, bottom), (width, height) = corner, size_wh
+    places = [(left, top - height), (left, bottom), (right, top), (left - width, top), (left, top)]
+    boxes = []
+    for wanted in places:
+        x, y = np.clip(wanted, 0, np.maximum(0, np.subtract(canvas_wh, size_wh))).tolist()
+        boxes.append((x, y, x + width, y + height))
+
+    def cost(box: tuple[int, int, int, int]) -> float:
+        """Pixels that are covered: other captions are worst, then other regions, then the region itself."""
+        others = sum(_overlap(box, region) for region in regions) - _overlap(box, corner)
+        return 4 * sum(_overlap(box, caption) for caption in taken) + 0.3 * others + 0.25 * _overlap(box, corner)
+
+    return min(boxes, key=cost)  # the first of the best
+
+
+def _overlap(a: Sequence[int], b: Sequence[int]) -> int:
+    """Number of pixels that two boxes share."""
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))

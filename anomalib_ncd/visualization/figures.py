@@ -1,0 +1,186 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The pictures of a run as arrays: gallery, regions of each class, confusion matrix, map of regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.functional.named_classes import first_slots
+from anomalib_ncd.visualization.drawing import class_colours, shortened
+from anomalib_ncd.visualization.gallery import draw_gallery
+
+MAX_CELL_TEXTS = 30
+EXAMPLES_PER_CLASS = 32
+MAX_MAPPED_REGIONS = 20_000
+
+
+def run_figures(
+    batches: Sequence[NcdBatch],
+    class_names: Sequence[str],
+    table: RegionTable | None = None,
+    label_names: Sequence[str] = (),
+    positions: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Draw all that can be drawn of a run.
+
+    Args:
+        batches: Predictions of all images.
+        class_names: Name of each discovered class; classes of one name are one.
+        table: The regions that the predictions are about. Defaults to ``None``: no pictures of regions.
+        label_names: Name of each true class. Defaults to none: no confusion matrix.
+        positions: ``(R, 2)``, the map of the regions in the order of the batches. Defaults to ``None``: no map.
+
+    Returns:
+        Pictures ``(h, w, 3)`` uint8 by name: ``gallery``, ``classes/<name>``, ``confusion``, ``map``.
+    """
+    predicted = [batch for batch in batches if batch.region_pred_class_id is not None]
+    figures: dict[str, np.ndarray] = {}
+    if not predicted:
+        return figures
+    slots = np.array(first_slots(class_names))
+    regions = slots[_joined(predicted, "region_pred_class_id")]
+    if table is not None:
+        figures["gallery"] = draw_gallery(predicted, class_names, table)
+        for slot in sorted(set(regions.tolist())):
+            figures[f"classes/{class_names[slot]}"] = draw_gallery(
+                predicted,
+                class_names,
+                table,
+                tiles_per_class=EXAMPLES_PER_CLASS,
+                only=class_names[slot],
+            )
+    labelled = [batch for batch in predicted if batch.class_id is not None]
+    if labelled and label_names:
+        target, preds = _joined(labelled, "class_id"), slots[_joined(labelled, "pred_class_id")]
+        if (target >= 0).any():
+            figures["confusion"] = draw_confusion(*count_confusion(preds, target, class_names, label_names))
+    if positions is not None:
+        figures["map"] = draw_map(positions, regions, class_names)
+    return figures
+
+
+def count_confusion(
+    preds: np.ndarray,
+    target: np.ndarray,
+    class_names: Sequence[str],
+    label_names: Sequence[str],
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Count how often a true class was put into a discovered one.
+
+    Args:
+        preds: ``(N,)`` discovered class of each image.
+        target: ``(N,)`` true class; images where it is negative don't count.
+        class_names: Names of the discovered classes.
+        label_names: Names of the true classes.
+
+    Returns:
+        Counts ``(T, P)``, names of the T true classes, and of the P discovered ones that occur, ordered so that the
+        classes that go together lie on the diagonal as far as they go.
+
+    Example:
+        >>> count_confusion(np.array([2, 2, 1]), np.array([0, 0, 1]), ["normal", "a", "b"], ["good", "dent"])
+        (array([[2, 0],
+               [0, 1]]), ['good', 'dent'], ['b', 'a'])
+    """
+    known = target >= 0
+    counts = np.zeros((len(label_names), len(class_names)), dtype=np.int64)
+    np.add.at(counts, (target[known], preds[known]), 1)
+    found = np.flatnonzero(counts.sum(axis=0))
+    main = counts[:, found].argmax(axis=0)
+    share = counts[main, found]
+    found = found[np.lexsort((-share, main))]
+    return counts[:, found], list(label_names), [class_names[index] for index in found.tolist()]
+
+
+def draw_confusion(counts: np.ndarray, label_names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+    """Draw a confusion matrix: true classes in rows, discovered ones in columns.
+
+    Args:
+        counts: ``(T, P)`` integer.
+        label_names: Names of the T true classes.
+        class_names: Names of the P discovered classes.
+
+    Returns:
+        ``(h, w, 3)`` uint8; a cell is the darker the larger its share of the row. Beyond 30 classes on a side cells
+        have no numbers.
+
+    Raises:
+        ValueError: If names and counts don't go together.
+    """
+    counts = np.asarray(counts)
+    if counts.shape != (len(label_names), len(class_names)) or not counts.size:
+        msg = f"`counts` must have shape {(len(label_names), len(class_names))} and not be empty, got {counts.shape}."
+        raise ValueError(msg)
+    rows, columns = counts.shape
+    longer = max(rows, columns)
+    cell = float(np.clip(14 / longer, 0.28, 0.8))
+    figure = Figure(figsize=(columns * cell + 3.2, rows * cell + 3.2), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    size = float(np.clip(cell * 16, 5, 10))
+    axes.set_xticks(range(columns), [shortened(name, 24) for name in class_names], rotation=90, fontsize=size)
+    axes.set_yticks(range(rows), [shortened(name, 24) for name in label_names], fontsize=size)
+    axes.set_xlabel("discovered class")
+    axes.set_ylabel("true class")
+    if longer <= MAX_CELL_TEXTS:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            ink = "white" if share[row, column] > 0.55 else "black"
+            axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=ink, fontsize=size)
+    return _rendered(figure)
+
+
+def draw_map(positions: np.ndarray, classes: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Draw a map of regions in two dimensions, a colour per class.
+
+    Args:
+        positions: ``(R, 2)``.
+        classes: ``(R,)`` discovered class of each region.
+        class_names: Names of the discovered classes; those of one name share colour and entry of the legend.
+
+    Returns:
+        ``(h, w, 3)`` uint8.
+
+    Raises:
+        ValueError: If there aren't as many positions as classes.
+    """
+    if np.shape(positions) != (len(classes), 2):
+        msg = f"`positions` must have shape {(len(classes), 2)}, one row per region, got {np.shape(positions)}."
+        raise ValueError(msg)
+    figure = Figure(figsize=(9, 7), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    slots = np.array(first_slots(class_names))
+    of_region = slots[np.asarray(classes)]
+    colours = np.array(class_colours(class_names)) / 255
+    size = float(np.clip(4000 / max(len(classes), 1), 4, 40))
+    for slot in sorted(set(of_region.tolist())):
+        members = np.asarray(positions)[of_region == slot]
+        label = f"{shortened(class_names[slot], 24)} ({len(members)})"
+        axes.scatter(members[:, 0], members[:, 1], s=size, color=colours[slot], alpha=0.8, linewidths=0, label=label)
+    axes.set(xticks=[], yticks=[])
+    axes.set_aspect("equal", adjustable="datalim")
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(loc="outside right upper", fontsize=8, markerscale=1.5, ncols=1 + len(handles) // 36)
+    return _rendered(figure)
+
+
+def _joined(batches: Sequence[NcdBatch], name: str) -> np.ndarray:
+    """A field of all batches."""
+    return torch.cat([getattr(batch, name) for batch in batches]).cpu().numpy()
+
+
+def _rendered(figure: Figure) -> np.ndarray:
+    """Draw a figure off screen."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

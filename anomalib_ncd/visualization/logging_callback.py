@@ -1,0 +1,136 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Figures of a run for the loggers that take images: anomalib's for TensorBoard, Weights & Biases, MLflow and Comet."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import Callback
+
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.visualization.figures import MAX_MAPPED_REGIONS, run_figures
+
+
+class FigureLogger(Callback):
+    """Gives the figures of a run to the trainer's loggers when testing or prediction ends.
+
+    Loggers take images if they have anomalib's ``add_image``: ``anomalib.loggers.AnomalibTensorBoardLogger``,
+    ``AnomalibWandbLogger``, ``AnomalibMLFlowLogger`` and ``AnomalibCometLogger``. They get the gallery, the regions of
+    each class, the map of regions and, where labels are known, the confusion matrix of images, under names such as
+    ``test/gallery.png``. Without such a logger nothing is kept or drawn. :class:`~anomalib_ncd.AnomalyNcd` brings one
+    along.
+
+    Args:
+        draw_map: Lay regions out in two dimensions, which takes seconds for thousands of them.
+    """
+
+    def __init__(self, draw_map: bool = True) -> None:
+        super().__init__()
+        self.draw_map = draw_map
+        self.batches: list[NcdBatch] = []
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Forget what an earlier run has left."""
+        del trainer, pl_module
+        self.batches = []
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Forget what an earlier run has left."""
+        del trainer, pl_module
+        self.batches = []
+
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Keep the predictions of a batch."""
+        del pl_module, args, kwargs
+        self._keep(trainer, outputs)
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Keep the predictions of a batch."""
+        del pl_module, args, kwargs
+        self._keep(trainer, outputs)
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Log the figures of the test."""
+        self._log(trainer, pl_module, "test")
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Log the figures of the prediction."""
+        self._log(trainer, pl_module, "predict")
+
+    def _keep(self, trainer: Any, outputs: Any) -> None:  # noqa: ANN401
+        """Keep a batch on the CPU, without pixels, where it will be drawn."""
+        if isinstance(outputs, NcdBatch) and image_loggers(trainer):
+            self.batches.append(move_data_to_device(outputs.without_pixels(), torch.device("cpu")))
+
+    def _log(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
+        """Draw the figures and give them to the loggers."""
+        loggers = image_loggers(trainer)
+        if not loggers:
+            return
+        batches, self.batches = _gathered(self.batches, trainer.world_size), []
+        if not trainer.is_global_zero:
+            return
+        datamodule = _datamodule_of(batches, trainer)
+        figures = run_figures(
+            batches,
+            pl_module.class_names,
+            None if datamodule is None else datamodule.region_table(),
+            [] if datamodule is None else datamodule.class_names,
+            _positions(batches) if self.draw_map else None,
+        )
+        for logger in loggers:
+            for name, picture in figures.items():
+                # MLflow tells the format from the ending; TensorBoard wants a step, the others pass it over.
+                logger.add_image(picture, name=f"{stage}/{_file_name(name)}.png", global_step=trainer.global_step)
+            logger.save()  # the one for Weights & Biases sends its images here
+
+
+def missing_figure_loggers(trainer: Any) -> list[Callback]:  # noqa: ANN401
+    """A :class:`FigureLogger` for a trainer that has none yet; one that the user gave stays in force."""
+    return [] if any(isinstance(callback, FigureLogger) for callback in trainer.callbacks) else [FigureLogger()]
+
+
+def image_loggers(trainer: Any) -> list[Any]:  # noqa: ANN401
+    """The trainer's loggers that take images in anomalib's way."""
+    return [logger for logger in trainer.loggers if callable(getattr(logger, "add_image", None))]
+
+
+def _datamodule_of(batches: list[NcdBatch], trainer: Any) -> NcdDataModule | None:  # noqa: ANN401
+    """The datamodule that the predictions are about; the trainer may still hold that of an earlier call."""
+    datamodule = trainer.datamodule
+    if not isinstance(datamodule, NcdDataModule):
+        return None
+    known = {str(record.path) for record in datamodule.records}
+    return datamodule if all(path in known for batch in batches for path in batch.image_path) else None
+
+
+def _positions(batches: list[NcdBatch]) -> np.ndarray | None:
+    """The map of all regions; ``None`` where features are unknown, or there are more regions than can be told apart."""
+    # scikit-learn, which lays them out, takes a second to import that other runs needn't spend.
+    from anomalib_ncd.visualization.report.embedding import map_regions  # noqa: PLC0415
+
+    if not batches or any(batch.region_feature is None for batch in batches):
+        return None
+    features = torch.cat([batch.region_feature for batch in batches if batch.region_feature is not None])
+    return map_regions(features.float().numpy()) if len(features) <= MAX_MAPPED_REGIONS else None
+
+
+def _gathered(batches: list[NcdBatch], world_size: int) -> list[NcdBatch]:
+    """The batches of all processes."""
+    if world_size == 1:
+        return batches
+    parts: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(parts, batches)
+    return [batch for part in parts for batch in part]
+
+
+def _file_name(name: str) -> str:
+    """A name without what file systems and services don't take; folders stay."""
+    return re.sub(r"[^\w/ .()-]", "_", name)

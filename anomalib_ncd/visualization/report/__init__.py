@@ -1,0 +1,12 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The report of a run: one HTML file that opens offline."""
+
+import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
+
+from anomalib_ncd.visualization.report.content import Finding, ReportSection
+from anomalib_ncd.visualization.report.embedding import map_regions
+from anomalib_ncd.visualization.report.report import write_report
+
+__all__ = ["Finding", "ReportSection", "map_regions", "write_report"]

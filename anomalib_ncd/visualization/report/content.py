@@ -1,0 +1,277 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What stands in the report, as plain data that the template only has to lay out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from anomalib_ncd.data.images import read_image
+from anomalib_ncd.data.run_results import RunResults
+from anomalib_ncd.functional.named_classes import first_slots
+from anomalib_ncd.visualization.gallery import region_tile
+from anomalib_ncd.visualization.report.certainty import Certainty, region_certainty
+from anomalib_ncd.visualization.report.crops import image_with_boxes, jpeg_data_uri
+
+TYPICAL_REGIONS = 8
+IMAGES_PER_CLASS = 4
+DOUBTFUL_REGIONS = 24
+REJECTED_REGIONS = 12
+TILE_PX = 160
+TILE_MARGIN = 150  # a grey for light and dark pages
+
+LoadRegion = Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of a section.
+
+    Attributes:
+        level: ``"good"``, ``"warning"`` or ``"problem"``.
+        text: What was found.
+        advice: What to do about it; may be empty.
+    """
+
+    level: Literal["good", "warning", "problem"]
+    text: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A section of findings beside those that every report has.
+
+    Attributes:
+        title: Heading.
+        findings: Its lines.
+    """
+
+    title: str
+    findings: Sequence[Finding]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the page: its data URI, the text that stands for it, and a caption of a few short lines."""
+
+    src: str
+    alt: str
+    lines: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ClassCard:
+    """A discovered class.
+
+    Attributes:
+        name: Its name.
+        slot: Index of its first slot.
+        slots: Indices of all its slots.
+        color: Number of its colour; -1 for normal.
+        num_regions: Number of regions.
+        num_images: Number of images that have such regions.
+        certainty: Mean certainty as text; empty without regions.
+        labels: What the labels say of the images of this class; empty without labels.
+        typical: Most typical regions.
+        images: Images they came from, outlined.
+    """
+
+    name: str
+    slot: int
+    slots: list[int]
+    color: int
+    num_regions: int
+    num_images: int
+    certainty: str
+    labels: str
+    typical: list[Picture]
+    images: list[Picture]
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything that the page shows but the map."""
+
+    sentence: str
+    figures: list[tuple[str, str]]
+    cards: list[ClassCard]
+    normal: ClassCard | None
+    doubtful: list[Picture]
+    num_doubtful: int
+    certainty: Certainty
+
+
+class ContentBuilder:
+    """Gathers the content of a report.
+
+    Args:
+        results: Predictions under their names, see :meth:`RunResults.named`.
+        class_names: Name of each slot.
+        load: Gives pixels and mask of a region by its index in the batch.
+        metrics: What ``metrics.json`` says.
+    """
+
+    def __init__(
+        self,
+        results: RunResults,
+        class_names: Sequence[str],
+        load: LoadRegion,
+        metrics: dict[str, Any] | None,
+    ) -> None:
+        self.results, self.batch = results, results.batch
+        self.class_names, self.load, self.metrics = list(class_names), load, metrics
+        self.certainty = region_certainty(results.batch, class_names)
+        self.image_of = results.batch.region_image_index.numpy()
+
+    def build(self) -> ReportContent:
+        """Gather everything."""
+        slots = sorted(set(first_slots(self.class_names)))
+        cards = [self._card(slot, color) for color, slot in enumerate(slots)]
+        normal = None
+        if self.results.has_normal_slot:
+            normal = cards[0]
+            cards = [self._card(slot, color) for color, slot in enumerate(slots[1:])]
+        doubtful = self._doubtful()
+        return ReportContent(
+            sentence=self._sentence(cards, normal, len(doubtful)),
+            figures=self._figures(cards, normal, len(doubtful)),
+            cards=cards,
+            normal=normal,
+            doubtful=[self.picture(region, with_runner_up=True) for region in doubtful[:DOUBTFUL_REGIONS]],
+            num_doubtful=len(doubtful),
+            certainty=self.certainty,
+        )
+
+    def picture(self, region: int, *, with_runner_up: bool = False, with_score: bool = False) -> Picture:
+        """A region as a tile."""
+        key = self.results.image_keys[self.image_of[region]]
+        name, value = self.class_names[self.certainty.slot[region]], self.certainty_text(self.certainty.value[region])
+        lines = [key, f"{name} · {value}"]
+        runner_up = int(self.certainty.runner_up[region])
+        if with_runner_up and runner_up >= 0:
+            lines.append(f"or {self.class_names[runner_up]}")
+        if with_score:
+            lines.append(f"anomaly score {float(self.batch.region_score[region]):.2f}")
+        tile = region_tile(*self.load(region), TILE_PX, TILE_MARGIN)
+        return Picture(jpeg_data_uri(tile), f"Region of {key}, class {name}", lines)
+
+    def certainty_text(self, value: float) -> str:
+        """A certainty as people read it."""
+        return f"{value:.0%}" if self.certainty.is_probability else f"{value:+.2f}"
+
+    def _card(self, slot: int, color: int) -> ClassCard:
+        """What is known of a class."""
+        members = np.flatnonzero(self.certainty.slot == slot)
+        is_normal = slot == 0 and self.results.has_normal_slot
+        shown = self._most_suspicious(members) if is_normal else self._most_typical(members)
+        values = self.certainty.value[members]
+        slots = [index for index, first in enumerate(first_slots(self.class_names)) if first == slot]
+        return ClassCard(
+            name=self.class_names[slot],
+            slot=slot,
+            slots=slots,
+            color=-1 if is_normal else color,
+            num_regions=len(members),
+            num_images=len(set(self.image_of[members].tolist())),
+            certainty=self.certainty_text(float(values.mean())) if len(members) else "",
+            labels=self._labels_of(slots),
+            typical=[self.picture(region, with_score=is_normal) for region in shown],
+            images=[] if is_normal else self._images_of(slot, shown),
+        )
+
+    def _most_typical(self, members: np.ndarray) -> list[int]:
+        """Regions nearest to the mean of their class, those of other images first."""
+        order = members[np.lexsort((-self.certainty.value[members], self.certainty.distance[members]))].tolist()
+        _, first_of_image = np.unique(self.image_of[order], return_index=True)
+        first = [order[index] for index in sorted(first_of_image)]
+        taken = set(first)
+        return [*first, *(region for region in order if region not in taken)][:TYPICAL_REGIONS]
+
+    def _most_suspicious(self, members: np.ndarray) -> list[int]:
+        """Regions that the detector scored highest."""
+        scores = self.batch.region_score.numpy()[members]
+        return members[np.argsort(-scores, kind="stable")][:REJECTED_REGIONS].tolist()
+
+    def _images_of(self, slot: int, regions: Sequence[int]) -> list[Picture]:
+        """Images that regions came from, with all regions of the class outlined."""
+        pictures: list[Picture] = []
+        for image in dict.fromkeys(int(self.image_of[region]) for region in regions):
+            members = np.flatnonzero((self.image_of == image) & (self.certainty.slot == slot))
+            try:
+                pixels = read_image(self.batch.image_path[image])
+            except ValueError:  # moved since the run; the crops are still there
+                continue
+            boxes = self.batch.region_box_xyxy.numpy()[members].tolist()
+            key = self.results.image_keys[image]
+            alt = f"Image {key} with {len(members)} outlined region{'s' * (len(members) != 1)}"
+            pictures.append(Picture(jpeg_data_uri(image_with_boxes(pixels, boxes)), alt, [key]))
+            if len(pictures) == IMAGES_PER_CLASS:
+                break
+        return pictures
+
+    def _labels_of(self, slots: Sequence[int]) -> str:
+        """The commonest label among the images of a class."""
+        if self.batch.class_id is None or self.batch.pred_class_id is None:
+            return ""
+        in_class = np.isin(self.batch.pred_class_id.numpy(), slots)
+        labels = [label for label in self.batch.class_id.numpy()[in_class].tolist() if label >= 0]
+        if not labels:
+            return ""
+        label, count = Counter(labels).most_common(1)[0]
+        return f"{count} of {len(labels)} labelled images are {self.results.label_names[label]}"
+
+    def _doubtful(self) -> list[int]:
+        """Doubtful regions, the least sure first."""
+        doubtful = np.flatnonzero(self.certainty.is_doubtful)
+        return doubtful[np.argsort(self.certainty.value[doubtful], kind="stable")].tolist()
+
+    def _sentence(self, cards: Sequence[ClassCard], normal: ClassCard | None, num_doubtful: int) -> str:
+        """What was found, in one sentence."""
+        found = [card for card in cards if card.num_regions]
+        num_images = len(self.batch.image_path)
+        if not found:
+            return f"No defects were found in {counted(num_images, 'image')}."
+        num_regions = sum(card.num_regions for card in found)
+        sentence = (
+            f"{counted(num_regions, 'region')} in {counted(num_images, 'image')} "
+            f"{'fall' if num_regions != 1 else 'falls'} into {counted(len(found), 'class', 'classes')}"
+        )
+        if normal is not None and normal.num_regions:
+            sentence += f"; {counted(normal.num_regions, 'more looks', 'more look')} normal"
+        if num_doubtful:
+            sentence += f"; {counted(num_doubtful, 'region is', 'regions are')} worth a second look"
+        return f"{sentence}."
+
+    def _figures(
+        self, cards: Sequence[ClassCard], normal: ClassCard | None, num_doubtful: int
+    ) -> list[tuple[str, str]]:
+        """The numbers at the top."""
+        figures = [
+            ("images", f"{len(self.batch.image_path):,}"),
+            ("regions", f"{len(self.image_of):,}"),
+            ("classes", str(sum(card.num_regions > 0 for card in cards))),
+        ]
+        if normal is not None:
+            figures.append(("look normal", f"{normal.num_regions:,}"))
+        figures.append(("doubtful", f"{num_doubtful:,}"))
+        if self.metrics and "nmi" in self.metrics["image"]:
+            image = self.metrics["image"]
+            figures += [("NMI with labels", f"{image['nmi']:.2f}"), ("accuracy", f"{image['accuracy']:.2f}")]
+        return figures
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun.
+
+    Example:
+        >>> counted(1, "region"), counted(1200, "region"), counted(2, "class", "classes")
+        ('1 region', '1,200 regions', '2 classes')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,458 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("report-data").textContent);
+  const byId = (id) => document.getElementById(id);
+
+  // ------------------------------------------------------------------ the map
+  const map = byId("map");
+  const context = map.getContext("2d");
+  const ring = byId("ring").getContext("2d");
+  const tip = byId("tip");
+  const sheets = [...document.querySelectorAll("img.sheet")];
+  const count = data.x.length;
+  const hidden = new Set();
+  const view = { scale: 1, x: 0, y: 0 };
+  const screenX = new Float32Array(count);
+  const screenY = new Float32Array(count);
+  const members = data.classes.map(() => []);
+  data.classOf.forEach((number, region) => members[number].push(region));
+  const CROSS = 4;
+  let colors = [];
+  let ink = "";
+  let paper = "";
+  let size = { width: 0, height: 0 };
+  let current = -1;
+  let pending = false;
+
+  function readColors() {
+    const style = getComputedStyle(document.documentElement);
+    ink = style.getPropertyValue("--ink").trim();
+    paper = style.getPropertyValue("--panel").trim();
+    colors = data.classes.map(({ color }) =>
+      style.getPropertyValue(color < 0 ? "--normal" : `--c${color % 12}`).trim(),
+    );
+  }
+
+  function shapeOf(number) {
+    const { color } = data.classes[number];
+    return color < 0 ? CROSS : (color + Math.floor(color / 12)) % 4;
+  }
+
+  // Adds one mark to the path: circle, square, triangle, diamond, or a cross for what looks normal.
+  function mark(to, shape, x, y, r) {
+    if (shape === 0) {
+      to.moveTo(x + r, y);
+      to.arc(x, y, r, 0, 2 * Math.PI);
+    } else if (shape === 1) {
+      to.rect(x - 0.9 * r, y - 0.9 * r, 1.8 * r, 1.8 * r);
+    } else if (shape === 2) {
+      to.moveTo(x, y - 1.2 * r);
+      to.lineTo(x + 1.1 * r, y + 0.8 * r);
+      to.lineTo(x - 1.1 * r, y + 0.8 * r);
+      to.closePath();
+    } else if (shape === 3) {
+      to.moveTo(x, y - 1.25 * r);
+      to.lineTo(x + 1.25 * r, y);
+      to.lineTo(x, y + 1.25 * r);
+      to.lineTo(x - 1.25 * r, y);
+      to.closePath();
+    } else {
+      to.moveTo(x - r, y - r);
+      to.lineTo(x + r, y + r);
+      to.moveTo(x + r, y - r);
+      to.lineTo(x - r, y + r);
+    }
+  }
+
+  function paint(to, shape, color) {
+    if (shape === CROSS) {
+      to.strokeStyle = color;
+      to.lineWidth = 1.4;
+      to.stroke();
+      return;
+    }
+    // A thin edge sets marks off from other classes; below the fill, it leaves dense places solid.
+    to.strokeStyle = paper;
+    to.lineWidth = 1.6;
+    to.stroke();
+    to.fillStyle = color;
+    to.fill();
+  }
+
+  const reachX = Math.max(0.05, ...data.x.map(Math.abs));
+  const reachY = Math.max(0.05, ...data.y.map(Math.abs));
+  const pixelsPerUnit = () =>
+    Math.min((size.width / 2 - 22) / reachX, (size.height / 2 - 22) / reachY) * view.scale;
+
+  function place() {
+    const unit = pixelsPerUnit();
+    for (let region = 0; region < count; region += 1) {
+      screenX[region] = size.width / 2 + (data.x[region] - view.x) * unit;
+      screenY[region] = size.height / 2 - (data.y[region] - view.y) * unit;
+    }
+    return unit;
+  }
+
+  // One mark is drawn once and then copied, which is much faster than thousands of paths.
+  const stamps = new Map();
+  function stampOf(number, radius) {
+    const ratio = window.devicePixelRatio || 1;
+    const key = [number, radius, ratio, colors[number], paper].join();
+    if (!stamps.has(key)) {
+      if (stamps.size > 400) stamps.clear();
+      const side = Math.ceil(2 * (1.3 * radius + 2));
+      const canvas = document.createElement("canvas");
+      canvas.width = canvas.height = Math.ceil(side * ratio);
+      const to = canvas.getContext("2d");
+      to.scale(ratio, ratio);
+      to.beginPath();
+      mark(to, shapeOf(number), side / 2, side / 2, radius);
+      paint(to, shapeOf(number), colors[number]);
+      stamps.set(key, { canvas, side });
+    }
+    return stamps.get(key);
+  }
+
+  const markRadius = () =>
+    (count > 2000 ? 2.6 : count > 500 ? 3.6 : 4.6) * Math.min(2, Math.max(1, Math.sqrt(view.scale)));
+
+  function draw() {
+    pending = false;
+    place();
+    const radius = markRadius();
+    context.clearRect(0, 0, size.width, size.height);
+    context.globalAlpha = 0.85;
+    members.forEach((regions, number) => {
+      if (hidden.has(number)) return;
+      const stamp = stampOf(number, radius);
+      const half = stamp.side / 2;
+      for (const region of regions) {
+        const x = screenX[region];
+        const y = screenY[region];
+        if (x > -9 && y > -9 && x < size.width + 9 && y < size.height + 9) {
+          context.drawImage(stamp.canvas, x - half, y - half, stamp.side, stamp.side);
+        }
+      }
+    });
+    context.globalAlpha = 1;
+    drawRing();
+  }
+
+  // The ring around the current region lies on a canvas of its own: pointing about draws nothing else anew.
+  function drawRing() {
+    ring.clearRect(0, 0, size.width, size.height);
+    if (current < 0) return;
+    ring.beginPath();
+    ring.arc(screenX[current], screenY[current], markRadius() + 5, 0, 2 * Math.PI);
+    ring.strokeStyle = ink;
+    ring.lineWidth = 2;
+    ring.stroke();
+  }
+
+  function redraw() {
+    if (pending) return;
+    pending = true;
+    requestAnimationFrame(draw);
+  }
+
+  function resize() {
+    const ratio = window.devicePixelRatio || 1;
+    size = { width: map.clientWidth, height: map.clientHeight };
+    for (const layer of [context, ring]) {
+      layer.canvas.width = Math.round(size.width * ratio);
+      layer.canvas.height = Math.round(size.height * ratio);
+      layer.setTransform(ratio, 0, 0, ratio, 0, 0);
+    }
+    redraw();
+  }
+
+  function nearest(x, y, reach) {
+    let best = -1;
+    let least = reach * reach;
+    for (let region = 0; region < count; region += 1) {
+      const dx = screenX[region] - x;
+      const dy = screenY[region] - y;
+      const distance = dx * dx + dy * dy;
+      if (distance < least && !hidden.has(data.classOf[region])) {
+        least = distance;
+        best = region;
+      }
+    }
+    return best;
+  }
+
+  function describe(region) {
+    const value = data.value[region];
+    const sure = data.isProbability ? `${Math.round(value * 100)} %` : `closeness ${value.toFixed(2)}`;
+    const lines = [`${nameOfClass(data.classOf[region])}, ${sure}`];
+    if (data.doubtful[region] && data.second[region] >= 0) lines.push(`or ${nameOfClass(data.second[region])}`);
+    lines.push(data.images[data.imageOf[region]]);
+    return lines;
+  }
+
+  function show(region) {
+    if (region === current) return;
+    current = region;
+    tip.hidden = region < 0;
+    if (region >= 0) {
+      const { px, perRow } = data.tile;
+      const place = region % (perRow * perRow);
+      const sheet = sheets[Math.floor(region / (perRow * perRow))];
+      const crop = byId("tip-crop").getContext("2d");
+      crop.clearRect(0, 0, 144, 144);
+      crop.imageSmoothingQuality = "high";
+      if (sheet.complete) {
+        crop.drawImage(sheet, (place % perRow) * px, Math.floor(place / perRow) * px, px, px, 0, 0, 144, 144);
+      }
+      const lines = describe(region);
+      byId("tip-text").textContent = lines.join("\n");
+      byId("tip-crop").setAttribute("aria-label", `Region of ${lines[lines.length - 1]}`);
+      const left = screenX[region] + 178 > size.width ? screenX[region] - 178 : screenX[region] + 16;
+      tip.style.left = `${Math.max(4, left)}px`;
+      tip.style.top = `${Math.min(Math.max(4, screenY[region] - 80), Math.max(4, size.height - 220))}px`;
+    }
+    drawRing();
+  }
+
+  function zoom(factor, x = size.width / 2, y = size.height / 2) {
+    const unit = place();
+    const scale = Math.min(60, Math.max(0.8, view.scale * factor));
+    const ratio = scale / view.scale;
+    view.x += ((x - size.width / 2) / unit) * (1 - 1 / ratio);
+    view.y -= ((y - size.height / 2) / unit) * (1 - 1 / ratio);
+    view.scale = scale;
+    show(-1);
+    redraw();
+  }
+
+  function showAll() {
+    Object.assign(view, { scale: 1, x: 0, y: 0 });
+    show(-1);
+    redraw();
+  }
+
+  // From region to region: the nearest one within 45° of the arrow.
+  function step(dx, dy) {
+    const fromX = current < 0 ? size.width / 2 : screenX[current];
+    const fromY = current < 0 ? size.height / 2 : screenY[current];
+    let best = -1;
+    let least = Infinity;
+    for (let region = 0; region < count; region += 1) {
+      if (region === current || hidden.has(data.classOf[region])) continue;
+      const x = screenX[region] - fromX;
+      const y = screenY[region] - fromY;
+      const along = x * dx + y * dy;
+      const across = Math.abs(x * dy) + Math.abs(y * dx);
+      const isVisible =
+        screenX[region] > 0 && screenY[region] > 0 && screenX[region] < size.width && screenY[region] < size.height;
+      if (isVisible && (current < 0 || (along > 0 && across <= along)) && Math.hypot(x, y) < least) {
+        least = Math.hypot(x, y);
+        best = region;
+      }
+    }
+    if (best >= 0) {
+      show(best);
+      byId("map-status").textContent = describe(best).join(", ");
+    }
+  }
+
+  function listen() {
+    let drag = null;
+    map.addEventListener("pointerdown", (event) => {
+      drag = { x: event.offsetX, y: event.offsetY };
+      if (event.pointerType === "mouse") map.setPointerCapture(event.pointerId);
+    });
+    map.addEventListener("pointermove", (event) => {
+      if (drag && event.buttons) {
+        const unit = pixelsPerUnit();
+        view.x -= (event.offsetX - drag.x) / unit;
+        view.y += (event.offsetY - drag.y) / unit;
+        drag = { x: event.offsetX, y: event.offsetY };
+        map.classList.add("dragging");
+        show(-1);
+        redraw();
+        return;
+      }
+      show(nearest(event.offsetX, event.offsetY, 16));
+    });
+    map.addEventListener("pointerup", (event) => {
+      drag = null;
+      map.classList.remove("dragging");
+      show(nearest(event.offsetX, event.offsetY, 24));
+    });
+    map.addEventListener("pointerleave", () => show(-1));
+    map.addEventListener("blur", () => show(-1));
+    map.addEventListener("dblclick", (event) => zoom(2, event.offsetX, event.offsetY));
+    map.addEventListener(
+      "wheel",
+      (event) => {
+        if (!event.ctrlKey && !event.metaKey) return;
+        event.preventDefault();
+        zoom(Math.exp(-event.deltaY / 300), event.offsetX, event.offsetY);
+      },
+      { passive: false },
+    );
+    map.addEventListener("keydown", (event) => {
+      const keys = {
+        ArrowLeft: () => step(-1, 0),
+        ArrowRight: () => step(1, 0),
+        ArrowUp: () => step(0, -1),
+        ArrowDown: () => step(0, 1),
+        "+": () => zoom(1.5),
+        "=": () => zoom(1.5),
+        "-": () => zoom(1 / 1.5),
+        0: showAll,
+        Escape: () => show(-1),
+      };
+      if (!keys[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      keys[event.key]();
+    });
+    document.querySelectorAll("[data-zoom]").forEach((button) => {
+      const factor = Number(button.dataset.zoom);
+      button.addEventListener("click", () => (factor ? zoom(factor) : showAll()));
+    });
+    new ResizeObserver(resize).observe(map);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      readColors();
+      drawLegend();
+      redraw();
+    });
+  }
+
+  function drawLegend() {
+    const legend = byId("legend");
+    legend.replaceChildren(
+      ...data.classes.map((_, number) => {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.setAttribute("aria-pressed", String(!hidden.has(number)));
+        const symbol = document.createElement("canvas");
+        symbol.width = symbol.height = 36;
+        const to = symbol.getContext("2d");
+        to.scale(2, 2);
+        to.beginPath();
+        mark(to, shapeOf(number), 9, 9, 5);
+        paint(to, shapeOf(number), colors[number]);
+        symbol.setAttribute("aria-hidden", "true");
+        const name = document.createElement("span");
+        name.className = "name";
+        name.textContent = nameOfClass(number);
+        const amount = document.createElement("span");
+        amount.className = "count";
+        amount.textContent = members[number].length.toLocaleString("en");
+        button.append(symbol, name, amount);
+        button.title = "Show or hide this class";
+        button.addEventListener("click", () => {
+          if (!hidden.delete(number)) hidden.add(number);
+          button.setAttribute("aria-pressed", String(!hidden.has(number)));
+          show(-1);
+          redraw();
+        });
+        return button;
+      }),
+    );
+  }
+
+  // ---------------------------------------------------------------- the names
+  const rows = new Map();
+  document.querySelectorAll(".naming").forEach((row) => {
+    rows.set(row.dataset.slot, { input: row.querySelector("input"), select: row.querySelector("select") });
+  });
+  const typed = (slot) => rows.get(slot)?.input.value.trim().replace(/\s+/g, " ") ?? "";
+  const sameAs = (slot) => rows.get(slot)?.select.value ?? "";
+
+  function root(slot) {
+    let found = slot;
+    while (sameAs(found)) found = sameAs(found);
+    return found;
+  }
+
+  // Name of a slot as the fields say.
+  const nameOfSlot = (slot) => typed(root(slot)) || root(slot);
+
+  const headings = data.classes.map(({ name }) => name);
+  const nameOfClass = (number) => headings[number];
+
+  function say(text, isWrong = false) {
+    const status = byId("save-status");
+    status.textContent = text;
+    status.classList.toggle("wrong", isWrong);
+  }
+
+  // While names are not saved, the button stays in sight.
+  const markChanged = (isChanged) => document.querySelector(".save").classList.toggle("changed", isChanged);
+
+  function namesToSave() {
+    const names = {};
+    const groups = new Map();
+    for (const slot of data.slots) {
+      const first = root(slot);
+      groups.set(first, [...(groups.get(first) ?? []), slot]);
+      if (first === slot && typed(slot) && typed(slot) !== slot) names[slot] = typed(slot);
+    }
+    return { names, same: [...groups.values()].filter((group) => group.length > 1) };
+  }
+
+  // The two mistakes that reading the file would refuse.
+  function mistake({ names }) {
+    for (const [slot, name] of Object.entries(names)) {
+      if (data.hasNormal && name === data.slots[0]) return `To make ${slot} normal, choose “same as ${name}”.`;
+      if (data.slots.includes(name) && name !== slot && !names[name] && root(name) === name) {
+        return `${slot} has the name of another class, ${name}: choose “same as ${name}”.`;
+      }
+    }
+    return "";
+  }
+
+  function update() {
+    const wanted = namesToSave();
+    rows.forEach(({ input, select }, slot) => {
+      input.disabled = Boolean(select.value);
+      input.placeholder = select.value ? nameOfSlot(slot) : slot;
+    });
+    document.querySelectorAll("[data-name-of]").forEach((heading) => {
+      heading.textContent = nameOfSlot(heading.dataset.nameOf);
+    });
+    markChanged(true);
+    const problem = mistake(wanted);
+    const named = Object.keys(wanted.names).length;
+    const merged = wanted.same.map((group) => group.join(" = ")).join("; ");
+    say(problem || `${named} named${merged ? `, same: ${merged}` : ""}; not saved yet.`, Boolean(problem));
+  }
+
+  function save() {
+    const wanted = namesToSave();
+    const problem = mistake(wanted);
+    if (problem) {
+      say(problem, true);
+      return;
+    }
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([`${JSON.stringify(wanted, null, 2)}\n`], { type: "application/json" }));
+    link.download = "class_names.json";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    markChanged(false);
+    say("Saved. Put class_names.json into the folder of the run and run `anomalib-ncd name` with that folder.");
+  }
+
+  rows.forEach(({ input, select }, slot) => {
+    input.addEventListener("input", update);
+    select.addEventListener("change", () => {
+      // A class can't be the same as one that was said to be the same as it.
+      for (let next = select.value; next; next = sameAs(next)) {
+        if (sameAs(next) === slot) rows.get(next).select.value = "";
+      }
+      update();
+    });
+    if (select.value) input.disabled = true;
+  });
+  byId("save").addEventListener("click", save);
+
+  readColors();
+  drawLegend();
+  listen();
+  resize();
+  window.report = { draw, count, position: (region) => ({ x: screenX[region], y: screenY[region] }) };
+})();

@@ -1,0 +1,171 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``report.html``: what a run found, in one file that opens offline."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from anomalib_ncd.data.run_results import RunResults
+from anomalib_ncd.visualization.gallery import region_tile
+from anomalib_ncd.visualization.report.content import (
+    TILE_MARGIN,
+    ClassCard,
+    ContentBuilder,
+    LoadRegion,
+    ReportContent,
+    ReportSection,
+)
+from anomalib_ncd.visualization.report.crops import TileSheets, tile_sheets
+
+MAX_MAP_REGIONS = 10_000
+LARGE_TILE_PX, SMALL_TILE_PX, MAX_LARGE_TILES = 96, 64, 2000
+SCORES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "macro_f1": "Macro-F1"}
+
+
+def write_report(
+    file: str | Path,
+    results: RunResults,
+    class_names: Sequence[str],
+    load: LoadRegion,
+    metrics: dict[str, Any] | None = None,
+    title: str = "Discovered classes",
+    sections: Sequence[ReportSection] = (),
+) -> None:
+    """Write the report of a run. A reader never sees a half-written file.
+
+    Args:
+        file: Target, ``report.html``. It needs no other file and no network.
+        results: Predictions of the run.
+        class_names: Name of each slot; slots of one name are one class.
+        load: Gives pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region by its index in the batch.
+        metrics: What ``metrics.json`` says, where labels are known.
+        title: Heading of the page.
+        sections: More sections, shown below the first sentence.
+
+    Raises:
+        ValueError: If the results have no predictions or the names don't fit their slots.
+    """
+    file = Path(file)
+    results = results.named(class_names)
+    content = ContentBuilder(results, class_names, load, metrics).build()
+    shown = _regions_of_map(len(results.region_position))
+    tile_px = LARGE_TILE_PX if len(shown) <= MAX_LARGE_TILES else SMALL_TILE_PX
+    sheets = tile_sheets((region_tile(*load(int(region)), tile_px, TILE_MARGIN) for region in shown), tile_px)
+    script = _part("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    html = _template().render(
+        title=title,
+        run=file.absolute().parent.name,
+        content=content,
+        sections=sections,
+        scores=_scores(metrics),
+        confusion=_confusion(metrics),
+        slots=_slots(results, class_names),
+        sheets=sheets,
+        num_regions=len(results.region_position),
+        num_on_map=len(shown),
+        data=_script_data(results, content, shown, sheets),
+        css=Markup(_part("report.css")),  # noqa: S704 - a file of this package
+        script=Markup(script),  # noqa: S704 - a file of this package
+        script_digest=digest,
+    )
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    unfinished.write_text(html, encoding="utf-8")
+    unfinished.replace(file)
+
+
+def _part(name: str) -> str:
+    """Text of a file that lies beside this one."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _template() -> Any:  # noqa: ANN401
+    """The page, which escapes whatever it is given."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_part("template.html"))
+
+
+def _regions_of_map(num_regions: int) -> np.ndarray:
+    """Regions that the map shows: all, or a sample where they would be too many."""
+    if num_regions <= MAX_MAP_REGIONS:
+        return np.arange(num_regions)
+    return np.sort(np.random.default_rng(0).choice(num_regions, MAX_MAP_REGIONS, replace=False))
+
+
+def _slots(results: RunResults, class_names: Sequence[str]) -> list[dict[str, str]]:
+    """What the fields for names start with: each slot's given name, and the slot that it is the same as."""
+    slots = []
+    for slot, (found, given) in enumerate(zip(results.slot_names, class_names, strict=True)):
+        first = list(class_names).index(given)
+        slots.append(
+            {
+                "slot": found,
+                "name": "" if given == found or first != slot else given,
+                "same": "" if first == slot else results.slot_names[first],
+            },
+        )
+    return slots
+
+
+def _scores(metrics: dict[str, Any] | None) -> list[tuple[str, int, list[str]]]:
+    """Rows of the table of scores."""
+    rows = []
+    for level, report in (metrics or {}).items():
+        for title, part in ((f"{level.capitalize()}s", report), ("… defects alone", report.get("defects"))):
+            if part and "nmi" in part:
+                rows.append((title, part["count"], [f"{part[score]:.3f}" for score in SCORES]))
+    return rows
+
+
+def _confusion(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Confusion of images, columns in the order of the classes that they were matched with."""
+    report = (metrics or {}).get("image", {})
+    if not report.get("confusion"):
+        return None
+    confusion, matching = report["confusion"], report["matching"]
+    columns = list(next(iter(confusion.values())))
+    labels = list(confusion)
+    columns.sort(key=lambda name: labels.index(matching[name]) if matching.get(name) in labels else len(labels))
+    rows = []
+    for label, counts in confusion.items():
+        total = max(1, sum(counts.values()))
+        cells = [(counts[name], counts[name] / total, matching.get(name) == label) for name in columns]
+        rows.append((label, sum(counts.values()), cells))
+    return {"columns": columns, "rows": rows}
+
+
+def _script_data(results: RunResults, content: ReportContent, shown: np.ndarray, sheets: TileSheets) -> Markup:
+    """What the script draws, as JSON that can't end the element it stands in."""
+    cards: list[ClassCard] = [*content.cards, *([content.normal] if content.normal else [])]
+    class_of_slot = {card.slot: number for number, card in enumerate(cards)}
+    certainty = content.certainty
+    data = {
+        "classes": [{"name": card.name, "color": card.color} for card in cards],
+        "images": results.image_keys,
+        "x": np.round(results.region_position[shown, 0].astype(float), 4).tolist(),
+        "y": np.round(results.region_position[shown, 1].astype(float), 4).tolist(),
+        "classOf": [class_of_slot[slot] for slot in certainty.slot[shown].tolist()],
+        "second": [class_of_slot.get(slot, -1) for slot in certainty.runner_up[shown].tolist()],
+        "value": np.round(certainty.value[shown].astype(float), 3).tolist(),
+        "doubtful": certainty.is_doubtful[shown].astype(int).tolist(),
+        "imageOf": results.batch.region_image_index.numpy()[shown].tolist(),
+        "isProbability": certainty.is_probability,
+        "tile": {"px": sheets.tile_px, "perRow": sheets.tiles_per_row},
+        "slots": results.slot_names,
+        "hasNormal": results.has_normal_slot,
+    }
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
+    safe = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return Markup(safe)  # noqa: S704 - holds no markup any more

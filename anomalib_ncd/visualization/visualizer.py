@@ -1,0 +1,135 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""An anomalib visualizer that draws images with their regions and classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from anomalib.utils.path import generate_output_filename
+from anomalib.visualization import Visualizer
+from PIL import Image
+
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.images import read_image
+from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.visualization.drawing import class_colours, draw_regions
+
+logger = logging.getLogger(__name__)
+
+
+class NcdVisualizer(Visualizer):
+    """Draws each image with its regions: box, outline of the mask, class and confidence, a colour per class.
+
+    As with anomalib's own visualizers, pictures of testing and prediction go to ``images`` in the folder of the run.
+    They have the images' paths relative to the source of images, and are PNG files.
+
+    Args:
+        output_dir: Another folder. Defaults to ``None``: ``images`` in the folder of the run.
+        draw_normal: Draw regions of the class *normal*, too, in grey.
+        side_range_px: Range that the longer side of a picture is brought into.
+
+    Example:
+        >>> model = AnomalyNcd(visualizer=NcdVisualizer(draw_normal=False))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path | None = None,
+        draw_normal: bool = True,
+        side_range_px: tuple[int, int] = (512, 1600),
+    ) -> None:
+        super().__init__()
+        self.output_dir = output_dir
+        self.draw_normal = draw_normal
+        self.side_range_px = side_range_px
+
+    def visualize(
+        self,
+        predictions: NcdBatch,
+        class_names: Sequence[str],
+        table: RegionTable | None = None,
+    ) -> list[Image.Image]:
+        """Draw the images of a batch from their files.
+
+        Args:
+            predictions: What ``Engine.predict`` returns for a batch.
+            class_names: Name of each class.
+            table: The regions that the predictions are about. Defaults to ``None``: no outlines of masks.
+
+        Returns:
+            One picture per image, in the order of ``predictions.image_path``.
+
+        Raises:
+            ValueError: If the batch has no predictions, or an image can't be read.
+        """
+        if predictions.region_pred_class_id is None or predictions.region_pred_class_score is None:
+            msg = "The batch holds no predictions; pass what Engine.predict returns."
+            raise ValueError(msg)
+        colours = class_colours(class_names)
+        index_of = {} if table is None else {str(record.path): i for i, record in enumerate(table.images)}
+        image_of_region = predictions.region_image_index.cpu()
+        pictures = []
+        for number, path in enumerate(predictions.image_path):
+            members = (image_of_region == number).nonzero().flatten()
+            classes = predictions.region_pred_class_id.cpu()[members].tolist()
+            rows = table.rows_of_image(index_of[path]) if table is not None and path in index_of else []
+            shown = [i for i, c in enumerate(classes) if self.draw_normal or class_names[c] != "normal"]
+            pixels = draw_regions(
+                read_image(path),
+                predictions.region_box_xyxy.cpu()[members][shown].numpy(),
+                [class_names[classes[i]] for i in shown],
+                [colours[classes[i]] for i in shown],
+                predictions.region_pred_class_score.float().cpu()[members][shown].tolist(),
+                [table.load(rows[i])[1] for i in shown] if table is not None and rows else None,
+                self.side_range_px,
+            )
+            pictures.append(Image.fromarray(pixels))
+        return pictures
+
+    def on_test_batch_end(
+        self,
+        trainer: Any,  # noqa: ANN401
+        pl_module: Any,  # noqa: ANN401
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Save pictures of a tested batch."""
+        del batch, batch_idx, dataloader_idx
+        self._save(trainer, pl_module, outputs)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Any,  # noqa: ANN401
+        pl_module: Any,  # noqa: ANN401
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Save pictures of a predicted batch."""
+        del batch, batch_idx, dataloader_idx
+        self._save(trainer, pl_module, outputs)
+
+    def _save(self, trainer: Any, pl_module: Any, outputs: Any) -> None:  # noqa: ANN401
+        """Draw and save the images of a batch."""
+        if not isinstance(outputs, NcdBatch):
+            msg = f"NcdVisualizer draws what AnomalyNcd predicts, got {type(outputs).__name__}; use anomalib's own."
+            raise TypeError(msg)
+        datamodule = getattr(trainer, "datamodule", None)
+        table = datamodule.region_table() if isinstance(datamodule, NcdDataModule) else None
+        keys = {} if table is None else {str(record.path): record.key for record in table.images}
+        folder = Path(trainer.default_root_dir) / "images" if self.output_dir is None else Path(self.output_dir)
+        pictures = self.visualize(outputs, pl_module.class_names, table)
+        for path, picture in zip(outputs.image_path, pictures, strict=True):
+            named = folder / keys[path] if path in keys else generate_output_filename(path, folder).with_suffix("")
+            file = named.with_name(f"{named.name}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(file)

@@ -1,0 +1,81 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How time and memory of a whole run grow with the number of regions.
+
+    python benchmarks/growth.py --output runs/growth --figure docs/images/growth.png
+
+Draws a data set per size, one defect an image, with simulated maps, and runs ``anomalib-ncd discover`` on it in a
+process of its own. The backbone is timm's ``test_vit`` with random weights, so that what grows is the work of this
+package, not the network's. Runs that are done are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from discovery import run_timed
+from matplotlib import pyplot as plt
+
+from anomalib_ncd.data.generated import generate_dataset
+
+FLAGS = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "5"]
+FLAGS += ["--num_cached_views", "4", "--accelerator", "cpu"]
+
+
+def run_size(num_regions: int, output: Path, max_epochs: int) -> dict[str, float]:
+    """Draw the images of a size, run on them, and return regions, seconds and peak memory in MB."""
+    data = generate_dataset(
+        output / f"data_{num_regions}",
+        num_train_good=1,
+        num_test_good=0,
+        num_mixed=0,
+        num_per_kind=num_regions // 5,
+        size=128,
+        anomaly_maps=True,
+    )
+    folder = output / f"run_{num_regions}"
+    arguments = ["--images", str(data.test_dir), "--anomaly_maps", str(data.anomaly_maps_dir), *FLAGS]
+    timing = run_timed([*arguments, "--max_epochs", str(max_epochs)], folder)
+    timing["regions"] = sum(1 for _ in (folder / "regions.csv").open(encoding="utf-8")) - 1
+    return timing
+
+
+def draw(results: list[dict[str, float]], file: Path) -> None:
+    """Draw time and memory over the number of regions, with the line through the first and the last point."""
+    regions = np.array([result["regions"] for result in results])
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for axis, name, label, scale in ((axes[0], "seconds", "seconds", 1), (axes[1], "peak_mb", "peak memory, GB", 1024)):
+        values = np.array([result[name] for result in results]) / scale
+        slope = (values[-1] - values[0]) / (regions[-1] - regions[0])
+        axis.plot(regions, values[0] + slope * (regions - regions[0]), color="#bbbbbb", label="straight line")
+        axis.plot(regions, values, "o-", color="#0b6e99", label="measured")
+        axis.set(xlabel="regions", ylabel=label, ylim=(0, None), xlim=(0, None))
+        axis.legend(frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    """Run all sizes, print the table and draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/growth"))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[1000, 2500, 5000, 10000, 20000])
+    parser.add_argument("--max_epochs", type=int, default=5)
+    parser.add_argument("--figure", type=Path, help="file of the figure")
+    options = parser.parse_args()
+    results = [run_size(size, options.output, options.max_epochs) for size in options.sizes]
+    (options.output / "growth.json").write_text(json.dumps(results))
+    print("| regions | seconds | ms a region | peak GB |\n| --- | --- | --- | --- |")
+    for result in results:
+        regions, seconds = int(result["regions"]), result["seconds"]
+        print(f"| {regions:,} | {seconds:.0f} | {1e3 * seconds / regions:.1f} | {result['peak_mb'] / 1024:.2f} |")
+    if options.figure:
+        draw(results, options.figure)
+
+
+if __name__ == "__main__":
+    main()

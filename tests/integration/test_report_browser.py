@@ -1,0 +1,251 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The report in a real, headless browser."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_ncd import NcdDataModule
+from anomalib_ncd.cli.main import main
+from anomalib_ncd.cli.run_files import gather_results, write_run_files
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.run_results import RunResults
+from anomalib_ncd.visualization.report import map_regions, write_report
+
+SLOTS = ["normal", "class_1", "class_2", "class_3"]
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+class Tab:
+    """A page of the browser that notes what goes wrong and what is asked of the network."""
+
+    def __init__(self, context, file):
+        self.page = context.new_page()
+        self.troubles, self.requests = [], []
+        self.page.on("console", lambda message: self.troubles.append(message.text))
+        self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.troubles.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(file.as_uri())
+
+    def hover(self, region):
+        self.page.locator("#map").scroll_into_view_if_needed()
+        box = self.page.locator("#map").bounding_box()
+        place = self.page.evaluate("region => report.position(region)", region)
+        self.page.mouse.move(box["x"] + place["x"], box["y"] + place["y"])
+
+    def assert_quiet(self, file):
+        assert self.troubles == []
+        assert [url for url in self.requests if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless chromium; tests skip where none is installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [test]")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("needs a browser: install chromium with the system's package manager")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_report(browser):
+    """Opens a report in a tab of its own, by default at 1280 pixels in light colours."""
+    contexts = []
+
+    def open_file(file, **options):
+        options = {"viewport": {"width": 1280, "height": 900}, "accept_downloads": True} | options
+        contexts.append(browser.new_context(**options))
+        return Tab(contexts[-1], file)
+
+    yield open_file
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_run, tmp_path_factory):
+    """Folder of a run with hand-made predictions (lines, squares, and what is good) and a checkpoint."""
+    output = tmp_path_factory.mktemp("finished") / "run"
+    data = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, labels="folders", work_dir=output)
+    batch = next(iter(data.test_dataloader())).without_pixels()
+    regions, images = (torch.full((len(ids), 4), 0.02) for ids in (batch.region_class_id, batch.class_id))
+    regions[torch.arange(len(regions)), batch.region_class_id] = 0.94
+    images[torch.arange(len(images)), batch.class_id] = 0.94
+    regions[-1] = torch.tensor([0.0, 0.1, 0.5, 0.4])
+    features = regions + torch.rand(regions.shape, generator=torch.Generator().manual_seed(0)) / 10
+    batch.update(region_feature=features).with_predictions(regions, images)
+    results = gather_results([batch], data, SLOTS, output)
+    results.save(output / "results.npz")
+    write_run_files(output, results, SLOTS)
+    checkpoint = {"anomalib_ncd": {"num_novel_classes": 4, "backbone": "test_vit", "num_heads": 1}}
+    torch.save(checkpoint, output / "model.ckpt")
+    return output
+
+
+def ring_of_regions(count):
+    """Results of many regions in eight groups."""
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 8, count)
+    probabilities = torch.softmax(torch.tensor(np.eye(8)[group] * 5 + rng.normal(size=(count, 8))), 1).float()
+    features = np.eye(8)[group] * 4 + rng.normal(size=(count, 8))
+    batch = NcdBatch(
+        image_path=[f"/nowhere/{number}.png" for number in range(count)],
+        image_size=torch.full((count, 2), 64),
+        image=None,
+        region_mask=None,
+        region_image_index=torch.arange(count),
+        region_box_xyxy=torch.zeros(count, 4),
+        region_score=torch.rand(count),
+        region_area=torch.ones(count, dtype=torch.long),
+        region_feature=torch.tensor(features).float(),
+    ).with_predictions(probabilities, probabilities)
+    slots = ["normal", *(f"class_{number}" for number in range(1, 8))]
+    keys = [f"{EVIL}/{number}" for number in range(count)]
+    return RunResults(batch, keys, slots, "regions", map_regions(features), []), slots
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_it_renders_without_errors_and_without_network(open_report, finished, width, scheme):
+    file = finished / "report.html"
+    tab = open_report(file, viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
+    assert tab.page.locator("article.card").count() == 3
+    assert tab.page.get_by_role("heading", name="Discovered classes").is_visible()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+    broken = tab.page.evaluate("[...document.images].filter(i => !(i.complete && i.naturalWidth)).length")
+    assert broken == 0
+    ink, paper = tab.page.evaluate("(s => [s.color, s.backgroundColor])(getComputedStyle(document.body))")
+    brightness = [sum(map(int, color[4:-1].split(","))) for color in (ink, paper)]
+    assert (brightness[0] < brightness[1]) == (scheme == "light")
+    tab.assert_quiet(file)
+
+
+def test_pointing_at_a_region_shows_its_crop(open_report, finished):
+    tab = open_report(finished / "report.html")
+    assert tab.page.locator("#tip").is_hidden()
+    tab.hover(4)
+    assert tab.page.locator("#tip").is_visible()
+    with (finished / "regions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    text = tab.page.locator("#tip-text").inner_text()
+    assert rows[4]["class"] in text
+    assert "/".join(rows[4]["image"].split("/")[-2:]).removesuffix(".png") in text
+    pixels = "[...document.getElementById('tip-crop').getContext('2d').getImageData(0, 0, 144, 144).data]"
+    shown = np.array(tab.page.evaluate(pixels)).reshape(144, 144, 4)
+    assert (shown[..., 3] == 255).all()
+    assert shown[..., :3].std() > 1
+
+
+def test_the_map_can_be_used_with_the_keyboard(open_report, finished):
+    file = finished / "report.html"
+    tab = open_report(file)
+    tab.page.locator("#map").focus()
+    seen = set()
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown", "ArrowDown"):
+        tab.page.keyboard.press(key)
+        seen.add(tab.page.locator("#map-status").inner_text())
+    assert len(seen) > 1
+    assert all(any(name in text for name in SLOTS) for text in seen)
+    before = tab.page.evaluate("report.position(0)")
+    tab.page.keyboard.press("+")
+    tab.page.wait_for_timeout(50)
+    assert tab.page.locator("#tip").is_hidden()
+    assert tab.page.evaluate("report.position(0)") != before
+    tab.page.get_by_role("button", name="Show all").click()
+    tab.page.wait_for_timeout(50)
+    assert tab.page.evaluate("report.position(0)") == before
+    tab.page.locator("#legend button").first.click()
+    assert tab.page.locator("#legend button").first.get_attribute("aria-pressed") == "false"
+    tab.assert_quiet(file)
+
+
+def test_names_make_the_round_trip(open_report, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    tab = open_report(run / "report.html")
+    tab.page.get_by_label("Name of class_1", exact=True).fill(f"  Kratzer {EVIL} ")
+    tab.page.get_by_label("class_3 is the same as").select_option("class_2")
+    tab.page.get_by_label("Name of class_2", exact=True).fill("Fleck")
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("button", name="Save class_names.json").click()
+    assert download.value.suggested_filename == "class_names.json"
+    saved = tmp_path / "from_browser.json"
+    download.value.save_as(saved)
+    name = f"Kratzer {EVIL}"
+    expected = {"names": {"class_1": name, "class_2": "Fleck"}, "same": [["class_2", "class_3"]]}
+    assert json.loads(saved.read_text()) == expected
+
+    main(["name", str(run), "--names", str(saved)])
+    with (run / "predictions.csv").open(newline="") as stream:
+        classes = [row["class"] for row in csv.DictReader(stream)]
+    assert classes == ["normal"] * 6 + [name] * 6 + ["Fleck"] * 6
+    names = ["normal", name, "Fleck", "Fleck"]
+    assert torch.load(run / "model.ckpt", weights_only=True)["anomalib_ncd"]["class_names"] == names
+
+    again = open_report(run / "report.html")
+    assert again.page.locator("article h3").all_inner_texts() == [name, "Fleck"]
+    assert again.page.get_by_label("Name of class_2", exact=True).input_value() == "Fleck"
+    assert again.page.get_by_label("class_3 is the same as").input_value() == "class_2"
+    assert again.page.locator("#legend .name").all_inner_texts() == [name, "Fleck", "normal"]
+    with again.page.expect_download() as download:
+        again.page.get_by_role("button", name="Save class_names.json").click()
+    download.value.save_as(saved)
+    assert json.loads(saved.read_text()) == expected
+    again.assert_quiet(run / "report.html")
+    tab.assert_quiet(run / "report.html")
+
+
+def test_names_that_would_be_refused_are_not_saved(open_report, finished):
+    tab = open_report(finished / "report.html")
+    field, status = tab.page.get_by_label("Name of class_1", exact=True), tab.page.locator("#save-status")
+    for name, advice in (("normal", "choose “same as normal”"), ("class_2", "choose “same as class_2”")):
+        field.fill(name)
+        assert advice in status.inner_text()
+        tab.page.get_by_role("button", name="Save class_names.json").click()
+        assert advice in status.inner_text()
+    field.fill("dent")
+    assert "1 named" in status.inner_text()
+    # Two classes can't be the same as each other in a circle.
+    tab.page.get_by_label("class_1 is the same as").select_option("class_2")
+    tab.page.get_by_label("class_2 is the same as").select_option("class_1")
+    assert tab.page.get_by_label("class_1 is the same as").input_value() == ""
+    assert "same: class_1 = class_2" in status.inner_text()
+
+
+def test_5000_regions_stay_smooth(open_report, tmp_path):
+    results, slots = ring_of_regions(5000)
+    crop = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), np.zeros((64, 64), bool)
+    file = tmp_path / "report.html"
+    write_report(file, results, slots, lambda _: crop)
+    assert file.stat().st_size < 30e6
+    tab = open_report(file)
+    assert tab.page.evaluate("report.count") == 5000
+    tab.page.wait_for_timeout(200)
+    for region in (17, 4999):
+        tab.hover(region)
+        assert tab.page.locator("#tip").is_visible()
+    # Time from frame to frame while everything is drawn anew in each.
+    frames = tab.page.evaluate(
+        """() => new Promise((done) => {
+          const times = [];
+          const frame = (time) => {
+            times.push(time);
+            report.draw();
+            if (times.length < 20) requestAnimationFrame(frame);
+            else done(times.slice(1).map((end, index) => end - times[index]));
+          };
+          requestAnimationFrame(frame);
+        })""",
+    )
+    # 16 ms is the screen's own pace; the bound is for busy machines, not a measurement.
+    assert np.median(frames) < 100
+    tab.assert_quiet(file)

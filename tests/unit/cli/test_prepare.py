@@ -1,0 +1,86 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import logging
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from anomalib.data import Folder
+from jsonargparse import ArgumentParser
+
+from anomalib_ncd.cli.main import build_parser, main
+from anomalib_ncd.cli.prepare import next_commands, summary
+from anomalib_ncd.data.prepare import PreparedData
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A tiny Magnetic Tile Defect with one kind of defect, whose mask is empty."""
+    for kind, count in (("MT_Free", 5), ("MT_Crack", 1)):
+        folder = tmp_path / "raw" / kind / "Imgs"
+        folder.mkdir(parents=True)
+        for number in range(count):
+            cv2.imwrite(str(folder / f"{number}.jpg"), np.full((20, 20), 90, np.uint8))
+            cv2.imwrite(str(folder / f"{number}.png"), np.zeros((20, 20), np.uint8))
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def data():
+    images = {"test/crack": 12, "test/good": 3, "train/good": 100}
+    return PreparedData(Path("a b"), images, {"crack": 12}, ["crack"], num_written=7)
+
+
+def test_the_command_prepares_and_says_what_to_do_next(raw, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        main(["prepare", "mtd", str(raw), str(tmp_path / "out"), "--train_ratio", "0.6"])
+    assert len(list((tmp_path / "out" / "train" / "good").iterdir())) == 3
+    assert "test/MT_Crack       1 images, 1 masks" in caplog.text
+    assert "1 published masks are empty" in caplog.text
+    assert f"discover --images {tmp_path / 'out' / 'test'} --labels folders --num_novel_classes 2" in caplog.text
+
+
+def test_errors_are_one_line(tmp_path):
+    (tmp_path / "raw").mkdir()
+    for name in ("mtd", "aebad"):
+        with pytest.raises(SystemExit) as ended:
+            main(["prepare", name, str(tmp_path / "raw"), str(tmp_path / "out")])
+        assert str(ended.value.code).startswith("anomalib-ncd: Looked in ")
+
+
+def test_arguments_are_those_of_the_functions():
+    config = build_parser().parse_args(["prepare", "aebad", "r", "o", "--domains", '["same"]', "--transfer", "link"])
+    assert config.prepare.aebad.as_dict() == {
+        "raw": Path("r"), "out": Path("o"), "domains": ["same"], "transfer": "link",
+    }  # fmt: skip
+    config = build_parser().parse_args(["prepare", "mtd", "r", "o"])
+    assert config.prepare.mtd.as_dict() == {
+        "raw": Path("r"), "out": Path("o"), "train_list": None, "train_ratio": 0.8, "seed": 0, "transfer": "copy",
+    }  # fmt: skip
+
+
+def test_the_summary_counts_per_class(data):
+    assert summary(data).splitlines() == [
+        "test/crack      12 images, 12 masks",
+        "test/good        3 images",
+        "train/good     100 images",
+        "127 files in a b, 7 of them written now.",
+    ]
+
+
+def test_the_next_commands_are_commands(data):
+    lines = next_commands(data, "mtd").splitlines()
+    detector, discovery = shlex.split(lines[1]), shlex.split(lines[2])
+    assert detector[:6] == ["anomalib", "fit", "--model", "Patchcore", "--data", "Folder"]
+    anomalibs = ArgumentParser()
+    anomalibs.add_class_arguments(Folder, "data", skip={"name"}, fail_untyped=False)
+    assert detector[6:8] == ["--data.name", "mtd"]
+    assert anomalibs.parse_args(detector[8:]).data.root == "a b"
+    config = build_parser().parse_args(discovery[1:]).discover
+    assert discovery[0] == "anomalib-ncd"
+    assert config.images == Path("a b/test")
+    assert (config.labels, config.num_novel_classes) == ("folders", 2)
+    assert "/mtd/" in str(config.detector.ckpt_path)

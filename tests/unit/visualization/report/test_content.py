@@ -1,0 +1,113 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import cv2
+import numpy as np
+import pytest
+
+from anomalib_ncd.visualization.report.content import ContentBuilder, counted
+
+SURE = {0: [0.9, 0.05, 0.05], 1: [0.05, 0.9, 0.05], 2: [0.05, 0.05, 0.9]}
+NAMES = ["normal", "dent", "scratch"]
+
+
+def load(region):
+    image = np.full((32, 32, 3), region * 5 % 250, np.uint8)
+    return image, np.zeros((32, 32), bool)
+
+
+def build(results, names=NAMES, metrics=None):
+    return ContentBuilder(results.named(names), names, load, metrics).build()
+
+
+def test_one_sentence_and_the_numbers(results_of):
+    by_region = [SURE[1], SURE[1], SURE[2], SURE[0], [0.1, 0.5, 0.4]]
+    metrics = {"image": {"nmi": 0.5, "accuracy": 0.25}}
+    content = build(results_of(by_region, [0, 0, 1, 2, 3]), metrics=metrics)
+    expected = "4 regions in 4 images fall into 2 classes; 1 more looks normal; 1 region is worth a second look."
+    assert content.sentence == expected
+    assert content.figures == [
+        *[("images", "4"), ("regions", "5"), ("classes", "2"), ("look normal", "1"), ("doubtful", "1")],
+        *[("NMI with labels", "0.50"), ("accuracy", "0.25")],
+    ]
+
+
+def test_a_card_per_class(results_of):
+    content = build(results_of([SURE[1], SURE[1], SURE[2], SURE[0]], [0, 0, 1, 2], labels=[1, 2, 0]))
+    dent, scratch = content.cards
+    assert (dent.name, dent.slots, dent.color, dent.num_regions, dent.num_images) == ("dent", [1], 0, 2, 1)
+    assert (scratch.name, scratch.slots, scratch.color, scratch.num_regions) == ("scratch", [2], 1, 1)
+    assert dent.certainty == "90%"
+    assert dent.labels == "1 of 1 labelled images are dent"
+    assert content.normal.color == -1
+    assert content.normal.num_regions == 1
+    assert dent.typical[0].alt == "Region of part/0, class dent"
+
+
+def test_classes_that_are_the_same_share_a_card(results_of):
+    content = build(results_of([SURE[1], SURE[2], SURE[0]], [0, 1, 2]), ["normal", "dent", "dent"])
+    [card] = content.cards
+    assert (card.name, card.slots, card.num_regions, card.num_images) == ("dent", [1, 2], 2, 2)
+
+
+def test_what_is_said_to_be_normal_is_set_aside(results_of):
+    content = build(results_of([SURE[1], SURE[2], SURE[0]], [0, 1, 2]), ["normal", "normal", "scratch"])
+    assert [card.name for card in content.cards] == ["scratch"]
+    assert content.normal.slots == [0, 1]
+    assert content.normal.num_regions == 2
+
+
+def test_typical_regions_are_nearest_to_the_mean_and_of_different_images(results_of):
+    angles = np.radians([0, 1, 2, 30, -30, 90])
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    results = results_of([SURE[1]] * 5 + [SURE[2]], [0, 0, 0, 1, 2, 3], features=features)
+    builder = ContentBuilder(results, NAMES, load, None)
+    # Their mean lies at 0.6 degrees.
+    assert builder._most_typical(np.arange(5)) == [1, 3, 4, 0, 2]
+
+
+def test_set_aside_are_first_those_with_the_highest_score(results_of):
+    content = build(results_of([SURE[0]] * 20, range(20)))
+    lines = [picture.lines for picture in content.normal.typical]
+    assert len(lines) == 12
+    assert lines[0] == ["part/19", "normal · 90%", "anomaly score 1.00"]
+    assert content.sentence == "No defects were found in 20 images."
+
+
+def test_doubtful_regions_come_least_sure_first_with_the_second_class(results_of):
+    by_region = [SURE[1], [0.1, 0.5, 0.4], [0.2, 0.38, 0.42]]
+    content = build(results_of(by_region, [0, 1, 2]))
+    assert [picture.lines for picture in content.doubtful] == [
+        ["part/2", "scratch · 42%", "or dent"],
+        ["part/1", "dent · 50%", "or scratch"],
+    ]
+
+
+def test_only_some_regions_are_shown_of_many(results_of):
+    content = build(results_of([[0.2, 0.4, 0.4]] * 60, range(60)))
+    assert len(content.doubtful) == 24
+    assert content.num_doubtful == 60
+    assert len(content.cards[0].typical) == 8
+
+
+def test_images_are_shown_with_boxes_where_they_still_are(results_of, tmp_path):
+    results = results_of([SURE[1], SURE[1], SURE[2]], [0, 1, 2])
+    file = tmp_path / "0.png"
+    cv2.imwrite(str(file), np.zeros((64, 64, 3), np.uint8))
+    results.batch.image_path[0] = str(file)
+    dent, scratch = build(results).cards
+    assert [picture.alt for picture in dent.images] == ["Image part/0 with 1 outlined region"]
+    assert scratch.images == []
+
+
+def test_empty_classes_keep_their_card(results_of):
+    content = build(results_of([SURE[1]], [0]))
+    assert [card.num_regions for card in content.cards] == [1, 0]
+    assert content.cards[1].typical == []
+    assert content.cards[1].certainty == ""
+    assert content.sentence == "1 region in 1 image falls into 1 class."
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, "0 dents"), (1, "1 dent"), (1000, "1,000 dents")])
+def test_numbers_have_nouns(number, expected):
+    assert counted(number, "dent") == expected

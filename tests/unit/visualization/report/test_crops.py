@@ -1,0 +1,51 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import base64
+
+import cv2
+import numpy as np
+import pytest
+
+from anomalib_ncd.visualization.gallery import OUTLINE_RGB
+from anomalib_ncd.visualization.report.crops import image_with_boxes, jpeg_data_uri, tile_sheets
+
+
+def decode(uri):
+    prefix, _, encoded = uri.partition(",")
+    assert prefix == "data:image/jpeg;base64"
+    return cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def test_colours_survive():
+    image = np.full((20, 30, 3), (200, 40, 90), np.uint8)
+    np.testing.assert_allclose(decode(jpeg_data_uri(image)).astype(int), image, atol=4)
+
+
+@pytest.mark.parametrize(("count", "heights"), [(0, []), (1, [8]), (21, [16]), (400, [160]), (401, [160, 8])])
+def test_tiles_lie_row_by_row(count, heights):
+    tiles = [np.full((8, 8, 3), number % 256, np.uint8) for number in range(count)]
+    sheets = tile_sheets(iter(tiles), 8, quality=100)
+    pictures = [decode(uri) for uri in sheets.data_uris]
+    assert [picture.shape for picture in pictures] == [(height, 160, 3) for height in heights]
+    for number in range(count):
+        place, per_row = number % 400, sheets.tiles_per_row
+        cut = pictures[number // 400][place // per_row * 8 :, place % per_row * 8 :][:8, :8]
+        np.testing.assert_allclose(cut.astype(int), number % 256, atol=3)
+
+
+def test_boxes_are_drawn_to_scale():
+    small = image_with_boxes(np.zeros((400, 800, 3), np.uint8), [(200, 100, 600, 300)], size=400)
+    assert small.shape == (200, 400, 3)
+    for x, y in ((100, 50), (300, 50), (100, 150), (300, 150), (200, 50), (100, 100)):
+        assert tuple(small[y, x]) == OUTLINE_RGB
+    assert not small[100, 200].any()
+    assert not small[20, 20].any()
+
+
+def test_boxes_may_leave_the_image_and_small_images_stay_small():
+    image = np.full((40, 60, 3), 90, np.uint8)
+    small = image_with_boxes(image, [(-10, -10, 100, 100)])
+    assert small.shape == image.shape
+    assert tuple(small[0, 30]) == tuple(small[39, 30]) == tuple(small[20, 0]) == tuple(small[20, 59]) == OUTLINE_RGB
+    assert (image == 90).all()

@@ -1,0 +1,167 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from anomalib_ncd.visualization.report import Finding, ReportSection, write_report
+from anomalib_ncd.visualization.report.report import _regions_of_map
+
+BY_REGION = [[0.05, 0.9, 0.05], [0.05, 0.05, 0.9], [0.9, 0.05, 0.05], [0.3, 0.4, 0.3]]
+NAMES = ["normal", "dent", "scratch"]
+EVIL = "<script>alert(1)</script>"
+METRICS = {
+    "image": {
+        "count": 3,
+        "nmi": 0.5,
+        "ari": 0.25,
+        "accuracy": 0.75,
+        "macro_f1": 0.125,
+        "defects": {"count": 2, "nmi": 1.0, "ari": 1.0, "accuracy": 1.0, "macro_f1": 1.0},
+        "matching": {"normal": "good", "dent": "Beule", "scratch": "Riss"},
+        "confusion": {"Riss": {"normal": 0, "dent": 1, "scratch": 3}, "Beule": {"normal": 2, "dent": 5, "scratch": 0}},
+    },
+}
+
+
+def load(region):
+    return np.full((24, 24, 3), 40 * region, np.uint8), np.zeros((24, 24), bool)
+
+
+def write(folder, results, names=NAMES, **options):
+    file = folder / "report.html"
+    write_report(file, results, names, load, **options)
+    return file.read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Gathers the tags of a page with their attributes, and the text of scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, text):
+        if self.tags and self.tags[-1][0] == "script":
+            self.scripts[-1] += text
+
+    def data(self):
+        return json.loads(self.scripts[0])
+
+
+def test_one_file_without_addresses(results_of, tmp_path):
+    text = write(tmp_path, results_of(BY_REGION, range(4)))
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert not re.search(r"https?:|url\(|@import|srcset", text)
+    for tag, attributes in Elements(text).tags:
+        assert attributes.get("src", "data:").startswith("data:"), tag
+        assert attributes.get("href", "#").startswith(("#", "data:,")), tag
+
+
+def test_every_picture_has_a_text(results_of, tmp_path):
+    pictures = [a for tag, a in Elements(write(tmp_path, results_of(BY_REGION, range(4)))).tags if tag == "img"]
+    assert len(pictures) > 5
+    assert all("alt" in picture for picture in pictures)
+    assert all(picture["alt"] for picture in pictures if picture.get("class") != "sheet")
+
+
+def test_names_of_files_and_classes_are_only_text(results_of, tmp_path):
+    metrics = {"image": METRICS["image"] | {"confusion": {EVIL: {EVIL: 1}}, "matching": {EVIL: EVIL}}}
+    results = results_of(BY_REGION, range(4), keys=[EVIL, "</script><b>", '"onload="x', "&amp;"], labels=[1, 1, 1, 1])
+    results.label_names[1] = EVIL
+    sections = [ReportSection(EVIL, [Finding("problem", EVIL, EVIL)])]
+    text = write(tmp_path, results, ["normal", EVIL, EVIL], metrics=metrics, title=EVIL, sections=sections)
+    page = Elements(text)
+    assert [attributes.get("id") for tag, attributes in page.tags if tag == "script"] == ["report-data", None]
+    assert not [tag for tag, _ in page.tags if tag == "b"]
+    assert not [a for _, a in page.tags if "onload" in a]
+    assert "alert(1)</script>" not in text
+    assert page.data()["images"] == [EVIL, "</script><b>", '"onload="x', "&amp;"]
+    assert page.data()["classes"][0]["name"] == EVIL
+
+
+def test_only_the_script_of_the_page_may_run(results_of, tmp_path):
+    page = Elements(write(tmp_path, results_of(BY_REGION, range(4))))
+    [policy] = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert re.search(r"script-src 'sha256-[\w+/]{43}='", policy)
+
+
+def test_the_map_knows_all_regions(results_of, tmp_path):
+    results = results_of(BY_REGION, [0, 1, 1, 2])
+    data = Elements(write(tmp_path, results)).data()
+    np.testing.assert_allclose(np.stack([data["x"], data["y"]], 1), results.region_position, atol=1e-4)
+    assert [data["classes"][number]["name"] for number in data["classOf"]] == ["dent", "scratch", "normal", "dent"]
+    assert data["imageOf"] == [0, 1, 1, 2]
+    assert data["value"] == [0.9, 0.9, 0.9, 0.4]
+    assert data["doubtful"] == [0, 0, 0, 1]
+    assert data["classes"][-1] == {"name": "normal", "color": -1}
+
+
+def test_fields_start_with_the_given_names(results_of, tmp_path):
+    page = Elements(write(tmp_path, results_of(BY_REGION, range(4)), ["normal", "dent", "dent"]))
+    inputs = [attributes["value"] for tag, attributes in page.tags if tag == "input"]
+    selected = [attributes["value"] for tag, attributes in page.tags if tag == "option" and "selected" in attributes]
+    assert inputs == ["dent", ""]
+    assert selected == ["class_1"]
+
+
+def test_scores_and_confusion_stand_where_labels_are_known(results_of, tmp_path):
+    text = write(tmp_path, results_of(BY_REGION, range(4)), metrics=METRICS)
+    assert "0.125" in text
+    header = re.search(r'<table class="confusion">.*?</thead>', text, re.DOTALL).group()
+    assert re.findall(r'col">(\w+)<', header) == ["label", "scratch", "dent", "normal", "all"]
+    cells = re.findall(r'<td class="([^"]+)" style="--share: ([\d.]+)">(.)</td>', text)
+    assert cells == [
+        *[("cell strong matched", "0.750", "3"), ("cell", "0.250", "1"), ("cell", "0.000", "·")],
+        *[("cell", "0.000", "·"), ("cell strong matched", "0.714", "5"), ("cell", "0.286", "2")],
+    ]
+    assert 'id="scores"' not in write(tmp_path, results_of(BY_REGION, range(4)))
+    assert 'id="scores"' not in write(tmp_path, results_of(BY_REGION, range(4)), metrics={"image": {"count": 0}})
+
+
+def test_sections_can_be_added(results_of, tmp_path):
+    sections = [ReportSection("Health", [Finding("warning", "Few images.", "Add more."), Finding("good", "Fine.")])]
+    text = write(tmp_path, results_of(BY_REGION, range(4)), sections=sections)
+    assert "<h2>Health</h2>" in text
+    assert "Few images. <em>Add more.</em>" in text
+    assert '<li class="good">' in text
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_regions_are_enough(results_of, tmp_path, count):
+    data = Elements(write(tmp_path, results_of(BY_REGION[:count], range(count)))).data()
+    assert len(data["x"]) == count
+
+
+def test_clusters_have_no_normal_slot(results_of, tmp_path):
+    hard = [[1, 0], [1, 0], [0, 1]]
+    features = np.array([[1, 0], [1, 0.1], [0, 1]])
+    results = results_of(hard, range(3), features=features, has_normal_slot=False)
+    text = write(tmp_path, results, ["class_1", "class_2"])
+    assert 'id="normal"' not in text
+    assert "Clusters have no probabilities" in text
+    assert not Elements(text).data()["isProbability"]
+
+
+def test_the_map_samples_from_very_many_regions():
+    assert _regions_of_map(10_000).tolist() == list(range(10_000))
+    sample = _regions_of_map(25_000)
+    assert len(sample) == len(set(sample.tolist())) == 10_000
+    assert sample.max() > 20_000
+
+
+def test_names_must_fit(results_of, tmp_path):
+    with pytest.raises(ValueError, match="must name the K slots"):
+        write(tmp_path, results_of(BY_REGION, range(4)), ["normal", "dent"])
+    assert not list(tmp_path.iterdir())

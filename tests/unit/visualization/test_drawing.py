@@ -1,0 +1,145 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+import pytest
+
+from anomalib_ncd.visualization.drawing import (
+    NORMAL_RGB,
+    PALETTE_RGB,
+    class_colours,
+    draw_regions,
+    load_font,
+    shortened,
+)
+
+RED, GREEN = (250, 10, 10), (10, 250, 10)
+
+
+def grey(height, width):
+    return np.full((height, width, 3), 120, np.uint8)
+
+
+def painted(picture, colour):
+    """Rows and columns of the pixels that have a colour."""
+    return np.nonzero((picture == colour).all(axis=2))
+
+
+def test_a_box_is_drawn_where_it_is():
+    picture = draw_regions(grey(600, 600), [[100, 200, 300, 400]], ["a"], [RED])
+    assert picture.shape == (600, 600, 3)
+    assert tuple(picture[300, 100]) == tuple(picture[300, 300]) == RED
+    assert tuple(picture[200, 250]) == tuple(picture[400, 250]) == RED
+    assert tuple(picture[300, 200]) == tuple(picture[300, 400]) == tuple(picture[500, 500]) == (120, 120, 120)
+
+
+def test_a_mask_is_outlined_inside_its_box():
+    mask = np.zeros((20, 20), bool)
+    mask[5:15, 5:15] = True
+    picture = draw_regions(grey(600, 600), [[100, 200, 300, 400]], ["a"], [RED], masks=[mask])
+    # A tenth of the box per two mask pixels: the outline lies at 150 and 249 in x, 250 and 349 in y.
+    assert tuple(picture[300, 150]) == tuple(picture[300, 249]) == RED
+    assert tuple(picture[250, 200]) == tuple(picture[349, 200]) == RED
+    assert tuple(picture[300, 200]) == (120, 120, 120)
+    without = draw_regions(grey(600, 600), [[100, 200, 300, 400]], ["a"], [RED], masks=[None])
+    assert tuple(without[300, 150]) == (120, 120, 120)
+
+
+def test_the_caption_stands_above_the_box_in_its_colour():
+    picture = draw_regions(grey(600, 600), [[100, 200, 300, 400]], ["a"], [RED])
+    rows, columns = painted(picture[:190], RED)
+    assert rows.min() > 170
+    assert columns.min() == 100
+    longer = draw_regions(grey(600, 600), [[100, 200, 300, 400]], ["a"], [RED], scores=[0.7])
+    assert painted(longer[:190], RED)[1].max() > columns.max()
+
+
+@pytest.mark.parametrize("box", [[0, 0, 80, 80], [560, 0, 600, 40], [0, 560, 40, 600], [-50, -50, 700, 700]])
+def test_captions_stay_in_the_picture(box):
+    picture = draw_regions(grey(600, 600), [box], ["a rather long name"], [RED], scores=[0.5])
+    plain = draw_regions(grey(600, 600), [box], [""], [RED])
+    # The whole plate is there: it is wider than the name's letters are high by far.
+    rows, columns = np.nonzero((picture != plain).any(axis=2))
+    assert columns.max() - columns.min() > 150
+    assert 8 < rows.max() - rows.min() < 40
+
+
+def test_captions_of_one_box_do_not_cover_each_other():
+    box = [200, 200, 400, 300]
+    picture = draw_regions(grey(600, 600), [box, box], ["aaaa", "bbbb"], [RED, GREEN])
+    alone = [draw_regions(grey(600, 600), [box], [name], [colour]) for name, colour in (("aaaa", RED), ("bbbb", GREEN))]
+    plates = [(a == colour).all(axis=2)[:195].sum() for a, colour in zip(alone, (RED, GREEN), strict=True)]
+    assert (picture == RED).all(axis=2)[:195].sum() == plates[0]
+    assert (picture == GREEN).all(axis=2)[305:].sum() > 0.9 * plates[1]
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "expected"),
+    [
+        ((600, 900), (600, 900)),
+        ((16, 40), (205, 512)),
+        ((1, 64), (8, 512)),
+        ((4000, 2000), (1600, 800)),
+        ((2000, 60), (1600, 48)),
+    ],
+)
+def test_pictures_are_neither_tiny_nor_huge(size_hw, expected):
+    box = [0, 0, size_hw[1] / 2, size_hw[0]]
+    picture = draw_regions(grey(*size_hw), [box], ["a very long name " * 5], [RED], scores=[0.25])
+    assert picture.shape == (*expected, 3)
+    assert painted(picture, RED)[0].size
+
+
+def test_many_regions_and_none():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 500, (200, 2))
+    names = [f"class_{i}" for i in range(200)]
+    picture = draw_regions(grey(600, 600), np.hstack([corners, corners + 40]), names, class_colours(names))
+    assert picture.shape == (600, 600, 3)
+    np.testing.assert_array_equal(draw_regions(grey(600, 600), [], [], []), grey(600, 600))
+
+
+def test_names_of_other_alphabets_are_written():
+    plates = [draw_regions(grey(600, 600), [[100, 200, 300, 400]], [name], [RED]) for name in ("äöü", "цар", "???")]
+    assert not any(np.array_equal(plates[i], plates[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_the_image_stays_as_it_was():
+    image = grey(600, 600)
+    draw_regions(image, [[100, 200, 300, 400]], ["a"], [RED], masks=[np.ones((5, 5), bool)])
+    assert (image == 120).all()
+
+
+@pytest.mark.parametrize("image", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3))])
+def test_other_images_are_refused(image):
+    with pytest.raises(ValueError, match=r"`image` must have shape \(H, W, 3\) and type uint8"):
+        draw_regions(image, [], [], [])
+
+
+@pytest.mark.parametrize("name", ["class_names", "colours", "scores", "masks"])
+def test_there_must_be_one_entry_per_box(name):
+    arguments = {"class_names": ["a"], "colours": [RED], "scores": [0.5], "masks": [None]} | {name: []}
+    with pytest.raises(ValueError, match=f"`{name}` must have one entry per box, got 0 for 1 boxes"):
+        draw_regions(grey(60, 60), [[0, 0, 9, 9]], **arguments)
+
+
+def test_colours_tell_classes_apart():
+    names = ["normal", *(f"class_{i}" for i in range(40))]
+    colours = class_colours(names)
+    assert colours[0] == NORMAL_RGB
+    assert tuple(colours[1:11]) == PALETTE_RGB
+    assert len(set(colours)) == 41
+    assert all(0 <= value <= 255 for colour in colours for value in colour)
+    assert class_colours(["dent", "normal", "dent"]) == [PALETTE_RGB[0], NORMAL_RGB, PALETTE_RGB[0]]
+    assert class_colours(["good", "dent"], normal_name="good") == [NORMAL_RGB, PALETTE_RGB[0]]
+
+
+def test_names_are_cut_short():
+    assert shortened("a" * 32) == "a" * 32
+    assert shortened("a" * 33) == "a" * 31 + "…"
+    assert shortened("a b c", 3) == "a…"
+
+
+def test_the_font_has_the_size_asked_for():
+    assert load_font(20).size == 20
+    assert load_font(20).getlength("scratch") > load_font(13).getlength("scratch")

@@ -1,0 +1,104 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from anomalib.engine import Engine
+from anomalib.visualization import ImageVisualizer, Visualizer
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.visualization import NcdVisualizer
+from anomalib_ncd.visualization.drawing import NORMAL_RGB, PALETTE_RGB
+
+NAMES = ["normal", "scratch", "dent"]
+SMALL = {"backbone": "test_vit", "pretrained": False, "mask_layers": 3, "num_novel_classes": 3, "evaluator": False}
+
+
+@pytest.fixture(scope="module")
+def module(tiny_run):
+    module = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, eval_batch_size=9)
+    module.region_table()
+    return module
+
+
+@pytest.fixture
+def batch(module):
+    """The first nine images; all regions are scratches but those of the second image, which are normal."""
+    batch = next(iter(module.test_dataloader()))
+    classes = (batch.region_image_index != 1).long()
+    return batch.update(region_pred_class_id=classes, region_pred_class_score=torch.full((len(classes),), 0.75))
+
+
+def has(picture, colour):
+    return bool((np.asarray(picture) == colour).all(axis=2).any())
+
+
+def test_images_are_drawn_from_their_files(module, batch):
+    pictures = NcdVisualizer().visualize(batch.without_pixels(), NAMES, module.region_table())
+    assert len(pictures) == 9
+    assert all(picture.size == (512, 512) for picture in pictures)
+    assert [has(picture, PALETTE_RGB[0]) for picture in pictures] == [number != 1 for number in range(9)]
+    assert [has(picture, NORMAL_RGB) for picture in pictures] == [number == 1 for number in range(9)]
+
+
+def test_masks_are_outlined_where_the_regions_are_known(module, batch):
+    with_masks = NcdVisualizer().visualize(batch, NAMES, module.region_table())
+    without = NcdVisualizer().visualize(batch, NAMES)
+    outlined = [not np.array_equal(a, b) for a, b in zip(with_masks, without, strict=True)]
+    assert any(outlined)
+    assert all(has(picture, PALETTE_RGB[0]) for number, picture in enumerate(without) if number != 1)
+
+
+def test_normal_regions_can_be_left_out(module, batch):
+    pictures = NcdVisualizer(draw_normal=False).visualize(batch, NAMES, module.region_table())
+    assert not has(pictures[1], NORMAL_RGB)
+    assert has(pictures[0], PALETTE_RGB[0])
+
+
+def test_sizes_can_be_chosen(module, batch):
+    assert NcdVisualizer(side_range_px=(64, 64)).visualize(batch, NAMES)[0].size == (64, 64)
+
+
+def test_there_must_be_predictions(batch):
+    with pytest.raises(ValueError, match="holds no predictions"):
+        NcdVisualizer().visualize(batch.update(region_pred_class_id=None), NAMES)
+
+
+def test_other_batches_are_refused():
+    with pytest.raises(TypeError, match=r"draws what AnomalyNcd predicts, got ImageBatch"):
+        NcdVisualizer().on_test_batch_end(None, None, ImageBatch(image=torch.zeros(1, 3, 8, 8)), None, 0)
+
+
+def test_the_model_takes_it_as_anomalibs_do():
+    assert AnomalyNcd(**SMALL).visualizer is None
+    assert isinstance(AnomalyNcd(**SMALL, visualizer=True).visualizer, NcdVisualizer)
+    own = NcdVisualizer(draw_normal=False)
+    assert AnomalyNcd(**SMALL, visualizer=own).visualizer is own
+    assert isinstance(own, Visualizer)
+    assert not isinstance(own, ImageVisualizer)
+
+
+def test_engine_leaves_a_picture_per_image(module, tmp_path):
+    model = AnomalyNcd(**SMALL, visualizer=NcdVisualizer(side_range_px=(128, 128)))
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    engine.test(model, datamodule=module)
+    [folder] = tmp_path.rglob("images")
+    expected = sorted(f"{record.key}.png" for record in module.records)
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png")) == expected
+    assert cv2.imread(str(folder / expected[0])).shape == (128, 128, 3)
+
+
+def test_without_the_datamodule_the_last_folder_names_the_picture(module, own_tiny_run, tmp_path):
+    model = AnomalyNcd(**SMALL, visualizer=NcdVisualizer(tmp_path / "pictures", side_range_px=(64, 64)))
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    engine.test(model, datamodule=module)
+    shutil.rmtree(tmp_path / "pictures")
+    others = NcdDataModule(own_tiny_run.images, own_tiny_run.anomaly_maps).test_dataloader()
+    engine.predict(model, dataloaders=others)  # the engine still holds the datamodule of other images
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 18
+    assert (tmp_path / "pictures" / "line" / "000.png").is_file()
