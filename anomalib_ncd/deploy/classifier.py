@@ -196,7 +196,7 @@ class AnomalyClassifier:
                 results[index] = cut
             else:
                 cuts[index] = cut
-        predictions = self._encode(list(cuts.values()))
+        predictions = list(self._encode(list(cuts.values())))
         with self._timer("merge"):
             for (index, cut), prediction in zip(cuts.items(), predictions, strict=True):
                 results[index] = self._slim(classify_image(cut, prediction, self.manifest))
