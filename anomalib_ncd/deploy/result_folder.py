@@ -86,6 +86,7 @@ class ResultFolder:
         self.pictures = pictures
         self.masks = masks
         self._class_names = manifest.class_names
+        self._errors_are_old = False
         self.journal = Journal(self.folder / JOURNAL_NAME)
         try:
             self._claim(manifest)
@@ -103,7 +104,11 @@ class ResultFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.journal.close()
+        try:
+            if self._errors_are_old and error is None:
+                self._rebuild("errors.csv")
+        finally:
+            self.journal.close()
 
     def add(self, finished: Sequence[Finished]) -> None:
         """Record classified images: pictures first, then the journal, then the tables.
@@ -119,6 +124,7 @@ class ResultFolder:
         plain = [one.result.to_dict(masks=self.masks) for one in finished]
         stamps = [one.stamp if one.is_final else UNSETTLED for one in finished]
         names = [one.name for one in finished]
+        self._errors_are_old |= any(self.journal.stamp_of(name) is not None for name in names)
         self.journal.append(list(zip(names, stamps, plain, strict=True)))
         for one in finished:
             self.journal.renew(one.name, one.stamp)
