@@ -94,9 +94,9 @@ def test_two_processes_do_not_write_one_journal(tmp_path):
     pytest.importorskip("fcntl")
     file = tmp_path / "journal.jsonl"
     code = (
-        "from anomalib_ncd.deploy.journal import Journal
-"
-        f"journal = Journal({str(file)!r}); print('open', flush=True); input()"
+        "from anomalib_ncd.deploy.journal import Journal\n"
+        f"journal = Journal({str(file)!r})\n"
+        "print('open', flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],
