@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from anomalib.models import AnomalibModule
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from lightning.pytorch import seed_everything
 
+from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector
 from anomalib_ncd.cli.run import RunOptions, discover
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.detector_maps import load_detector
 from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
@@ -30,9 +28,7 @@ def add_discover_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="Folder of the run; an interrupted run goes on.")
     parser.add_argument("--images", type=Path, required=True, help="Folder of images, searched recursively.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps, paired by relative path and stem.")
-    parser.add_argument("--detector.class_path", type=str | None, help="Detector that makes the maps instead.")
-    parser.add_argument("--detector.init_args", type=dict[str, Any], default={}, help="Its constructor's arguments.")
-    parser.add_argument("--detector.ckpt_path", type=Path | None, help="Its Lightning checkpoint.")
+    add_detector_arguments(parser)
     parser.add_argument("--method", type=Literal["train", "cluster"], default="train", help="Train, or only cluster.")
     parser.add_class_arguments(RunOptions, as_group=False)
     parser.add_class_arguments(NcdDataModule, as_group=False, skip=NOT_DATA_FLAGS, fail_untyped=False)
@@ -50,7 +46,7 @@ def run_discover(config: Namespace) -> None:
     names = _argument_names()
     # Before any map is predicted: without weights for the backbone there is nothing to go on with.
     model = AnomalyNcd(**{name: config[name] for name in names["model"]})
-    anomaly_maps = config.anomaly_maps or _detector(config.detector)
+    anomaly_maps = config.anomaly_maps or flagged_detector(config.detector)
     data_args = {name: config[name] for name in names["data"]}
     if data_args["regions"] is not None:
         data_args["regions"] = RegionSettings(**vars(data_args["regions"]))
@@ -88,19 +84,3 @@ def _argument_names() -> dict[str, list[str]]:
         owner: [name for name in inspect.signature(owner_class).parameters if name not in skipped]
         for owner, (owner_class, skipped) in owners.items()
     }
-
-
-def _detector(config: Namespace) -> AnomalibModule:
-    """Load the detector that the flags name."""
-    module_name, _, class_name = config.class_path.rpartition(".")
-    try:
-        detector_class = getattr(import_module(module_name or "anomalib.models"), class_name, None)
-    except ModuleNotFoundError:
-        detector_class = None
-    if not (isinstance(detector_class, type) and issubclass(detector_class, AnomalibModule)):
-        msg = f"`--detector.class_path` must name an anomalib model, got {config.class_path!r}."
-        raise TypeError(msg)
-    if config.ckpt_path is None:
-        msg = f"`--detector.ckpt_path` is missing: the checkpoint of the trained {class_name}."
-        raise ValueError(msg)
-    return load_detector(detector_class, config.ckpt_path, **config.init_args)

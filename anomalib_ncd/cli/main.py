@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 
 from anomalib_ncd import __version__
+from anomalib_ncd.cli.classify import add_classify_arguments, add_pack_arguments, run_classify, run_pack
 from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
 from anomalib_ncd.cli.discover import add_discover_arguments, run_discover
 from anomalib_ncd.cli.name import add_name_arguments, run_name
@@ -25,6 +26,12 @@ def build_parser() -> ArgumentParser:
     discover = ArgumentParser(description="Discover defect classes in images and their anomaly maps.")
     add_discover_arguments(discover)
     subcommands.add_subcommand("discover", discover, help="discover defect classes in images and their anomaly maps")
+    classify = ArgumentParser(description="Classify new images with what a run has learnt.")
+    add_classify_arguments(classify)
+    subcommands.add_subcommand("classify", classify, help="classify new images, once or as a camera writes them")
+    pack = ArgumentParser(description="Pack a run, and its detector, for places without training code.")
+    add_pack_arguments(pack)
+    subcommands.add_subcommand("pack", pack, help="pack a run, and its detector, for the line")
     demo = ArgumentParser(description="Do the whole way on images that are drawn for it, without network.")
     add_demo_arguments(demo)
     subcommands.add_subcommand("demo", demo, help="do the whole way on images that are drawn for it")
@@ -46,7 +53,14 @@ def main(args: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = build_parser()
     config = parser.parse_args(args)
-    commands = {"discover": run_discover, "demo": run_demo, "name": run_name, "prepare": run_prepare}
+    commands = {
+        "discover": run_discover,
+        "classify": run_classify,
+        "pack": run_pack,
+        "demo": run_demo,
+        "name": run_name,
+        "prepare": run_prepare,
+    }
     try:
         commands[config.subcommand](config[config.subcommand])
     except (FileNotFoundError, FileExistsError, ValueError, RuntimeError, TypeError) as error:

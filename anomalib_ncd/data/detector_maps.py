@@ -71,7 +71,7 @@ def predict_anomaly_maps(
         loader = DataLoader(dataset, batch_size=batch_size, collate_fn=ImageBatch.collate)
         saver = _MapSaver({str(image.path): path for image, path in todo})
         engine = Engine(callbacks=[saver], accelerator=accelerator, devices=1, default_root_dir=folder / "engine")
-        with _raw_scores(detector):
+        with raw_scores(detector):
             engine.predict(detector, dataloaders=loader, return_predictions=False)
     return map_paths
 
@@ -151,7 +151,7 @@ def _is_current(map_path: Path, image: ImageRecord) -> bool:
 
 
 @contextmanager
-def _raw_scores(detector: AnomalibModule) -> Iterator[None]:
+def raw_scores(detector: AnomalibModule) -> Iterator[None]:
     """Take post-processor, evaluator and visualizer off the detector while it predicts, and put them back."""
     names = ("post_processor", "evaluator", "visualizer")
     kept = {name: getattr(detector, name) for name in names}

@@ -10,12 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from anomalib.data import AnomalibDataModule
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-MIN_IMAGE_SIDE_PX = 16
+from anomalib_ncd.functional.decoding import IMAGE_SUFFIXES, decode_image
 
 
 @dataclass(frozen=True)
@@ -93,41 +91,11 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         ValueError: If the file can't be decoded or a side is shorter than 16 pixels.
     """
-    image = _decode(Path(path))
-    if image is None:
-        msg = f"Cannot read image {path}: it is missing, empty or no image file. Mend or remove it."
-        raise ValueError(msg)
-    if min(image.shape[:2]) < MIN_IMAGE_SIDE_PX:
-        size = f"{image.shape[1]}x{image.shape[0]}"
-        msg = f"Image {path} is {size} pixels; at least {MIN_IMAGE_SIDE_PX} a side are needed. Remove it."
-        raise ValueError(msg)
-    return _to_rgb8(image, path)
-
-
-def _decode(path: Path) -> np.ndarray | None:
-    """Decode a file by content; also works for paths OpenCV's own reader can't open."""
     try:
-        buffer = np.fromfile(path, dtype=np.uint8)
+        data = np.fromfile(path, dtype=np.uint8)  # also works for paths OpenCV's own reader can't open
     except OSError:
-        return None
-    if buffer.size == 0:
-        return None
-    try:
-        return cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        return None
-
-
-def _to_rgb8(image: np.ndarray, path: str | Path) -> np.ndarray:
-    """Bring any decoded image to 8-bit RGB."""
-    if image.dtype == np.uint16:
-        image = (image / 257.0 + 0.5).astype(np.uint8)
-    if image.dtype != np.uint8:
-        msg = f"Image {path} has pixels of type {image.dtype}; 8-bit or 16-bit images are expected. Convert it."
-        raise ValueError(msg)
-    if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+        data = np.empty(0, dtype=np.uint8)
+    return decode_image(data, str(path))
 
 
 def _folder_images(folder: Path) -> tuple[list[Path], Path]:

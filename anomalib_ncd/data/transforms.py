@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import torch
 
-CROP_RATIO = 0.875
+from anomalib_ncd.functional.views import CROP_RATIO, eval_view, resize_short_side
+
 BLUR_KERNELS = (9, 13, 17, 21, 25, 29, 33)
 SHARPEN_KERNEL = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
 
@@ -47,9 +48,8 @@ class EvalView:
         Returns:
             View ``(3, S, S)`` ``uint8`` and mask ``(1, S, S)`` ``float32`` in [0, 1].
         """
-        image, soft_mask = resize_short_side(image, mask, int(self.image_size / CROP_RATIO))
-        offset = (int(self.image_size / CROP_RATIO) - self.image_size) // 2
-        return to_view(*_crop(image, soft_mask, offset, offset, self.image_size))
+        view, soft_mask = eval_view(image, mask, self.image_size)
+        return torch.from_numpy(view), torch.from_numpy(soft_mask)
 
 
 class TrainView:
@@ -80,18 +80,6 @@ class TrainView:
         image = adjust_sharpness(np.ascontiguousarray(image), 0.2 + 1.8 * rng.random())
         image = blur(image, int(rng.choice(BLUR_KERNELS)), rng.uniform(0.1, 2.0))
         return to_view(posterize(image, int(rng.integers(5, 9))), soft_mask)
-
-
-def resize_short_side(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Resize so that the shorter side has ``size`` pixels; the mask becomes soft, ``float32`` in [0, 1]."""
-    height, width = image.shape[:2]
-    scale = size / min(height, width)
-    # Truncation of the longer side as in torchvision's resize.
-    target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
-    # Averaging over the pixels that fall together is OpenCV's way to shrink without aliasing.
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(image, target, interpolation=interpolation)
-    return resized, cv2.resize(mask.astype(np.float32), target, interpolation=interpolation)
 
 
 def jitter_colour(

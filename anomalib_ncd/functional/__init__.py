@@ -1,43 +1,98 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pure functions on arrays and tensors; without lightning, without anomalib."""
+"""Pure functions on arrays and tensors; without lightning, without anomalib.
 
-from anomalib_ncd.functional.matching import clustering_accuracy, match_classes, matched_macro_f1, matched_predictions
-from anomalib_ncd.functional.mebin import (
-    BinarizedMap,
-    binarize,
-    binarize_batch,
-    component_counts,
-    fit_score_range,
-    normalize_anomaly_map,
-    select_interval,
-)
-from anomalib_ncd.functional.named_classes import first_slots, named_probabilities, predict_classes
-from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities, relative_merging_temperature
-from anomalib_ncd.functional.regions import Region, crop, extract_regions, region_boxes, region_scores
+What prediction on the line needs (MEBin, regions, views, the merging of one image) runs on NumPy and OpenCV alone. So
+names are imported on first use: torch comes with the functions on tensors, SciPy with the matching of classes.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anomalib_ncd.functional.image_merging import (
+        choose_classes,
+        merge_image,
+        merging_temperature_of,
+        region_weights,
+    )
+    from anomalib_ncd.functional.matching import (
+        clustering_accuracy,
+        match_classes,
+        matched_macro_f1,
+        matched_predictions,
+    )
+    from anomalib_ncd.functional.mebin import (
+        BinarizedMap,
+        binarize,
+        binarize_batch,
+        component_counts,
+        fit_score_range,
+        normalize_anomaly_map,
+        select_interval,
+    )
+    from anomalib_ncd.functional.named_classes import first_slots, named_probabilities, predict_classes
+    from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities, relative_merging_temperature
+    from anomalib_ncd.functional.regions import Region, crop, extract_regions, region_boxes, region_scores
+    from anomalib_ncd.functional.resampling import resize_antialiased
+    from anomalib_ncd.functional.views import eval_view
+
+_NAMES_OF = {
+    "image_merging": ("choose_classes", "merge_image", "merging_temperature_of", "region_weights"),
+    "matching": ("clustering_accuracy", "match_classes", "matched_macro_f1", "matched_predictions"),
+    "mebin": (
+        "BinarizedMap",
+        "binarize",
+        "binarize_batch",
+        "component_counts",
+        "fit_score_range",
+        "normalize_anomaly_map",
+        "select_interval",
+    ),
+    "named_classes": ("first_slots", "named_probabilities", "predict_classes"),
+    "region_merging": ("merge_regions", "novel_probabilities", "relative_merging_temperature"),
+    "regions": ("Region", "crop", "extract_regions", "region_boxes", "region_scores"),
+    "resampling": ("resize_antialiased",),
+    "views": ("eval_view",),
+}
+_HOMES = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 __all__ = [
     "BinarizedMap",
     "Region",
     "binarize",
     "binarize_batch",
+    "choose_classes",
     "clustering_accuracy",
     "component_counts",
     "crop",
+    "eval_view",
     "extract_regions",
     "first_slots",
     "fit_score_range",
     "match_classes",
     "matched_macro_f1",
     "matched_predictions",
+    "merge_image",
     "merge_regions",
+    "merging_temperature_of",
     "named_probabilities",
     "normalize_anomaly_map",
     "novel_probabilities",
     "predict_classes",
     "region_boxes",
     "region_scores",
+    "region_weights",
     "relative_merging_temperature",
+    "resize_antialiased",
     "select_interval",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import a function's module on first use."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from anomalib_ncd.functional.boxes import fit_inside, merge_close_boxes, square_boxes
 from anomalib_ncd.functional.mebin import BinarizedMap, normalize_anomaly_map
+from anomalib_ncd.functional.resampling import resize_antialiased
 
 
 @dataclass(frozen=True)
@@ -118,10 +117,7 @@ def crop(array: np.ndarray, box_xyxy: np.ndarray | tuple[float, float, float, fl
     if array.ndim not in {2, 3}:
         msg = f"`array` must have shape (H, W) or (H, W, C), got {array.shape}; pass one image at a time."
         raise ValueError(msg)
-    left, top, right, bottom = (round(float(edge)) for edge in box_xyxy)
-    if right < left or bottom < top:
-        msg = f"`box_xyxy` must be left, top, right, bottom, got {tuple(box_xyxy)}; swap its edges."
-        raise ValueError(msg)
+    left, top, right, bottom = _rounded(box_xyxy)
     cut = np.zeros((bottom - top, right - left, *array.shape[2:]), dtype=array.dtype)
     inside = array[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     if inside.size:
@@ -161,9 +157,9 @@ def region_scores(
     if len(size_hw) != 2 or min(size_hw) < 1:
         msg = f"`size_hw` must be height and width, 1 or more, got {size_hw}; pass `image.shape[:2]`."
         raise ValueError(msg)
-    resized = _resize_bicubic(normalize_anomaly_map(anomaly_map, score_range), size_hw)
+    normalised = normalize_anomaly_map(anomaly_map, score_range)
     boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
-    peaks = [crop(resized, box).max(initial=0.0) for box in boxes]
+    peaks = [_peak_inside(normalised, box, size_hw) for box in boxes]
     # The filter overshoots beside sharp peaks.
     return np.clip(np.array(peaks, dtype=np.float64) / 255, 0, 1)
 
@@ -239,9 +235,23 @@ def _check_mask(mask: np.ndarray) -> np.ndarray:
     return mask.astype(bool)
 
 
-def _resize_bicubic(array: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Resize ``(H, W)`` as Pillow's bicubic filter does."""
-    if array.shape == tuple(size_hw):
-        return array
-    tensor = torch.from_numpy(array.astype(np.float32))[None, None]
-    return F.interpolate(tensor, size=tuple(size_hw), mode="bicubic", antialias=True)[0, 0].numpy()
+def _peak_inside(normalised: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> float:
+    """Highest value of a map at the size of the image inside a box; 0 outside the image."""
+    height, width = size_hw
+    left, top, right, bottom = _rounded(box_xyxy)
+    left, right = (min(max(edge, 0), width) for edge in (left, right))
+    top, bottom = (min(max(edge, 0), height) for edge in (top, bottom))
+    if left == right or top == bottom:
+        return 0.0
+    if normalised.shape == (height, width):
+        return float(normalised[top:bottom, left:right].max())
+    return float(resize_antialiased(normalised, size_hw, "bicubic", (left, top, right, bottom)).max())
+
+
+def _rounded(box_xyxy: np.ndarray | tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    """A box in whole pixels, halves to the even number; or raise."""
+    left, top, right, bottom = (round(float(edge)) for edge in box_xyxy)
+    if right < left or bottom < top:
+        msg = f"`box_xyxy` must be left, top, right, bottom, got {tuple(box_xyxy)}; swap its edges."
+        raise ValueError(msg)
+    return left, top, right, bottom

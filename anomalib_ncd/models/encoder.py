@@ -122,7 +122,8 @@ class MaskGuidedEncoder(nn.Module):
         coverage = F.avg_pool2d(masks.float(), self.patch_size).flatten(1)  # (B, patches)
         patches = coverage >= 0.5
         if self.empty_mask == "region":
-            patches = torch.where(patches.any(1, keepdim=True), patches, coverage > 0)
+            # Logic instead of a choice between booleans, which ONNX Runtime doesn't have.
+            patches = patches | ((coverage > 0) & ~patches.any(1, keepdim=True))
             patches = patches | ~patches.any(1, keepdim=True)
         return F.pad(patches, (self.backbone.num_prefix_tokens, 0), value=True)
 

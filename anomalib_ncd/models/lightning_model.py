@@ -28,6 +28,7 @@ from anomalib_ncd.functional import merge_regions, novel_probabilities, relative
 from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models.build_encoder import build_encoder
 from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
+from anomalib_ncd.models.export import RegionExportMixin
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
 from anomalib_ncd.models.settings import check_settings
@@ -35,7 +36,7 @@ from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import cache_views, identity_of
 
 
-class AnomalyNcd(AnomalibModule):
+class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
     Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are

@@ -1,0 +1,194 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``anomalib-ncd classify`` and ``anomalib-ncd pack``: new images, with what a run has learnt."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from anomalib.models import AnomalibModule
+from jsonargparse import ArgumentParser, Namespace
+
+from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.deploy.anomalib_detectors import LightningDetector
+from anomalib_ncd.deploy.build import build_artefact, classifier_of_run
+from anomalib_ncd.deploy.check_detector import check_detector
+from anomalib_ncd.deploy.classifier import AnomalyClassifier
+from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
+from anomalib_ncd.deploy.folder_run import classify_folder
+from anomalib_ncd.deploy.folder_watch import WatchOptions
+from anomalib_ncd.deploy.image_files import ImageLimits
+from anomalib_ncd.deploy.manifest import MANIFEST_NAME
+from anomalib_ncd.deploy.map_folder import MapFolder
+
+logger = logging.getLogger(__name__)
+
+
+def add_classify_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of ``classify``."""
+    parser.add_argument("model", type=Path, help="Folder of a run, or what `pack` made of it.")
+    parser.add_argument(
+        "--images", type=Path, required=True, help="Folder of images, searched recursively, or an image."
+    )
+    parser.add_argument("--output", type=Path, required=True, help="Folder of results; an interrupted one goes on.")
+    parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps that another tool saves.")
+    add_detector_arguments(parser)
+    parser.add_argument("--detector.file", type=Path | None, help="Exported detector: .onnx, .xml or .pt.")
+    parser.add_argument("--sha256", type=str | None, help="Digest that the packed model must have.")
+    parser.add_argument("--watch", type=bool, default=False, help="Go on with images that come later.")
+    parser.add_argument("--stop_after_idle", type=float | None, help="Stop watching after so many idle seconds.")
+    parser.add_argument("--poll_seconds", type=float, default=0.5, help="Pause between two looks at the folder.")
+    parser.add_class_arguments(WatchOptions, "patience")
+    parser.add_class_arguments(ImageLimits, "limits")
+    parser.add_argument("--pictures", type=bool, default=True, help="Draw the regions into a picture of each image.")
+    parser.add_argument("--masks", type=bool, default=False, help="Put masks into results.jsonl.")
+    parser.add_argument("--batch_size", type=int, default=8, help="Images at a time.")
+    parser.add_argument("--num_threads", type=int | None, help="Threads of ONNX Runtime or OpenVINO.")
+    parser.add_argument("--device", type=str, default="cpu", help="Device of PyTorch.")
+
+
+def run_classify(config: Namespace) -> None:
+    """Run ``classify`` with parsed flags."""
+    classifier = _classifier(config)
+    watch = WatchOptions(**vars(config.patience)) if config.watch else None
+    previous = signal.signal(signal.SIGTERM, _stop) if config.watch else None
+    try:
+        counts = classify_folder(
+            classifier,
+            config.images,
+            config.output,
+            watch=watch,
+            poll_seconds=config.poll_seconds,
+            stop_after_idle=config.stop_after_idle,
+            pictures=config.pictures,
+            masks=config.masks,
+        )
+    except KeyboardInterrupt:
+        logger.info("Stopped. What was classified is in %s; the same command goes on.", config.output)
+        return
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+    logger.info(
+        "%d images classified, %d could not be used, %d were done before. Results are in %s.",
+        *counts,
+        config.output,
+    )
+
+
+def add_pack_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of ``pack``."""
+    parser.add_argument("run", type=Path, help="Folder of a run.")
+    parser.add_argument("--output", type=Path, required=True, help="Folder to write, or file that ends in .zip.")
+    add_detector_arguments(parser)
+    parser.add_argument("--detector.file", type=Path | None, help="Exported detector: .onnx or .xml.")
+    parser.add_argument("--detector.input_size", type=tuple[int, int] | None, help="Height and width it wants.")
+    parser.add_argument("--runtime", type=Literal["onnx", "openvino", "torch"], default="onnx", help="Of the encoder.")
+    parser.add_argument(
+        "--compression",
+        type=Literal["fp16", "int8", "int8_ptq", "int8_acq"] | None,
+        help="Smaller weights, OpenVINO only; int8 needs the extra [int8].",
+    )
+    parser.add_argument("--images", type=Path | None, help="Images to check and calibrate with; the run's by default.")
+    parser.add_argument("--anomaly_maps", type=Path | None, help="Their maps; the run's by default.")
+
+
+def run_pack(config: Namespace) -> None:
+    """Run ``pack`` with parsed flags."""
+    detector: AnomalibModule | Path | None = config.detector.file
+    if config.detector.class_path is not None:
+        detector = flagged_detector(config.detector)
+    datamodule = _regions_of_run(config)
+    artefact = build_artefact(
+        config.run,
+        detector=detector,
+        detector_input_size=config.detector.input_size,
+        runtime=config.runtime,
+        compression=config.compression,
+        datamodule=datamodule,
+    )
+    packed = load_artefact_detector(artefact)
+    if packed is not None and datamodule is not None:
+        datamodule.setup()
+        paths = [record.path for record in datamodule.records]
+        check_detector(packed, paths, datamodule.map_paths, artefact.manifest.score_range)
+    artefact.save(config.output)
+    logger.info("Packed %s; its SHA-256 is %s.", config.output, artefact.sha256)
+
+
+def _classifier(config: Namespace) -> AnomalyClassifier:
+    """The classifier that the flags name."""
+    options: dict[str, Any] = {"limits": ImageLimits(**vars(config.limits)), "batch_size": config.batch_size}
+    detector = _detector(config)
+    is_artefact = config.model.suffix.lower() == ".zip" or (config.model / MANIFEST_NAME).is_file()
+    if is_artefact:
+        return AnomalyClassifier.load(
+            config.model,
+            detector,
+            sha256=config.sha256,
+            num_threads=config.num_threads,
+            device=config.device,
+            **options,
+        )
+    if config.sha256 is not None:
+        msg = "`--sha256` is for packed models; a run has no digest."
+        raise ValueError(msg)
+    detector = detector or _detector_of_run(config)
+    return classifier_of_run(config.model, detector, device=config.device, **options)
+
+
+def _detector(config: Namespace) -> Detector | None:
+    """Detector or folder of maps that the flags name; ``None`` where they name none."""
+    flags = config.detector
+    given = [name for name in ("class_path", "file") if flags[name] is not None]
+    if len(given) + (config.anomaly_maps is not None) > 1:
+        msg = "Give one of `--anomaly_maps`, `--detector.class_path` and `--detector.file`."
+        raise ValueError(msg)
+    if config.anomaly_maps is not None:
+        folder = config.images.parent if config.images.is_file() else config.images
+        return MapFolder(config.anomaly_maps, folder)
+    if flags.class_path is not None:
+        return LightningDetector(flagged_detector(flags), config.device)
+    return None if flags.file is None else load_detector_file(flags.file, num_threads=config.num_threads)
+
+
+def _detector_of_run(config: Namespace) -> Detector:
+    """The detector that a run was made with."""
+    flags = _settings_of(config.model).get("detector") or {}
+    if flags.get("class_path") is None:
+        msg = (
+            f"{config.model} was made from saved maps, so new images need maps as well: give `--anomaly_maps`, "
+            "`--detector.class_path` with `--detector.ckpt_path`, or `--detector.file`."
+        )
+        raise ValueError(msg)
+    return LightningDetector(flagged_detector(Namespace(**flags)), config.device)
+
+
+def _regions_of_run(config: Namespace) -> NcdDataModule | None:
+    """Images and maps that a run was made from, where they are still there."""
+    settings = _settings_of(config.run)
+    images = config.images or settings.get("images")
+    maps = config.anomaly_maps or settings.get("anomaly_maps") or config.run / "anomaly_maps"
+    if images is None or not Path(images).exists() or not Path(maps).is_dir():
+        logger.warning("The images and maps of %s are gone; the detector's maps can't be checked.", config.run)
+        return None
+    image_list = None if config.images else settings.get("image_list")
+    return NcdDataModule(images, maps, image_list=image_list)
+
+
+def _settings_of(run: Path) -> dict[str, Any]:
+    """What ``config.yaml`` of a run says."""
+    file = run / "config.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file.is_file() else {}
+
+
+def _stop(number: int, frame: Any) -> None:  # noqa: ANN401
+    """End watching when the system asks to."""
+    del number, frame
+    raise KeyboardInterrupt

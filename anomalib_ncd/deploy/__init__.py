@@ -1,0 +1,29 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Image in, class out, on the line.
+
+Importing this package and predicting from an artefact with ONNX Runtime or OpenVINO needs NumPy and OpenCV beside
+that runtime: neither torch nor lightning nor anomalib is imported.
+"""
+
+from anomalib_ncd.deploy.artefact import Artefact
+from anomalib_ncd.deploy.classifier import AnomalyClassifier
+from anomalib_ncd.deploy.detectors import Detection, Detector, load_detector_file
+from anomalib_ncd.deploy.image_files import ImageLimits
+from anomalib_ncd.deploy.manifest import ArtefactError, Manifest, Rejection
+from anomalib_ncd.deploy.results import ImageResult, RegionResult
+
+__all__ = [
+    "AnomalyClassifier",
+    "Artefact",
+    "ArtefactError",
+    "Detection",
+    "Detector",
+    "ImageLimits",
+    "ImageResult",
+    "Manifest",
+    "RegionResult",
+    "Rejection",
+    "load_detector_file",
+]

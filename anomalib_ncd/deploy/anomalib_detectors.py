@@ -1,0 +1,212 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Detectors that need anomalib to run: Lightning checkpoints, and whatever anomalib's inferencers load."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
+import numpy as np
+import torch
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.data.transforms.utils import extract_transforms_by_type
+from anomalib.deploy import ExportType, OpenVINOInferencer, TorchInferencer
+from anomalib.models import AnomalibModule
+from torchvision.transforms.v2 import Resize
+
+from anomalib_ncd.data.detector_maps import raw_scores
+from anomalib_ncd.deploy.detectors import Detection, as_map
+from anomalib_ncd.deploy.image_files import ImageInput
+from anomalib_ncd.functional.resampling import resize_antialiased
+
+
+class LightningDetector:
+    """A fitted anomalib detector in PyTorch, with its own scores: neither normalised nor clipped.
+
+    Maps are those of ``anomalib_ncd.data.detector_maps.predict_anomaly_maps``.
+
+    Args:
+        detector: Fitted anomalib image model.
+        device: Where it runs.
+    """
+
+    def __init__(self, detector: AnomalibModule, device: str = "cpu") -> None:
+        self.detector = detector.eval().to(device)
+        self.device = device
+        self.threshold = raw_image_threshold(detector)
+        self._transform = getattr(detector.pre_processor, "transform", None)
+        self._resize = _resize_of(detector)
+
+    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
+        """Run images of one size together, others one by one."""
+        inputs = [self._as_input(image.pixels) for image in images]
+        alike = len({one.shape for one in inputs}) == 1
+        batches = [torch.stack(inputs)] if alike else [one[None] for one in inputs]
+        return [detection for batch in batches for detection in self._detect_batch(batch)]
+
+    def _as_input(self, pixels: np.ndarray) -> torch.Tensor:
+        """Image ``(3, H, W)`` at the detector's size, as its datamodule would hand it over."""
+        image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+        return image if self._resize is None else self._resize(image)
+
+    def _detect_batch(self, images: torch.Tensor) -> list[Detection]:
+        """Detections of images of one size."""
+        if self._transform is not None:
+            images = self._transform(images)
+        with torch.inference_mode(), raw_scores(self.detector):
+            outputs: Any = self.detector.predict_step(ImageBatch(image=images.to(self.device)), 0)
+        if outputs.anomaly_map is None:
+            msg = f"{type(self.detector).__name__} yields no anomaly maps; choose a detector that localises."
+            raise ValueError(msg)
+        maps = outputs.anomaly_map.float().cpu().numpy()
+        scores = [None] * len(maps) if outputs.pred_score is None else outputs.pred_score.flatten().tolist()
+        return [Detection(as_map(one), score, self._verdict(score)) for one, score in zip(maps, scores, strict=True)]
+
+    def _verdict(self, score: float | None) -> bool | None:
+        """Whether a score is above the threshold that anomalib fitted."""
+        return None if score is None or self.threshold is None else score > self.threshold
+
+
+class InferencerDetector:
+    """One of anomalib's inferencers.
+
+    Args:
+        inferencer: ``TorchInferencer`` or ``OpenVINOInferencer``.
+        input_size: Height and width that images are brought to beforehand. Defaults to ``None``: as they are.
+    """
+
+    def __init__(
+        self,
+        inferencer: TorchInferencer | OpenVINOInferencer,
+        input_size: tuple[int, int] | None = None,
+    ) -> None:
+        self.inferencer = inferencer
+        self.input_size = input_size
+
+    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
+        """Hand the images to the inferencer one by one."""
+        return [self._detect_one(image.pixels) for image in images]
+
+    def _detect_one(self, pixels: np.ndarray) -> Detection:
+        """Detection of an image."""
+        values = pixels.astype(np.float32) / 255
+        if self.input_size is not None:
+            values = resize_antialiased(values, self.input_size)
+        with torch.inference_mode():
+            found: Any = self.inferencer.predict(torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))))
+        score, label = (None if part is None else np.ravel(part)[0] for part in (found.pred_score, found.pred_label))
+        return Detection(
+            as_map(np.asarray(found.anomaly_map)),
+            None if score is None else float(score),
+            None if label is None else bool(label),
+        )
+
+
+def load_inferencer(path: Path, input_size: tuple[int, int] | None = None) -> InferencerDetector:
+    """Load an exported detector through anomalib's own inferencers.
+
+    Args:
+        path: ``.pt`` file, which ``TorchInferencer`` only loads with ``TRUST_REMOTE_CODE=1``, as it runs code from it;
+            or ``.onnx`` or ``.xml`` file.
+        input_size: See :class:`InferencerDetector`.
+
+    Returns:
+        The detector.
+    """
+    if path.suffix.lower() == ".pt":
+        return InferencerDetector(TorchInferencer(path), input_size)
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    return InferencerDetector(OpenVINOInferencer(path, device="CPU", config=precise), input_size)
+
+
+def raw_image_threshold(detector: AnomalibModule) -> float | None:
+    """Score above which a detector calls an image anomalous, in its own units; ``None`` where none was fitted.
+
+    Args:
+        detector: Fitted anomalib image model.
+    """
+    post_processor: Any = detector.post_processor
+    if not hasattr(post_processor, "image_threshold"):
+        return None
+    threshold = float(post_processor.image_threshold)
+    sensitivity = float(getattr(post_processor, "image_sensitivity", 0.5))
+    width = float(getattr(post_processor, "image_max", 0)) - float(getattr(post_processor, "image_min", 0))
+    # The sensitivity moves the threshold on the normalised scale, where it lies at 0.5.
+    if sensitivity != 0.5:
+        threshold += (0.5 - sensitivity) * width
+    return threshold if math.isfinite(threshold) else None
+
+
+class _RawDetector(torch.nn.Module):
+    """Pre-processor and network, without post-processor."""
+
+    def __init__(self, detector: AnomalibModule) -> None:
+        super().__init__()
+        self.pre_processor = detector.pre_processor
+        self.network = detector.model
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Own maps and, where there are some, scores of images ``(B, 3, H, W)`` in [0, 1]."""
+        found: InferenceBatch = self.network(image if self.pre_processor is None else self.pre_processor(image))
+        if found.anomaly_map is None:
+            msg = "The detector yields no anomaly maps, only scores; choose one that localises."
+            raise ValueError(msg)
+        return (found.anomaly_map,) if found.pred_score is None else (found.anomaly_map, found.pred_score)
+
+
+def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int]]:
+    """Export a detector with its own scores, neither normalised nor clipped, as MEBin's range needs them.
+
+    Args:
+        detector: Fitted anomalib image model.
+
+    Returns:
+        ONNX file, and the height and width that images must have.
+
+    Raises:
+        ValueError: If its input size is not known or it has no anomaly maps.
+    """
+    resize = _resize_of(detector)
+    size = None if resize is None else _size_of(resize)
+    if size is None:
+        msg = f"{type(detector).__name__} does not say which input size it has; export it yourself and give the file."
+        raise ValueError(msg)
+    raw = _RawDetector(detector.cpu()).eval()
+    example = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        outputs = raw(example)
+    names = ["anomaly_map", "pred_score"][: len(outputs)]
+    with tempfile.TemporaryDirectory(prefix=ExportType.ONNX.value) as folder, torch.no_grad():
+        file = Path(folder) / "detector.onnx"
+        torch.onnx.export(
+            raw,
+            (example,),
+            str(file),
+            dynamo=True,
+            input_names=["image"],
+            output_names=names,
+            dynamic_shapes=({0: torch.export.Dim("images")},),
+            opset_version=18,
+            external_data=False,
+            verbose=False,
+        )
+        return file.read_bytes(), size
+
+
+def _resize_of(detector: AnomalibModule) -> Resize | None:
+    """The resize that the detector starts with."""
+    transform = getattr(detector.pre_processor, "transform", None)
+    resizes = extract_transforms_by_type(transform, Resize) if transform is not None else []
+    return resizes[0] if resizes else None
+
+
+def _size_of(resize: Resize) -> tuple[int, int] | None:
+    """Height and width that a resize leads to; ``None`` where they depend on the image."""
+    size = list(resize.size or [])
+    return (int(size[0]), int(size[1])) if len(size) == 2 else None

@@ -1,0 +1,211 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Detectors: from images to anomaly maps, in the units that MEBin's range was fitted in.
+
+Detectors of an artefact and exported ONNX and OpenVINO models run here without torch. anomalib's own inferencers and
+Lightning checkpoints are in ``anomalib_ncd.deploy.anomalib_detectors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+from anomalib_ncd.deploy.artefact import Artefact
+from anomalib_ncd.deploy.image_files import ImageInput
+from anomalib_ncd.deploy.manifest import ArtefactError
+from anomalib_ncd.deploy.runtimes import Network, OnnxNetwork, OpenVinoNetwork, load_network
+from anomalib_ncd.functional.resampling import resize_antialiased
+
+
+class Detection(NamedTuple):
+    """What a detector says of an image.
+
+    Attributes:
+        anomaly_map: ``(h, w)``, integer or float, at any size.
+        score: Score of the image in the detector's own units; ``None`` where it gives none.
+        is_anomalous: Its verdict; ``None`` where it gives none.
+    """
+
+    anomaly_map: np.ndarray
+    score: float | None = None
+    is_anomalous: bool | None = None
+
+
+class Detector(Protocol):
+    """Finds anomalies in images."""
+
+    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
+        """Return one detection for each image, in order."""
+        ...
+
+
+MapFunction: TypeAlias = Callable[[np.ndarray], "np.ndarray | Detection"]
+
+
+class FunctionDetector:
+    """Any function from one image to its map.
+
+    Args:
+        function: Takes ``(H, W, 3)`` uint8 RGB; returns the map ``(h, w)`` or a :class:`Detection`.
+    """
+
+    def __init__(self, function: MapFunction) -> None:
+        self.function = function
+
+    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
+        """Call the function for each image."""
+        found = (self.function(image.pixels) for image in images)
+        return [result if isinstance(result, Detection) else Detection(as_map(result)) for result in found]
+
+
+class NetworkDetector:
+    """A detector exported by anomalib, in ONNX Runtime or OpenVINO.
+
+    Args:
+        network: Network with one input and the output ``anomaly_map``.
+        input_size: Height and width that images are brought to beforehand, without aliasing, as the detector's own
+            ``Resize`` did in training; an exported ``Resize`` aliases. Defaults to ``None``: the size that the network
+            is fixed to, or the image's own.
+
+    Raises:
+        ArtefactError: If the network is no such detector.
+    """
+
+    def __init__(self, network: Network, input_size: tuple[int, int] | None = None) -> None:
+        if len(network.input_shapes) != 1 or "anomaly_map" not in network.output_names:
+            found = f"{sorted(network.input_shapes)} to {network.output_names}"
+            msg = f"A detector leads from one image to `anomaly_map`, got {found}; export an anomalib detector."
+            raise ArtefactError(msg)
+        self.network = network
+        [(self._input, shape)] = network.input_shapes.items()
+        self._batch_size = shape[0]
+        fixed = (shape[2], shape[3]) if len(shape) == 4 and min(shape[2:]) > 0 else None
+        self.input_size = input_size or fixed
+
+    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
+        """Run images of one size together, others one by one."""
+        inputs = [self._as_input(image.pixels) for image in images]
+        alike = self._batch_size < 0 and len({one.shape for one in inputs}) == 1
+        batches = [np.stack(inputs)] if alike else [one[None] for one in inputs]
+        return [detection for batch in batches for detection in _detections(self.network({self._input: batch}))]
+
+    def _as_input(self, pixels: np.ndarray) -> np.ndarray:
+        """Image ``(3, H, W)`` float32 in [0, 1]."""
+        values = pixels.astype(np.float32) / 255
+        if self.input_size is not None:
+            values = resize_antialiased(values, self.input_size)
+        return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def load_artefact_detector(artefact: Artefact, num_threads: int | None = None) -> Detector | None:
+    """Load the detector of an artefact.
+
+    Args:
+        artefact: The artefact.
+        num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
+
+    Returns:
+        The detector; ``None`` where the artefact has none.
+    """
+    entry = artefact.manifest.detector
+    if entry is None:
+        return None
+    network = load_network(entry.runtime, artefact.contents_of(entry), num_threads)
+    return NetworkDetector(network, _size(entry.settings.get("input_size")))
+
+
+def load_detector_file(
+    path: str | Path,
+    *,
+    input_size: tuple[int, int] | None = None,
+    num_threads: int | None = None,
+    anomalib_inferencer: bool = False,
+) -> Detector:
+    """Load a detector that anomalib exported.
+
+    Args:
+        path: ``.onnx`` or ``.xml`` file; ``.pt`` always goes through anomalib's ``TorchInferencer``, which unpickles
+            it and wants ``TRUST_REMOTE_CODE=1`` for that.
+        input_size: See :class:`NetworkDetector`.
+        num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
+        anomalib_inferencer: Run ONNX and OpenVINO through anomalib's ``OpenVINOInferencer``, which imports torch.
+
+    Returns:
+        The detector.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it has another suffix.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"There is no detector {path}; give the .onnx, .xml or .pt file that anomalib exported."
+        raise FileNotFoundError(msg)
+    suffix = path.suffix.lower()
+    if suffix not in {".onnx", ".xml", ".pt"}:
+        msg = f"The detector {path} must be an .onnx, .xml or .pt file that anomalib exported; a .ckpt needs its class."
+        raise ValueError(msg)
+    if anomalib_inferencer or suffix == ".pt":
+        from anomalib_ncd.deploy.anomalib_detectors import load_inferencer  # noqa: PLC0415 - it imports anomalib
+
+        return load_inferencer(path, input_size=input_size)
+    if suffix == ".onnx":
+        return NetworkDetector(OnnxNetwork(path, num_threads), input_size)  # weights may lie beside the file
+    contents = [path.read_bytes(), path.with_suffix(".bin").read_bytes()]
+    return NetworkDetector(OpenVinoNetwork(contents, num_threads), input_size)
+
+
+def as_detector(detector: Detector | MapFunction) -> Detector:
+    """Take a detector as it is, or a function as one.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if callable(getattr(detector, "detect", None)):
+        return detector  # type: ignore[return-value]
+    if callable(detector):
+        return FunctionDetector(detector)
+    msg = (
+        f"`detector` must be a Detector or a function from an image to its anomaly map, got {type(detector).__name__}."
+    )
+    raise TypeError(msg)
+
+
+def as_map(values: Any) -> np.ndarray:  # noqa: ANN401
+    """Turn an array ``(h, w)`` with any leading axes of length one into a map.
+
+    Raises:
+        ValueError: If it is no single map.
+    """
+    array = np.asarray(values)
+    if array.ndim < 2 or any(side != 1 for side in array.shape[:-2]):
+        msg = f"An anomaly map must have shape (h, w), got {array.shape}; return one map an image."
+        raise ValueError(msg)
+    return array.reshape(array.shape[-2:])
+
+
+def _detections(outputs: dict[str, np.ndarray]) -> list[Detection]:
+    """Take the outputs of a batch apart."""
+    maps = outputs["anomaly_map"]
+    scores, labels = outputs.get("pred_score"), outputs.get("pred_label")
+    return [
+        Detection(
+            as_map(maps[index]),
+            None if scores is None else float(np.ravel(scores[index])[0]),
+            None if labels is None else bool(np.ravel(labels[index])[0]),
+        )
+        for index in range(len(maps))
+    ]
+
+
+def _size(values: Sequence[int] | None) -> tuple[int, int] | None:
+    """Height and width of plain data."""
+    if values is None:
+        return None
+    height, width = values
+    return int(height), int(width)

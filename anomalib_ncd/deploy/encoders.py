@@ -1,0 +1,130 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From the views of regions to class probabilities, in whichever runtime the artefact was packed for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from anomalib_ncd.deploy.artefact import Artefact
+from anomalib_ncd.deploy.manifest import ArtefactError
+from anomalib_ncd.deploy.runtimes import Network, load_network
+
+if TYPE_CHECKING:
+    from anomalib_ncd.models.export import RegionClassifier
+
+INPUT_NAMES = ("image", "mask")
+OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature")
+
+
+class RegionPredictions(NamedTuple):
+    """What the encoder says of R regions.
+
+    Attributes:
+        class_probabilities: ``(R, K)`` float32.
+        class_similarity: ``(R, K)`` float32, cosine to each class's prototype.
+        region_feature: ``(R, D)`` float32.
+    """
+
+    class_probabilities: np.ndarray
+    class_similarity: np.ndarray
+    region_feature: np.ndarray
+
+
+class Encoder(Protocol):
+    """Classifies regions."""
+
+    def __call__(self, views: np.ndarray, masks: np.ndarray) -> RegionPredictions:
+        """Classify views ``(R, 3, S, S)`` uint8 with masks ``(R, 1, S, S)`` float32 in [0, 1]."""
+        ...
+
+
+class NetworkEncoder:
+    """An encoder in ONNX Runtime or OpenVINO.
+
+    Args:
+        network: A network that ``AnomalyNcd`` was exported to.
+
+    Raises:
+        ArtefactError: If its inputs and outputs are others.
+    """
+
+    def __init__(self, network: Network) -> None:
+        if set(network.input_shapes) != set(INPUT_NAMES) or not set(OUTPUT_NAMES) <= set(network.output_names):
+            found = f"{sorted(network.input_shapes)} to {network.output_names}"
+            msg = f"The encoder must lead from {INPUT_NAMES} to {OUTPUT_NAMES}, got {found}; export AnomalyNcd again."
+            raise ArtefactError(msg)
+        self.network = network
+
+    def __call__(self, views: np.ndarray, masks: np.ndarray) -> RegionPredictions:
+        """Classify regions; see :class:`Encoder`."""
+        outputs = self.network({"image": views, "mask": masks})
+        return RegionPredictions(*(outputs[name] for name in OUTPUT_NAMES))
+
+
+class TorchEncoder:
+    """An encoder in PyTorch.
+
+    Args:
+        classifier: Encoder and head of a trained model.
+        device: Where it runs.
+    """
+
+    def __init__(self, classifier: RegionClassifier, device: str = "cpu") -> None:
+        self.classifier = classifier.eval().to(device)
+        self.device = device
+
+    def __call__(self, views: np.ndarray, masks: np.ndarray) -> RegionPredictions:
+        """Classify regions; see :class:`Encoder`."""
+        import torch  # noqa: PLC0415
+
+        with torch.inference_mode():
+            outputs = self.classifier(torch.from_numpy(views).to(self.device), torch.from_numpy(masks).to(self.device))
+        return RegionPredictions(*(output.float().cpu().numpy() for output in outputs))
+
+
+def load_encoder(artefact: Artefact, num_threads: int | None = None, device: str = "cpu") -> Encoder:
+    """Load the encoder of an artefact.
+
+    Args:
+        artefact: The artefact.
+        num_threads: Threads for one call; ONNX Runtime and OpenVINO only. Defaults to ``None``: the runtime's choice.
+        device: Device of PyTorch.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ArtefactError: If the network can't be loaded.
+        ModuleNotFoundError: If its runtime is not installed.
+    """
+    entry = artefact.manifest.encoder
+    contents = artefact.contents_of(entry)
+    if entry.runtime != "torch":
+        return NetworkEncoder(load_network(entry.runtime, contents, num_threads))
+    return TorchEncoder(_rebuild(contents, entry.settings), device)
+
+
+def _rebuild(contents: Sequence[bytes], settings: Mapping[str, Any]) -> RegionClassifier:
+    """Build the network from its settings and fill in the weights; nothing is unpickled."""
+    import torch  # noqa: PLC0415
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.torch import load  # noqa: PLC0415
+
+    from anomalib_ncd.models.build_encoder import build_encoder  # noqa: PLC0415
+    from anomalib_ncd.models.export import RegionClassifier  # noqa: PLC0415
+
+    try:
+        state = load(contents[0])
+        encoder = build_encoder(pretrained=False, **settings).encoder
+        zeros = torch.zeros(1, 3, 1, 1)
+        classifier = RegionClassifier(encoder, torch.zeros_like(state["prototypes"]), zeros, zeros)
+        classifier.load_state_dict(state)
+    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        msg = f"The artefact's weights and settings don't make an encoder: {error}"
+        raise ArtefactError(msg) from error
+    return classifier.eval()

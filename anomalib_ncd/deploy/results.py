@@ -1,0 +1,178 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a prediction says, as plain data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+NormalReason = Literal["detector", "empty_mask", "class"]
+
+
+@dataclass(frozen=True)
+class RegionResult:
+    """Class of a region.
+
+    Attributes:
+        box_xyxy: Box in image pixels, half-open; may leave the image.
+        area: Mask pixels inside.
+        score: Largest anomaly score inside, 0 to 1 over the score range.
+        class_id: Slot of the most probable class.
+        class_name: Its name.
+        confidence: Its probability, 0 to 1.
+        is_unknown: Whether it is too far from all classes; never without a rejection threshold.
+        probabilities: Probability of each class.
+        mask: Anomalous pixels ``(h, w)`` bool inside the box, black outside the image; ``None`` where left out.
+        feature: Mask-guided feature ``(D,)`` float32; ``None`` where left out.
+    """
+
+    box_xyxy: tuple[float, float, float, float]
+    area: int
+    score: float
+    class_id: int
+    class_name: str
+    confidence: float
+    is_unknown: bool
+    probabilities: tuple[float, ...]
+    mask: np.ndarray | None = field(default=None, compare=False, repr=False)
+    feature: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    def to_dict(self, *, masks: bool = False) -> dict[str, Any]:
+        """Turn into what JSON can hold.
+
+        Args:
+            masks: Add the mask as run lengths, see :func:`run_lengths`.
+
+        Returns:
+            Plain data; the feature is left out.
+        """
+        values: dict[str, Any] = {
+            "box_xyxy": list(self.box_xyxy),
+            "area": self.area,
+            "score": round(self.score, 6),
+            "class": self.class_name,
+            "class_id": self.class_id,
+            "confidence": round(self.confidence, 6),
+            "unknown": self.is_unknown,
+            "probabilities": [round(value, 6) for value in self.probabilities],
+        }
+        if masks and self.mask is not None:
+            values["mask"] = {"size_hw": list(self.mask.shape), "run_lengths": run_lengths(self.mask)}
+        return values
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """Class of an image, or why there is none.
+
+    Attributes:
+        image: Path of the image; ``None`` for an array.
+        size_hw: Height and width in pixels; ``None`` where it could not be read.
+        score: Largest anomaly score, 0 to 1 over the score range.
+        detector_score: The detector's own score of the image; ``None`` where it gives none.
+        is_normal: Whether the part is good: see ``normal_reason``.
+        normal_reason: ``"detector"`` if the detector calls it normal, ``"empty_mask"`` if MEBin finds no main element,
+            ``"class"`` if the class is *normal*; the first that applies. ``None`` where the image is not normal.
+        class_id: Slot of the most probable class after region merging.
+        class_name: Its name.
+        confidence: Its probability, 0 to 1.
+        is_unknown: Whether regions that are unknown make up most of the image's weight.
+        num_anomalies: Number of anomalies that MEBin estimates.
+        probabilities: Probability of each class.
+        regions: The regions, largest first; the whole image is the only one where the mask is empty.
+        error: What is wrong with the image; all else is empty then.
+    """
+
+    image: str | None
+    size_hw: tuple[int, int] | None = None
+    score: float = 0.0
+    detector_score: float | None = None
+    is_normal: bool = False
+    normal_reason: NormalReason | None = None
+    class_id: int | None = None
+    class_name: str | None = None
+    confidence: float = 0.0
+    is_unknown: bool = False
+    num_anomalies: int = 0
+    probabilities: tuple[float, ...] = ()
+    regions: tuple[RegionResult, ...] = ()
+    error: str | None = None
+
+    def to_dict(self, *, masks: bool = False) -> dict[str, Any]:
+        """Turn into what JSON can hold.
+
+        Args:
+            masks: Add the masks of the regions as run lengths.
+
+        Returns:
+            Plain data.
+        """
+        if self.error is not None:
+            return {"image": self.image, "error": self.error}
+        return {
+            "image": self.image,
+            "size_hw": None if self.size_hw is None else list(self.size_hw),
+            "score": round(self.score, 6),
+            "detector_score": None if self.detector_score is None else round(self.detector_score, 6),
+            "normal": self.is_normal,
+            "normal_reason": self.normal_reason,
+            "class": self.class_name,
+            "class_id": self.class_id,
+            "confidence": round(self.confidence, 6),
+            "unknown": self.is_unknown,
+            "num_anomalies": self.num_anomalies,
+            "probabilities": [round(value, 6) for value in self.probabilities],
+            "regions": [region.to_dict(masks=masks) for region in self.regions],
+            "error": None,
+        }
+
+    def to_json(self, *, masks: bool = False) -> str:
+        """Turn into one line of JSON; arguments as :meth:`to_dict`."""
+        return json.dumps(self.to_dict(masks=masks), ensure_ascii=False)
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """Describe a mask by the lengths of its runs, row by row, starting with a run of ``False`` that may be 0 long.
+
+    Args:
+        mask: ``(h, w)`` bool.
+
+    Returns:
+        Lengths that add up to h * w.
+
+    Example:
+        >>> run_lengths(np.array([[True, True], [False, True]]))
+        [0, 2, 1, 1]
+    """
+    flat = np.asarray(mask, dtype=bool).ravel()
+    edges = np.flatnonzero(np.diff(flat, prepend=False)).tolist()
+    return np.diff([0, *edges, flat.size]).tolist()
+
+
+def mask_of_run_lengths(lengths: list[int], size_hw: tuple[int, int]) -> np.ndarray:
+    """Turn run lengths back into the mask.
+
+    Args:
+        lengths: Of :func:`run_lengths`.
+        size_hw: Height and width of the mask.
+
+    Returns:
+        ``(h, w)`` bool.
+
+    Raises:
+        ValueError: If the lengths don't add up to the size.
+
+    Example:
+        >>> mask_of_run_lengths([0, 2, 1, 1], (2, 2))
+        array([[ True,  True],
+               [False,  True]])
+    """
+    if sum(lengths) != size_hw[0] * size_hw[1]:
+        msg = f"`lengths` must add up to {size_hw[0]} * {size_hw[1]}, got {sum(lengths)}; give the mask's own size."
+        raise ValueError(msg)
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size_hw)

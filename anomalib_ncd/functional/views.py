@@ -1,0 +1,66 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The fixed view of a region that its class is predicted from."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+CROP_RATIO = 0.875
+
+
+def eval_view(image: np.ndarray, mask: np.ndarray, image_size: int = 224) -> tuple[np.ndarray, np.ndarray]:
+    """Make the view that predictions are made from: short side to 256, then a 224 crop at (16, 16).
+
+    Args:
+        image: Region of shape ``(h, w, 3)``, uint8.
+        mask: Its mask of shape ``(h, w)``, bool.
+        image_size: Side of the view in pixels; the side before the crop grows with it.
+
+    Returns:
+        View ``(3, S, S)`` uint8 and mask ``(1, S, S)`` float32 in [0, 1], both contiguous.
+
+    Raises:
+        ValueError: If the size is below 1.
+
+    Example:
+        >>> view, mask = eval_view(np.zeros((50, 50, 3), np.uint8), np.ones((50, 50), bool))
+        >>> view.shape, view.dtype, mask.shape, mask.dtype
+        ((3, 224, 224), dtype('uint8'), (1, 224, 224), dtype('float32'))
+    """
+    if image_size < 1:
+        msg = f"`image_size` must be 1 or more, got {image_size}; 224 is the paper's."
+        raise ValueError(msg)
+    resized = int(image_size / CROP_RATIO)
+    image, soft_mask = resize_short_side(image, mask, resized)
+    offset = (resized - image_size) // 2
+    window = np.s_[offset : offset + image_size, offset : offset + image_size]
+    return np.ascontiguousarray(image[window].transpose(2, 0, 1)), np.ascontiguousarray(soft_mask[window][None])
+
+
+def resize_short_side(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Resize a region so that its shorter side has ``size`` pixels.
+
+    Args:
+        image: ``(h, w, 3)``, uint8.
+        mask: ``(h, w)``, bool or float.
+        size: New length of the shorter side.
+
+    Returns:
+        Image and mask; the mask becomes soft, float32 in [0, 1].
+
+    Example:
+        >>> image, mask = resize_short_side(np.zeros((10, 20, 3), np.uint8), np.ones((10, 20), bool), 5)
+        >>> image.shape, mask.shape
+        ((5, 10, 3), (5, 10))
+    """
+    height, width = image.shape[:2]
+    scale = size / min(height, width)
+    # Truncation of the longer side as in torchvision's resize.
+    target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+    # Averaging over the pixels that fall together is OpenCV's way to shrink without aliasing.
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, target, interpolation=interpolation)
+    return resized, cv2.resize(mask.astype(np.float32), target, interpolation=interpolation)

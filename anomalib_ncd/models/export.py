@@ -1,0 +1,291 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Export of AnomalyNCD through anomalib's ``Engine.export``: encoder and chosen head as one graph of two inputs.
+
+MEBin, crops and region merging count and sort, which no graph does; they are in ``anomalib_ncd.functional``, and
+:class:`~anomalib_ncd.deploy.AnomalyClassifier` puts both together.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from anomalib.deploy.export import CompressionType, ExportType
+from anomalib.models.components.base.export_mixin import ExportMixin
+from lightning_utilities.core.imports import module_available
+from torch import Tensor, nn
+
+from anomalib_ncd.models.build_encoder import Encoder
+from anomalib_ncd.models.heads import unit_rows
+
+if TYPE_CHECKING:
+    from anomalib_ncd.models.lightning_model import AnomalyNcd
+
+logger = logging.getLogger(__name__)
+
+INPUT_NAMES = ("image", "mask")
+OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature")
+LOGIT_TEMPERATURE = 0.1  # of the paper, as in functional.novel_probabilities
+OPSET = 18
+NUM_CALIBRATION_REGIONS = 300  # what NNCF recommends
+
+
+class RegionOutput(NamedTuple):
+    """What the exported graph yields for R regions.
+
+    Attributes:
+        class_probabilities: ``(R, K)`` float, probability of each novel class; slot 0 is normal.
+        class_similarity: ``(R, K)`` float in [-1, 1], cosine between the feature and each class's prototype.
+        region_feature: ``(R, D)`` float, the mask-guided feature.
+    """
+
+    class_probabilities: Tensor
+    class_similarity: Tensor
+    region_feature: Tensor
+
+
+class RegionClassifier(nn.Module):
+    """Pixel normalisation, encoder and one head, for prediction alone.
+
+    Args:
+        encoder: The mask-guided encoder.
+        prototypes: ``(K, D)``, one row for each novel class.
+        pixel_mean: ``(1, 3, 1, 1)``, in 8-bit units.
+        pixel_std: ``(1, 3, 1, 1)``, in 8-bit units.
+
+    Example:
+        >>> from anomalib_ncd.models.build_encoder import build_encoder
+        >>> encoder = build_encoder("test_vit", pretrained=False).encoder
+        >>> ones = torch.ones(1, 3, 1, 1)
+        >>> classifier = RegionClassifier(encoder, torch.eye(4, encoder.feature_dim), ones, ones).eval()
+        >>> side = encoder.image_size
+        >>> views = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+        >>> classifier(views, torch.ones(2, 1, side, side)).class_probabilities.shape
+        torch.Size([2, 4])
+    """
+
+    def __init__(self, encoder: Encoder, prototypes: Tensor, pixel_mean: Tensor, pixel_std: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("prototypes", unit_rows(prototypes.detach().float()))
+        self.register_buffer("pixel_mean", pixel_mean.detach().float())
+        self.register_buffer("pixel_std", pixel_std.detach().float())
+        self.prototypes: Tensor
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+
+    @classmethod
+    def of(cls, model: AnomalyNcd) -> RegionClassifier:
+        """Take encoder and best head off a trained model; they are shared with it, not copied.
+
+        Args:
+            model: Trained model, or one loaded from a checkpoint.
+
+        Returns:
+            The network in evaluation mode.
+
+        Raises:
+            ValueError: If the model was never trained.
+        """
+        if model.base_class_names is None:
+            msg = "The model was never trained, so it has no classes; fit it or give `ckpt_path` a checkpoint."
+            raise ValueError(msg)
+        prototypes = model.model.heads.weight[int(model.best_head)][model.num_base_classes :]
+        return cls(model.model.encoder, prototypes, model.pixel_mean, model.pixel_std).eval()
+
+    def forward(self, image: Tensor, mask: Tensor) -> RegionOutput:
+        """Classify regions.
+
+        Args:
+            image: Views ``(R, 3, S, S)``, uint8.
+            mask: Their masks ``(R, 1, S, S)``, float in [0, 1].
+
+        Returns:
+            Probabilities, similarities and features.
+        """
+        feature = self.encoder((image.float() - self.pixel_mean) / self.pixel_std, mask)
+        similarity = unit_rows(feature.float()) @ self.prototypes.T
+        return RegionOutput((similarity / LOGIT_TEMPERATURE).softmax(dim=-1), similarity, feature)
+
+
+def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> None:  # noqa: ANN401
+    """Write a classifier as ONNX with inputs ``image`` and ``mask`` and any number of regions.
+
+    Args:
+        classifier: The network.
+        file: Target file.
+        **kwargs: Options of ``torch.onnx.export`` that take the place of those chosen here.
+
+    Raises:
+        ModuleNotFoundError: If ``onnxscript`` is not installed.
+    """
+    if not module_available("onnxscript"):
+        msg = "Export to ONNX and OpenVINO needs the package onnxscript: `pip install onnxscript`."
+        raise ModuleNotFoundError(msg)
+    options: dict[str, Any] = {
+        "input_names": list(INPUT_NAMES),
+        "output_names": list(OUTPUT_NAMES),
+        "dynamic_shapes": {name: {0: "regions"} for name in INPUT_NAMES},
+        "opset_version": OPSET,
+        "external_data": False,
+        "verbose": False,
+    }
+    with torch.no_grad():
+        torch.onnx.export(classifier, _example_input(classifier), str(file), dynamo=True, **(options | kwargs))
+
+
+class RegionExportMixin(ExportMixin):
+    """anomalib's export for a model whose input is not one image but the views of regions and their masks."""
+
+    def to_torch(self: Any, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Write ``weights/torch/<name>.pt``: ``{"model": RegionClassifier}``, as ``TorchInferencer`` loads it.
+
+        The file is a pickle, as anomalib's are: load it only where you trust it. Artefacts of
+        :class:`~anomalib_ncd.deploy.AnomalyClassifier` hold safetensors or ONNX instead.
+        """
+        file = _target(export_root, ExportType.TORCH) / f"{model_file_name}.pt"
+        torch.save({"model": RegionClassifier.of(self)}, file)
+        return file
+
+    def to_onnx(  # type: ignore[override]
+        self: Any,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Path:
+        """Write ``weights/onnx/<name>.onnx``.
+
+        Args:
+            export_root: Folder of exports.
+            model_file_name: Name of the file, without suffix.
+            input_size: Size of the views; only the backbone's own will do. Defaults to ``None``: that one.
+            **kwargs: Options of ``torch.onnx.export``.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: If the size is another or the model was never trained.
+            ModuleNotFoundError: If ``onnxscript`` is not installed.
+        """
+        classifier = RegionClassifier.of(self)
+        side = classifier.encoder.image_size
+        if input_size is not None and tuple(input_size) != (side, side):
+            msg = f"`input_size` must be {(side, side)}, the size of a region's view, got {input_size}; leave it out."
+            raise ValueError(msg)
+        file = _target(export_root, ExportType.ONNX) / f"{model_file_name}.onnx"
+        save_onnx(classifier, file, **kwargs)
+        return file
+
+    def _compress_ov_model(
+        self,
+        model: Any,  # noqa: ANN401
+        compression_type: CompressionType | None = None,
+        datamodule: Any = None,  # noqa: ANN401
+        metric: Any = None,  # noqa: ANN401
+        task: Any = None,  # noqa: ANN401
+        max_drop: float = 0.01,
+    ) -> Any:  # noqa: ANN401
+        """Quantise to INT8 on the datamodule's regions; for accuracy control, against the classes before."""
+        if not module_available("nncf"):
+            msg = f"{compression_type} needs the package nncf: `pip install 'anomalib-ncd[int8]'`; FP16 does without."
+            raise ModuleNotFoundError(msg)
+        return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)
+
+    @staticmethod
+    def _post_training_quantization_ov(model: Any, datamodule: Any = None) -> Any:  # noqa: ANN401
+        """Quantise weights and activations."""
+        import nncf  # noqa: PLC0415
+
+        return nncf.quantize(model, nncf.Dataset(calibration_inputs(datamodule)), **_quantisation_options(model))
+
+    @staticmethod
+    def _accuracy_control_quantization_ov(
+        model: Any,  # noqa: ANN401
+        datamodule: Any = None,  # noqa: ANN401
+        metric: Any = None,  # noqa: ANN401
+        task: Any = None,  # noqa: ANN401
+        max_drop: float = 0.01,
+    ) -> Any:  # noqa: ANN401
+        """Quantise until at most `max_drop` of the regions change their class; no label is needed."""
+        import nncf  # noqa: PLC0415
+        import openvino  # noqa: PLC0415
+
+        del metric, task
+        inputs = calibration_inputs(datamodule)
+        exact = openvino.compile_model(model, "CPU")
+        classes = [exact(one)[OUTPUT_NAMES[0]].argmax(axis=1) for one in inputs]
+
+        def agreement(quantised: Any, _: Any) -> tuple[float, None]:  # noqa: ANN401
+            equal = [quantised(one)[OUTPUT_NAMES[0]].argmax(axis=1) == kept for one, kept in zip(inputs, classes)]  # noqa: B905
+            return float(np.concatenate(equal).mean()), None
+
+        dataset = nncf.Dataset(inputs)
+        return nncf.quantize_with_accuracy_control(
+            model, dataset, dataset, agreement, max_drop=max_drop, **_quantisation_options(model)
+        )
+
+
+def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -> list[dict[str, np.ndarray]]:  # noqa: ANN401
+    """Take regions off a datamodule to calibrate a quantisation with.
+
+    Args:
+        datamodule: :class:`~anomalib_ncd.NcdDataModule`.
+        number: Most regions to take.
+
+    Returns:
+        Inputs ``image`` and ``mask`` of one region each.
+
+    Raises:
+        TypeError: If it is another datamodule, or none.
+    """
+    from anomalib_ncd.data.datamodule import NcdDataModule  # noqa: PLC0415 - it imports this package's host first
+
+    if not isinstance(datamodule, NcdDataModule):
+        msg = f"INT8 needs regions to calibrate with: give an NcdDataModule as `datamodule`, got {datamodule!r}."
+        raise TypeError(msg)
+    datamodule.setup()
+    return list(_first(_regions_of(datamodule), number))
+
+
+def _regions_of(datamodule: Any) -> Iterator[dict[str, np.ndarray]]:  # noqa: ANN401
+    """Views and masks of all regions, one by one."""
+    for batch in datamodule.test_dataloader():
+        for image, mask in zip(batch.image.numpy(), batch.region_mask.numpy(), strict=True):
+            yield {"image": image[None], "mask": mask[None]}
+
+
+def _first(items: Iterator[dict[str, np.ndarray]], number: int) -> Iterator[dict[str, np.ndarray]]:
+    """The first items."""
+    for _, item in zip(range(number), items, strict=False):
+        yield item
+
+
+def _quantisation_options(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Quantise attention as attention where there is any."""
+    import nncf  # noqa: PLC0415
+
+    has_attention = any(operation.get_type_name() == "Softmax" for operation in model.get_ops()[:-1])
+    return {"model_type": nncf.ModelType.TRANSFORMER} if has_attention else {}
+
+
+def _example_input(classifier: RegionClassifier) -> tuple[Tensor, Tensor]:
+    """Two regions, as a batch of one would make the batch size a constant."""
+    side, device = classifier.encoder.image_size, classifier.pixel_mean.device
+    mask = torch.zeros(2, 1, side, side, device=device)
+    mask[:, :, : side // 2] = 1
+    return torch.zeros(2, 3, side, side, dtype=torch.uint8, device=device), mask
+
+
+def _target(export_root: Path | str, export_type: ExportType) -> Path:
+    """The folder that anomalib's exports of a type lie in."""
+    folder = Path(export_root) / "weights" / export_type.value
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

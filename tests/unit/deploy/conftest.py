@@ -1,0 +1,112 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A run, what is packed of it, and detectors that know the maps of the tiny data set."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.engine import Engine
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.data.region_table import RegionSettings
+from anomalib_ncd.deploy import Artefact, Detection
+from anomalib_ncd.deploy.build import build_artefact
+from anomalib_ncd.models.checkpoints import save_model
+
+CLASS_NAMES = ["normal", "dark", "bright", "dark"]
+
+
+class SavedMaps:
+    """Reads the map of a tiny image off the file that was made with it; counts the calls."""
+
+    def __init__(self):
+        self.batch_sizes = []
+
+    def detect(self, images):
+        self.batch_sizes.append(len(images))
+        return [Detection(np.load(map_of(image.path))) for image in images]
+
+
+def map_of(path):
+    return Path(str(path).replace("/images/", "/maps/")).with_suffix(".npy")
+
+
+def grey_map(pixels):
+    """A detector for any image of the tiny kind: how far a pixel is from the grey of the plate."""
+    return np.abs(pixels.astype(np.float32).mean(axis=2) - 120) / 120
+
+
+@pytest.fixture(scope="session")
+def run_folder(tiny_run, tmp_path_factory):
+    """What a run leaves, without the training: random heads on a random encoder."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(3)
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=4)
+    model.set_base_classes(["base_line", "base_square"])
+    model.class_names = CLASS_NAMES
+    model.best_head.fill_(2)
+    regions = RegionSettings(padding_ratio=0.2)
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=regions, work_dir=folder)
+    datamodule.region_table()
+    model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
+    save_model(model, folder / "model.ckpt")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def predicted(run_folder, tiny_run, tmp_path_factory):
+    """What ``Engine.predict`` says of each tiny image, by path."""
+    model = AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt")
+    regions = RegionSettings(padding_ratio=0.2)
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=regions)
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    engine = Engine(accelerator="cpu", devices=1, default_root_dir=tmp_path_factory.mktemp("engine"), **options)
+    return engine.predict(model, datamodule=datamodule)
+
+
+@pytest.fixture(scope="session")
+def onnx_artefact(run_folder, tmp_path_factory):
+    """Folder of the run packed for ONNX Runtime, without a detector."""
+    pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    folder = tmp_path_factory.mktemp("packed") / "onnx"
+    build_artefact(run_folder, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def torch_artefact(run_folder, tmp_path_factory):
+    """Zip of the run packed for PyTorch, without a detector."""
+    file = tmp_path_factory.mktemp("packed") / "torch.zip"
+    build_artefact(run_folder, file, runtime="torch")
+    return file
+
+
+@pytest.fixture(scope="session")
+def openvino_artefact(onnx_artefact, tmp_path_factory):
+    """The ONNX artefact with its encoder in OpenVINO, as the export would make it of the same graph."""
+    openvino = pytest.importorskip("openvino", reason="needs openvino")
+    folder = tmp_path_factory.mktemp("packed")
+    network = openvino.convert_model(onnx_artefact / "encoder.onnx")
+    openvino.save_model(network, folder / "encoder.xml", compress_to_fp16=False)
+    contents = {name: (folder / name).read_bytes() for name in ("encoder.xml", "encoder.bin")}
+    manifest = Artefact.load(onnx_artefact).manifest
+    entry = type(manifest.encoder)("openvino", tuple(contents), manifest.encoder.settings)
+    values = {**manifest.__dict__, "encoder": entry}
+    Artefact.create(type(manifest)(**values), contents).save(folder / "openvino")
+    return folder / "openvino"
+
+
+@pytest.fixture
+def saved_maps():
+    """A detector that knows the maps of the tiny images."""
+    return SavedMaps()
+
+
+@pytest.fixture
+def function_detector():
+    """A detector that is a plain function and knows any image."""
+    return grey_map

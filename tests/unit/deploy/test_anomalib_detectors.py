@@ -1,0 +1,183 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import Folder
+from anomalib.deploy import ExportType
+from anomalib.engine import Engine
+from anomalib.models import Padim
+from anomalib.models.components import AnomalibModule
+
+from anomalib_ncd.data.detector_maps import predict_anomaly_maps
+from anomalib_ncd.data.generated import generate_dataset
+from anomalib_ncd.data.images import list_images
+from anomalib_ncd.deploy import Artefact, load_detector_file
+from anomalib_ncd.deploy.anomalib_detectors import (
+    InferencerDetector,
+    LightningDetector,
+    export_raw_detector,
+    raw_image_threshold,
+)
+from anomalib_ncd.deploy.build import build_artefact
+from anomalib_ncd.deploy.check_detector import check_detector
+from anomalib_ncd.deploy.detectors import load_artefact_detector
+from anomalib_ncd.deploy.image_files import ImageInput, read_image_file
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """Engine, a fitted Padim, images larger than its input, and the maps that discovery would use."""
+    folder = tmp_path_factory.mktemp("fitted")
+    counts = {"num_train_good": 4, "num_test_good": 1, "num_per_kind": 2, "num_mixed": 0}
+    generated = generate_dataset(folder / "data", kinds=["hole"], size=96, **counts)
+    datamodule = Folder(
+        name="generated",
+        root=generated.root,
+        normal_dir="train/good",
+        normal_test_dir="test/good",
+        abnormal_dir="test/hole",
+        train_batch_size=4,
+        eval_batch_size=3,
+        num_workers=0,
+        val_split_mode="same_as_test",
+    )
+    torch.manual_seed(0)
+    model = Padim(pre_trained=False, pre_processor=Padim.configure_pre_processor((SIZE, SIZE)), visualizer=False)
+    options = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False}
+    engine = Engine(default_root_dir=folder, **options)
+    engine.fit(model, datamodule=datamodule)
+    records = list_images(generated.root / "test")
+    map_paths = predict_anomaly_maps(model, records, folder / "maps", accelerator="cpu")
+    return engine, model, [record.path for record in records], map_paths
+
+
+@pytest.fixture(scope="module")
+def raw_onnx(fitted, tmp_path_factory):
+    pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
+    contents, size = export_raw_detector(fitted[1])
+    assert size == (SIZE, SIZE)
+    file = tmp_path_factory.mktemp("raw") / "detector.onnx"
+    file.write_bytes(contents)
+    return file
+
+
+def detect(detector, paths):
+    return detector.detect([read_image_file(path) for path in paths])
+
+
+def assert_maps_equal(detections, map_paths, rtol=1e-3):
+    for detection, path in zip(detections, map_paths, strict=True):
+        wanted = np.load(path)
+        np.testing.assert_allclose(detection.anomaly_map, wanted, rtol=rtol, atol=rtol * wanted.max())
+
+
+def test_a_lightning_detector_gives_the_maps_of_discovery(fitted):
+    _, model, paths, map_paths = fitted
+    detector = LightningDetector(model)
+    detections = detect(detector, paths)
+    assert_maps_equal(detections, map_paths, rtol=1e-4)
+    assert model.post_processor is not None  # it was only taken off for the moment
+    one = detect(detector, paths[:1])
+    assert_maps_equal(one, map_paths[:1], rtol=1e-4)
+    threshold = float(model.post_processor.image_threshold)
+    assert [found.is_anomalous for found in detections] == [found.score > threshold for found in detections]
+    assert [found.score for found in detections] == pytest.approx([float(np.load(path).max()) for path in map_paths])
+
+
+def test_images_of_other_sizes_go_one_by_one(fitted):
+    _, model, paths, map_paths = fitted
+    detector = LightningDetector(model)
+    detector._resize = None  # as with detectors that take any size
+    images = [read_image_file(paths[0]), ImageInput(read_image_file(paths[1]).pixels[:80])]
+    found = detector.detect(images)
+    assert_maps_equal(found[:1], map_paths[:1], rtol=0.2)  # resized a second time is all that differs
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_packed_detector_gives_the_maps_of_discovery(fitted, raw_onnx, run_folder, runtime, monkeypatch):
+    pytest.importorskip("openvino" if runtime == "openvino" else "onnxruntime")
+    _, model, paths, map_paths = fitted
+    monkeypatch.setattr(
+        "anomalib_ncd.deploy.build.export_raw_detector",
+        lambda _: (raw_onnx.read_bytes(), (SIZE, SIZE)),
+    )
+    monkeypatch.setattr("anomalib_ncd.deploy.build._encoder_files", lambda *_: {"encoder.safetensors": b""})
+    artefact = build_artefact(run_folder, detector=model, runtime=runtime)
+    assert isinstance(artefact, Artefact)
+    detector = load_artefact_detector(artefact, num_threads=1)
+    # Images are brought to 64 pixels as in training: without aliasing, which the exported resize would not avoid.
+    assert detector.input_size == (SIZE, SIZE)
+    detections = detect(detector, paths)
+    assert_maps_equal(detections, map_paths)
+    assert artefact.manifest.image_threshold == pytest.approx(raw_image_threshold(model))
+    assert detections[0].score == pytest.approx(float(np.load(map_paths[0]).max()), rel=1e-3)
+
+
+def test_anomalibs_own_export_normalises_and_is_found_out(fitted, raw_onnx, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    engine, model, paths, map_paths = fitted
+    peaks = [float(np.load(path).max()) for path in map_paths]
+    score_range = (min(peaks), max(peaks))
+    assert check_detector(load_detector_file(raw_onnx, input_size=(SIZE, SIZE)), paths, map_paths, score_range) < 0.01
+    normalising = engine.export(model, ExportType.ONNX, export_root=tmp_path, input_size=(SIZE, SIZE))
+    detector = load_detector_file(normalising)
+    [detection] = detect(detector, paths[:1])
+    assert detection.is_anomalous in {True, False}
+    with pytest.raises(ValueError, match="are in other units"):
+        check_detector(detector, paths, map_paths, score_range)
+    # The same file through anomalib's inferencer.
+    pytest.importorskip("openvino")
+    monkeypatch.chdir(tmp_path)  # the inferencer makes a cache folder where it runs
+    inferencer = load_detector_file(normalising, input_size=(SIZE, SIZE), anomalib_inferencer=True)
+    assert isinstance(inferencer, InferencerDetector)
+    [same] = detect(inferencer, paths[:1])
+    np.testing.assert_allclose(same.anomaly_map, detection.anomaly_map, atol=1e-3)
+    assert same.is_anomalous == detection.is_anomalous
+    assert same.score == pytest.approx(detection.score, abs=1e-3)
+
+
+def test_a_torch_export_goes_through_anomalibs_inferencer(fitted, tmp_path, monkeypatch):
+    engine, model, paths, _ = fitted
+    file = engine.export(model, ExportType.TORCH, export_root=tmp_path)
+    with pytest.raises(ValueError, match="TRUST_REMOTE_CODE=1"):
+        load_detector_file(file)
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    [detection] = detect(load_detector_file(file), paths[:1])
+    assert detection.anomaly_map.ndim == 2
+    assert 0 <= detection.score <= 1
+
+
+def test_the_raw_threshold_follows_the_sensitivity(fitted):
+    model = fitted[1]
+    processor = model.post_processor
+    threshold = float(processor.image_threshold)
+    width = float(processor.image_max - processor.image_min)
+    assert raw_image_threshold(model) == pytest.approx(threshold)
+    processor.image_sensitivity = 0.6
+    try:
+        assert raw_image_threshold(model) == pytest.approx(threshold - 0.1 * width)
+    finally:
+        processor.image_sensitivity = 0.5
+
+
+def test_what_cannot_be_exported_is_named(fitted):
+    model = fitted[1]
+    kept = model.pre_processor.transform
+    model.pre_processor.transform = None
+    try:
+        with pytest.raises(ValueError, match="Padim does not say which input size it has"):
+            export_raw_detector(model)
+    finally:
+        model.pre_processor.transform = kept
+
+
+def test_a_detector_without_a_threshold_has_no_verdict():
+    model = Padim(pre_trained=False, post_processor=False, visualizer=False)
+    assert isinstance(model, AnomalibModule)
+    assert raw_image_threshold(model) is None
+    assert raw_image_threshold(Padim(pre_trained=False, visualizer=False)) is None

@@ -1,0 +1,62 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_ncd import AnomalyNcd
+from anomalib_ncd.deploy import Artefact, ArtefactError
+from anomalib_ncd.deploy.encoders import NetworkEncoder, TorchEncoder, load_encoder
+from anomalib_ncd.models.export import RegionClassifier
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rng = np.random.default_rng(0)
+    views = rng.integers(0, 256, (3, 3, 224, 224), dtype=np.uint8)
+    return views, (rng.random((3, 1, 224, 224)) > 0.5).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def eager(run_folder, inputs):
+    model = AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt")
+    with torch.no_grad():
+        outputs = RegionClassifier.of(model)(*(torch.from_numpy(array) for array in inputs))
+    return [output.numpy() for output in outputs]
+
+
+@pytest.mark.parametrize("fixture", ["onnx_artefact", "openvino_artefact", "torch_artefact"])
+def test_each_runtime_equals_eager(fixture, request, inputs, eager):
+    encoder = load_encoder(Artefact.load(request.getfixturevalue(fixture)), num_threads=1)
+    for found, wanted in zip(encoder(*inputs), eager, strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("fixture", ["onnx_artefact", "openvino_artefact", "torch_artefact"])
+def test_a_region_does_not_depend_on_its_batch(fixture, request, inputs):
+    encoder = load_encoder(Artefact.load(request.getfixturevalue(fixture)))
+    together = encoder(*inputs).class_probabilities
+    alone = [encoder(views[None], masks[None]).class_probabilities[0] for views, masks in zip(*inputs, strict=True)]
+    np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
+
+
+def test_another_network_is_refused():
+    other = SimpleNamespace(input_shapes={"input": (1, 3, 8, 8)}, output_names=["anomaly_map"])
+    with pytest.raises(ArtefactError, match="The encoder must lead from"):
+        NetworkEncoder(other)
+
+
+def test_the_torch_encoder_leaves_training_mode(run_folder):
+    classifier = RegionClassifier.of(AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt")).train()
+    assert not TorchEncoder(classifier).classifier.training
+
+
+def test_settings_that_do_not_fit_the_weights_are_refused(torch_artefact):
+    artefact = Artefact.load(torch_artefact)
+    artefact.manifest.encoder.settings["backbone"] = "resnet10t"
+    with pytest.raises(ArtefactError, match="weights and settings don't make an encoder"):
+        load_encoder(artefact)

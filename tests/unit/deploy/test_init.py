@@ -1,0 +1,41 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import anomalib_ncd.deploy
+
+CODE = """
+import sys
+sys.path.insert(0, {root!r})
+import numpy as np
+from anomalib_ncd.deploy import AnomalyClassifier, ImageLimits, load_detector_file
+from anomalib_ncd.deploy.folder_run import classify_folder
+classifier = AnomalyClassifier.load({artefact!r}, lambda image: np.abs(image.mean(axis=2) - 120) / 120)
+image = np.full((64, 64, 3), 120, np.uint8)
+image[20:40, 20:40] = 230
+result = classifier.predict(image)
+assert result.num_anomalies == 1, result
+assert classify_folder(classifier, {images!r}, {output!r}, pictures=False).classified == 18
+heavy = {{"torch", "torchvision", "lightning", "pytorch_lightning", "anomalib", "timm", "scipy", "sklearn", "PIL"}}
+found = sorted(heavy & {{name.partition(".")[0] for name in sys.modules}})
+sys.exit(f"imported {{found}}" if found else 0)
+"""
+
+
+@pytest.mark.parametrize("runtime", ["onnx_artefact", "openvino_artefact"])
+def test_prediction_imports_neither_torch_nor_lightning_nor_anomalib(runtime, request, tiny_run, tmp_path):
+    root = str(Path(anomalib_ncd.deploy.__file__).parents[2])
+    artefact = str(request.getfixturevalue(runtime))
+    code = CODE.format(root=root, artefact=artefact, images=str(tiny_run.images), output=str(tmp_path))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_exports_exist():
+    names = anomalib_ncd.deploy.__all__
+    assert all(hasattr(anomalib_ncd.deploy, name) for name in names)

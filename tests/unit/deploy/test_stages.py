@@ -1,0 +1,116 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anomalib_ncd.deploy import Artefact, Detection, Rejection
+from anomalib_ncd.deploy.encoders import RegionPredictions
+from anomalib_ncd.deploy.image_files import ImageInput
+from anomalib_ncd.deploy.stages import CutImage, binarize_detection, classify_image, cut_image, views_of
+from anomalib_ncd.functional.regions import Region
+
+MAP = np.zeros((32, 32), np.float32)
+
+
+@pytest.fixture(scope="module")
+def manifest(torch_artefact):
+    loaded = Artefact.load(torch_artefact).manifest
+    return replace(loaded, score_range=(0.0, 1.0), merging_temperature=10.0)
+
+
+def build_cut(*areas, num_anomalies=1, **detection):
+    mask = np.ones((4, 4), bool)
+    regions = [Region((0, 0, 4, 4), np.zeros((4, 4, 3), np.uint8), mask, 0.5, area) for area in areas]
+    image = ImageInput(np.zeros((32, 32, 3), np.uint8))
+    return CutImage(image, Detection(MAP, **detection), num_anomalies, regions)
+
+
+def predictions_of(*probabilities, similarity=0.9):
+    rows = np.array(probabilities, dtype=np.float32)
+    return RegionPredictions(rows, np.full_like(rows, similarity), np.zeros((len(rows), 5), np.float32))
+
+
+def test_a_map_becomes_regions_with_views(manifest):
+    pixels = np.full((64, 64, 3), 100, np.uint8)
+    anomaly_map = MAP.copy()
+    anomaly_map[8:20, 8:20] = 1
+    binarized = binarize_detection(Detection(anomaly_map), manifest)
+    cut = cut_image(ImageInput(pixels), Detection(anomaly_map), binarized, manifest)
+    assert cut.num_anomalies == 1
+    [region] = cut.regions
+    # 12 px eroded by 6 leave 7, doubled 14, widened by the run's own padding of 0.2 to 16
+    assert region.box_xyxy[2] - region.box_xyxy[0] == 16
+    assert region.area == 14**2
+    views, masks = views_of(cut.regions, 224)
+    assert (views.shape, masks.shape) == ((1, 3, 224, 224), (1, 1, 224, 224))
+
+
+def test_regions_weigh_by_the_root_of_their_area(manifest):
+    # roots 10 and 20 over 10: weights 1 : e
+    result = classify_image(build_cut(100, 400), predictions_of([0, 1, 0, 0], [0, 0, 1, 0]), manifest)
+    assert result.probabilities == pytest.approx([0, 1 / (1 + np.e), np.e / (1 + np.e), 0])
+    assert (result.class_id, result.class_name) == (2, "bright")
+    assert result.confidence == pytest.approx(np.e / (1 + np.e))
+    assert [region.class_name for region in result.regions] == ["dark", "bright"]
+
+
+def test_slots_of_one_name_stand_together(manifest):
+    result = classify_image(build_cut(9), predictions_of([0, 0.3, 0.4, 0.3]), manifest)
+    assert (result.class_id, result.class_name) == (1, "dark")
+    assert result.confidence == pytest.approx(0.6)
+    assert result.regions[0].confidence == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("cut", "probabilities", "threshold", "reason"),
+    [
+        (build_cut(9), [0, 1, 0, 0], None, None),
+        (build_cut(9), [1, 0, 0, 0], None, "class"),
+        (build_cut(9, num_anomalies=0), [0, 1, 0, 0], None, "empty_mask"),
+        (build_cut(9, is_anomalous=False), [0, 1, 0, 0], None, "detector"),
+        (build_cut(9, is_anomalous=True), [0, 1, 0, 0], None, None),
+        (build_cut(9, score=0.4), [0, 1, 0, 0], 0.5, "detector"),
+        (build_cut(9, score=0.6), [0, 1, 0, 0], 0.5, None),
+        (build_cut(9, score=0.6, is_anomalous=False), [0, 1, 0, 0], 0.5, None),
+        (build_cut(9), [0, 1, 0, 0], 0.5, None),
+    ],
+)
+def test_what_makes_an_image_normal(cut, probabilities, threshold, reason, manifest):
+    result = classify_image(cut, predictions_of(probabilities), replace(manifest, image_threshold=threshold))
+    assert result.normal_reason == reason
+    assert result.is_normal == (reason is not None)
+
+
+def test_a_region_is_unknown_below_the_threshold(manifest):
+    probabilities = [0.3, 0.3, 0.4, 0]
+    by_similarity = replace(manifest, rejection=Rejection(0.5))
+    by_probability = replace(manifest, rejection=Rejection(0.5, "probability"))
+    for chosen, similarity, is_unknown in (
+        (manifest, -1, False),
+        (by_similarity, 0.49, True),
+        (by_similarity, 0.51, False),
+        (by_probability, 0.9, True),
+    ):
+        result = classify_image(build_cut(9), predictions_of(probabilities, similarity=similarity), chosen)
+        assert result.is_unknown == result.regions[0].is_unknown == is_unknown
+
+
+def test_an_image_is_unknown_where_most_of_its_weight_is(manifest):
+    chosen = replace(manifest, rejection=Rejection(0.5, "probability"))
+    sure, unsure = [0, 1, 0, 0], [0.4, 0.3, 0.3, 0]
+    large_is_unsure = classify_image(build_cut(400, 100), predictions_of(unsure, sure), chosen)
+    small_is_unsure = classify_image(build_cut(400, 100), predictions_of(sure, unsure), chosen)
+    assert (large_is_unsure.is_unknown, small_is_unsure.is_unknown) == (True, False)
+    # What is unknown is not normal because its least bad class is.
+    lone = classify_image(build_cut(9), predictions_of([0.4, 0.2, 0.2, 0.2]), chosen)
+    assert (lone.class_name, lone.is_unknown, lone.is_normal) == ("normal", True, False)
+
+
+def test_the_score_is_the_peak_over_the_range(manifest):
+    cut = build_cut(9)
+    cut.detection.anomaly_map[3, 3] = 0.25
+    assert classify_image(cut, predictions_of([1, 0, 0, 0]), manifest).score == pytest.approx(0.25)
+    cut.detection.anomaly_map[3, 3] = 0

@@ -1,0 +1,195 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from anomalib.deploy import TorchInferencer
+from anomalib.deploy.export import CompressionType
+from anomalib.engine import Engine
+from anomalib.models import AnomalibModule
+from torch.nn import functional as F
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.functional import novel_probabilities
+from anomalib_ncd.models import export
+from anomalib_ncd.models.export import OUTPUT_NAMES, RegionClassifier, calibration_inputs
+
+BACKBONES = ["test_vit", "offline"]
+
+
+def build_model(backbone, **arguments):
+    torch.manual_seed(0)
+    model = AnomalyNcd(backbone=backbone, pretrained=False, mask_layers=3, num_novel_classes=4, **arguments)
+    model.set_base_classes(["base_line", "base_square"])
+    model.best_head.fill_(1)
+    return model.eval()
+
+
+def build_inputs(count=5):
+    """Views and masks: full, empty, a half, a speck, soft noise."""
+    generator = torch.Generator().manual_seed(1)
+    views = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=generator)
+    masks = torch.zeros(5, 1, 224, 224)
+    masks[0] = 1
+    masks[2, :, :112] = 1
+    masks[3, 0, 50, 60] = 1
+    masks[4] = torch.rand(1, 224, 224, generator=generator)
+    return views[:count], masks[:count]
+
+
+def eager_outputs(model, views, masks):
+    """Written out from the parts of the model, not from the class under test."""
+    with torch.no_grad():
+        features = model.region_features(views, masks)
+        logits = model.model.heads(features)[1]
+        return novel_probabilities(logits, 2), logits[:, 2:], features
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def exported(request, tmp_path_factory):
+    """A model, its ONNX file, and the engine that exported it."""
+    pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
+    model = build_model(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=folder)
+    return model, engine.export(model, "onnx"), engine
+
+
+def test_the_plugin_is_still_a_direct_subclass_whose_export_is_its_own():
+    assert AnomalyNcd.__base__ is AnomalibModule
+    assert AnomalyNcd.to_onnx is export.RegionExportMixin.to_onnx
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_graph_is_what_the_model_computes(backbone):
+    model = build_model(backbone)
+    views, masks = build_inputs()
+    with torch.no_grad():
+        outputs = RegionClassifier.of(model)(views, masks)
+    for found, wanted in zip(outputs, eager_outputs(model, views, masks), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert outputs._fields == OUTPUT_NAMES
+
+
+def test_onnx_equals_eager_for_any_number_of_regions(exported):
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    model, file, engine = exported
+    assert file.relative_to(engine.trainer.default_root_dir).as_posix() == "weights/onnx/model.onnx"
+    session = runtime.InferenceSession(str(file))
+    shapes = {entry.name: entry.shape[1:] for entry in session.get_inputs()}
+    assert shapes == {"image": [3, 224, 224], "mask": [1, 224, 224]}
+    for count in (1, 5):
+        views, masks = build_inputs(count)
+        found = session.run(list(OUTPUT_NAMES), {"image": views.numpy(), "mask": masks.numpy()})
+        for one, wanted in zip(found, eager_outputs(model, views, masks), strict=True):
+            np.testing.assert_allclose(one, wanted.numpy(), atol=1e-4)
+
+
+def test_openvino_equals_eager(exported, tmp_path):
+    openvino = pytest.importorskip("openvino", reason="needs openvino")
+    model, file, _ = exported
+    openvino.save_model(openvino.convert_model(file), tmp_path / "model.xml", compress_to_fp16=False)
+    compiled = openvino.compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for count in (1, 5):
+        views, masks = build_inputs(count)
+        found = compiled({"image": views.numpy(), "mask": masks.numpy()})
+        for name, wanted in zip(OUTPUT_NAMES, eager_outputs(model, views, masks), strict=True):
+            np.testing.assert_allclose(found[name], wanted.numpy(), atol=1e-4)
+
+
+def test_the_engine_exports_to_openvino_in_half_precision(exported, tmp_path, monkeypatch):
+    openvino = pytest.importorskip("openvino", reason="needs openvino")
+    model, file, engine = exported
+
+    def copy_instead_of_exporting_again(self, folder, *args, **kwargs):
+        target = tmp_path / "model.onnx"
+        target.write_bytes(file.read_bytes())
+        return target
+
+    monkeypatch.setattr(AnomalyNcd, "to_onnx", copy_instead_of_exporting_again)
+    half = engine.export(model, "openvino", export_root=tmp_path, compression_type=CompressionType.FP16)
+    assert half.with_suffix(".bin").stat().st_size < 0.6 * file.stat().st_size
+    compiled = openvino.compile_model(half, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    views, masks = build_inputs()
+    found = compiled({"image": views.numpy(), "mask": masks.numpy()})[OUTPUT_NAMES[0]]
+    np.testing.assert_allclose(found, eager_outputs(model, views, masks)[0].numpy(), atol=0.02)
+
+
+def test_torch_export_loads_in_anomalibs_inferencer(tmp_path, monkeypatch):
+    model = build_model("test_vit")
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path)
+    file = engine.export(model, "torch")
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    views, masks = build_inputs()
+    with torch.no_grad():
+        found = TorchInferencer(file, device="cpu").model(views, masks)
+    for one, wanted in zip(found, eager_outputs(model, views, masks), strict=True):
+        torch.testing.assert_close(one, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_prototypes_have_norm_one_and_are_those_of_the_best_head():
+    model = build_model("test_vit")
+    wanted = F.normalize(model.model.heads.weight[1, 2:].detach(), dim=-1)
+    torch.testing.assert_close(RegionClassifier.of(model).prototypes, wanted)
+
+
+def test_another_input_size_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`input_size` must be \(224, 224\).* got \(256, 256\)"):
+        build_model("test_vit").to_onnx(tmp_path, input_size=(256, 256))
+
+
+def test_a_model_without_classes_is_refused(tmp_path):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3)
+    for to_format in (model.to_torch, model.to_onnx):
+        with pytest.raises(ValueError, match="The model was never trained, so it has no classes"):
+            to_format(tmp_path)
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "module_available", lambda name: False)
+    model = build_model("test_vit")
+    with pytest.raises(ModuleNotFoundError, match="`pip install onnxscript`"):
+        model.to_onnx(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match=r"needs the package nncf: `pip install 'anomalib-ncd\[int8\]'`"):
+        model._compress_ov_model(None, CompressionType.INT8_PTQ)
+
+
+def test_calibration_takes_the_regions_of_a_datamodule(tiny_run):
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
+    inputs = calibration_inputs(datamodule, number=7)
+    assert len(inputs) == 7
+    views, masks = datamodule.test_dataloader().dataset[0].image, datamodule.test_dataloader().dataset[0].region_mask
+    np.testing.assert_array_equal(inputs[0]["image"], views[:1].numpy())
+    np.testing.assert_array_equal(inputs[0]["mask"], masks[:1].numpy())
+    assert len(calibration_inputs(datamodule)) == len(datamodule.region_table())
+
+
+def test_calibration_needs_regions():
+    with pytest.raises(TypeError, match="give an NcdDataModule as `datamodule`, got None"):
+        calibration_inputs(None)
+    with pytest.raises(TypeError, match="give an NcdDataModule"):
+        calibration_inputs(SimpleNamespace())
+
+
+@pytest.mark.parametrize("compression", ["int8", "int8_ptq", "int8_acq"])
+def test_int8(exported, tiny_run, compression):
+    pytest.importorskip("nncf", reason="needs the extra [int8]")
+    openvino = pytest.importorskip("openvino", reason="needs openvino")
+    model, file, _ = exported
+    if "offline" in str(file):
+        pytest.skip("one backbone will do: quantisation takes long")
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
+    quantised = model._compress_ov_model(openvino.convert_model(file), CompressionType(compression), datamodule)
+    compiled = openvino.compile_model(quantised, "CPU")
+    inputs = calibration_inputs(datamodule)
+    found = np.concatenate([compiled(one)[OUTPUT_NAMES[0]] for one in inputs])
+    stacked = [torch.from_numpy(np.concatenate([one[name] for one in inputs])) for name in ("image", "mask")]
+    wanted = eager_outputs(model, *stacked)[0].numpy()
+    assert np.abs(found - wanted).max() > 0
+    if compression == "int8_acq":
+        assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.99
+    else:
+        np.testing.assert_allclose(found, wanted, atol=0.35)
