@@ -61,7 +61,7 @@ class RegionClassifier(nn.Module):
 
     Example:
         >>> from anomalib_ncd.models.build_encoder import build_encoder
-        >>> encoder = build_encoder("test_vit", pretrained=False).encoder
+        >>> encoder = build_encoder("test_vit", pretrained=False, mask_layers=3).encoder
         >>> ones = torch.ones(1, 3, 1, 1)
         >>> classifier = RegionClassifier(encoder, torch.eye(4, encoder.feature_dim), ones, ones).eval()
         >>> side = encoder.image_size
