@@ -20,8 +20,9 @@ class TrunkOutput(NamedTuple):
     """What the frozen part hands to the trained part; it can be kept between epochs.
 
     Attributes:
-        tokens: Tokens (B, N, D) before the first trainable block, without gradient.
-        attended: Boolean (B, N): the tokens CLS may look at.
+        tokens: Tokens (B, N, D) before the first trainable block, without gradient. Rows of earlier layers, if the
+            feature has them, follow CLS.
+        attended: Boolean (B, N): the tokens CLS may look at; true for rows of earlier layers, so that they are kept.
     """
 
     tokens: Tensor
@@ -40,6 +41,10 @@ class MaskGuidedEncoder(nn.Module):
         backbone: A timm Vision Transformer with a class token, for square images; see ``build_backbone``.
         mask_layers: Number of blocks, counted from the last, in which the mask guides CLS. Default: 9, of the paper.
         trainable_blocks: Number of blocks, counted from the last, that are trained. Default: 1, of the paper.
+        feature_layers: Number of blocks, counted from the last, that make up the feature. Default: 1, of the paper: CLS
+            after the last block. With ``n`` more, CLS of the last ``n`` blocks and the averages of the masked patches
+            in the ``n`` blocks before the last, each of one norm: what a defect looks like stands in the middle of a
+            network, what it is at its end.
         empty_mask: What CLS sees when the mask covers half of no patch. ``"region"``: every patch that the mask
             touches, or all patches if it touches none. ``"cls"``: nothing but itself, as in the authors' code; then
             all thin anomalies look alike.
@@ -61,14 +66,17 @@ class MaskGuidedEncoder(nn.Module):
         *,
         mask_layers: int = 9,
         trainable_blocks: int = 1,
+        feature_layers: int = 1,
         empty_mask: EmptyMask = "region",
     ) -> None:
         super().__init__()
         require_vit(backbone, type(backbone).__name__)
         _check_settings(backbone, mask_layers, trainable_blocks, empty_mask)
+        _check_feature_layers(len(backbone.blocks), feature_layers, trainable_blocks)
         self.backbone = backbone
         self.mask_layers = mask_layers
         self.trainable_blocks = trainable_blocks
+        self.feature_layers = feature_layers
         self.empty_mask = empty_mask
         self.depth = len(backbone.blocks)
         backbone.requires_grad_(requires_grad=False)
@@ -79,7 +87,7 @@ class MaskGuidedEncoder(nn.Module):
     @property
     def feature_dim(self) -> int:
         """Width of the feature."""
-        return self.backbone.embed_dim
+        return self.backbone.embed_dim * (1 + self._num_layer_rows)
 
     @property
     def patch_size(self) -> int:
@@ -145,9 +153,12 @@ class MaskGuidedEncoder(nn.Module):
         attended = self.attended_tokens(masks)
         tokens = self.backbone.patch_embed(images)
         tokens = self.backbone.norm_pre(self.backbone.patch_drop(self.backbone._pos_embed(tokens)))
+        rows: list[Tensor] = []
         for index in range(self.depth - self.trainable_blocks):
             tokens = self._block(index, tokens, attended)
-        return TrunkOutput(tokens, attended)
+            rows += self._layer_rows(index, tokens, masks)
+        tokens = torch.cat([tokens[:, :1], *rows, tokens[:, 1:]], dim=1)
+        return TrunkOutput(tokens, F.pad(attended, (len(rows), 0), value=True))
 
     def head(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Run the trainable blocks and the final norm; of the last block only the row of CLS.
@@ -160,12 +171,16 @@ class MaskGuidedEncoder(nn.Module):
             Features (B, D).
         """
         tokens = tokens.to(self.backbone.patch_embed.proj.weight.dtype)
+        rows, tokens, attended = self._without_layer_rows(tokens, attended)
         for index in self._trainable[:-1]:
             tokens = self._block(index, tokens, attended)
         if self._trainable:
             guide = attended if self._is_guided(self.depth - 1) else None
             tokens = cls_of_block(self.backbone.blocks[-1], tokens, guide)
-        return self.backbone.fc_norm(self.backbone.norm(tokens[:, 0]))
+        feature = self.backbone.fc_norm(self.backbone.norm(tokens[:, 0]))
+        if not rows.shape[1]:
+            return feature
+        return _of_one_norm(torch.cat([feature[:, None], rows], dim=1)).flatten(1)
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
         """Encode regions.
@@ -175,7 +190,7 @@ class MaskGuidedEncoder(nn.Module):
             masks: Masks (B, 1, H, W) in [0, 1] of the same size.
 
         Returns:
-            Features (B, D): CLS after the final norm.
+            Features (B, D): CLS after the final norm, and what ``feature_layers`` adds.
         """
         return self.head(*self.trunk(images, masks))
 
@@ -189,6 +204,36 @@ class MaskGuidedEncoder(nn.Module):
     def _block(self, index: int, tokens: Tensor, attended: Tensor) -> Tensor:
         block = self.backbone.blocks[index]
         return guided_block(block, tokens, attended) if self._is_guided(index) else block(tokens)
+
+    @property
+    def _num_layer_rows(self) -> int:
+        """CLS of earlier blocks and averages of masked patches that the feature has beside CLS of the last block."""
+        return 2 * self.feature_layers - 1 if self.feature_layers > 1 else 0
+
+    def _layer_rows(self, index: int, tokens: Tensor, masks: Tensor) -> list[Tensor]:
+        """What the feature takes from a frozen block: (B, 1, D) each."""
+        first = self.depth - self.feature_layers
+        rows = []
+        if self.feature_layers > 1 and first - 1 <= index < self.depth - 1:
+            rows.append(self._masked_average(tokens, masks)[:, None])
+        if first <= index < self.depth - 1:
+            rows.append(tokens[:, :1])
+        return rows
+
+    def _masked_average(self, tokens: Tensor, masks: Tensor) -> Tensor:
+        """Average of the patches (B, D), weighted by how much of them the mask covers; of all if it is empty."""
+        share = F.avg_pool2d(masks.float(), self.patch_size).flatten(1)[..., None]  # (B, patches, 1)
+        share = share + (share.sum(dim=1, keepdim=True) == 0)
+        patches = tokens[:, self.backbone.num_prefix_tokens :].float()
+        return ((patches * share).sum(dim=1) / share.sum(dim=1)).to(tokens.dtype)
+
+    def _without_layer_rows(self, tokens: Tensor, attended: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of earlier layers (B, rows, D), and tokens (B, N, D) and attended (B, N) without them."""
+        end = 1 + self._num_layer_rows
+        if end == 1:
+            return tokens[:, :0], tokens, attended
+        rows, patches = tokens[:, 1:end], tokens[:, end:]
+        return rows, torch.cat([tokens[:, :1], patches], dim=1), torch.cat([attended[:, :1], attended[:, end:]], dim=1)
 
     def _check_images(self, images: Tensor, masks: Tensor) -> None:
         channels, size = self.backbone.patch_embed.proj.in_channels, self.image_size
@@ -204,6 +249,12 @@ class MaskGuidedEncoder(nn.Module):
         if masks.shape[0] != images.shape[0]:
             msg = f"`masks` must be as many as `images`, got {masks.shape[0]} and {images.shape[0]}."
             raise ValueError(msg)
+
+
+def _of_one_norm(vectors: Tensor) -> Tensor:
+    """Vectors (..., D) scaled to a root mean square of 1, in at least single precision."""
+    precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    return F.normalize(precise, dim=-1).to(vectors.dtype) * vectors.shape[-1] ** 0.5
 
 
 def check_masks(masks: Tensor, size: int) -> None:
@@ -222,6 +273,19 @@ def check_masks(masks: Tensor, size: int) -> None:
         raise ValueError(msg)
     if tuple(masks.shape[2:]) != (size, size):
         msg = f"`masks` must be {size} x {size} pixels like the images, got {tuple(masks.shape)}; resize them."
+        raise ValueError(msg)
+
+
+def _check_feature_layers(depth: int, feature_layers: int, trainable_blocks: int) -> None:
+    """Refuse features of layers that there are not, or that training would change."""
+    if not 1 <= feature_layers < depth:
+        msg = f"`feature_layers` must be from 1 to {depth - 1} for a backbone of {depth} blocks, got {feature_layers}."
+        raise ValueError(msg)
+    if feature_layers > 1 and trainable_blocks > 1:
+        msg = (
+            f"`feature_layers` above 1 takes frozen layers, but `trainable_blocks` is {trainable_blocks}; "
+            "train one block at most, or take `feature_layers=1`."
+        )
         raise ValueError(msg)
 
 
