@@ -40,7 +40,7 @@ def build_encoder(
     pretrained: bool = True,
     mask_layers: int = 9,
     trainable_blocks: int = 1,
-    feature_layers: int = 1,
+    feature_layers: int | None = 1,
     empty_mask: EmptyMask = "region",
     image_size: int = 224,
 ) -> BuiltEncoder:
@@ -53,7 +53,8 @@ def build_encoder(
         pretrained: Whether to load trained weights if ``weights`` is not given.
         mask_layers: Number of last blocks in which the mask guides the class token; Vision Transformers only.
         trainable_blocks: Number of last blocks, or of last stages of a convolutional network, that are trained.
-        feature_layers: Number of last blocks or stages that make up the feature; 1 in the paper.
+        feature_layers: Number of last blocks or stages that make up the feature; 1 in the paper. ``None``: a
+            quarter of them.
         empty_mask: What is seen where the mask covers half of no patch, see ``MaskGuidedEncoder``. A convolutional
             network weighs by coverage and has no token that could see itself alone: ``"region"`` only.
         image_size: Side of the square images in pixels.

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from anomalib_ncd.models.cnn_stages import chain_of
-from anomalib_ncd.models.encoder import TrunkOutput, check_masks
+from anomalib_ncd.models.encoder import MAX_DEFAULT_LAYERS, TrunkOutput, check_masks
 
 FAST_FORMAT = torch.channels_last  # depthwise convolutions take half the time in it, on CPUs as well
 
@@ -40,6 +40,7 @@ class MaskGuidedCnn(nn.Module):
         trainable_blocks: Number of stages, counted from the last, that are trained. A stage is what timm's network
             calls one: ``layer4`` of a ResNet, ``blocks.6`` of an EfficientNet.
         feature_layers: Number of stages, counted from the last, whose averages make up the feature. Default: 1.
+            ``None``: a quarter of the stages, four at most.
 
     Raises:
         TypeError: If the backbone's stages do not follow one another.
@@ -58,12 +59,14 @@ class MaskGuidedCnn(nn.Module):
         *,
         image_size: int = 224,
         trainable_blocks: int = 1,
-        feature_layers: int = 1,
+        feature_layers: int | None = 1,
     ) -> None:
         super().__init__()
         links = chain_of(backbone)
         stages = [index for index, link in enumerate(links) if link.has_weights]
         _check_range("trainable_blocks", trainable_blocks, 0, len(stages))
+        if feature_layers is None:
+            feature_layers = min(max(len(stages) // 4, 1), MAX_DEFAULT_LAYERS)
         _check_range("feature_layers", feature_layers, 1, len(stages))
         self.image_size = image_size
         self.trainable_blocks = trainable_blocks

@@ -14,6 +14,7 @@ from anomalib_ncd.models.attention import cls_of_block, guided_block
 from anomalib_ncd.models.backbone import require_vit
 
 EmptyMask = Literal["region", "cls"]
+MAX_DEFAULT_LAYERS = 4
 
 
 class TrunkOutput(NamedTuple):
@@ -44,7 +45,7 @@ class MaskGuidedEncoder(nn.Module):
         feature_layers: Number of blocks, counted from the last, that make up the feature. Default: 1, of the paper: CLS
             after the last block. With ``n`` more, CLS of the last ``n`` blocks and the averages of the masked patches
             in the ``n`` blocks before the last, each of one norm: what a defect looks like stands in the middle of a
-            network, what it is at its end.
+            network, what it is at its end. ``None``: a quarter of the blocks, four at most.
         empty_mask: What CLS sees when the mask covers half of no patch. ``"region"``: every patch that the mask
             touches, or all patches if it touches none. ``"cls"``: nothing but itself, as in the authors' code; then
             all thin anomalies look alike.
@@ -66,19 +67,19 @@ class MaskGuidedEncoder(nn.Module):
         *,
         mask_layers: int = 9,
         trainable_blocks: int = 1,
-        feature_layers: int = 1,
+        feature_layers: int | None = 1,
         empty_mask: EmptyMask = "region",
     ) -> None:
         super().__init__()
         require_vit(backbone, type(backbone).__name__)
         _check_settings(backbone, mask_layers, trainable_blocks, empty_mask)
-        _check_feature_layers(len(backbone.blocks), feature_layers, trainable_blocks)
         self.backbone = backbone
         self.mask_layers = mask_layers
         self.trainable_blocks = trainable_blocks
-        self.feature_layers = feature_layers
+        self.feature_layers = _quarter(backbone, trainable_blocks) if feature_layers is None else feature_layers
         self.empty_mask = empty_mask
         self.depth = len(backbone.blocks)
+        _check_feature_layers(self.depth, self.feature_layers, trainable_blocks)
         backbone.requires_grad_(requires_grad=False)
         for index in self._trainable:
             backbone.blocks[index].requires_grad_(requires_grad=True)
@@ -274,6 +275,11 @@ def check_masks(masks: Tensor, size: int) -> None:
     if tuple(masks.shape[2:]) != (size, size):
         msg = f"`masks` must be {size} x {size} pixels like the images, got {tuple(masks.shape)}; resize them."
         raise ValueError(msg)
+
+
+def _quarter(backbone: VisionTransformer, trainable_blocks: int) -> int:
+    """The default of ``feature_layers``; layers that are trained are no part of it."""
+    return 1 if trainable_blocks > 1 else min(max(len(backbone.blocks) // 4, 1), MAX_DEFAULT_LAYERS)
 
 
 def _check_feature_layers(depth: int, feature_layers: int, trainable_blocks: int) -> None:

@@ -40,7 +40,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
     Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are
-    the paper's, but for ``num_cached_views``, ``empty_mask`` and ``merging_temperature``.
+    the paper's, but for ``num_cached_views``, ``feature_layers``, ``empty_mask`` and ``merging_temperature``.
 
     Args:
         backbone: timm name of a vision transformer or a convolutional network; ``"offline"`` for EfficientNet-Lite0
@@ -51,6 +51,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         pretrained: Use trained backbone weights. ``False`` leaves them random; for tests and for loading checkpoints.
         mask_layers: Number of last blocks in which the class token sees the masked patches alone.
         trainable_blocks: Number of last blocks that are trained.
+        feature_layers: Number of last blocks, or stages of a convolutional network, that make up a region's feature;
+            1 in the paper. ``None``: a quarter of them.
         empty_mask: What the class token sees where no patch is half covered by the mask: ``"region"`` the patches
             that the mask touches, or all of them; ``"cls"`` itself alone, as in the authors' code.
         num_heads: Number of classification heads, of which the best one predicts.
@@ -82,6 +84,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         pretrained: bool = True,
         mask_layers: int = 9,
         trainable_blocks: int = 1,
+        feature_layers: int | None = None,
         empty_mask: Literal["region", "cls"] = "region",
         num_heads: int = 4,
         num_cached_views: int | None = 8,
@@ -112,6 +115,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             pretrained=pretrained,
             mask_layers=mask_layers,
             trainable_blocks=trainable_blocks,
+            feature_layers=feature_layers,
             empty_mask=empty_mask,
         )
         self.base_class_names: list[str] | None = None
