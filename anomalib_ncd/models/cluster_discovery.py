@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.functional import merge_regions, novel_probabilities
 from anomalib_ncd.models.clustering import cluster_features
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -65,7 +64,8 @@ def discover_by_clustering(
     if datamodule.fitted_score_range is not None:
         model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
     return [
-        _predict(batch, unit_rows(found) @ centres.T, model) for batch, found in zip(batches, features, strict=True)
+        model.classify_logits(batch, unit_rows(found) @ centres.T)
+        for batch, found in zip(batches, features, strict=True)
     ]
 
 
@@ -101,16 +101,3 @@ def _classify_by(model: AnomalyNcd, prototypes: torch.Tensor) -> None:
     model.model.heads.weight.data.copy_(prototypes.expand_as(model.model.heads.weight))
     model.best_head.zero_()
     model.eval()
-
-
-def _predict(batch: NcdBatch, cosines: torch.Tensor, model: AnomalyNcd) -> NcdBatch:
-    """Fill in classes of regions and images, as :meth:`AnomalyNcd.classify` does."""
-    by_region = novel_probabilities(cosines, num_base_classes=0)
-    by_image = merge_regions(
-        by_region,
-        batch.region_area,
-        batch.region_image_index,
-        model.merging_temperatures(batch.image_size),
-        num_images=batch.batch_size,
-    )
-    return batch.with_predictions(by_region, by_image)

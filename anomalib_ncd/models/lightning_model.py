@@ -255,7 +255,11 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             raise ValueError(msg)
         tokens, attended = self._trunk(batch.image, batch.region_mask)
         features, _, logits = self.model.outputs_of(tokens, attended)
-        by_region = novel_probabilities(logits[self.best_head].float(), self.num_base_classes)
+        return self.classify_logits(batch.update(region_feature=features.float()), logits[self.best_head].float())
+
+    def classify_logits(self, batch: NcdBatch, logits: torch.Tensor) -> NcdBatch:
+        """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)`` float."""
+        by_region = novel_probabilities(logits, self.num_base_classes)
         by_image = merge_regions(
             by_region,
             batch.region_area,
@@ -263,7 +267,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             self.merging_temperatures(batch.image_size),
             num_images=batch.batch_size,
         )
-        return batch.update(region_feature=features.float()).with_predictions(by_region, by_image, self.class_names)
+        return batch.with_predictions(by_region, by_image, self.class_names)
 
     def region_features(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Mask-guided features ``(R, D)`` of regions: views ``(R, 3, S, S)`` uint8, masks ``(R, 1, S, S)``."""
