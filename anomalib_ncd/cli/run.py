@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
 
+from anomalib_ncd.cli.run_checkpoint import RunCheckpoint
 from anomalib_ncd.cli.run_files import (
     CHECKPOINT_FILE,
     REPORT_FILE,
@@ -136,12 +136,7 @@ def _train_and_predict(
 ) -> list[NcdBatch]:
     """Train as far as it is not done yet, then predict every image."""
     checkpoint = output / CHECKPOINT_FILE
-    saver = ModelCheckpoint(
-        dirpath=output,
-        filename=Path(CHECKPOINT_FILE).stem,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
+    saver = RunCheckpoint(dirpath=output, filename=Path(CHECKPOINT_FILE).stem, enable_version_counter=False)
     engine = Engine(
         callbacks=[saver],
         max_epochs=options.max_epochs,

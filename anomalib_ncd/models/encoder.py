@@ -10,10 +10,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.models.attention import cls_of_block, guided_block
+from anomalib_ncd.models.attention import cls_mask, cls_of_block
 from anomalib_ncd.models.backbone import require_vit
+from anomalib_ncd.models.onednn_linear import use_onednn
 
 EmptyMask = Literal["region", "cls"]
+# What a CPU computes at once: with more, the allocator fetches new pages for every layer, which costs a sixth on top.
+CPU_TOKENS_PER_PASS = 1600
 
 
 class TrunkOutput(NamedTuple):
@@ -74,6 +77,7 @@ class MaskGuidedEncoder(nn.Module):
         backbone.requires_grad_(requires_grad=False)
         for index in self._trainable:
             backbone.blocks[index].requires_grad_(requires_grad=True)
+        use_onednn(backbone.blocks)
         self.train(self.training)
 
     @property
@@ -143,11 +147,11 @@ class MaskGuidedEncoder(nn.Module):
         """
         self._check_images(images, masks)
         attended = self.attended_tokens(masks)
-        tokens = self.backbone.patch_embed(images)
-        tokens = self.backbone.norm_pre(self.backbone.patch_drop(self.backbone._pos_embed(tokens)))
-        for index in range(self.depth - self.trainable_blocks):
-            tokens = self._block(index, tokens, attended)
-        return TrunkOutput(tokens, attended)
+        per_pass = max(1, CPU_TOKENS_PER_PASS // attended.shape[1])
+        if images.device.type != "cpu" or torch.compiler.is_compiling() or len(images) <= per_pass:
+            return TrunkOutput(self._frozen_blocks(images, attended), attended)
+        parts = zip(images.split(per_pass), attended.split(per_pass), strict=True)
+        return TrunkOutput(torch.cat([self._frozen_blocks(*part) for part in parts]), attended)
 
     def head(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Run the trainable blocks and the final norm; of the last block only the row of CLS.
@@ -160,8 +164,7 @@ class MaskGuidedEncoder(nn.Module):
             Features (B, D).
         """
         tokens = tokens.to(self.backbone.patch_embed.proj.weight.dtype)
-        for index in self._trainable[:-1]:
-            tokens = self._block(index, tokens, attended)
+        tokens = self._run_blocks(self._trainable[:-1], tokens, attended)
         if self._trainable:
             guide = attended if self._is_guided(self.depth - 1) else None
             tokens = cls_of_block(self.backbone.blocks[-1], tokens, guide)
@@ -186,9 +189,19 @@ class MaskGuidedEncoder(nn.Module):
     def _is_guided(self, index: int) -> bool:
         return index >= self.depth - self.mask_layers
 
-    def _block(self, index: int, tokens: Tensor, attended: Tensor) -> Tensor:
-        block = self.backbone.blocks[index]
-        return guided_block(block, tokens, attended) if self._is_guided(index) else block(tokens)
+    def _frozen_blocks(self, images: Tensor, attended: Tensor) -> Tensor:
+        """Tokens (B, N, D) before the first trainable block."""
+        tokens = self.backbone.patch_embed(images)
+        tokens = self.backbone.norm_pre(self.backbone.patch_drop(self.backbone._pos_embed(tokens)))
+        return self._run_blocks(range(self.depth - self.trainable_blocks), tokens, attended)
+
+    def _run_blocks(self, indices: range, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Run whole blocks, guided where they are among the last ``mask_layers``."""
+        mask = cls_mask(attended, tokens.dtype) if any(map(self._is_guided, indices)) else None
+        for index in indices:
+            block = self.backbone.blocks[index]
+            tokens = block(tokens, attn_mask=mask) if self._is_guided(index) else block(tokens)
+        return tokens
 
     def _check_images(self, images: Tensor, masks: Tensor) -> None:
         channels, size = self.backbone.patch_embed.proj.in_channels, self.image_size

@@ -150,6 +150,18 @@ def test_features_do_not_depend_on_the_batch():
     torch.testing.assert_close(together.flip(0), encoder(images.flip(0), masks.flip(0)), rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_large_batches_pass_the_trunk_in_parts(monkeypatch):
+    encoder, (images, masks) = make_encoder(), make_batch()
+    whole, sizes = encoder.trunk(images, masks), []
+    encoder.backbone.patch_embed.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr("anomalib_ncd.models.encoder.CPU_TOKENS_PER_PASS", 40)  # two views of 17 tokens
+    parts = encoder.trunk(images, masks)
+    assert sizes == [2, 2, 1]
+    torch.testing.assert_close(parts.tokens, whole.tokens, rtol=1e-5, atol=1e-5)
+    assert torch.equal(parts.attended, whole.attended)
+
+
 @pytest.mark.parametrize("trainable_blocks", [0, 1, 2, 3])
 @pytest.mark.parametrize("mask_layers", [0, 1, 3])
 @torch.no_grad()
