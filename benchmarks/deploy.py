@@ -71,7 +71,7 @@ def batch_rate(classifier: AnomalyClassifier, paths: Sequence[Path]) -> float:
 
 def compression(args: argparse.Namespace) -> None:
     """Print the table of exports."""
-    print(compression_table(setup_of(args), args.exports))
+    print(compression_table(setup_of(args), args.exports, args.every))
 
 
 def many(args: argparse.Namespace) -> None:
@@ -100,8 +100,8 @@ def main() -> None:
             continue
         command.add_argument("--data", type=Path, required=True, help="folder with mtd and mtd_anomaly_maps")
         command.add_argument("--weights", type=Path, help="of DeiT-Tiny; EfficientNet-Lite0 without")
+        command.add_argument("--every", type=int, default=2, help="take every n-th image")
         if name == "stages":
-            command.add_argument("--every", type=int, default=2, help="take every n-th image of MTD-mini")
             command.add_argument("--batch_size", type=int, default=8)
             command.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
         if name == "compression":

@@ -39,17 +39,18 @@ COLUMNS = (
 )
 
 
-def compression_table(setup: Setup, exports: list[str]) -> str:
-    """A row for each export, compared with the run itself in PyTorch."""
+def compression_table(setup: Setup, exports: list[str], every: int) -> str:
+    """A row for each export, compared with the run itself in PyTorch on every n-th image outside of MTD-mini."""
     mini = set(setup.mini_images())
-    paths = [path for path in sorted(setup.images.rglob("*.jpg")) if path not in mini]
+    paths = [path for path in sorted(setup.images.rglob("*.jpg")) if path not in mini][::every]
     maps = {path: read_grey((setup.maps / path.relative_to(setup.images)).with_suffix(".png")) for path in paths}
     detector = SavedMapDetector(maps)
     run = setup.run(own_detector=False)
     clock = StageClock()
     eager = _results(classifier_of_run(run, detector, timer=clock), clock, paths)
     num_regions = sum(len(result.regions) for result in eager)
-    print(f"{len(paths)} images, {num_regions} regions; eager: {_per_region(clock, num_regions):.1f} ms a region\n")
+    print(f"{setup.backbone}, {setup.num_threads} threads, {len(paths)} images, {num_regions} regions; eager: ", end="")
+    print(f"{_per_region(clock, num_regions):.1f} ms a region\n", flush=True)
     rows = [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     for name in exports:
         runtime, compression = EXPORTS[name]

@@ -10,6 +10,7 @@ multiplied in blocks, and only inside the window that is asked for.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -78,6 +79,7 @@ def _resize_rows(array: np.ndarray, size: int, resampling: Filter, start: int, s
     return result.reshape(-1, *array.shape[1:])
 
 
+@lru_cache(maxsize=256)  # the images of a camera are of one size
 def _weights(old: int, new: int, resampling: Filter, first: int, last: int) -> tuple[np.ndarray, int]:
     """Weights ``(rows, n)`` of the n input rows from `low` on for the output rows from `first` to `last`; and `low`."""
     scale = old / new

@@ -75,8 +75,9 @@ class RegionClassifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.register_buffer("prototypes", unit_rows(prototypes.detach().float()))
-        self.register_buffer("pixel_mean", pixel_mean.detach().float())
-        self.register_buffer("pixel_std", pixel_std.detach().float())
+        # Copies: weights are loaded into them in place, and the two may come in as one tensor.
+        self.register_buffer("pixel_mean", pixel_mean.detach().float().clone())
+        self.register_buffer("pixel_std", pixel_std.detach().float().clone())
         self.prototypes: Tensor
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
