@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-import signal
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from anomalib_ncd.deploy.build import build_artefact, classifier_of_run
 from anomalib_ncd.deploy.check_detector import check_detector
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
-from anomalib_ncd.deploy.folder_run import classify_folder
+from anomalib_ncd.deploy.folder_run import STOPPED, classify_folder, stop_on_sigterm
 from anomalib_ncd.deploy.folder_watch import WatchOptions
 from anomalib_ncd.deploy.image_files import ImageLimits
 from anomalib_ncd.deploy.manifest import MANIFEST_NAME
@@ -57,24 +57,23 @@ def run_classify(config: Namespace) -> None:
     """Run ``classify`` with parsed flags."""
     classifier = _classifier(config)
     watch = WatchOptions(**vars(config.patience)) if config.watch else None
-    previous = signal.signal(signal.SIGTERM, _stop) if config.watch else None
     try:
-        counts = classify_folder(
-            classifier,
-            config.images,
-            config.output,
-            watch=watch,
-            poll_seconds=config.poll_seconds,
-            stop_after_idle=config.stop_after_idle,
-            pictures=config.pictures,
-            masks=config.masks,
-        )
+        with stop_on_sigterm():
+            counts = classify_folder(
+                classifier,
+                config.images,
+                config.output,
+                watch=watch,
+                poll_seconds=config.poll_seconds,
+                stop_after_idle=config.stop_after_idle,
+                pictures=config.pictures,
+                masks=config.masks,
+            )
     except KeyboardInterrupt:
         logger.info("Stopped. What was classified is in %s; the same command goes on.", config.output)
-        return
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        if config.watch:
+            return
+        sys.exit(STOPPED)
     logger.info(
         "%d images classified, %d could not be used, %d were done before. Results are in %s.",
         *counts,
@@ -186,9 +185,3 @@ def _settings_of(run: Path) -> dict[str, Any]:
     """What ``config.yaml`` of a run says."""
     file = run / "config.yaml"
     return yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file.is_file() else {}
-
-
-def _stop(number: int, frame: Any) -> None:  # noqa: ANN401
-    """End watching when the system asks to."""
-    del number, frame
-    raise KeyboardInterrupt

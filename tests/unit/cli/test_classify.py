@@ -3,6 +3,7 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_watching_stops_when_it_is_told_to(packed, tiny_run, tmp_path, caplog, m
     assert len(rows_of(tmp_path / "a" / "predictions.csv")) == 18
 
     def interrupt(*args, **kwargs):
-        classify._stop(15, None)
+        signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(classify, "classify_folder", interrupt)
     classify_maps(packed, tiny_run, tmp_path / "b", "--watch", "true")
