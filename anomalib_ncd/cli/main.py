@@ -15,6 +15,7 @@ from anomalib_ncd import __version__
 from anomalib_ncd.cli.classify import add_classify_arguments, add_pack_arguments, run_classify, run_pack
 from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
 from anomalib_ncd.cli.discover import add_discover_arguments, run_discover
+from anomalib_ncd.cli.extend import add_extend_arguments, run_extend
 from anomalib_ncd.cli.name import add_name_arguments, run_name
 from anomalib_ncd.cli.prepare import add_prepare_arguments, run_prepare
 
@@ -29,6 +30,9 @@ def build_parser() -> ArgumentParser:
     classify = ArgumentParser(description="Classify new images with what a run has learnt.")
     add_classify_arguments(classify)
     subcommands.add_subcommand("classify", classify, help="classify new images, once or as a camera writes them")
+    extend = ArgumentParser(description="Discover new kinds of defect in new images and add them to a run.")
+    add_extend_arguments(extend)
+    subcommands.add_subcommand("extend", extend, help="add new kinds of defect in new images to the classes of a run")
     pack = ArgumentParser(description="Pack a run, and its detector, for places without training code.")
     add_pack_arguments(pack)
     subcommands.add_subcommand("pack", pack, help="pack a run, and its detector, for the line")
@@ -56,6 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
     commands = {
         "discover": run_discover,
         "classify": run_classify,
+        "extend": run_extend,
         "pack": run_pack,
         "demo": run_demo,
         "name": run_name,
