@@ -180,7 +180,7 @@ class RegionTable:
         found, there = other._read_entries(), self._read_entries() if self._list_file.is_file() else {}
         for image, key in zip(images, keys, strict=True):
             entry = {**found[image.key], "image": key}
-            if there.get(key) == json.loads(json.dumps(entry)):
+            if there.get(key) == entry:
                 continue
             for kind, number in itertools.product(("images", "masks"), range(len(entry["regions"]))):
                 target = self._crop_file(kind, key, number)
