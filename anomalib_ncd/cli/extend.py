@@ -104,15 +104,12 @@ def extend_run(
         raise ValueError(msg)
     results = RunResults.load(run / RESULTS_FILE)
     model = AnomalyNcd.load_from_checkpoint(run / CHECKPOINT_FILE, map_location="cpu").eval().to(device)
-    if (run / FILE_NAME).is_file():
-        model.class_names = read_class_names(run / FILE_NAME, results.slot_names)
+    _take_names(model, run, run)
     output.mkdir(parents=True, exist_ok=True)
     claim_folder(output, config)
     joined = _join(results, run, _encode(model, datamodule, run, output), datamodule, output)
     extension = extend_classes(model.cpu(), joined.batch, num_new_classes, min_regions)
-    if (run / FILE_NAME).is_file():
-        shutil.copyfile(run / FILE_NAME, output / FILE_NAME)
-        model.class_names = read_class_names(output / FILE_NAME, model.novel_class_names)
+    _take_names(model, run, output)
     save_model(model, output / CHECKPOINT_FILE)
     position = map_regions(np.asarray(joined.batch.region_feature))
     joined = replace(joined, slot_names=model.novel_class_names, region_position=position)
@@ -131,6 +128,14 @@ def _maps(config: Namespace) -> Path | AnomalibModule:
         return config.anomaly_maps
     flags = config.detector if config.detector.class_path is not None else detector_flags_of_run(config.run)
     return flagged_detector(flags)
+
+
+def _take_names(model: AnomalyNcd, run: Path, output: Path) -> None:
+    """Call the classes as the user did, in the extended run or else in the run; the file of names goes along."""
+    if (run / FILE_NAME).is_file() and not (output / FILE_NAME).is_file():
+        shutil.copyfile(run / FILE_NAME, output / FILE_NAME)
+    if (output / FILE_NAME).is_file():
+        model.class_names = read_class_names(output / FILE_NAME, model.novel_class_names)
 
 
 def _encode(model: AnomalyNcd, datamodule: NcdDataModule, run: Path, output: Path) -> NcdBatch:

@@ -100,4 +100,5 @@ def known_regions(model: AnomalyNcd, datamodule: NcdDataModule) -> tuple[torch.T
         num_workers=datamodule.num_workers,
         collate_fn=NcdBatch.collate,
     )
-    return references_of(encode_images(model, loader))
+    with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and training must not depend on it
+        return references_of(encode_images(model, loader))
