@@ -90,10 +90,12 @@ def test_a_new_kind_is_unknown_and_the_rate_can_be_changed(own_tiny_run, tmp_pat
     rejection = Artefact.load(packed).manifest.rejection
     assert (rejection.score, rejection.false_reject_rate) == ("neighbours", 0.5)
     rate = ["--false_reject_rate", "0.5", "--output", str(tmp_path / "again")]
-    main(["classify", str(output), "--images", str(own_tiny_run.images / "square"), *flags[2:], *rate])
+    squares = ["--images", str(own_tiny_run.images / "square")]
+    squares += ["--anomaly_maps", str(own_tiny_run.anomaly_maps / "square"), "--pictures", "false"]
+    main(["classify", str(output), *squares, *rate])
     assert len(rows_of(tmp_path / "again" / "predictions.csv")) == 6
     with pytest.raises(SystemExit, match="a packed model keeps the threshold"):
-        main(["classify", str(packed), *flags, *rate])
+        main(["classify", str(packed), *squares, *rate])
 
 
 @pytest.mark.parametrize("fixture", ["run", "clustered"])
