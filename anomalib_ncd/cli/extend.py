@@ -29,9 +29,10 @@ from anomalib_ncd.data.region_table import RegionSettings, RegionTable
 from anomalib_ncd.data.run_results import RunResults
 from anomalib_ncd.deploy.build import region_settings_of
 from anomalib_ncd.models.checkpoints import save_model
-from anomalib_ncd.models.extension import Extension, extend_classes
+from anomalib_ncd.models.extension import Extension, extend_classes, require_known_regions
 from anomalib_ncd.models.known_regions import encode_images
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.models.new_classes import check_numbers
 from anomalib_ncd.visualization.report import map_regions
 
 logger = logging.getLogger(__name__)
@@ -102,8 +103,10 @@ def extend_run(
     if run.resolve() == output.resolve():
         msg = f"`output` is the folder of the run itself, {run}; choose another one."
         raise ValueError(msg)
+    check_numbers(num_new_classes, min_regions)
     results = RunResults.load(run / RESULTS_FILE)
     model = AnomalyNcd.load_from_checkpoint(run / CHECKPOINT_FILE, map_location="cpu").eval().to(device)
+    require_known_regions(model)
     _take_names(model, run, run)
     output.mkdir(parents=True, exist_ok=True)
     claim_folder(output, config)
@@ -143,6 +146,7 @@ def _encode(model: AnomalyNcd, datamodule: NcdDataModule, run: Path, output: Pat
     low, high = model.score_range.double().tolist()
     datamodule.score_range = (low, high)
     datamodule.region_settings = RegionSettings(**region_settings_of(run))
+    datamodule.image_size = model.model.encoder.image_size
     datamodule.keep_in(output)
     loader = tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch")
     return NcdBatch.collate(encode_images(model, loader))

@@ -60,7 +60,9 @@ def left_out_similarity(features: Tensor, groups: Tensor, rows_at_once: int = 10
     if groups.shape != features.shape[:1]:
         msg = f"`groups` must have shape ({len(features)},), one for each feature, got {tuple(groups.shape)}."
         raise ValueError(msg)
-    found = [features.new_zeros(0)]
+    if not len(features):
+        return features.new_zeros(0)
+    found = []
     for rows, own in zip(features.split(rows_at_once), groups.split(rows_at_once), strict=True):
         similarities = (rows @ features.T).masked_fill(own[:, None] == groups[None], LEAST_SIMILARITY)
         found.append(similarities.amax(dim=1))

@@ -55,9 +55,7 @@ def extend_classes(
     Raises:
         ValueError: If the model knows no regions, or the images have no features.
     """
-    if not model.rejection.is_fitted:
-        msg = "The model doesn't know the regions that it was made from; run `anomalib-ncd discover` again."
-        raise ValueError(msg)
+    require_known_regions(model)
     classify_encoded(images, model)
     features, references, unknown, classes = _parts(images)
     directions = model.rejection.directions(references.to(model.device)).cpu()
@@ -79,6 +77,20 @@ def extend_classes(
         model.rejection.extend(references[members], images.region_image_index[members])
         classify_encoded(images, model)
     return Extension(int(unknown.sum()), num_new, int(_parts(images)[2].sum()))
+
+
+def require_known_regions(model: AnomalyNcd) -> None:
+    """Refuse a model that nothing can be unknown to.
+
+    Raises:
+        ValueError: If it doesn't know the regions of its run, or rejects none.
+    """
+    if model.rejection.threshold is None:
+        msg = (
+            "The model doesn't know the regions that it was made from, or was made with `false_reject_rate=None`; "
+            "run `anomalib-ncd discover` again."
+        )
+        raise ValueError(msg)
 
 
 def _parts(images: NcdBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:

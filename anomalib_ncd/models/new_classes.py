@@ -52,10 +52,7 @@ def group_unknown(
         >>> group_unknown(line[[2, 2, 2, 3]], known, classes).tolist()
         [0, 0, 0, -1]
     """
-    for name, value in (("num_new_classes", num_new_classes), ("min_regions", min_regions)):
-        if value is not None and value < 1:
-            msg = f"`{name}` must be 1 or more, got {value}; leave `num_new_classes` out to have it estimated."
-            raise ValueError(msg)
+    check_numbers(num_new_classes, min_regions)
     if not len(unknown):
         return np.zeros(0, dtype=np.int64)
     if num_new_classes is not None:
@@ -70,6 +67,18 @@ def group_unknown(
     )
     labels = merger.fit_predict(unknown.double().cpu().numpy())
     return _large_groups(labels, min_regions)
+
+
+def check_numbers(num_new_classes: int | None, min_regions: int) -> None:
+    """Refuse numbers that make no classes; they are those of :func:`group_unknown`.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+    for name, value in (("num_new_classes", num_new_classes), ("min_regions", min_regions)):
+        if value is not None and value < 1:
+            msg = f"`{name}` must be 1 or more, got {value}; leave `num_new_classes` out to have it estimated."
+            raise ValueError(msg)
 
 
 def class_width(features: Tensor, classes: Tensor) -> float:

@@ -55,7 +55,7 @@ def test_offset_and_units_do_not_matter():
     plain.fit(features, torch.arange(100))
     units = torch.logspace(2, -2, 16)
     changed.fit(features * units - 7, torch.arange(100))
-    torch.testing.assert_close(plain(new), changed(new * units - 7), atol=1e-3, rtol=0)
+    torch.testing.assert_close(plain(new), changed(new * units - 7), atol=5e-3, rtol=0)
     assert ((plain(new) <= 1.0001) & (plain(new) >= -1.0001)).all()
 
 
