@@ -17,6 +17,7 @@ from anomalib_ncd.cli.allocator import keep_freed_memory
 from anomalib_ncd.cli.classify import add_classify_arguments, add_pack_arguments, run_classify, run_pack
 from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
 from anomalib_ncd.cli.discover import add_discover_arguments, run_discover
+from anomalib_ncd.cli.extend import add_extend_arguments, run_extend
 from anomalib_ncd.cli.name import add_name_arguments, run_name
 from anomalib_ncd.cli.prepare import add_prepare_arguments, run_prepare
 
@@ -38,6 +39,11 @@ COMMANDS = {
         "Classify new images with what a run has learnt, once or as a camera writes them.",
         add_classify_arguments,
         run_classify,
+    ),
+    "extend": Command(
+        "Discover new kinds of defect in new images and add them to the classes of a run.",
+        add_extend_arguments,
+        run_extend,
     ),
     "pack": Command("Pack a run, and its detector, for places without training code.", add_pack_arguments, run_pack),
     "demo": Command("Do the whole way on images that are drawn for it, without network.", add_demo_arguments, run_demo),

@@ -84,7 +84,7 @@ def discover(
     output = Path(output)
     options = options or RunOptions()
     output.mkdir(parents=True, exist_ok=True)
-    _claim_folder(output, config)
+    claim_folder(output, config)
     slot_names = model.novel_class_names
     if method == "cluster":
         slot_names = [f"class_{i + 1}" for i in range(model.num_novel_classes)]
@@ -111,7 +111,7 @@ def discover(
     return metrics
 
 
-def _claim_folder(output: Path, config: dict[str, Any] | None) -> None:
+def claim_folder(output: Path, config: dict[str, Any] | None) -> None:
     """Write the settings, or make sure that they are those of the run to go on with."""
     if config is None:
         return

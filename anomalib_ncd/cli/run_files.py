@@ -57,17 +57,22 @@ def gather_results(
     batch = NcdBatch.collate(batches).without_pixels()
     key_of = {str(record.path): record.key for record in table.images}
     shown = batch.region_feature if batch.region_feature is not None else batch.region_class_probabilities
-    folder = Path(table.folder or output / "regions").absolute()
-    inside = folder.is_relative_to(output.absolute())
     return RunResults(
         batch=batch,
         image_keys=[key_of[path] for path in batch.image_path],
         slot_names=list(slot_names),
-        regions_folder=os.path.relpath(folder, output.absolute()) if inside else str(folder),
+        regions_folder=regions_folder_of(table, output),
         region_position=map_regions(np.asarray(shown)),
         label_names=list(datamodule.class_names) if datamodule.class_ids is not None else [],
         normal_label=datamodule.normal_label,
     )
+
+
+def regions_folder_of(table: RegionTable, output: Path) -> str:
+    """Folder of a table's crops as a run's results name it: relative to the run where it lies inside."""
+    folder = Path(table.folder or output / "regions").absolute()
+    inside = folder.is_relative_to(output.absolute())
+    return os.path.relpath(folder, output.absolute()) if inside else str(folder)
 
 
 def names_of_run(output: Path, slot_names: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.clustering import cluster_features
 from anomalib_ncd.models.heads import unit_rows
+from anomalib_ncd.models.known_regions import classify_encoded, encode_images, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 
@@ -51,22 +52,16 @@ def discover_by_clustering(
     Returns:
         Batches as ``Engine.predict`` would return them.
     """
-    batches, features = [], []
     model.eval().to(device)
-    for batch in tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"):
-        with torch.no_grad():
-            found = model.region_features(batch.image.to(model.device), batch.region_mask.to(model.device))
-        features.append(found.float().cpu())
-        batches.append(batch.without_pixels().update(region_feature=features[-1]))
-    labels = cluster_features(torch.cat(features), model.num_novel_classes, method, seed=seed)
-    centres = cluster_centres(torch.cat(features), torch.as_tensor(labels), model.num_novel_classes)
-    _classify_by(model, centres)
+    encoded = encode_images(model, tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"))
+    references, image_index = references_of(encoded)
+    features = torch.cat([batch.region_feature for batch in encoded if batch.region_feature is not None])
+    labels = cluster_features(features, model.num_novel_classes, method, seed=seed)
+    _classify_by(model, cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes))
+    model.rejection.fit(references, image_index)
     if datamodule.fitted_score_range is not None:
         model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
-    return [
-        model.classify_logits(batch, unit_rows(found) @ centres.T)
-        for batch, found in zip(batches, features, strict=True)
-    ]
+    return [classify_encoded(batch, model) for batch in encoded]
 
 
 def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:

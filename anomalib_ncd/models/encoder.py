@@ -153,6 +153,20 @@ class MaskGuidedEncoder(nn.Module):
         parts = zip(images.split(per_pass), attended.split(per_pass), strict=True)
         return TrunkOutput(torch.cat([self._frozen_blocks(*part) for part in parts]), attended)
 
+    def reference(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Describe regions by the frozen blocks alone, which training leaves as they are.
+
+        Args:
+            tokens: Tokens (B, N, D) of ``trunk``.
+            attended: Boolean (B, N) of ``trunk``.
+
+        Returns:
+            Mean (B, D) of the attended patches, in single precision.
+        """
+        prefix = self.backbone.num_prefix_tokens
+        weights = attended[:, prefix:, None].float()
+        return (tokens[:, prefix:].float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
     def head(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Run the trainable blocks and the final norm; of the last block only the row of CLS.
 

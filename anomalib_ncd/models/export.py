@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from anomalib_ncd.models.build_encoder import Encoder
 from anomalib_ncd.models.heads import unit_rows
+from anomalib_ncd.models.rejection import RegionRejection
 
 if TYPE_CHECKING:
     from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INPUT_NAMES = ("image", "mask")
-OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature")
+OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature", "neighbour_similarity")
 LOGIT_TEMPERATURE = 0.1  # of the paper, as in functional.novel_probabilities
 OPSET = 18
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # as the deployed classifier runs; OpenVINO's default may be bfloat16
@@ -44,21 +45,25 @@ class RegionOutput(NamedTuple):
         class_probabilities: ``(R, K)`` float, probability of each novel class; slot 0 is normal.
         class_similarity: ``(R, K)`` float in [-1, 1], cosine between the feature and each class's prototype.
         region_feature: ``(R, D)`` float, the mask-guided feature.
+        neighbour_similarity: ``(R,)`` float in [-1, 1], cosine to the nearest region of the run; 1 where none are
+            known. A region below the run's threshold is unknown.
     """
 
     class_probabilities: Tensor
     class_similarity: Tensor
     region_feature: Tensor
+    neighbour_similarity: Tensor
 
 
 class RegionClassifier(nn.Module):
-    """Pixel normalisation, encoder and one head, for prediction alone.
+    """Pixel normalisation, encoder, one head and the run's regions, for prediction alone.
 
     Args:
         encoder: The mask-guided encoder.
         prototypes: ``(K, D)``, one row for each novel class.
         pixel_mean: ``(1, 3, 1, 1)``, in 8-bit units.
         pixel_std: ``(1, 3, 1, 1)``, in 8-bit units.
+        rejection: What is known of the run's regions. Defaults to ``None``: nothing, no region is unknown.
 
     Example:
         >>> from anomalib_ncd.models.build_encoder import build_encoder
@@ -71,9 +76,17 @@ class RegionClassifier(nn.Module):
         torch.Size([2, 4])
     """
 
-    def __init__(self, encoder: Encoder, prototypes: Tensor, pixel_mean: Tensor, pixel_std: Tensor) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        prototypes: Tensor,
+        pixel_mean: Tensor,
+        pixel_std: Tensor,
+        rejection: RegionRejection | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.rejection = rejection or RegionRejection()
         self.register_buffer("prototypes", unit_rows(prototypes.detach().float()))
         # Copies: weights are loaded into them in place, and the two may come in as one tensor.
         self.register_buffer("pixel_mean", pixel_mean.detach().float().clone())
@@ -99,7 +112,7 @@ class RegionClassifier(nn.Module):
             msg = "The model was never trained, so it has no classes; fit it or give `ckpt_path` a checkpoint."
             raise ValueError(msg)
         prototypes = model.model.heads.weight[int(model.best_head)][model.num_base_classes :]
-        return cls(model.model.encoder, prototypes, model.pixel_mean, model.pixel_std).eval()
+        return cls(model.model.encoder, prototypes, model.pixel_mean, model.pixel_std, model.rejection).eval()
 
     def forward(self, image: Tensor, mask: Tensor) -> RegionOutput:
         """Classify regions.
@@ -111,9 +124,11 @@ class RegionClassifier(nn.Module):
         Returns:
             Probabilities, similarities and features.
         """
-        feature = self.encoder((image.float() - self.pixel_mean) / self.pixel_std, mask)
+        trunk = self.encoder.trunk((image.float() - self.pixel_mean) / self.pixel_std, mask)
+        feature = self.encoder.head(*trunk)
         similarity = unit_rows(feature.float()) @ self.prototypes.T
-        return RegionOutput((similarity / LOGIT_TEMPERATURE).softmax(dim=-1), similarity, feature)
+        probabilities = (similarity / LOGIT_TEMPERATURE).softmax(dim=-1)
+        return RegionOutput(probabilities, similarity, feature, self.rejection(self.encoder.reference(*trunk)))
 
 
 def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> None:  # noqa: ANN401

@@ -24,13 +24,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.functional import merge_regions, novel_probabilities, relative_merging_temperature
+from anomalib_ncd.functional import novel_probabilities, relative_merging_temperature
 from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models.build_encoder import build_encoder
 from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
 from anomalib_ncd.models.export import RegionExportMixin
+from anomalib_ncd.models.known_regions import known_regions
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
+from anomalib_ncd.models.region_votes import predict_images
+from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.settings import check_settings
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import cache_views, identity_of
@@ -65,6 +68,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         mean_entropy_weight: Weight of the mean-entropy term.
         normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` turns the
             correction off.
+        false_reject_rate: Share of new regions of known classes that may be called *unknown*, as those of new kinds
+            are; ``None`` calls none so.
         evaluator: Metrics of the test pass; ``True`` for NMI, ARI, accuracy and macro-F1 of images and regions.
         visualizer: ``True`` for :class:`~anomalib_ncd.visualization.NcdVisualizer`, ``False`` for none.
 
@@ -92,6 +97,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         supervised_weight: float = 0.3,
         mean_entropy_weight: float = 4.0,
         normal_threshold: float | None = 0.5,
+        false_reject_rate: float | None = 0.02,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = False,
     ) -> None:
@@ -118,6 +124,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         self.has_normal_slot = True
         self._class_names: list[str] | None = None
         self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, num_novel_classes, num_heads)
+        self.rejection = RegionRejection(false_reject_rate)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
         self.register_buffer("score_range", torch.full((2,), float("nan")))
@@ -185,6 +192,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             )
             raise ValueError(msg)
         self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
+        self.rejection.fit(*known_regions(self, datamodule))
         datamodule.cached_views = None
         if self.num_cached_views is not None:
             made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.encoder)}
@@ -255,23 +263,23 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             raise ValueError(msg)
         tokens, attended = self._trunk(batch.image, batch.region_mask)
         features, _, logits = self.model.outputs_of(tokens, attended)
-        return self.classify_logits(batch.update(region_feature=features.float()), logits[self.best_head].float())
+        batch.update(region_feature=features.float(), region_reference=self.model.encoder.reference(tokens, attended))
+        return self.classify_logits(batch, logits[self.best_head].float())
 
     def classify_logits(self, batch: NcdBatch, logits: torch.Tensor) -> NcdBatch:
         """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)`` float."""
         by_region = novel_probabilities(logits, self.num_base_classes)
-        by_image = merge_regions(
-            by_region,
-            batch.region_area,
-            batch.region_image_index,
-            self.merging_temperatures(batch.image_size),
-            num_images=batch.batch_size,
-        )
-        return batch.with_predictions(by_region, by_image, self.class_names)
+        temperatures = self.merging_temperatures(batch.image_size)
+        return predict_images(batch, by_region, self.rejection.of_batch(batch), temperatures, self.class_names)
 
     def region_features(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Mask-guided features ``(R, D)`` of regions: views ``(R, 3, S, S)`` uint8, masks ``(R, 1, S, S)``."""
-        return self.model.encoder.head(*self._trunk(images, masks))
+        return self.describe_regions(images, masks)[0]
+
+    def describe_regions(self, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features ``(R, D)`` as :meth:`region_features`, and the reference ``(R, E)`` of the frozen part."""
+        trunk = self._trunk(images, masks)
+        return self.model.encoder.head(*trunk), self.model.encoder.reference(*trunk)
 
     def merging_temperatures(self, image_size: torch.Tensor) -> torch.Tensor:
         """T of region merging for images of the sizes ``(B, 2)``, height and width in pixels."""
@@ -292,14 +300,9 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a prediction needs beside the weights, as plain data."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY] = {
-            "backbone": self.backbone_name,
-            "base_class_names": list(self.base_class_names or []),
-            "num_novel_classes": self.num_novel_classes,
-            "num_heads": self.num_heads,
-            "has_normal_slot": self.has_normal_slot,
-            "class_names": self.class_names,
-        }
+        names = ("num_novel_classes", "num_heads", "has_normal_slot", "class_names")
+        own = {"backbone": self.backbone_name, "base_class_names": list(self.base_class_names or [])}
+        checkpoint[CHECKPOINT_KEY] = own | {name: getattr(self, name) for name in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make heads that fit the checkpoint, and refuse one of another model.

@@ -64,14 +64,17 @@ def output(request):
 
 def test_every_image_has_a_prediction(tiny_run, output):
     rows = rows_of(output / "predictions.csv")
-    assert list(rows[0]) == ["image", "class", "confidence", "num_regions"]
+    assert list(rows[0]) == ["image", "class", "confidence", "num_regions", "unknown"]
+    # What the classes were discovered in is known.
+    assert {row["unknown"] for row in rows} == {"False"}
     assert sorted(row["image"] for row in rows) == sorted(str(path) for path in tiny_run.images.rglob("*.png"))
     assert all(1 / 3 <= float(row["confidence"]) <= 1 for row in rows)
 
 
 def test_every_region_has_a_prediction_and_a_crop(output):
     rows = rows_of(output / "regions.csv")
-    assert list(rows[0]) == ["image", "left", "top", "right", "bottom", "area", "score", "class", "confidence"]
+    columns = ["image", "left", "top", "right", "bottom", "area", "score", "class", "confidence", "unknown"]
+    assert list(rows[0]) == columns
     assert len(rows) == sum(int(row["num_regions"]) for row in rows_of(output / "predictions.csv"))
     crops = list((output / "regions" / "images").rglob("*.png"))
     assert len(crops) == len(list((output / "regions" / "masks").rglob("*.png"))) == len(rows)

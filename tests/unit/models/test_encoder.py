@@ -182,6 +182,18 @@ def test_gradients_reach_the_last_blocks_and_nothing_else(trainable_blocks):
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
+def test_the_reference_is_the_mean_of_the_attended_patches():
+    encoder = make_encoder()
+    images, masks = make_batch()
+    tokens, attended = encoder.trunk(images, masks)
+    for found, rows, chosen in zip(encoder.reference(tokens, attended), tokens, attended, strict=True):
+        torch.testing.assert_close(found, rows[1:][chosen[1:]].mean(dim=0))
+    with torch.no_grad():
+        for parameter in encoder.backbone.blocks[-1].parameters():
+            parameter.add_(1)
+    assert torch.equal(encoder.reference(*encoder.trunk(images, masks)), encoder.reference(tokens, attended))
+
+
 def test_the_frozen_part_stays_in_evaluation_mode():
     encoder, (images, masks) = make_encoder(make_vit(proj_drop_rate=0.5, pos_drop_rate=0.5)), make_batch()
     encoder.train()

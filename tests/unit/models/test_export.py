@@ -26,7 +26,10 @@ def build_model(backbone, **arguments):
     model = AnomalyNcd(backbone=backbone, pretrained=False, mask_layers=3, num_novel_classes=4, **arguments)
     model.set_base_classes(["base_line", "base_square"])
     model.best_head.fill_(1)
-    return model.eval()
+    views, masks = build_inputs()
+    references = model.eval().describe_regions(views.flip(2), masks)[1]
+    model.rejection.fit(references, torch.arange(len(references)))
+    return model
 
 
 def build_inputs(count=5):
@@ -44,9 +47,11 @@ def build_inputs(count=5):
 def eager_outputs(model, views, masks):
     """Written out from the parts of the model, not from the class under test."""
     with torch.no_grad():
-        features = model.region_features(views, masks)
+        features, references = model.describe_regions(views, masks)
         logits = model.model.heads(features)[1]
-        return novel_probabilities(logits, 2), logits[:, 2:], features
+        standard = (references - model.rejection.centre) / model.rejection.scale
+        nearest = F.cosine_similarity(standard[:, None], model.rejection.references[None], dim=2).amax(dim=1)
+        return novel_probabilities(logits, 2), logits[:, 2:], features, nearest
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
