@@ -148,8 +148,8 @@ class NcdDataModule(AnomalibDataModule):
         records = list_images(self.images, self.image_list)
         if self.labels is not None:
             self.class_ids, self.class_names = class_ids(read_labels(records, self.labels), self.normal_label)
+        self._check_synthetic()
         if self.has_synthetic_base:
-            self._check_synthetic()
             self.base_class_names = self.synthetic_settings.class_names()
             self._normal_records = find_normal_images(self.normal_images, self.images)
         elif self.base is not None:
@@ -257,8 +257,11 @@ class NcdDataModule(AnomalibDataModule):
         return predict_anomaly_maps(self.anomaly_maps, records, folder, ckpt_path=self.detector_ckpt)
 
     def _check_synthetic(self) -> None:
-        """Refuse what only goes with a folder of base classes."""
-        if self.base_list is not None:
+        """Refuse what only goes with a folder of base classes, or only without one."""
+        if self.normal_images is not None and not self.has_synthetic_base:
+            msg = f"`normal_images` is for `base='synthetic'`, but `base` is {self.base!r}; change one of them."
+            raise ValueError(msg)
+        if self.base_list is not None and self.has_synthetic_base:
             msg = "`base_list` narrows a folder of base images down; leave it out with `base='synthetic'`."
             raise ValueError(msg)
 
