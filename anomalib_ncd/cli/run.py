@@ -66,10 +66,10 @@ def discover(
     """Discover classes and leave a folder of results.
 
     The folder holds ``report.html``, ``predictions.csv``, ``regions.csv``, ``metrics.json`` (where labels are known),
-    ``gallery.png``, ``base_classes.png`` (what the base classes look like), ``results.npz`` (all of which can be made
-    again from it), the crops and masks of the regions in ``regions/``, ``config.yaml`` and the checkpoint
-    ``model.ckpt``. A run that was interrupted goes on where it stopped when it is started again with the same settings.
-    Names in the folder's ``class_names.json`` are used.
+    ``gallery.png``, ``results.npz`` (all of which can be made again from it), the crops and masks of the regions in
+    ``regions/``, ``base_classes.png`` (the base classes that were learnt from, if any), ``config.yaml`` and the
+    checkpoint ``model.ckpt``. A run that was interrupted goes on where it stopped when it is started again with the
+    same settings. Names in the folder's ``class_names.json`` are used.
 
     Args:
         model: Model to train, or to take features from.
