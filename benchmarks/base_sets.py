@@ -20,16 +20,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from anomalib.engine import Engine
 from discovery import SCORES, spread
 from lightning.pytorch import seed_everything
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data import SyntheticSettings
-from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset
+from anomalib_ncd.data.generated import DEFECT_KINDS, draw_part, paint_defect, simulate_anomaly_map
 
 BASES = ("none", "synthetic", "steel")
-NOVEL_KINDS = {"generated": DEFECT_KINDS[:5], "generated_b": DEFECT_KINDS[5:10]}
+NOVEL_KINDS = DEFECT_KINDS[:8]
 IMAGE_SCORES = {
     "nmi": "image_NMI",
     "ari": "image_ARI",
@@ -54,18 +56,37 @@ def mtd(data: Path, base: str, *, mini: bool) -> tuple[dict[str, Any], dict[str,
     return arguments, {"num_novel_classes": 6, "merging_temperature": 50}
 
 
-def generated(data: Path, base: str, folder: Path, novel: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of the datamodule and the model for generated plates; they are drawn where they are missing."""
-    plates = generate_dataset(folder, kinds=novel, num_per_kind=20, num_mixed=0, anomaly_maps=True, seed=1)
-    arguments: dict[str, Any] = {"images": plates.test_dir, "anomaly_maps": plates.anomaly_maps_dir}
+def generated(data: Path, base: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of the datamodule and the model for faint defects on grey plates; drawn where they are missing."""
+    if not (folder / "maps").is_dir():
+        draw_faint_plates(folder)
+    arguments: dict[str, Any] = {"images": folder / "test", "anomaly_maps": folder / "maps"}
     if base == "steel":
         arguments |= {"base": data / "steel_base", "base_list": data / "steel_base_mini.txt"}
     elif base.startswith("synthetic"):
-        others = [kind for kind in DEFECT_KINDS if kind not in novel]
-        arguments |= {"base": "synthetic", "synthetic": SyntheticSettings(num_per_class=26, kinds=others)}
+        others = [kind for kind in DEFECT_KINDS if kind not in NOVEL_KINDS]
+        arguments |= {"base": "synthetic", "synthetic": SyntheticSettings(num_per_class=45, kinds=others)}
         if base == "synthetic":
-            arguments["normal_images"] = plates.train_good_dir
-    return arguments, {"num_novel_classes": len(novel) + 1}
+            arguments["normal_images"] = folder / "train" / "good"
+    return arguments, {"num_novel_classes": len(NOVEL_KINDS) + 1}
+
+
+def draw_faint_plates(folder: Path, per_class: int = 12, contrast: float = 0.2) -> None:
+    """Draw grey plates with defects a fifth as strong as usual, and their maps; strong ones are told apart anyway."""
+    for part, kind in (("train", "good"), ("test", "good"), *(("test", kind) for kind in NOVEL_KINDS)):
+        for number in range(per_class):
+            stream = [1, part == "train", 0 if kind == "good" else 1 + DEFECT_KINDS.index(kind), number]
+            rng = np.random.default_rng(stream)
+            image = draw_part(rng)
+            mask = np.zeros(image.shape[:2], bool)
+            if kind != "good":
+                image, mask = paint_defect(image, kind, rng, contrast=contrast)
+            file = folder / part / kind / f"{number:03d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(file), cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+            if part == "test":
+                (folder / "maps" / kind).mkdir(parents=True, exist_ok=True)
+                np.save(folder / "maps" / kind / f"{number:03d}.npy", simulate_anomaly_map(mask, rng))
 
 
 def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
@@ -74,8 +95,8 @@ def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dic
     result_file = folder / "scores.json"
     if result_file.is_file():
         return json.loads(result_file.read_text())
-    if set_name in NOVEL_KINDS:
-        data_args, model_args = generated(options.data, base, options.output / set_name, NOVEL_KINDS[set_name])
+    if set_name == "generated":
+        data_args, model_args = generated(options.data, base, options.output / "plates")
     else:
         data_args, model_args = mtd(options.data, base, mini=set_name == "mini")
     seed_everything(seed, workers=True)
@@ -112,7 +133,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="deit_tiny_patch16_224", help="offline for EfficientNet-Lite0")
     parser.add_argument("--weights", type=Path, help="weights of the backbone, but for offline")
     parser.add_argument("--output", type=Path, default=Path("runs/base_sets"))
-    parser.add_argument("--sets", nargs="+", choices=[*NOVEL_KINDS, "mini", "full"], default=[*NOVEL_KINDS, "mini"])
+    parser.add_argument("--sets", nargs="+", choices=["generated", "mini", "full"], default=["generated", "mini"])
     parser.add_argument("--bases", nargs="+", choices=[*BASES, "synthetic, no normal images"], default=BASES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--max_epochs", type=int, default=50)
