@@ -31,6 +31,9 @@ from anomalib_ncd.data.predictions import image_predictions
 from anomalib_ncd.models.checkpoints import own_part, save_model
 from anomalib_ncd.models.cluster_discovery import discover_by_clustering
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.visualization.base_classes import write_base_classes
+
+BASE_FILE = "base_classes.png"
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +67,9 @@ def discover(
 
     The folder holds ``report.html``, ``predictions.csv``, ``regions.csv``, ``metrics.json`` (where labels are known),
     ``gallery.png``, ``results.npz`` (all of which can be made again from it), the crops and masks of the regions in
-    ``regions/``, ``config.yaml`` and the checkpoint ``model.ckpt``. A run that was interrupted goes on where it stopped
-    when it is started again with the same settings. Names in the folder's ``class_names.json`` are used.
+    ``regions/``, ``base_classes.png`` (the base classes that were learnt from, if any), ``config.yaml`` and the
+    checkpoint ``model.ckpt``. A run that was interrupted goes on where it stopped when it is started again with the
+    same settings. Names in the folder's ``class_names.json`` are used.
 
     Args:
         model: Model to train, or to take features from.
@@ -147,6 +151,8 @@ def _train_and_predict(
     )
     if _epochs_done(checkpoint) < options.max_epochs:
         engine.fit(model, datamodule=datamodule, ckpt_path=checkpoint if checkpoint.is_file() else None)
+        if datamodule.base_class_names:
+            write_base_classes(output / BASE_FILE, datamodule.train_regions(), datamodule.base_class_names)
     predicted = engine.predict(model, datamodule=datamodule, return_predictions=True, ckpt_path=checkpoint)
     return list(predicted or [])
 

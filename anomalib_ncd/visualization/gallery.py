@@ -74,7 +74,7 @@ def draw_gallery(
         members = np.flatnonzero((classes >= 0) & (slots[classes] == class_id))
         surest = members[np.argsort(-scores[members], kind="stable")][:tiles_per_class]
         tiles = [region_tile(*table.load(int(index))) for index in surest]
-        rows.append(_rows(f"{name}: {len(members)} regions", tiles, min(tiles_per_class, TILES_PER_ROW)))
+        rows.append(captioned_rows(f"{name}: {len(members)} regions", tiles, min(tiles_per_class, TILES_PER_ROW)))
     return np.concatenate(rows)
 
 
@@ -120,8 +120,17 @@ def table_rows(batch: NcdBatch, table: RegionTable) -> list[int]:
     return [row for path in batch.image_path for row in table.rows_of_image(index_of[path])]
 
 
-def _rows(caption: str, tiles: Sequence[np.ndarray], tiles_per_row: int) -> np.ndarray:
-    """A caption over one row of tiles or more."""
+def captioned_rows(caption: str, tiles: Sequence[np.ndarray], tiles_per_row: int) -> np.ndarray:
+    """Draw a caption over one row of tiles or more.
+
+    Args:
+        caption: Text over the tiles.
+        tiles: ``(128, 128, 3)`` uint8 each; may be none.
+        tiles_per_row: Tiles side by side.
+
+    Returns:
+        ``(h, w, 3)`` uint8 on white.
+    """
     width = tiles_per_row * (TILE_PX + GAP_PX) + GAP_PX
     num_rows = max(1, -(-len(tiles) // tiles_per_row))
     picture = Image.new("RGB", (width, CAPTION_PX + num_rows * (TILE_PX + GAP_PX)), "white")
