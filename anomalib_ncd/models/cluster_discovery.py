@@ -20,6 +20,7 @@ from anomalib_ncd.functional import merge_regions, novel_probabilities
 from anomalib_ncd.models.clustering import cluster_features
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.models.number_of_classes import estimate_num_classes
 
 
 def discover_by_clustering(
@@ -59,6 +60,8 @@ def discover_by_clustering(
             found = model.region_features(batch.image.to(model.device), batch.region_mask.to(model.device))
         features.append(found.float().cpu())
         batches.append(batch.without_pixels().update(region_feature=features[-1]))
+    if not model.knows_num_classes:
+        model.take_estimate(estimate_num_classes(torch.cat(features), seed=seed))
     labels = cluster_features(torch.cat(features), model.num_novel_classes, method, seed=seed)
     centres = cluster_centres(torch.cat(features), torch.as_tensor(labels), model.num_novel_classes)
     _classify_by(model, centres)
