@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from anomalib.engine import Engine
+from anomalib.utils.serialization import anomalib_safe_globals
 
 from anomalib_ncd.cli.run_checkpoint import RunCheckpoint
 from anomalib_ncd.cli.run_files import (
@@ -28,6 +29,7 @@ from anomalib_ncd.cli.run_files import (
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.predictions import image_predictions
+from anomalib_ncd.models.auto_classes import resolve_num_classes
 from anomalib_ncd.models.checkpoints import own_part, save_model
 from anomalib_ncd.models.cluster_discovery import discover_by_clustering
 from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -89,25 +91,27 @@ def discover(
     options = options or RunOptions()
     output.mkdir(parents=True, exist_ok=True)
     claim_folder(output, config)
-    slot_names = model.novel_class_names
-    if method == "cluster":
-        slot_names = [f"class_{i + 1}" for i in range(model.num_novel_classes)]
-    names_of_run(output, slot_names)  # a wrong file of names is said before hours of training
     datamodule.keep_in(output)
+    device = "cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    if method == "train":
+        _settle_num_classes(model, datamodule, output, device)
+    if model.knows_num_classes:
+        names_of_run(output, _slot_names(model, method))  # a wrong file of names is said before hours of training
     if method == "cluster":
         batches = discover_by_clustering(
             model,
             datamodule,
             options.clustering,
             seed=datamodule.sampler_seed,
-            device="cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu",
+            device=device,
         )
         save_model(model, output / CHECKPOINT_FILE)
     else:
         batches = _train_and_predict(model, datamodule, output, options)
     # Of use to a run that is interrupted, and large.
     shutil.rmtree(output / "cached_views", ignore_errors=True)
-    results = gather_results(batches, datamodule, slot_names, output)
+    slot_names = _slot_names(model, method)
+    results = gather_results(batches, datamodule, slot_names, output, model.plain_estimate())
     results.save(output / RESULTS_FILE)
     class_names = names_of_run(output, slot_names)
     results, metrics = write_run_files(output, results, class_names)
@@ -130,6 +134,22 @@ def claim_folder(output: Path, config: dict[str, Any] | None) -> None:
             msg = f"{output} holds a run with other settings of {changed}; choose another `--output` or delete it."
             raise ValueError(msg)
     file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def _settle_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, output: Path, device: str) -> None:
+    """Estimate the number of classes where it is not known; training that goes on keeps the number it began with."""
+    checkpoint = output / CHECKPOINT_FILE
+    if not model.knows_num_classes and checkpoint.is_file():
+        with anomalib_safe_globals():
+            model.take_saved_number(own_part(torch.load(checkpoint, map_location="cpu", weights_only=True)))
+    resolve_num_classes(model, datamodule, device)
+
+
+def _slot_names(model: AnomalyNcd, method: str) -> list[str]:
+    """Names that the method gives to the classes; clusters have no slot of their own for *normal*."""
+    if method == "cluster":
+        return [f"class_{i + 1}" for i in range(model.num_novel_classes)]
+    return model.novel_class_names
 
 
 def _train_and_predict(

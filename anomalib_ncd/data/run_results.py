@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ class RunResults:
         region_position: ``(R, 2)`` float32, the map of all regions in two dimensions.
         label_names: Names of the true classes that ``batch.class_id`` counts; empty without labels.
         normal_label: True class of good images.
+        num_classes_estimate: Where the number of classes was estimated, its ``count``, ``low``, ``high``, ``curve`` and
+            ``method``, see :class:`~anomalib_ncd.models.number_of_classes.NumClassesEstimate`.
     """
 
     batch: NcdBatch
@@ -42,6 +45,7 @@ class RunResults:
     region_position: np.ndarray
     label_names: list[str]
     normal_label: str = "good"
+    num_classes_estimate: dict[str, Any] | None = None
 
     @property
     def has_normal_slot(self) -> bool:

@@ -20,6 +20,7 @@ from anomalib_ncd.models.clustering import cluster_features
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.known_regions import classify_encoded, encode_images, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.models.number_of_classes import estimate_num_classes
 
 
 def discover_by_clustering(
@@ -56,6 +57,8 @@ def discover_by_clustering(
     encoded = encode_images(model, tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"))
     references, image_index = references_of(encoded)
     features = torch.cat([batch.region_feature for batch in encoded if batch.region_feature is not None])
+    if not model.knows_num_classes:
+        model.take_estimate(estimate_num_classes(features, seed=seed))
     labels = cluster_features(features, model.num_novel_classes, method, seed=seed)
     _classify_by(model, cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes))
     model.rejection.fit(references, image_index)

@@ -107,6 +107,6 @@ def _add_classes(model: AnomalyNcd, prototypes: Tensor) -> None:
     heads, names = model.model.heads, model.class_names
     rows = prototypes.to(heads.weight)
     heads.weight = nn.Parameter(torch.cat([heads.weight.detach(), rows], dim=1))
-    model.num_novel_classes += prototypes.shape[1]
+    model.ask_for_classes(model.num_novel_classes + prototypes.shape[1])
     model.hparams["num_novel_classes"] = model.num_novel_classes
     model.class_names = [*names, *model.novel_class_names[len(names) :]]

@@ -26,6 +26,7 @@ from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.functional import novel_probabilities, relative_merging_temperature
 from anomalib_ncd.metrics.evaluator import build_evaluator
+from anomalib_ncd.models.auto_classes import AutoClassesMixin, resolve_num_classes
 from anomalib_ncd.models.build_encoder import build_encoder
 from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
 from anomalib_ncd.models.export import RegionExportMixin
@@ -39,7 +40,7 @@ from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import cache_views, identity_of
 
 
-class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
+class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: ignore[misc]
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
     Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are
@@ -50,7 +51,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             with the weights that the extra ``[offline]`` installs.
         backbone_weights: Local file with the backbone's weights (safetensors or PyTorch). Defaults to ``None``: timm
             fetches them from its hub or takes them from its cache.
-        num_novel_classes: Number of classes to tell apart, *normal* included: slot 0 gathers false alarms.
+        num_novel_classes: Number of classes to tell apart, *normal* included: slot 0 gathers false alarms. ``"auto"``
+            estimates it from the regions' frozen features when training or clustering begins.
         pretrained: Use trained backbone weights. ``False`` leaves them random; for tests and for loading checkpoints.
         mask_layers: Number of last blocks in which the class token sees the masked patches alone.
         trainable_blocks: Number of last blocks that are trained.
@@ -83,7 +85,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         self,
         backbone: str = "vit_base_patch8_224.dino",
         backbone_weights: str | Path | None = None,
-        num_novel_classes: int = 5,
+        num_novel_classes: int | Literal["auto"] = "auto",
         pretrained: bool = True,
         mask_layers: int = 9,
         trainable_blocks: int = 1,
@@ -104,7 +106,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
         check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers)
         self.backbone_name = backbone
-        self.num_novel_classes = num_novel_classes
+        self.ask_for_classes(num_novel_classes)
         self.num_heads = num_heads
         self.num_cached_views = num_cached_views
         self.merging_temperature = merging_temperature
@@ -123,7 +125,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         self.base_class_names: list[str] | None = None
         self.has_normal_slot = True
         self._class_names: list[str] | None = None
-        self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, num_novel_classes, num_heads)
+        self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, self._num_novel_classes or 1, num_heads)
         self.rejection = RegionRejection(false_reject_rate)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
@@ -166,6 +168,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
                 return  # any loader of NcdBatch will do for a trained model
             msg = "AnomalyNcd needs an anomalib_ncd.NcdDataModule: engine.fit(model, datamodule=NcdDataModule(…))."
             raise TypeError(msg)
+        if stage == "fit":  # before optimizers are made of the heads
+            resolve_num_classes(self, datamodule, self.trainer.strategy.root_device)
         if self.base_class_names is None:
             self.set_base_classes(datamodule.base_class_names)
         elif stage == "fit" and self.base_class_names != datamodule.base_class_names:
@@ -302,6 +306,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         super().on_save_checkpoint(checkpoint)
         names = ("num_novel_classes", "num_heads", "has_normal_slot", "class_names")
         own = {"backbone": self.backbone_name, "base_class_names": list(self.base_class_names or [])}
+        own["num_classes_estimate"] = self.plain_estimate()
         checkpoint[CHECKPOINT_KEY] = own | {name: getattr(self, name) for name in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -311,6 +316,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             ValueError: If the checkpoint belongs to another model, backbone or number of classes.
         """
         saved = own_part(checkpoint)
+        self.take_saved_number(saved)
         refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
         super().on_load_checkpoint(checkpoint)
         self.set_base_classes(saved["base_class_names"])
@@ -376,7 +382,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
     def set_base_classes(self, names: Sequence[str]) -> None:
         """Make fresh heads and losses for a list of base classes, of which there may be none."""
         self.base_class_names = list(names)
-        num_classes = len(names) + self.num_novel_classes
+        num_classes = len(names) + (self._num_novel_classes or 1)  # unknown before training or a checkpoint
         self.model = AnomalyNcdModel(self.model.encoder, num_classes, self.num_heads).to(self.device)
         self.loss = AnomalyNcdLoss(
             num_base_classes=len(names),
