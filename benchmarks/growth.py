@@ -5,9 +5,9 @@
 
     python benchmarks/growth.py --output runs/growth --figure docs/images/growth.png
 
-Draws a data set per size, one defect an image, with simulated maps, and runs ``anomalib-ncd discover`` on it in a
-process of its own. The backbone is timm's ``test_vit`` with random weights, so that what grows is the work of this
-package, not the network's. Runs that are done are not run again.
+Draws images with one defect each and simulated maps, as many as the largest size asks for, and runs ``anomalib-ncd
+discover`` on the first ones of each kind, every size in a process of its own. The backbone is timm's ``test_vit`` with
+random weights, so that what grows is the work of this package, not the network's. Runs that are done are not run again.
 """
 
 from __future__ import annotations
@@ -20,26 +20,34 @@ import numpy as np
 from discovery import run_timed
 from matplotlib import pyplot as plt
 
-from anomalib_ncd.data.generated import generate_dataset
+from anomalib_ncd.data.generated import DEFECT_KINDS, GeneratedDataset, generate_dataset
 
+KINDS = DEFECT_KINDS[:5]
 FLAGS = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "5"]
-FLAGS += ["--num_cached_views", "4", "--accelerator", "cpu"]
+FLAGS += ["--num_cached_views", "2", "--accelerator", "cpu"]
 
 
-def run_size(num_regions: int, output: Path, max_epochs: int) -> dict[str, float]:
-    """Draw the images of a size, run on them, and return regions, seconds and peak memory in MB."""
-    data = generate_dataset(
-        output / f"data_{num_regions}",
+def draw_images(num_regions: int, folder: Path) -> GeneratedDataset:
+    """Draw the images of the largest size."""
+    return generate_dataset(
+        folder,
         num_train_good=1,
         num_test_good=0,
         num_mixed=0,
-        num_per_kind=num_regions // 5,
+        num_per_kind=num_regions // len(KINDS),
         size=128,
         anomaly_maps=True,
     )
-    folder = output / f"run_{num_regions}"
+
+
+def run_size(num_regions: int, data: GeneratedDataset, output: Path, max_epochs: int) -> dict[str, float]:
+    """Run on the first images of each kind; return regions, seconds and peak memory in MB."""
+    chosen = [path for kind in KINDS for path in sorted((data.test_dir / kind).iterdir())[: num_regions // len(KINDS)]]
+    image_list = output / f"images_{num_regions}.txt"
+    image_list.write_text("".join(f"{path.relative_to(data.test_dir)}\n" for path in chosen), encoding="utf-8")
     arguments = ["--images", str(data.test_dir), "--anomaly_maps", str(data.anomaly_maps_dir), *FLAGS]
-    timing = run_timed([*arguments, "--max_epochs", str(max_epochs)], folder)
+    folder = output / f"run_{num_regions}"
+    timing = run_timed([*arguments, "--image_list", str(image_list), "--max_epochs", str(max_epochs)], folder)
     timing["regions"] = sum(1 for _ in (folder / "regions.csv").open(encoding="utf-8")) - 1
     return timing
 
@@ -64,10 +72,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/growth"))
     parser.add_argument("--sizes", nargs="+", type=int, default=[1000, 2500, 5000, 10000, 20000])
-    parser.add_argument("--max_epochs", type=int, default=5)
+    parser.add_argument("--max_epochs", type=int, default=3)
     parser.add_argument("--figure", type=Path, help="file of the figure")
     options = parser.parse_args()
-    results = [run_size(size, options.output, options.max_epochs) for size in options.sizes]
+    data = draw_images(max(options.sizes), options.output / "data")
+    results = [run_size(size, data, options.output, options.max_epochs) for size in options.sizes]
     (options.output / "growth.json").write_text(json.dumps(results))
     print("| regions | seconds | ms a region | peak GB |\n| --- | --- | --- | --- |")
     for result in results:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from torchvision.transforms import functional as pil
 from torchvision.transforms import transforms
 
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.models.attention import guided_block
-from anomalib_ncd.models.encoder import MaskGuidedEncoder
+from anomalib_ncd.models.encoder import MaskGuidedEncoder, TrunkOutput
+from anomalib_ncd.models.onednn_linear import OneDnnLinear
 
 
 class PillowView:
@@ -62,12 +64,29 @@ class PlainEncoder(MaskGuidedEncoder):
         )
         for block in plain.backbone.blocks:
             block.attn.fused_attn = False  # type: ignore[union-attr]
+        _use_plain_layers(plain.backbone.blocks)
         return plain
+
+    @torch.no_grad()
+    def trunk(self, images: torch.Tensor, masks: torch.Tensor) -> TrunkOutput:
+        """The whole batch at once."""
+        attended = self.attended_tokens(masks)
+        return TrunkOutput(self._frozen_blocks(images, attended), attended)
 
     def head(self, tokens: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """All rows of the last block, of which one is used."""
         tokens = guided_block(self.backbone.blocks[-1], tokens, attended)
         return self.backbone.fc_norm(self.backbone.norm(tokens)[:, 0])
+
+
+def _use_plain_layers(module: nn.Module) -> None:
+    """Put PyTorch's own linear layers back."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, OneDnnLinear):
+                layer = nn.Linear(child.in_features, child.out_features, child.bias is not None)
+                layer.weight, layer.bias = child.weight, child.bias
+                setattr(parent, name, layer)
 
 
 def make_plain(model: AnomalyNcd) -> AnomalyNcd:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Fixtures for the whole suite.
+"""Fixtures for the whole suite, and how it is spread over processes.
 
 Reference numbers, real images and real weights are not part of the project. They are looked for in the folder that
 ``ANOMALIB_NCD_SHARED`` names, else in ``shared`` beside the project; tests that need them skip where they are absent.
@@ -16,6 +16,24 @@ import numpy as np
 import pytest
 
 SHARED = Path(os.environ.get("ANOMALIB_NCD_SHARED", Path(__file__).parents[2] / "shared"))
+MOST_PROCESSES = 4  # each takes some gigabytes of memory
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Processes for ``-n auto``: one a core for the whole suite; none for named files or folders.
+
+    Each process imports torch and anomalib, which takes longer than most files of tests. ``-n 2`` asks for two anyhow.
+    """
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return 0
+    return min(os.cpu_count() or 1, MOST_PROCESSES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Give the processes a thread each, and what they start: more would get in each other's way."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def _shared_folder(name: str) -> Path:

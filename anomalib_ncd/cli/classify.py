@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-import signal
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from anomalib_ncd.deploy.build import build_artefact, classifier_of_run
 from anomalib_ncd.deploy.check_detector import check_detector
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
-from anomalib_ncd.deploy.folder_run import classify_folder
+from anomalib_ncd.deploy.folder_run import STOPPED, classify_folder, stop_on_sigterm
 from anomalib_ncd.deploy.folder_watch import WatchOptions
 from anomalib_ncd.deploy.image_files import ImageLimits
 from anomalib_ncd.deploy.manifest import MANIFEST_NAME
@@ -41,6 +41,7 @@ def add_classify_arguments(parser: ArgumentParser) -> None:
     add_detector_arguments(parser)
     parser.add_argument("--detector.file", type=Path | None, help="Exported detector: .onnx, .xml or .pt.")
     parser.add_argument("--sha256", type=str | None, help="Digest that the packed model must have.")
+    _add_rate_argument(parser)
     parser.add_argument("--watch", type=bool, default=False, help="Go on with images that come later.")
     parser.add_argument("--stop_after_idle", type=float | None, help="Stop watching after so many idle seconds.")
     parser.add_argument("--poll_seconds", type=float, default=0.5, help="Pause between two looks at the folder.")
@@ -57,24 +58,23 @@ def run_classify(config: Namespace) -> None:
     """Run ``classify`` with parsed flags."""
     classifier = _classifier(config)
     watch = WatchOptions(**vars(config.patience)) if config.watch else None
-    previous = signal.signal(signal.SIGTERM, _stop) if config.watch else None
     try:
-        counts = classify_folder(
-            classifier,
-            config.images,
-            config.output,
-            watch=watch,
-            poll_seconds=config.poll_seconds,
-            stop_after_idle=config.stop_after_idle,
-            pictures=config.pictures,
-            masks=config.masks,
-        )
+        with stop_on_sigterm():
+            counts = classify_folder(
+                classifier,
+                config.images,
+                config.output,
+                watch=watch,
+                poll_seconds=config.poll_seconds,
+                stop_after_idle=config.stop_after_idle,
+                pictures=config.pictures,
+                masks=config.masks,
+            )
     except KeyboardInterrupt:
         logger.info("Stopped. What was classified is in %s; the same command goes on.", config.output)
-        return
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        if config.watch:
+            return
+        sys.exit(STOPPED)
     logger.info(
         "%d images classified, %d could not be used, %d were done before. Results are in %s.",
         *counts,
@@ -95,8 +95,15 @@ def add_pack_arguments(parser: ArgumentParser) -> None:
         type=Literal["fp16", "int8", "int8_ptq", "int8_acq"] | None,
         help="Smaller weights, OpenVINO only; int8 needs the extra [int8].",
     )
+    _add_rate_argument(parser)
     parser.add_argument("--images", type=Path | None, help="Images to check and calibrate with; the run's by default.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Their maps; the run's by default.")
+
+
+def _add_rate_argument(parser: ArgumentParser) -> None:
+    """Add the flag that moves the threshold of unknown regions."""
+    helped = "Share of regions of known classes that may be called unknown; the run's own by default."
+    parser.add_argument("--false_reject_rate", type=float | None, help=helped)
 
 
 def run_pack(config: Namespace) -> None:
@@ -112,6 +119,7 @@ def run_pack(config: Namespace) -> None:
         runtime=config.runtime,
         compression=config.compression,
         datamodule=datamodule,
+        false_reject_rate=config.false_reject_rate,
     )
     packed = load_artefact_detector(artefact)
     if packed is not None and datamodule is not None:
@@ -128,6 +136,9 @@ def _classifier(config: Namespace) -> AnomalyClassifier:
     detector = _detector(config)
     is_artefact = config.model.suffix.lower() == ".zip" or (config.model / MANIFEST_NAME).is_file()
     if is_artefact:
+        if config.false_reject_rate is not None:
+            msg = "`--false_reject_rate` is for runs; a packed model keeps the threshold that it was packed with."
+            raise ValueError(msg)
         return AnomalyClassifier.load(
             config.model,
             detector,
@@ -139,8 +150,10 @@ def _classifier(config: Namespace) -> AnomalyClassifier:
     if config.sha256 is not None:
         msg = "`--sha256` is for packed models; a run has no digest."
         raise ValueError(msg)
-    detector = detector or _detector_of_run(config)
-    return classifier_of_run(config.model, detector, device=config.device, **options)
+    if detector is None:
+        detector = LightningDetector(flagged_detector(detector_flags_of_run(config.model)), config.device)
+    rate = config.false_reject_rate
+    return classifier_of_run(config.model, detector, device=config.device, false_reject_rate=rate, **options)
 
 
 def _detector(config: Namespace) -> Detector | None:
@@ -158,16 +171,20 @@ def _detector(config: Namespace) -> Detector | None:
     return None if flags.file is None else load_detector_file(flags.file, num_threads=config.num_threads)
 
 
-def _detector_of_run(config: Namespace) -> Detector:
-    """The detector that a run was made with."""
-    flags = _settings_of(config.model).get("detector") or {}
+def detector_flags_of_run(run: Path) -> Namespace:
+    """Flags of the detector that a run was made with.
+
+    Raises:
+        ValueError: If it was made from saved maps.
+    """
+    flags = _settings_of(run).get("detector") or {}
     if flags.get("class_path") is None:
         msg = (
-            f"{config.model} was made from saved maps, so new images need maps as well: give `--anomaly_maps`, "
+            f"{run} was made from saved maps, so new images need maps as well: give `--anomaly_maps`, "
             "`--detector.class_path` with `--detector.ckpt_path`, or `--detector.file`."
         )
         raise ValueError(msg)
-    return LightningDetector(flagged_detector(Namespace(**flags)), config.device)
+    return Namespace(**flags)
 
 
 def _regions_of_run(config: Namespace) -> NcdDataModule | None:
@@ -186,9 +203,3 @@ def _settings_of(run: Path) -> dict[str, Any]:
     """What ``config.yaml`` of a run says."""
     file = run / "config.yaml"
     return yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file.is_file() else {}
-
-
-def _stop(number: int, frame: Any) -> None:  # noqa: ANN401
-    """End watching when the system asks to."""
-    del number, frame
-    raise KeyboardInterrupt

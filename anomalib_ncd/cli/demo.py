@@ -60,7 +60,7 @@ def run_demo(config: Namespace) -> None:
     discover(model, datamodule, config.output, config.method, RunOptions(accelerator="cpu"))
     logger.info(
         "Next, your own images and the maps of your own detector: anomalib-ncd discover --images FOLDER "
-        "--anomaly_maps FOLDER --num_novel_classes N --backbone offline --method %s --output runs/mine",
+        "--anomaly_maps FOLDER --backbone offline --method %s --output runs/mine",
         config.method,
     )
 

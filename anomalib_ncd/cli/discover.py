@@ -16,6 +16,7 @@ from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_dete
 from anomalib_ncd.cli.run import RunOptions, discover
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.region_table import RegionSettings
+from anomalib_ncd.data.synthetic_base import SyntheticSettings
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 NOT_MODEL_FLAGS: set[str | int] = {"evaluator", "visualizer"}
@@ -48,8 +49,9 @@ def run_discover(config: Namespace) -> None:
     model = AnomalyNcd(**{name: config[name] for name in names["model"]})
     anomaly_maps = config.anomaly_maps or flagged_detector(config.detector)
     data_args = {name: config[name] for name in names["data"]}
-    if data_args["regions"] is not None:
-        data_args["regions"] = RegionSettings(**vars(data_args["regions"]))
+    for name, settings_class in (("regions", RegionSettings), ("synthetic", SyntheticSettings)):
+        if data_args[name] is not None:
+            data_args[name] = settings_class(**vars(data_args[name]))
     datamodule = NcdDataModule(images=config.images, anomaly_maps=anomaly_maps, work_dir=output, **data_args)
     datamodule.setup()
     options = RunOptions(**{name: config[name] for name in names["run"]})

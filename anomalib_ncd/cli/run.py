@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
+from anomalib.utils.serialization import anomalib_safe_globals
 
+from anomalib_ncd.cli.run_checkpoint import RunCheckpoint
 from anomalib_ncd.cli.run_files import (
     CHECKPOINT_FILE,
     REPORT_FILE,
@@ -28,9 +29,13 @@ from anomalib_ncd.cli.run_files import (
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.predictions import image_predictions
+from anomalib_ncd.models.auto_classes import resolve_num_classes
 from anomalib_ncd.models.checkpoints import own_part, save_model
 from anomalib_ncd.models.cluster_discovery import discover_by_clustering
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.visualization.base_classes import write_base_classes
+
+BASE_FILE = "base_classes.png"
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +69,9 @@ def discover(
 
     The folder holds ``report.html``, ``predictions.csv``, ``regions.csv``, ``metrics.json`` (where labels are known),
     ``gallery.png``, ``results.npz`` (all of which can be made again from it), the crops and masks of the regions in
-    ``regions/``, ``config.yaml`` and the checkpoint ``model.ckpt``. A run that was interrupted goes on where it stopped
-    when it is started again with the same settings. Names in the folder's ``class_names.json`` are used.
+    ``regions/``, ``base_classes.png`` (the base classes that were learnt from, if any), ``config.yaml`` and the
+    checkpoint ``model.ckpt``. A run that was interrupted goes on where it stopped when it is started again with the
+    same settings. Names in the folder's ``class_names.json`` are used.
 
     Args:
         model: Model to train, or to take features from.
@@ -84,26 +90,28 @@ def discover(
     output = Path(output)
     options = options or RunOptions()
     output.mkdir(parents=True, exist_ok=True)
-    _claim_folder(output, config)
-    slot_names = model.novel_class_names
-    if method == "cluster":
-        slot_names = [f"class_{i + 1}" for i in range(model.num_novel_classes)]
-    names_of_run(output, slot_names)  # a wrong file of names is said before hours of training
+    claim_folder(output, config)
     datamodule.keep_in(output)
+    device = "cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    if method == "train":
+        _settle_num_classes(model, datamodule, output, device)
+    if model.knows_num_classes:
+        names_of_run(output, _slot_names(model, method))  # a wrong file of names is said before hours of training
     if method == "cluster":
         batches = discover_by_clustering(
             model,
             datamodule,
             options.clustering,
             seed=datamodule.sampler_seed,
-            device="cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu",
+            device=device,
         )
         save_model(model, output / CHECKPOINT_FILE)
     else:
         batches = _train_and_predict(model, datamodule, output, options)
     # Of use to a run that is interrupted, and large.
     shutil.rmtree(output / "cached_views", ignore_errors=True)
-    results = gather_results(batches, datamodule, slot_names, output)
+    slot_names = _slot_names(model, method)
+    results = gather_results(batches, datamodule, slot_names, output, model.plain_estimate())
     results.save(output / RESULTS_FILE)
     class_names = names_of_run(output, slot_names)
     results, metrics = write_run_files(output, results, class_names)
@@ -111,7 +119,7 @@ def discover(
     return metrics
 
 
-def _claim_folder(output: Path, config: dict[str, Any] | None) -> None:
+def claim_folder(output: Path, config: dict[str, Any] | None) -> None:
     """Write the settings, or make sure that they are those of the run to go on with."""
     if config is None:
         return
@@ -128,6 +136,22 @@ def _claim_folder(output: Path, config: dict[str, Any] | None) -> None:
     file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
+def _settle_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, output: Path, device: str) -> None:
+    """Estimate the number of classes where it is not known; training that goes on keeps the number it began with."""
+    checkpoint = output / CHECKPOINT_FILE
+    if not model.knows_num_classes and checkpoint.is_file():
+        with anomalib_safe_globals():
+            model.take_saved_number(own_part(torch.load(checkpoint, map_location="cpu", weights_only=True)))
+    resolve_num_classes(model, datamodule, device)
+
+
+def _slot_names(model: AnomalyNcd, method: str) -> list[str]:
+    """Names that the method gives to the classes; clusters have no slot of their own for *normal*."""
+    if method == "cluster":
+        return [f"class_{i + 1}" for i in range(model.num_novel_classes)]
+    return model.novel_class_names
+
+
 def _train_and_predict(
     model: AnomalyNcd,
     datamodule: NcdDataModule,
@@ -136,12 +160,7 @@ def _train_and_predict(
 ) -> list[NcdBatch]:
     """Train as far as it is not done yet, then predict every image."""
     checkpoint = output / CHECKPOINT_FILE
-    saver = ModelCheckpoint(
-        dirpath=output,
-        filename=Path(CHECKPOINT_FILE).stem,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
+    saver = RunCheckpoint(dirpath=output, filename=Path(CHECKPOINT_FILE).stem, enable_version_counter=False)
     engine = Engine(
         callbacks=[saver],
         max_epochs=options.max_epochs,
@@ -152,6 +171,8 @@ def _train_and_predict(
     )
     if _epochs_done(checkpoint) < options.max_epochs:
         engine.fit(model, datamodule=datamodule, ckpt_path=checkpoint if checkpoint.is_file() else None)
+        if datamodule.base_class_names:
+            write_base_classes(output / BASE_FILE, datamodule.train_regions(), datamodule.base_class_names)
     predicted = engine.predict(model, datamodule=datamodule, return_predictions=True, ckpt_path=checkpoint)
     return list(predicted or [])
 

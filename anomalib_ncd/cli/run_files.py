@@ -34,6 +34,7 @@ from anomalib_ncd.visualization.report import map_regions, write_report
 CHECKPOINT_FILE = "model.ckpt"
 RESULTS_FILE = "results.npz"
 REPORT_FILE = "report.html"
+NUM_CLASSES_FILE = "number_of_classes.json"
 
 
 def gather_results(
@@ -41,6 +42,7 @@ def gather_results(
     datamodule: NcdDataModule,
     slot_names: Sequence[str],
     output: Path,
+    num_classes_estimate: dict[str, Any] | None = None,
 ) -> RunResults:
     """Put everything that a run predicted into one place.
 
@@ -49,6 +51,7 @@ def gather_results(
         datamodule: Where the images came from; its regions lie in a folder.
         slot_names: Names that discovery gives.
         output: Folder of the run.
+        num_classes_estimate: Where the number of classes was estimated, the estimate as plain data.
 
     Returns:
         Results that :func:`write_run_files` takes.
@@ -57,17 +60,23 @@ def gather_results(
     batch = NcdBatch.collate(batches).without_pixels()
     key_of = {str(record.path): record.key for record in table.images}
     shown = batch.region_feature if batch.region_feature is not None else batch.region_class_probabilities
-    folder = Path(table.folder or output / "regions").absolute()
-    inside = folder.is_relative_to(output.absolute())
     return RunResults(
         batch=batch,
         image_keys=[key_of[path] for path in batch.image_path],
         slot_names=list(slot_names),
-        regions_folder=os.path.relpath(folder, output.absolute()) if inside else str(folder),
+        regions_folder=regions_folder_of(table, output),
         region_position=map_regions(np.asarray(shown)),
         label_names=list(datamodule.class_names) if datamodule.class_ids is not None else [],
         normal_label=datamodule.normal_label,
+        num_classes_estimate=num_classes_estimate,
     )
+
+
+def regions_folder_of(table: RegionTable, output: Path) -> str:
+    """Folder of a table's crops as a run's results name it: relative to the run where it lies inside."""
+    folder = Path(table.folder or output / "regions").absolute()
+    inside = folder.is_relative_to(output.absolute())
+    return os.path.relpath(folder, output.absolute()) if inside else str(folder)
 
 
 def names_of_run(output: Path, slot_names: Sequence[str]) -> list[str]:
@@ -101,6 +110,8 @@ def write_run_files(
     metrics = score(results, class_names)
     if metrics is not None:
         (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    if results.num_classes_estimate is not None:
+        (output / NUM_CLASSES_FILE).write_text(json.dumps(results.num_classes_estimate, indent=2), encoding="utf-8")
     write_gallery(output / "gallery.png", [results.batch], class_names, table)
     rows = table_rows(results.batch, table)
     write_report(output / REPORT_FILE, results, class_names, lambda region: table.load(rows[region]), metrics)

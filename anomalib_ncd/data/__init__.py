@@ -8,5 +8,6 @@ import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._regist
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
+from anomalib_ncd.data.synthetic_base import SyntheticSettings
 
-__all__ = ["NcdBatch", "NcdDataModule", "RegionSettings", "RegionTable", "RegionViewBatch"]
+__all__ = ["NcdBatch", "NcdDataModule", "RegionSettings", "RegionTable", "RegionViewBatch", "SyntheticSettings"]

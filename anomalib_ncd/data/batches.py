@@ -85,6 +85,10 @@ class NcdBatch:
         region_pred_class_id: ``(R,)`` long.
         region_pred_class_score: ``(R,)`` float.
         region_feature: ``(R, D)`` float32, the mask-guided feature of each region.
+        region_reference: ``(R, E)`` float32, what the frozen part of the encoder says of each region: the same before
+            and after training.
+        unknown: ``(B,)`` bool, whether the regions that decide the class are unknown.
+        region_unknown: ``(R,)`` bool, whether a region is like none of those that the classes were discovered in.
     """
 
     image_path: list[str]
@@ -104,6 +108,9 @@ class NcdBatch:
     region_pred_class_id: torch.Tensor | None = None
     region_pred_class_score: torch.Tensor | None = None
     region_feature: torch.Tensor | None = None
+    region_reference: torch.Tensor | None = None
+    unknown: torch.Tensor | None = None
+    region_unknown: torch.Tensor | None = None
 
     @property
     def batch_size(self) -> int:

@@ -27,6 +27,12 @@ from anomalib_ncd.data.images import ImageRecord, list_images
 from anomalib_ncd.data.labels import class_ids, read_labels
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
 from anomalib_ncd.data.samplers import BalancedSampler, OnceSampler
+from anomalib_ncd.data.synthetic_base import (
+    SyntheticSettings,
+    find_normal_images,
+    least_anomalous,
+    write_synthetic_base,
+)
 from anomalib_ncd.functional.mebin import fit_score_range
 
 
@@ -37,12 +43,18 @@ class NcdDataModule(AnomalibDataModule):
         images: Folder of images (searched recursively) or any anomalib image datamodule, whose test images are taken.
         anomaly_maps: Folder of maps (8- or 16-bit PNG, float TIFF, NPY), paired by relative path and stem, or a
             fitted anomalib detector, whose maps come from ``Engine.predict``.
-        base: Folder of labelled base classes, ``images/<class>`` and ``masks/<class>``. Defaults to ``None``: none.
+        base: Folder of labelled base classes, ``images/<class>`` and ``masks/<class>``, or ``"synthetic"``: kinds of
+            defect painted onto normal images (``"./synthetic"`` for a folder of that name). Defaults to ``None``: none.
         labels: Ground truth for evaluation, which nothing else ever sees: ``"folders"`` takes the name of the folder
             that holds an image, a CSV file has the columns ``image`` and ``class``. Defaults to ``None``: none.
         image_list: Text file of relative paths, one a line, that narrows ``images`` down.
         base_list: The same for the base images, relative to ``base/images``.
-        crop_base: Cut regions out of base images around their masks instead of taking whole images.
+        crop_base: Cut regions out of base images around their masks instead of taking whole images; synthetic ones
+            are cut in any case.
+        normal_images: Where synthetic base classes are painted: folder of normal images, or an anomalib image
+            datamodule, whose normal training images are taken. Defaults to ``None``: those of ``images``, if it is such
+            a datamodule, else the quarter of the images that the maps find least anomalous.
+        synthetic: Which synthetic base classes are painted; all twelve kinds, 20 regions each, where ``None``.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
         score_range: Score range for MEBin, lowest and highest peak. Defaults to ``None``: that of the model if it
@@ -71,6 +83,8 @@ class NcdDataModule(AnomalibDataModule):
         image_list: str | Path | None = None,
         base_list: str | Path | None = None,
         crop_base: bool = False,
+        normal_images: str | Path | AnomalibDataModule | None = None,
+        synthetic: SyntheticSettings | None = None,
         normal_label: str = "good",
         detector_ckpt: str | Path | None = None,
         score_range: tuple[float, float] | None = None,
@@ -90,6 +104,8 @@ class NcdDataModule(AnomalibDataModule):
         self.labels = labels
         self.image_list, self.base_list = image_list, base_list
         self.crop_base = crop_base
+        self.normal_images = normal_images
+        self.synthetic_settings = synthetic or SyntheticSettings()
         self.normal_label = normal_label
         self.detector_ckpt = detector_ckpt
         self.score_range = score_range
@@ -109,12 +125,15 @@ class NcdDataModule(AnomalibDataModule):
         self._table: RegionTable | None = None
         self._table_range: tuple[float, float] | None = None
         self._train_regions: TrainRegions | None = None
+        self._normal_records: list[ImageRecord] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary_base: tempfile.TemporaryDirectory[str] | None = None
 
     def prepare_data(self) -> None:
-        """Let an anomalib datamodule given as ``images`` fetch or split its data, as it does on its own."""
-        if isinstance(self.images, AnomalibDataModule):
-            self.images.prepare_data()
+        """Let anomalib datamodules given as images fetch or split their data, as they do on their own."""
+        for source in (self.images, self.normal_images):
+            if isinstance(source, AnomalibDataModule):
+                source.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
         """Find images, maps, labels and base images, and check that they belong together.
@@ -129,7 +148,11 @@ class NcdDataModule(AnomalibDataModule):
         records = list_images(self.images, self.image_list)
         if self.labels is not None:
             self.class_ids, self.class_names = class_ids(read_labels(records, self.labels), self.normal_label)
-        if self.base is not None:
+        self._check_synthetic()
+        if self.has_synthetic_base:
+            self.base_class_names = self.synthetic_settings.class_names()
+            self._normal_records = find_normal_images(self.normal_images, self.images)
+        elif self.base is not None:
             self.base_records, self.base_class_names = list_base(self.base, self.base_list)
         self.map_paths = self._find_maps(records)
         self.records = records
@@ -154,6 +177,11 @@ class NcdDataModule(AnomalibDataModule):
             self._table = None
 
     @property
+    def has_synthetic_base(self) -> bool:
+        """Whether the base classes are painted."""
+        return self.base == "synthetic"
+
+    @property
     def fitted_score_range(self) -> tuple[float, float] | None:
         """Score range that the regions were cut with; ``None`` before they were cut."""
         return self._table_range
@@ -162,12 +190,14 @@ class NcdDataModule(AnomalibDataModule):
         """Training set of base and novel regions."""
         table = self.region_table()
         if self._train_regions is None:
+            if self.has_synthetic_base:
+                self.base_records = self._paint_base(table)
             self._train_regions = TrainRegions(
                 table,
                 self.base_records,
                 self.n_views,
                 self.image_size,
-                self.crop_base,
+                self.crop_base and not self.has_synthetic_base,
             )
         return self._train_regions
 
@@ -225,6 +255,25 @@ class NcdDataModule(AnomalibDataModule):
             self._temporary = tempfile.TemporaryDirectory(prefix="anomaly_maps_")
         folder = self.work_dir / "anomaly_maps" if self.work_dir else Path(self._temporary.name)  # type: ignore[union-attr]
         return predict_anomaly_maps(self.anomaly_maps, records, folder, ckpt_path=self.detector_ckpt)
+
+    def _check_synthetic(self) -> None:
+        """Refuse what only goes with a folder of base classes, or only without one."""
+        if self.normal_images is not None and not self.has_synthetic_base:
+            msg = f"`normal_images` is for `base='synthetic'`, but `base` is {self.base!r}; change one of them."
+            raise ValueError(msg)
+        if self.base_list is not None and self.has_synthetic_base:
+            msg = "`base_list` narrows a folder of base images down; leave it out with `base='synthetic'`."
+            raise ValueError(msg)
+
+    def _paint_base(self, table: RegionTable) -> list[BaseRecord]:
+        """Paint base classes, or take up those in ``work_dir``."""
+        if self.work_dir is None and self._temporary_base is None:
+            self._temporary_base = tempfile.TemporaryDirectory(prefix="synthetic_base_")
+        folder = self.work_dir / "synthetic_base" if self.work_dir else Path(self._temporary_base.name)  # type: ignore[union-attr]
+        normal = self._normal_records or least_anomalous(table)
+        with self.first_process_first():
+            write_synthetic_base(folder, normal, self.synthetic_settings, self.region_settings, self.image_size)
+        return list_base(folder)[0]
 
     def _score_range_in_force(self) -> tuple[float, float]:
         """The range given by hand, else the model's, else one fitted on these maps."""

@@ -31,7 +31,9 @@ from anomalib_ncd.data.generated_shapes import (
 MASK_MARGIN_PX = 2
 """A defect's soft edge reaches this far outside its mask; everything farther out is untouched."""
 
-_MASK_COVER = 0.3
+MASK_COVER = 0.3
+"""A pixel belongs to a defect's mask where more than this part of it is defect."""
+
 _MAX_TRIES = 60
 
 Painter = Callable[[FloatImage, Spot, np.random.Generator], tuple[FloatImage, FloatImage]]
@@ -72,14 +74,14 @@ def paint_defect(
         (True, (128, 128))
     """
     check_kinds([kind], "kind")
-    _check_canvas(image, scale, contrast)
+    check_canvas(image, scale, contrast)
     painter, (low, high) = _PAINTERS[kind]
     clean = image.astype(np.float32)
     for attempt in range(_MAX_TRIES):
         # Smaller with each failed try, so that a crowded image still gets its defect.
         spot = random_spot(rng, image.shape[:2], scale * 0.96**attempt * rng.uniform(low, high))
         painted, cover = painter(clean, spot, rng)
-        mask = cover > _MASK_COVER
+        mask = cover > MASK_COVER
         touched = dilate(mask, MASK_MARGIN_PX)
         if mask.any() and not (avoid is not None and (touched & avoid).any()):
             changed = clean + contrast * rng.uniform(0.75, 1.0) * (painted - clean)
@@ -87,6 +89,37 @@ def paint_defect(
             return levels.astype(np.uint8), mask
     msg = f"Found no place for a {kind!r} of `scale` {scale} in {_MAX_TRIES} tries; use a smaller scale or avoid less."
     raise ValueError(msg)
+
+
+def paint_at(
+    image: FloatImage,
+    kind: str,
+    spot: Spot,
+    rng: np.random.Generator,
+) -> tuple[FloatImage, FloatImage]:
+    """Paint one defect at a given spot, as on a plate of grey level 150.
+
+    Args:
+        image: RGB image of shape ``(H, W, 3)``, ``float32`` in levels of 0..255; levels beyond that are fine.
+        kind: One of ``DEFECT_KINDS``.
+        spot: Where the defect goes, and how large it is.
+        rng: Source of all other randomness; what is drawn from it doesn't depend on the image.
+
+    Returns:
+        The painted image, ``float32`` of shape ``(H, W, 3)``, and how much of each pixel is defect, ``(H, W)`` in 0..1.
+
+    Example:
+        >>> spot = Spot(32, 32, 6, 0.0, (64, 64))
+        >>> _, cover = paint_at(np.full((64, 64, 3), 150, np.float32), "hole", spot, np.random.default_rng(0))
+        >>> float(cover[32, 32]), float(cover[32, 60])
+        (1.0, 0.0)
+    """
+    return _PAINTERS[kind][0](image, spot, rng)
+
+
+def radius_range(kind: str) -> tuple[float, float]:
+    """Smallest and largest radius of a kind of defect, as a part of the image's shorter side."""
+    return _PAINTERS[kind][1]
 
 
 def check_kinds(kinds: Sequence[str], argument: str) -> None:
@@ -111,7 +144,7 @@ def check_kinds(kinds: Sequence[str], argument: str) -> None:
         raise ValueError(msg)
 
 
-def _check_canvas(image: NDArray[np.uint8], scale: float, contrast: float) -> None:
+def check_canvas(image: NDArray[np.uint8], scale: float, contrast: float) -> None:
     """Refuse what can't be painted on."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         msg = f"`image` must be uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}."

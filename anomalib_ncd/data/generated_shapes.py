@@ -23,18 +23,26 @@ _SUPERSAMPLE = 4
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a defect goes: its centre and radius in pixels, its orientation, and the size of the image."""
+    """Where a defect goes: its centre and radius in pixels, its orientation, and the size of the image.
+
+    ``line_px`` is the unit of line widths for a part cut out of an image; without it the image itself sets the unit.
+    """
 
     x: float
     y: float
     radius_px: float
     angle: float
     size_hw: tuple[int, int]
+    line_px: float | None = None
 
     @property
     def unit_px(self) -> float:
         """A line width that is one pixel in an image of 256 pixels."""
-        return max(1.0, min(self.size_hw) / 256)
+        return self.line_px or max(1.0, min(self.size_hw) / 256)
+
+    def seen_from(self, left: int, top: int, size_hw: tuple[int, int]) -> Spot:
+        """The same spot in the coordinates of a window of the image."""
+        return Spot(self.x - left, self.y - top, self.radius_px, self.angle, size_hw, self.unit_px)
 
     def pixels(self) -> tuple[FloatImage, FloatImage]:
         """Offset of each pixel from the centre, in radii and in the image's own directions."""

@@ -35,13 +35,18 @@ class ImageRecord:
         return Path(self.key).parent.name
 
 
-def list_images(source: str | Path | AnomalibDataModule, image_list: str | Path | None = None) -> list[ImageRecord]:
+def list_images(
+    source: str | Path | AnomalibDataModule,
+    image_list: str | Path | None = None,
+    argument: str = "images",
+) -> list[ImageRecord]:
     """List the images of a folder or of an anomalib datamodule's test set.
 
     Args:
         source: Folder (searched recursively), one image file, or an anomalib image datamodule (``MVTecAD``,
             ``Folder``, …), whose test images are taken.
         image_list: Text file that narrows the images down: one relative path a line. Defaults to ``None``, all images.
+        argument: Name of the argument that the source came in, for messages.
 
     Returns:
         Records sorted by key.
@@ -53,11 +58,32 @@ def list_images(source: str | Path | AnomalibDataModule, image_list: str | Path 
     if isinstance(source, AnomalibDataModule):
         paths, root = _datamodule_images(source)
     else:
-        paths, root = _folder_images(Path(source))
+        paths, root = _folder_images(Path(source), argument)
     records = _unique_records(paths, root)
     if image_list is not None:
         records = _narrow(records, Path(image_list), root)
     return records
+
+
+def normal_training_images(datamodule: AnomalibDataModule) -> list[ImageRecord]:
+    """List the normal training images of an anomalib datamodule.
+
+    Args:
+        datamodule: Image datamodule (``MVTecAD``, ``Folder``, …).
+
+    Returns:
+        Records sorted by key.
+
+    Raises:
+        FileNotFoundError: If it has none.
+    """
+    datamodule.setup()
+    samples = datamodule.train_data.samples
+    paths = [Path(path) for path in samples.loc[samples["label_index"] == 0, "image_path"]]
+    if not paths:
+        msg = f"{type(datamodule).__name__} has no normal training images; give a folder of them as `normal_images`."
+        raise FileNotFoundError(msg)
+    return _unique_records(paths, _shared_folder(paths))
 
 
 def read_relative_paths(list_file: str | Path) -> list[str]:
@@ -98,12 +124,12 @@ def read_image(path: str | Path) -> np.ndarray:
     return decode_image(data, str(path))
 
 
-def _folder_images(folder: Path) -> tuple[list[Path], Path]:
+def _folder_images(folder: Path, argument: str) -> tuple[list[Path], Path]:
     """All images below a folder, or the one image that was named."""
     if folder.is_file():
         return [folder], folder.parent
     if not folder.is_dir():
-        msg = f"There is no image folder {folder}. Check the path given as `images`."
+        msg = f"There is no image folder {folder}. Check the path given as `{argument}`."
         raise FileNotFoundError(msg)
     paths = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
@@ -119,8 +145,13 @@ def _datamodule_images(datamodule: AnomalibDataModule) -> tuple[list[Path], Path
     if not paths:
         msg = f"The test set of {type(datamodule).__name__} is empty; check its root and its split modes."
         raise FileNotFoundError(msg)
+    return paths, _shared_folder(paths)
+
+
+def _shared_folder(paths: Sequence[Path]) -> Path:
+    """The folder above those that hold the images."""
     root = Path(os.path.commonpath([path.parent for path in paths]))
-    return paths, root.parent if all(path.parent == root for path in paths) else root
+    return root.parent if all(path.parent == root for path in paths) else root
 
 
 def _unique_records(paths: Iterable[Path], root: Path) -> list[ImageRecord]:

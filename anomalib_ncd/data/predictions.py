@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from anomalib_ncd.data.batches import NcdBatch
 
 
@@ -23,12 +25,14 @@ class ImagePrediction:
         class_name: Discovered class, the column ``class``.
         confidence: Probability of the class, 0 to 1.
         num_regions: Number of regions the class was merged from.
+        unknown: Whether the regions that decide the class are like none of those it was discovered in.
     """
 
     image: str
     class_name: str
     confidence: float
     num_regions: int
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class RegionPrediction:
         score: Largest anomaly score inside, 0 to 1 over the score range.
         class_name: Discovered class, the column ``class``.
         confidence: Probability of the class, 0 to 1.
+        unknown: Whether the region is like none of those that the classes were discovered in.
     """
 
     image: str
@@ -56,6 +61,7 @@ class RegionPrediction:
     score: float
     class_name: str
     confidence: float
+    unknown: bool = False
 
 
 def image_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) -> list[ImagePrediction]:
@@ -75,8 +81,9 @@ def image_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) -
     for batch in batches:
         classes, scores = _predicted(batch.pred_class_id, batch.pred_class_score)
         counts = batch.region_image_index.bincount(minlength=batch.batch_size).tolist()
-        for path, class_id, score, count in zip(batch.image_path, classes, scores, counts, strict=True):
-            rows.append(ImagePrediction(path, class_names[class_id], round(score, 6), count))
+        unknown = _flags(batch.unknown, batch.batch_size)
+        for path, class_id, score, *rest in zip(batch.image_path, classes, scores, counts, unknown, strict=True):
+            rows.append(ImagePrediction(path, class_names[class_id], round(score, 6), *rest))
     return rows
 
 
@@ -85,6 +92,7 @@ def region_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) 
     rows = []
     for batch in batches:
         classes, scores = _predicted(batch.region_pred_class_id, batch.region_pred_class_score)
+        unknown = _flags(batch.region_unknown, len(classes))
         for index, (class_id, confidence) in enumerate(zip(classes, scores, strict=True)):
             left, top, right, bottom = batch.region_box_xyxy[index].tolist()
             rows.append(
@@ -98,6 +106,7 @@ def region_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) 
                     score=round(float(batch.region_score[index]), 6),
                     class_name=class_names[class_id],
                     confidence=round(confidence, 6),
+                    unknown=unknown[index],
                 ),
             )
     return rows
@@ -120,6 +129,11 @@ def write_csv(file: str | Path, rows: Sequence[ImagePrediction] | Sequence[Regio
         writer.writerow(["class" if name == "class_name" else name for name in names])
         writer.writerows([list(asdict(row).values()) for row in rows])
     unfinished.replace(file)
+
+
+def _flags(flags: torch.Tensor | None, count: int) -> list[bool]:
+    """Flags as a list; predictions of before there were any have none."""
+    return [False] * count if flags is None else flags.tolist()
 
 
 def _predicted(classes: Any, scores: Any) -> tuple[list[int], list[float]]:  # noqa: ANN401

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -161,6 +163,31 @@ class RegionTable:
                 raise FileNotFoundError(msg)
             table._append(entries[image.key])
         return table
+
+    def adopt(self, other: RegionTable, images: Sequence[ImageRecord], keys: Sequence[str]) -> None:
+        """Copy finished images of another table into this one's folder; those that are there are not copied again.
+
+        They lie there for :meth:`read`; the images of this table stay the same.
+
+        Args:
+            other: A table that was kept in a folder.
+            images: Images of it.
+            keys: Their keys here.
+
+        Raises:
+            FileNotFoundError: If crops of the other table are gone.
+        """
+        found, there = other._read_entries(), self._read_entries() if self._list_file.is_file() else {}
+        for image, key in zip(images, keys, strict=True):
+            entry = {**found[image.key], "image": key}
+            if there.get(key) == entry:
+                continue
+            for kind, number in itertools.product(("images", "masks"), range(len(entry["regions"]))):
+                target = self._crop_file(kind, key, number)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(other._crop_file(kind, image.key, number), target)
+            with self._list_file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
 
     def _cut(
         self,

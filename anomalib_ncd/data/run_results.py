@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from anomalib_ncd.data.class_names import NORMAL
 from anomalib_ncd.data.images import ImageRecord
 
 PIXEL_FIELDS = {"image", "region_mask"}
+HALF_FIELDS = {"region_feature", "region_reference"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class RunResults:
         region_position: ``(R, 2)`` float32, the map of all regions in two dimensions.
         label_names: Names of the true classes that ``batch.class_id`` counts; empty without labels.
         normal_label: True class of good images.
+        num_classes_estimate: Where the number of classes was estimated, its ``count``, ``low``, ``high``, ``curve`` and
+            ``method``, see :class:`~anomalib_ncd.models.number_of_classes.NumClassesEstimate`.
     """
 
     batch: NcdBatch
@@ -41,6 +45,7 @@ class RunResults:
     region_position: np.ndarray
     label_names: list[str]
     normal_label: str = "good"
+    num_classes_estimate: dict[str, Any] | None = None
 
     @property
     def has_normal_slot(self) -> bool:
@@ -78,7 +83,7 @@ class RunResults:
             value = getattr(self.batch, field.name)
             if isinstance(value, torch.Tensor) and field.name not in PIXEL_FIELDS:
                 value = value.float() if value.is_floating_point() else value
-                arrays[field.name] = value.half().numpy() if field.name == "region_feature" else value.numpy()
+                arrays[field.name] = value.half().numpy() if field.name in HALF_FIELDS else value.numpy()
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in NOT_PLAIN}
         plain["image_path"] = self.batch.image_path
         unfinished = file.with_name(f".{file.name}.unfinished")
@@ -102,8 +107,7 @@ class RunResults:
         plain = json.loads(str(arrays.pop("plain")))
         position = arrays.pop("region_position")
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        if "region_feature" in tensors:
-            tensors["region_feature"] = tensors["region_feature"].float()
+        tensors |= {name: tensors[name].float() for name in HALF_FIELDS & tensors.keys()}
         batch = NcdBatch(plain.pop("image_path"), image=None, region_mask=None, **tensors)
         return cls(batch=batch, region_position=position, **plain)
 

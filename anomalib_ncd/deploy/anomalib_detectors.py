@@ -178,25 +178,34 @@ def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int
         msg = f"{type(detector).__name__} does not say which input size it has; export it yourself and give the file."
         raise ValueError(msg)
     raw = _RawDetector(detector.cpu()).eval()
-    example = torch.rand(2, 3, *size)
-    with torch.no_grad():
-        outputs = raw(example)
-    names = ["anomaly_map", "pred_score"][: len(outputs)]
-    with tempfile.TemporaryDirectory(prefix=ExportType.ONNX.value) as folder, torch.no_grad():
+    with tempfile.TemporaryDirectory(prefix=ExportType.ONNX.value) as folder:
         file = Path(folder) / "detector.onnx"
-        torch.onnx.export(
+        # Some detectors, Patchcore for one, compute with the number of images, and only work with what they were
+        # traced with; they take images one by one.
+        if not _trace(raw, file, size, num_images=2):
+            _trace(raw, file, size, num_images=1)
+        return file.read_bytes(), size
+
+
+def _trace(raw: _RawDetector, file: Path, size: tuple[int, int], num_images: int) -> bool:
+    """Write a detector as ONNX, and say whether it takes any number of images; a trace of one never does."""
+    example = torch.rand(num_images, 3, *size)
+    with torch.no_grad():
+        names = ["anomaly_map", "pred_score"][: len(raw(example))]
+        program = torch.onnx.export(
             raw,
             (example,),
             str(file),
             dynamo=True,
             input_names=["image"],
             output_names=names,
-            dynamic_shapes=({0: torch.export.Dim("images")},),
+            dynamic_shapes=({0: torch.export.Dim("images")},) if num_images > 1 else None,
             opset_version=18,
             external_data=False,
             verbose=False,
         )
-        return file.read_bytes(), size
+    shape = program.model.graph.inputs[0].shape  # type: ignore[union-attr]
+    return shape is not None and not isinstance(shape[0], int)
 
 
 def _resize_of(detector: AnomalibModule) -> Resize | None:

@@ -29,6 +29,7 @@ from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, MapFunction
 from anomalib_ncd.deploy.encoders import TorchEncoder
 from anomalib_ncd.deploy.manifest import MEBIN_OPTIONS, REGION_OPTIONS, Manifest, NetworkEntry, Rejection
+from anomalib_ncd.functional.rejection import check_false_reject_rate
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
@@ -44,6 +45,7 @@ def classifier_of_run(
     detector: Detector | MapFunction | AnomalibModule,
     *,
     device: str = "cpu",
+    false_reject_rate: float | None = None,
     **options: Any,  # noqa: ANN401
 ) -> AnomalyClassifier:
     """Make a classifier of a run, in PyTorch and without exporting anything.
@@ -52,6 +54,7 @@ def classifier_of_run(
         run: Folder that ``anomalib-ncd discover`` left, or a checkpoint of ``AnomalyNcd``.
         detector: See :class:`~anomalib_ncd.deploy.AnomalyClassifier`; a fitted anomalib model will do as well.
         device: Where the networks run.
+        false_reject_rate: See :func:`build_artefact`.
         **options: Further arguments of :class:`~anomalib_ncd.deploy.AnomalyClassifier`.
 
     Returns:
@@ -61,7 +64,7 @@ def classifier_of_run(
         FileNotFoundError: If the run has no checkpoint.
         ValueError: If the checkpoint belongs to another model.
     """
-    model, manifest = _read_run(Path(run))
+    model, manifest = _read_run(Path(run), false_reject_rate)
     if isinstance(detector, AnomalibModule):
         detector = LightningDetector(detector, device)
     return AnomalyClassifier(manifest, TorchEncoder(RegionClassifier.of(model), device), detector, **options)
@@ -77,6 +80,7 @@ def build_artefact(
     compression: CompressionType | str | None = None,
     datamodule: Any = None,  # noqa: ANN401
     rejection: Rejection | None = None,
+    false_reject_rate: float | None = None,
 ) -> Artefact:
     """Pack a run, and the detector that goes with it, for the line.
 
@@ -90,6 +94,8 @@ def build_artefact(
         compression: ``"fp16"``, ``"int8"``, ``"int8_ptq"`` or ``"int8_acq"`` for OpenVINO, as anomalib calls them.
         datamodule: Regions to calibrate ``"int8_ptq"`` and ``"int8_acq"`` with.
         rejection: When a region is unknown. Defaults to ``None``: what the run says, else never.
+        false_reject_rate: Share of new regions of known classes that may be called unknown, in place of the run's own
+            rate. Defaults to ``None``: that one.
 
     Returns:
         The artefact.
@@ -106,7 +112,7 @@ def build_artefact(
     if output is not None and Path(output).exists():
         msg = f"{output} exists already; choose another place for the artefact or delete it."
         raise FileExistsError(msg)
-    model, manifest = _read_run(Path(run))
+    model, manifest = _read_run(Path(run), false_reject_rate)
     files = _encoder_files(model, runtime, compression, datamodule)
     entry = replace(manifest.encoder, runtime=runtime, files=tuple(files))
     manifest = replace(manifest, encoder=entry, rejection=rejection or manifest.rejection)
@@ -121,7 +127,7 @@ def build_artefact(
     return artefact
 
 
-def _read_run(run: Path) -> tuple[AnomalyNcd, Manifest]:
+def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[AnomalyNcd, Manifest]:
     """Model of a run and what its predictions need, the encoder still in PyTorch."""
     checkpoint = run / CHECKPOINT_NAME if run.is_dir() else run
     if not checkpoint.is_file():
@@ -132,7 +138,10 @@ def _read_run(run: Path) -> tuple[AnomalyNcd, Manifest]:
     if not (np.isfinite(low) and np.isfinite(high)):
         msg = f"{checkpoint} holds no score range: it was never trained on regions."
         raise ValueError(msg)
-    settings = _region_settings(checkpoint.parent)
+    if false_reject_rate is not None:
+        check_false_reject_rate(false_reject_rate)
+        model.rejection.false_reject_rate = false_reject_rate
+    settings = region_settings_of(checkpoint.parent)
     hyper = dict(model.hparams)
     classifier = RegionClassifier.of(model)
     manifest = Manifest(
@@ -160,8 +169,8 @@ def _class_names(model: AnomalyNcd, run: Path) -> list[str]:
     return read_class_names(file, model.novel_class_names) if file.is_file() else model.class_names
 
 
-def _region_settings(run: Path) -> dict[str, Any]:
-    """How the run cut its regions; the defaults where it doesn't say."""
+def region_settings_of(run: Path) -> dict[str, Any]:
+    """How a run cut its regions: arguments of ``RegionSettings``; the defaults where it doesn't say."""
     settings = asdict(RegionSettings())
     file = run / "regions" / "settings.json"
     if file.is_file():
@@ -174,10 +183,8 @@ def _region_settings(run: Path) -> dict[str, Any]:
 
 def _rejection_of(model: AnomalyNcd) -> Rejection | None:
     """The rejection threshold that a model carries; ``None`` where it has none."""
-    threshold = getattr(model, "rejection_threshold", None)
-    if threshold is None or not np.isfinite(float(threshold)):
-        return None
-    return Rejection(float(threshold))
+    threshold = model.rejection.threshold
+    return None if threshold is None else Rejection(threshold, "neighbours", model.rejection.false_reject_rate)
 
 
 def _encoder_files(

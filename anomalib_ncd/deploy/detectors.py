@@ -96,10 +96,8 @@ class NetworkDetector:
 
     def _as_input(self, pixels: np.ndarray) -> np.ndarray:
         """Image ``(3, H, W)`` float32 in [0, 1]."""
-        values = pixels.astype(np.float32) / 255
-        if self.input_size is not None:
-            values = resize_antialiased(values, self.input_size)
-        return np.ascontiguousarray(values.transpose(2, 0, 1))
+        size_hw = self.input_size or (pixels.shape[0], pixels.shape[1])
+        return np.ascontiguousarray((resize_antialiased(pixels, size_hw) / 255).transpose(2, 0, 1))
 
 
 def load_artefact_detector(artefact: Artefact, num_threads: int | None = None) -> Detector | None:

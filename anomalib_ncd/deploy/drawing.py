@@ -10,6 +10,7 @@ import numpy as np
 from anomalib_ncd.deploy.results import ImageResult
 
 BAND_PX = 26
+LINE_PX = 19
 UNKNOWN = "unknown"
 UNKNOWN_RGB = (160, 0, 0)
 
@@ -23,11 +24,10 @@ def draw_result(pixels: np.ndarray, result: ImageResult, class_names: tuple[str,
         class_names: Names of all classes, so that a class has one colour in all pictures.
 
     Returns:
-        ``(h + 26, w, 3)`` uint8, the image scaled to a size that can be read.
+        ``(h + 26, w, 3)`` uint8, the image scaled to a size that can be read; the band on top is higher where its text
+        needs more lines.
     """
-    from PIL import Image, ImageDraw  # noqa: PLC0415
-
-    from anomalib_ncd.visualization.drawing import class_colours, draw_regions, load_font  # noqa: PLC0415
+    from anomalib_ncd.visualization.drawing import class_colours, draw_regions  # noqa: PLC0415
 
     regions = result.regions if result.num_anomalies else ()
     colours = class_colours(class_names)
@@ -39,9 +39,31 @@ def draw_result(pixels: np.ndarray, result: ImageResult, class_names: tuple[str,
         [region.confidence for region in regions],
         [region.mask for region in regions],
     )
-    band = Image.new("RGB", (drawn.shape[1], BAND_PX), "white")
-    ImageDraw.Draw(band).text((4, BAND_PX // 2), title_of(result), "black", load_font(15), "lm")
-    return np.concatenate([np.asarray(band), drawn])
+    return np.concatenate([_band(title_of(result), drawn.shape[1]), drawn])
+
+
+def _band(text: str, width: int) -> np.ndarray:
+    """Black on white, in as many lines as the width asks for."""
+    from PIL import Image, ImageDraw  # noqa: PLC0415
+
+    from anomalib_ncd.visualization.drawing import load_font, shortened  # noqa: PLC0415
+
+    font, room = load_font(15), width - 8
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and font.getlength(longer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    band = Image.new("RGB", (width, BAND_PX + LINE_PX * (len(lines) - 1)), "white")
+    draw = ImageDraw.Draw(band)
+    for number, line in enumerate(lines):
+        length = len(line)
+        while length > 1 and font.getlength(shortened(line, length)) > room:
+            length -= 1
+        draw.text((4, BAND_PX // 2 + LINE_PX * number), shortened(line, length), "black", font, "lm")
+    return np.asarray(band)
 
 
 def title_of(result: ImageResult) -> str:

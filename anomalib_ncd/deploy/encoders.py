@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anomalib_ncd.models.export import RegionClassifier
 
 INPUT_NAMES = ("image", "mask")
-OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature")
+OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature", "neighbour_similarity")
 
 
 class RegionPredictions(NamedTuple):
@@ -28,11 +28,13 @@ class RegionPredictions(NamedTuple):
         class_probabilities: ``(R, K)`` float32.
         class_similarity: ``(R, K)`` float32, cosine to each class's prototype.
         region_feature: ``(R, D)`` float32.
+        neighbour_similarity: ``(R,)`` float32, cosine to the nearest region of the run; 1 where none are known.
     """
 
     class_probabilities: np.ndarray
     class_similarity: np.ndarray
     region_feature: np.ndarray
+    neighbour_similarity: np.ndarray
 
 
 class Encoder(Protocol):

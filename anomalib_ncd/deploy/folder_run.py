@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.folder_watch import ArrivedImage, FolderWatch, WatchOptions
@@ -19,6 +21,8 @@ from anomalib_ncd.deploy.result_folder import Finished, ResultFolder
 from anomalib_ncd.deploy.results import ImageResult
 
 logger = logging.getLogger(__name__)
+
+STOPPED = 130  # exit status of a command that was stopped before it was done, as shells have it
 
 
 class Counts(NamedTuple):
@@ -84,6 +88,25 @@ def classify_folder(
             classified += len(finished) - num_failed
             logger.debug("%d images done.", classified + failed)
     return Counts(classified, failed, before)
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Let the system's request to end stop a process as Ctrl-C does.
+
+    Raises:
+        KeyboardInterrupt: When the request comes.
+    """
+
+    def stop(number: int, frame: Any) -> None:  # noqa: ANN401
+        del number, frame
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _forever(

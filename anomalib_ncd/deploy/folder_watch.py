@@ -108,9 +108,9 @@ class FolderWatch:
         Yields:
             Files that are whole and not finished yet, and those that are given up.
         """
-        seen = set()
+        missing = set(self._pending)
         for path in image_files(self.source):
-            seen.add(path)
+            missing.discard(path)
             try:
                 arrived = self._look_at(path)
             except FileNotFoundError:
@@ -120,9 +120,9 @@ class FolderWatch:
             if arrived is not None:
                 self._pending.pop(path, None)
                 yield arrived
-        for path in set(self._pending) - seen:
+        for path in missing:
             logger.info("%s vanished before it was read.", path)
-            del self._pending[path]
+            self._pending.pop(path, None)
 
     def _look_at(self, path: Path) -> ArrivedImage | None:
         """Read a file if it is new, whole, and its time has come."""

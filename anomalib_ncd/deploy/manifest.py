@@ -19,6 +19,7 @@ NORMAL_NAME = "normal"
 MEBIN_OPTIONS = frozenset({"sample_rate", "min_interval_len", "erosion_size"})
 REGION_OPTIONS = frozenset({"padding_ratio", "merge_distance_ratio", "min_size_ratio", "keep_inside_image"})
 RUNTIMES = ("onnx", "openvino", "torch")
+REJECTION_SCORES = ("neighbours", "similarity", "probability")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -32,11 +33,14 @@ class Rejection:
 
     Attributes:
         threshold: A region is unknown where its largest value is below this.
-        score: The value: ``"similarity"`` for the cosine to the nearest class, ``"probability"`` for its probability.
+        score: The value: ``"neighbours"`` for the cosine to the nearest region of the run, ``"similarity"`` for that to
+            the nearest class, ``"probability"`` for the probability of that class.
+        false_reject_rate: Share of new regions of known classes that fall below; ``None`` where nobody measured it.
     """
 
     threshold: float
-    score: Literal["similarity", "probability"] = "similarity"
+    score: Literal["neighbours", "similarity", "probability"] = "similarity"
+    false_reject_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def _built(values: dict[str, Any]) -> Manifest:
         score_range=(float(low), float(high)),
         encoder=_network(values.pop("encoder")),
         detector=None if detector is None else _network(detector),
-        rejection=None if rejection is None else Rejection(float(rejection["threshold"]), rejection["score"]),
+        rejection=None if rejection is None else _rejection(rejection),
         files={name: FileEntry(**entry) for name, entry in values.pop("files").items()},
         **values,
     )
@@ -165,6 +169,16 @@ def _built(values: dict[str, Any]) -> Manifest:
 
 def _network(values: dict[str, Any]) -> NetworkEntry:
     return NetworkEntry(values["runtime"], tuple(values["files"]), dict(values["settings"]))
+
+
+def _rejection(values: dict[str, Any]) -> Rejection:
+    """A rejection of plain data; artefacts of before it was measured have no rate."""
+    threshold, score = float(values["threshold"]), values["score"]
+    if score not in REJECTION_SCORES or not math.isfinite(threshold):
+        msg = f"a rejection by {score!r} below {threshold}"
+        raise ValueError(msg)
+    rate = values.get("false_reject_rate")
+    return Rejection(threshold, score, None if rate is None else float(rate))
 
 
 def _check(manifest: Manifest) -> None:

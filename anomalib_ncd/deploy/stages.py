@@ -17,6 +17,7 @@ from anomalib_ncd.deploy.results import ImageResult, NormalReason, RegionResult
 from anomalib_ncd.functional.image_merging import choose_classes, merging_temperature_of, region_weights
 from anomalib_ncd.functional.mebin import BinarizedMap, binarize, normalize_anomaly_map
 from anomalib_ncd.functional.regions import Region, extract_regions
+from anomalib_ncd.functional.rejection import is_image_unknown
 from anomalib_ncd.functional.views import eval_view
 
 
@@ -81,7 +82,7 @@ def classify_image(cut: CutImage, predictions: RegionPredictions, manifest: Mani
     merged = weights @ probabilities
     is_unknown = _unknown(predictions, manifest)
     class_id, confidence = (values[0].item() for values in choose_classes(merged[None], manifest.class_names))
-    image_is_unknown = bool(weights[is_unknown].sum() > 0.5)
+    image_is_unknown = is_image_unknown(is_unknown, weights)
     reason = _normal_reason(cut, manifest.class_names[class_id], image_is_unknown, manifest.image_threshold)
     return ImageResult(
         image=None if cut.image.path is None else str(cut.image.path),
@@ -133,10 +134,12 @@ def _region_result(
 
 
 def _unknown(predictions: RegionPredictions, manifest: Manifest) -> np.ndarray:
-    """Which regions are too far from all classes, ``(R,)`` bool."""
+    """Which regions are too far from all that is known, ``(R,)`` bool."""
     rejection = manifest.rejection
     if rejection is None:
         return np.zeros(len(predictions.class_probabilities), dtype=bool)
+    if rejection.score == "neighbours":
+        return predictions.neighbour_similarity < rejection.threshold
     values = predictions.class_similarity if rejection.score == "similarity" else predictions.class_probabilities
     return values.max(axis=1) < rejection.threshold
 

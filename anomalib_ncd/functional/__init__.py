@@ -33,8 +33,15 @@ if TYPE_CHECKING:
         select_interval,
     )
     from anomalib_ncd.functional.named_classes import first_slots, named_probabilities, predict_classes
+    from anomalib_ncd.functional.neighbours import left_out_similarity, neighbour_similarity
     from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities, relative_merging_temperature
     from anomalib_ncd.functional.regions import Region, crop, extract_regions, region_boxes, region_scores
+    from anomalib_ncd.functional.rejection import (
+        attained_false_reject_rate,
+        check_false_reject_rate,
+        is_image_unknown,
+        rejection_threshold,
+    )
     from anomalib_ncd.functional.resampling import resize_antialiased
     from anomalib_ncd.functional.views import eval_view
 
@@ -51,8 +58,15 @@ _NAMES_OF = {
         "select_interval",
     ),
     "named_classes": ("first_slots", "named_probabilities", "predict_classes"),
+    "neighbours": ("left_out_similarity", "neighbour_similarity"),
     "region_merging": ("merge_regions", "novel_probabilities", "relative_merging_temperature"),
     "regions": ("Region", "crop", "extract_regions", "region_boxes", "region_scores"),
+    "rejection": (
+        "attained_false_reject_rate",
+        "check_false_reject_rate",
+        "is_image_unknown",
+        "rejection_threshold",
+    ),
     "resampling": ("resize_antialiased",),
     "views": ("eval_view",),
 }
@@ -61,8 +75,10 @@ _HOMES = {name: module for module, names in _NAMES_OF.items() for name in names}
 __all__ = [
     "BinarizedMap",
     "Region",
+    "attained_false_reject_rate",
     "binarize",
     "binarize_batch",
+    "check_false_reject_rate",
     "choose_classes",
     "clustering_accuracy",
     "component_counts",
@@ -71,6 +87,8 @@ __all__ = [
     "extract_regions",
     "first_slots",
     "fit_score_range",
+    "is_image_unknown",
+    "left_out_similarity",
     "match_classes",
     "matched_macro_f1",
     "matched_predictions",
@@ -78,12 +96,14 @@ __all__ = [
     "merge_regions",
     "merging_temperature_of",
     "named_probabilities",
+    "neighbour_similarity",
     "normalize_anomaly_map",
     "novel_probabilities",
     "predict_classes",
     "region_boxes",
     "region_scores",
     "region_weights",
+    "rejection_threshold",
     "relative_merging_temperature",
     "resize_antialiased",
     "select_interval",

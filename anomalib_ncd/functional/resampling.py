@@ -10,6 +10,7 @@ multiplied in blocks, and only inside the window that is asked for.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -58,24 +59,27 @@ def resize_antialiased(
     if not (0 <= left <= right <= width and 0 <= top <= bottom <= height):
         msg = f"`window` must lie inside of {width} x {height}, got {window}; clip it."
         raise ValueError(msg)
-    pixels = array.astype(np.float32)
-    columns = _resize_rows(np.swapaxes(pixels, 0, 1), width, resampling, left, right)
+    columns = _resize_rows(np.swapaxes(array, 0, 1), width, resampling, left, right)
     return _resize_rows(np.swapaxes(columns, 0, 1), height, resampling, top, bottom)
 
 
 def _resize_rows(array: np.ndarray, size: int, resampling: Filter, start: int, stop: int) -> np.ndarray:
-    """Resize the first axis to `size` and return its rows from `start` to `stop`."""
+    """Resize the first axis to `size` and return its rows from `start` to `stop`, as float32."""
     if size == len(array):
-        return array[start:stop]
+        return array[start:stop].astype(np.float32, copy=False)
     flat = np.ascontiguousarray(array).reshape(len(array), -1)
     result = np.empty((stop - start, flat.shape[1]), dtype=np.float32)
     for first in range(start, stop, _BLOCK):
         last = min(first + _BLOCK, stop)
         weights, low = _weights(len(array), size, resampling, first, last)
-        result[first - start : last - start] = weights @ flat[low : low + weights.shape[1]]
+        # Only these rows are turned into float32: a large photograph would take four times its memory.
+        result[first - start : last - start] = weights @ flat[low : low + weights.shape[1]].astype(
+            np.float32, copy=False
+        )
     return result.reshape(-1, *array.shape[1:])
 
 
+@lru_cache(maxsize=256)  # the images of a camera are of one size
 def _weights(old: int, new: int, resampling: Filter, first: int, last: int) -> tuple[np.ndarray, int]:
     """Weights ``(rows, n)`` of the n input rows from `low` on for the output rows from `first` to `last`; and `low`."""
     scale = old / new

@@ -3,8 +3,8 @@
 
 """Mask-guided attention in timm's transformer blocks (AnomalyNCD, Huang et al., CVPR 2025, mask-guided representation).
 
-Only the CLS row of the attention is restricted; all other rows see every token. Masks are boolean or
-minus infinity, so that they mean the same in every precision.
+Only the CLS row of the attention is restricted; all other rows see every token. Masks are boolean or minus infinity, so
+that they mean the same in every precision.
 """
 
 from typing import Any, TypeAlias
@@ -15,8 +15,11 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from anomalib_ncd.models.onednn_linear import OneDnnLinear
+
 # timm builds the parts of a block from arguments and declares no types for them.
 BlockLike: TypeAlias = Any
+PLAIN_LINEAR = {nn.Linear, OneDnnLinear}
 
 
 def is_plain(block: BlockLike) -> bool:
@@ -28,7 +31,26 @@ def is_plain(block: BlockLike) -> bool:
     Returns:
         ``False`` for parallel, post-norm or differential variants and for replaced (adapter) projections.
     """
-    return type(block) is Block and type(block.attn) is Attention and type(block.attn.qkv) is nn.Linear
+    return type(block) is Block and type(block.attn) is Attention and type(block.attn.qkv) in PLAIN_LINEAR
+
+
+def cls_mask(attended: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of attention so that CLS looks only at the attended tokens.
+
+    Args:
+        attended: Boolean (B, N); ``True`` where CLS may look, at least once per row.
+        dtype: Type of the mask, that of the tokens.
+
+    Returns:
+        Mask (B, 1, N, N): minus infinity where CLS, the first row, may not look, zero elsewhere.
+
+    Example:
+        >>> cls_mask(torch.tensor([[True, False]]), torch.float32)
+        tensor([[[[0., -inf],
+                  [0., 0.]]]])
+    """
+    row = torch.zeros_like(attended, dtype=dtype).masked_fill(~attended, -torch.inf)
+    return F.pad(row[:, None, None, :], (0, 0, 0, attended.shape[1] - 1))
 
 
 def guided_block(block: BlockLike, tokens: Tensor, attended: Tensor) -> Tensor:
@@ -42,19 +64,15 @@ def guided_block(block: BlockLike, tokens: Tensor, attended: Tensor) -> Tensor:
     Returns:
         Tokens (B, N, D).
     """
-    other_rows = torch.arange(tokens.shape[1], device=tokens.device) > 0
-    mask = attended[:, None, None, :] | other_rows[:, None]
-    if not getattr(getattr(block, "attn", block), "fused_attn", True):
-        # Outside of fused attention, some versions of timm add the mask to the scores, boolean or not.
-        mask = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, -torch.inf)
-    return block(tokens, attn_mask=mask)
+    return block(tokens, attn_mask=cls_mask(attended, tokens.dtype))
 
 
 def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None) -> Tensor:
-    """CLS after a block, without the rows that nobody reads when the block is the last.
+    """CLS after a block, without the work that nobody reads when the block is the last.
 
-    The query, the output projection and the MLP are computed for CLS alone; keys and values for all tokens, or in
-    training for the attended ones, a fraction of them.
+    Only CLS asks, so neither keys nor values are computed: ``q · (W x)`` is ``(Wᵀ q) · x``, and a weighted sum of
+    ``W x`` is ``W`` times the weighted sum of ``x``. One query and one sum per head are projected instead of all
+    tokens, and biases of the keys, which add the same to every score, fall away.
 
     Args:
         block: A block of a timm Vision Transformer.
@@ -68,18 +86,10 @@ def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None) -> T
         whole = block(tokens) if attended is None else guided_block(block, tokens, attended)
         return whole[:, :1]
     attn, cls_input = block.attn, block.norm1(tokens[:, :1])
-    visible = attended if block.training else None  # picking tokens would give an exported graph data-dependent shapes
     width = attn.qkv.out_features // 3
-    query = attn.q_norm(_split_heads(attn, _part_of_qkv(attn.qkv, cls_input, slice(None, width))))
-    key, value = _keys_and_values(block, tokens, visible)
-    mixed = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=None if attended is None else attended[:, None, None, :],
-        dropout_p=attn.attn_drop.p if attn.training else 0.0,
-    )
-    output = attn.norm(mixed.transpose(1, 2).flatten(2))
+    query = attn.q_norm(_split_heads(attn, _part_of_qkv(attn.qkv, cls_input, slice(None, width))))  # (B, heads, 1, d)
+    mix = _mixed_values if isinstance(attn.k_norm, nn.Identity) else _mixed_normed_values
+    output = attn.norm(mix(block, tokens, query, attended).transpose(1, 2).flatten(2))
     gate = getattr(attn, "gate", None)  # only newer versions of timm have it
     if gate is not None:
         output = output * gate(cls_input).sigmoid()
@@ -87,19 +97,44 @@ def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None) -> T
     return cls + block.drop_path2(block.ls2(block.mlp(block.norm2(cls))))
 
 
-def _keys_and_values(block: BlockLike, tokens: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Keys and values (B, heads, N, head_dim); zeros, which the mask hides, for tokens that aren't ``visible``."""
+def _mixed_values(block: BlockLike, tokens: Tensor, query: Tensor, attended: Tensor | None) -> Tensor:
+    """Values mixed by one query per head (B, heads, 1, head_dim), computed in the space of the tokens."""
+    attn = block.attn
+    _, key_weight, value_weight = attn.qkv.weight.unflatten(0, (3, attn.num_heads, -1))  # (heads, head_dim, D)
+    scale, shift, rows = _normed(block.norm1, tokens)
+    # (B, heads, D) @ (B, D, N); the shift, like the bias of the keys, adds the same to all scores of a query.
+    scores = (query.squeeze(2).transpose(0, 1) @ key_weight).transpose(0, 1) * (attn.scale * scale) @ rows.mT
+    if attended is not None:
+        scores = scores.masked_fill(~attended[:, None], -torch.inf)
+    weights = attn.attn_drop(scores.softmax(dim=-1)).to(rows.dtype)
+    total = weights.sum(dim=-1, keepdim=True)  # 1, but for dropout
+    means = weights @ rows * scale + total * shift  # (B, heads, D)
+    mixed = (means.transpose(0, 1) @ value_weight.mT).transpose(0, 1)
+    if attn.qkv.bias is not None:
+        mixed = mixed + total * attn.qkv.bias.unflatten(0, (3, attn.num_heads, -1))[2]
+    return mixed[:, :, None]
+
+
+def _mixed_normed_values(block: BlockLike, tokens: Tensor, query: Tensor, attended: Tensor | None) -> Tensor:
+    """The same where keys are normalised, and so have to be computed."""
     attn, rest = block.attn, slice(block.attn.qkv.out_features // 3, None)
-    if visible is None:
-        key_value = _part_of_qkv(attn.qkv, block.norm1(tokens), rest)
-    else:
-        places = visible.flatten().nonzero().squeeze(1)
-        picked = block.norm1(tokens.flatten(0, 1).index_select(0, places))
-        picked = _part_of_qkv(attn.qkv, picked, rest)
-        key_value = picked.new_zeros(visible.numel(), picked.shape[1]).index_copy(0, places, picked)
-        key_value = key_value.unflatten(0, visible.shape)
-    key, value = (_split_heads(attn, part) for part in key_value.chunk(2, dim=-1))
-    return attn.k_norm(key), value
+    key, value = (
+        _split_heads(attn, part) for part in _part_of_qkv(attn.qkv, block.norm1(tokens), rest).chunk(2, dim=-1)
+    )
+    return F.scaled_dot_product_attention(
+        query,
+        attn.k_norm(key),
+        value,
+        attn_mask=None if attended is None else attended[:, None, None, :],
+        dropout_p=attn.attn_drop.p if attn.training else 0.0,
+    )
+
+
+def _normed(norm: nn.Module, tokens: Tensor) -> tuple[Tensor | float, Tensor | float, Tensor]:
+    """Scale and shift of a layer norm, apart from the rows that they act on: frozen tokens need no gradient then."""
+    if not isinstance(norm, nn.LayerNorm) or norm.weight is None or norm.bias is None:
+        return 1.0, 0.0, norm(tokens)
+    return norm.weight, norm.bias, F.layer_norm(tokens, norm.normalized_shape, eps=norm.eps)
 
 
 def _part_of_qkv(qkv: nn.Linear, inputs: Tensor, rows: slice) -> Tensor:

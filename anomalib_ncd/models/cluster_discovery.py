@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.functional import merge_regions, novel_probabilities
 from anomalib_ncd.models.clustering import cluster_features
 from anomalib_ncd.models.heads import unit_rows
+from anomalib_ncd.models.known_regions import classify_encoded, encode_images, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.models.number_of_classes import estimate_num_classes
 
 
 def discover_by_clustering(
@@ -52,21 +53,18 @@ def discover_by_clustering(
     Returns:
         Batches as ``Engine.predict`` would return them.
     """
-    batches, features = [], []
     model.eval().to(device)
-    for batch in tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"):
-        with torch.no_grad():
-            found = model.region_features(batch.image.to(model.device), batch.region_mask.to(model.device))
-        features.append(found.float().cpu())
-        batches.append(batch.without_pixels().update(region_feature=features[-1]))
-    labels = cluster_features(torch.cat(features), model.num_novel_classes, method, seed=seed)
-    centres = cluster_centres(torch.cat(features), torch.as_tensor(labels), model.num_novel_classes)
-    _classify_by(model, centres)
+    encoded = encode_images(model, tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"))
+    references, image_index = references_of(encoded)
+    features = torch.cat([batch.region_feature for batch in encoded if batch.region_feature is not None])
+    if not model.knows_num_classes:
+        model.take_estimate(estimate_num_classes(features, seed=seed))
+    labels = cluster_features(features, model.num_novel_classes, method, seed=seed)
+    _classify_by(model, cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes))
+    model.rejection.fit(references, image_index)
     if datamodule.fitted_score_range is not None:
         model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
-    return [
-        _predict(batch, unit_rows(found) @ centres.T, model) for batch, found in zip(batches, features, strict=True)
-    ]
+    return [classify_encoded(batch, model) for batch in encoded]
 
 
 def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:
@@ -101,16 +99,3 @@ def _classify_by(model: AnomalyNcd, prototypes: torch.Tensor) -> None:
     model.model.heads.weight.data.copy_(prototypes.expand_as(model.model.heads.weight))
     model.best_head.zero_()
     model.eval()
-
-
-def _predict(batch: NcdBatch, cosines: torch.Tensor, model: AnomalyNcd) -> NcdBatch:
-    """Fill in classes of regions and images, as :meth:`AnomalyNcd.classify` does."""
-    by_region = novel_probabilities(cosines, num_base_classes=0)
-    by_image = merge_regions(
-        by_region,
-        batch.region_area,
-        batch.region_image_index,
-        model.merging_temperatures(batch.image_size),
-        num_images=batch.batch_size,
-    )
-    return batch.with_predictions(by_region, by_image)

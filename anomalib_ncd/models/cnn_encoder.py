@@ -131,6 +131,20 @@ class MaskGuidedCnn(nn.Module):
             tokens = torch.cat([tokens, _in_rows(torch.cat(averages, dim=1), tokens.shape[2])], dim=1)
         return TrunkOutput(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
+    def reference(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Describe regions by the frozen stages alone, which training leaves as they are.
+
+        Args:
+            tokens: Tokens (B, N, D) of ``trunk``.
+            attended: Boolean (B, N) of ``trunk``, all ``True``.
+
+        Returns:
+            Average (B, C) over the anomaly of the map that the trained stages start from, in single precision.
+        """
+        del attended
+        maps, share = self._map_of(tokens.float())[:2]
+        return masked_average(maps, share)
+
     def head(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Run the trained stages and average over the anomaly.
 
@@ -142,9 +156,7 @@ class MaskGuidedCnn(nn.Module):
             Features (B, D), of root mean square 1.
         """
         del attended
-        channels, height, width = self._shapes[self._first_trained]
-        places, rows = tokens.to(self._dtype).split([height * width, tokens.shape[1] - height * width], dim=1)
-        maps, share = places.transpose(1, 2).unflatten(2, (height, width)).split([channels, 1], dim=1)
+        maps, share, rows = self._map_of(tokens.to(self._dtype))
         maps = maps.contiguous(memory_format=FAST_FORMAT)
         frozen = [self._shapes[index + 1][0] for index in self._layers if self._is_early(index)]
         averages = list(rows.flatten(1)[:, : sum(frozen)].split(frozen, dim=1)) if frozen else []
@@ -171,6 +183,13 @@ class MaskGuidedCnn(nn.Module):
     @property
     def _dtype(self) -> torch.dtype:
         return next(self.links.parameters()).dtype
+
+    def _map_of(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map (B, C, h, w), share of the mask (B, 1, h, w) and rows of earlier averages in tokens of ``trunk``."""
+        channels, height, width = self._shapes[self._first_trained]
+        places, rows = tokens.split([height * width, tokens.shape[1] - height * width], dim=1)
+        maps, share = places.transpose(1, 2).unflatten(2, (height, width)).split([channels, 1], dim=1)
+        return maps, share, rows
 
     def _share(self, masks: Tensor, index: int) -> Tensor:
         """Share (B, 1, h, w) of each place of a link's output that the masks cover."""

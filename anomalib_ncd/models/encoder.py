@@ -10,11 +10,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.models.attention import cls_of_block, guided_block
+from anomalib_ncd.models.attention import cls_mask, cls_of_block
 from anomalib_ncd.models.backbone import require_vit
+from anomalib_ncd.models.onednn_linear import use_onednn
 
 EmptyMask = Literal["region", "cls"]
 MAX_DEFAULT_LAYERS = 4
+# What a CPU computes at once: with more, the allocator fetches new pages for every layer, which costs a sixth on top.
+CPU_TOKENS_PER_PASS = 1600
 
 
 class TrunkOutput(NamedTuple):
@@ -83,6 +86,7 @@ class MaskGuidedEncoder(nn.Module):
         backbone.requires_grad_(requires_grad=False)
         for index in self._trainable:
             backbone.blocks[index].requires_grad_(requires_grad=True)
+        use_onednn(backbone.blocks)
         self.train(self.training)
 
     @property
@@ -152,14 +156,28 @@ class MaskGuidedEncoder(nn.Module):
         """
         self._check_images(images, masks)
         attended = self.attended_tokens(masks)
-        tokens = self.backbone.patch_embed(images)
-        tokens = self.backbone.norm_pre(self.backbone.patch_drop(self.backbone._pos_embed(tokens)))
-        rows: list[Tensor] = []
-        for index in range(self.depth - self.trainable_blocks):
-            tokens = self._block(index, tokens, attended)
-            rows += self._layer_rows(index, tokens, masks)
-        tokens = torch.cat([tokens[:, :1], *rows, tokens[:, 1:]], dim=1)
-        return TrunkOutput(tokens, F.pad(attended, (len(rows), 0), value=True))
+        per_pass = max(1, CPU_TOKENS_PER_PASS // attended.shape[1])
+        if images.device.type != "cpu" or torch.compiler.is_compiling() or len(images) <= per_pass:
+            tokens = self._frozen_blocks(images, masks, attended)
+        else:
+            parts = zip(images.split(per_pass), masks.split(per_pass), attended.split(per_pass), strict=True)
+            tokens = torch.cat([self._frozen_blocks(*part) for part in parts])
+        return TrunkOutput(tokens, F.pad(attended, (self._num_layer_rows, 0), value=True))
+
+    def reference(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Describe regions by the frozen blocks alone, which training leaves as they are.
+
+        Args:
+            tokens: Tokens (B, N, D) of ``trunk``.
+            attended: Boolean (B, N) of ``trunk``.
+
+        Returns:
+            Mean (B, D) of the attended patches, in single precision.
+        """
+        _, tokens, attended = self._without_layer_rows(tokens, attended)
+        prefix = self.backbone.num_prefix_tokens
+        weights = attended[:, prefix:, None].float()
+        return (tokens[:, prefix:].float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
     def head(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Run the trainable blocks and the final norm; of the last block only the row of CLS.
@@ -173,8 +191,10 @@ class MaskGuidedEncoder(nn.Module):
         """
         tokens = tokens.to(self.backbone.patch_embed.proj.weight.dtype)
         rows, tokens, attended = self._without_layer_rows(tokens, attended)
-        for index in self._trainable[:-1]:
-            tokens = self._block(index, tokens, attended)
+        if len(self._trainable) > 1:
+            whole = self._guide(attended, tokens.dtype)
+            for index in self._trainable[:-1]:
+                tokens = self._block(index, tokens, whole)
         if self._trainable:
             guide = attended if self._is_guided(self.depth - 1) else None
             tokens = cls_of_block(self.backbone.blocks[-1], tokens, guide)
@@ -202,9 +222,25 @@ class MaskGuidedEncoder(nn.Module):
     def _is_guided(self, index: int) -> bool:
         return index >= self.depth - self.mask_layers
 
-    def _block(self, index: int, tokens: Tensor, attended: Tensor) -> Tensor:
+    def _frozen_blocks(self, images: Tensor, masks: Tensor, attended: Tensor) -> Tensor:
+        """Tokens (B, N, D) before the first trainable block, rows of earlier layers behind CLS."""
+        tokens = self.backbone.patch_embed(images)
+        tokens = self.backbone.norm_pre(self.backbone.patch_drop(self.backbone._pos_embed(tokens)))
+        guide = self._guide(attended, tokens.dtype)
+        rows: list[Tensor] = []
+        for index in range(self.depth - self.trainable_blocks):
+            tokens = self._block(index, tokens, guide)
+            rows += self._layer_rows(index, tokens, masks)
+        return torch.cat([tokens[:, :1], *rows, tokens[:, 1:]], dim=1) if rows else tokens
+
+    def _block(self, index: int, tokens: Tensor, guide: Tensor | None) -> Tensor:
+        """Run a whole block, guided by ``guide`` of :meth:`_guide` if it is among the last ``mask_layers``."""
         block = self.backbone.blocks[index]
-        return guided_block(block, tokens, attended) if self._is_guided(index) else block(tokens)
+        return block(tokens, attn_mask=guide) if self._is_guided(index) else block(tokens)
+
+    def _guide(self, attended: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """What guides CLS in whole blocks."""
+        return cls_mask(attended, dtype) if self.mask_layers else None
 
     @property
     def _num_layer_rows(self) -> int:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from anomalib_ncd.models.build_encoder import Encoder
 from anomalib_ncd.models.heads import unit_rows
+from anomalib_ncd.models.rejection import RegionRejection
 
 if TYPE_CHECKING:
     from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INPUT_NAMES = ("image", "mask")
-OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature")
+OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature", "neighbour_similarity")
 LOGIT_TEMPERATURE = 0.1  # of the paper, as in functional.novel_probabilities
 OPSET = 18
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # as the deployed classifier runs; OpenVINO's default may be bfloat16
 NUM_CALIBRATION_REGIONS = 300  # what NNCF recommends
 
 
@@ -43,21 +45,25 @@ class RegionOutput(NamedTuple):
         class_probabilities: ``(R, K)`` float, probability of each novel class; slot 0 is normal.
         class_similarity: ``(R, K)`` float in [-1, 1], cosine between the feature and each class's prototype.
         region_feature: ``(R, D)`` float, the mask-guided feature.
+        neighbour_similarity: ``(R,)`` float in [-1, 1], cosine to the nearest region of the run; 1 where none are
+            known. A region below the run's threshold is unknown.
     """
 
     class_probabilities: Tensor
     class_similarity: Tensor
     region_feature: Tensor
+    neighbour_similarity: Tensor
 
 
 class RegionClassifier(nn.Module):
-    """Pixel normalisation, encoder and one head, for prediction alone.
+    """Pixel normalisation, encoder, one head and the run's regions, for prediction alone.
 
     Args:
         encoder: The mask-guided encoder.
         prototypes: ``(K, D)``, one row for each novel class.
         pixel_mean: ``(1, 3, 1, 1)``, in 8-bit units.
         pixel_std: ``(1, 3, 1, 1)``, in 8-bit units.
+        rejection: What is known of the run's regions. Defaults to ``None``: nothing, no region is unknown.
 
     Example:
         >>> from anomalib_ncd.models.build_encoder import build_encoder
@@ -70,12 +76,21 @@ class RegionClassifier(nn.Module):
         torch.Size([2, 4])
     """
 
-    def __init__(self, encoder: Encoder, prototypes: Tensor, pixel_mean: Tensor, pixel_std: Tensor) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        prototypes: Tensor,
+        pixel_mean: Tensor,
+        pixel_std: Tensor,
+        rejection: RegionRejection | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.rejection = rejection or RegionRejection()
         self.register_buffer("prototypes", unit_rows(prototypes.detach().float()))
-        self.register_buffer("pixel_mean", pixel_mean.detach().float())
-        self.register_buffer("pixel_std", pixel_std.detach().float())
+        # Copies: weights are loaded into them in place, and the two may come in as one tensor.
+        self.register_buffer("pixel_mean", pixel_mean.detach().float().clone())
+        self.register_buffer("pixel_std", pixel_std.detach().float().clone())
         self.prototypes: Tensor
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
@@ -97,7 +112,7 @@ class RegionClassifier(nn.Module):
             msg = "The model was never trained, so it has no classes; fit it or give `ckpt_path` a checkpoint."
             raise ValueError(msg)
         prototypes = model.model.heads.weight[int(model.best_head)][model.num_base_classes :]
-        return cls(model.model.encoder, prototypes, model.pixel_mean, model.pixel_std).eval()
+        return cls(model.model.encoder, prototypes, model.pixel_mean, model.pixel_std, model.rejection).eval()
 
     def forward(self, image: Tensor, mask: Tensor) -> RegionOutput:
         """Classify regions.
@@ -109,9 +124,11 @@ class RegionClassifier(nn.Module):
         Returns:
             Probabilities, similarities and features.
         """
-        feature = self.encoder((image.float() - self.pixel_mean) / self.pixel_std, mask)
+        trunk = self.encoder.trunk((image.float() - self.pixel_mean) / self.pixel_std, mask)
+        feature = self.encoder.head(*trunk)
         similarity = unit_rows(feature.float()) @ self.prototypes.T
-        return RegionOutput((similarity / LOGIT_TEMPERATURE).softmax(dim=-1), similarity, feature)
+        probabilities = (similarity / LOGIT_TEMPERATURE).softmax(dim=-1)
+        return RegionOutput(probabilities, similarity, feature, self.rejection(self.encoder.reference(*trunk)))
 
 
 def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> None:  # noqa: ANN401
@@ -214,23 +231,31 @@ class RegionExportMixin(ExportMixin):
         task: Any = None,  # noqa: ANN401
         max_drop: float = 0.01,
     ) -> Any:  # noqa: ANN401
-        """Quantise until at most `max_drop` of the regions change their class; no label is needed."""
+        """Quantise so that at most `max_drop` of the regions change their class; no label is needed.
+
+        NNCF takes back the quantisation of one operation after the other. Where it finds no way, a warning says how
+        many regions keep their class.
+        """
         import nncf  # noqa: PLC0415
         import openvino  # noqa: PLC0415
 
         del metric, task
         inputs = calibration_inputs(datamodule)
-        exact = openvino.compile_model(model, "CPU")
+        exact = openvino.compile_model(model, "CPU", EXACT)
         classes = [exact(one)[OUTPUT_NAMES[0]].argmax(axis=1) for one in inputs]
 
-        def agreement(quantised: Any, _: Any) -> tuple[float, None]:  # noqa: ANN401
-            equal = [quantised(one)[OUTPUT_NAMES[0]].argmax(axis=1) == kept for one, kept in zip(inputs, classes)]  # noqa: B905
+        def agreement(compiled: Any, _: Any = None) -> tuple[float, None]:  # noqa: ANN401
+            equal = [compiled(one)[OUTPUT_NAMES[0]].argmax(axis=1) == kept for one, kept in zip(inputs, classes)]  # noqa: B905
             return float(np.concatenate(equal).mean()), None
 
         dataset = nncf.Dataset(inputs)
-        return nncf.quantize_with_accuracy_control(
+        quantised = nncf.quantize_with_accuracy_control(
             model, dataset, dataset, agreement, max_drop=max_drop, **_quantisation_options(model)
         )
+        kept = agreement(openvino.compile_model(quantised, "CPU", EXACT))[0]
+        level = logging.INFO if kept >= 1 - max_drop else logging.WARNING
+        logger.log(level, "Of %d regions, %.1f%% keep their class in INT8.", len(inputs), 100 * kept)
+        return quantised
 
 
 def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -> list[dict[str, np.ndarray]]:  # noqa: ANN401

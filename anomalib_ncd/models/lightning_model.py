@@ -24,19 +24,23 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.functional import merge_regions, novel_probabilities, relative_merging_temperature
+from anomalib_ncd.functional import novel_probabilities, relative_merging_temperature
 from anomalib_ncd.metrics.evaluator import build_evaluator
+from anomalib_ncd.models.auto_classes import AutoClassesMixin, resolve_num_classes
 from anomalib_ncd.models.build_encoder import build_encoder
 from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
 from anomalib_ncd.models.export import RegionExportMixin
+from anomalib_ncd.models.known_regions import known_regions
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
+from anomalib_ncd.models.region_votes import predict_images
+from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.settings import check_settings
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import cache_views, identity_of
 
 
-class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
+class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: ignore[misc]
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
     Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are
@@ -47,7 +51,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             with the weights that the extra ``[offline]`` installs.
         backbone_weights: Local file with the backbone's weights (safetensors or PyTorch). Defaults to ``None``: timm
             fetches them from its hub or takes them from its cache.
-        num_novel_classes: Number of classes to tell apart, *normal* included: slot 0 gathers false alarms.
+        num_novel_classes: Number of classes to tell apart, *normal* included: slot 0 gathers false alarms. ``"auto"``
+            estimates it from the regions' frozen features when training or clustering begins.
         pretrained: Use trained backbone weights. ``False`` leaves them random; for tests and for loading checkpoints.
         mask_layers: Number of last blocks in which the class token sees the masked patches alone.
         trainable_blocks: Number of last blocks that are trained.
@@ -67,6 +72,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         mean_entropy_weight: Weight of the mean-entropy term.
         normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` turns the
             correction off.
+        false_reject_rate: Share of new regions of known classes that may be called *unknown*, as those of new kinds
+            are; ``None`` calls none so.
         evaluator: Metrics of the test pass; ``True`` for NMI, ARI, accuracy and macro-F1 of images and regions.
         visualizer: ``True`` for :class:`~anomalib_ncd.visualization.NcdVisualizer`, ``False`` for none.
 
@@ -80,7 +87,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         self,
         backbone: str = "vit_base_patch8_224.dino",
         backbone_weights: str | Path | None = None,
-        num_novel_classes: int = 5,
+        num_novel_classes: int | Literal["auto"] = "auto",
         pretrained: bool = True,
         mask_layers: int = 9,
         trainable_blocks: int = 1,
@@ -95,13 +102,14 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         supervised_weight: float = 0.3,
         mean_entropy_weight: float = 4.0,
         normal_threshold: float | None = 0.5,
+        false_reject_rate: float | None = 0.02,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = False,
     ) -> None:
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
         check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers)
         self.backbone_name = backbone
-        self.num_novel_classes = num_novel_classes
+        self.ask_for_classes(num_novel_classes)
         self.num_heads = num_heads
         self.num_cached_views = num_cached_views
         self.merging_temperature = merging_temperature
@@ -121,7 +129,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
         self.base_class_names: list[str] | None = None
         self.has_normal_slot = True
         self._class_names: list[str] | None = None
-        self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, num_novel_classes, num_heads)
+        self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, self._num_novel_classes or 1, num_heads)
+        self.rejection = RegionRejection(false_reject_rate)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
         self.register_buffer("score_range", torch.full((2,), float("nan")))
@@ -163,6 +172,8 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
                 return  # any loader of NcdBatch will do for a trained model
             msg = "AnomalyNcd needs an anomalib_ncd.NcdDataModule: engine.fit(model, datamodule=NcdDataModule(…))."
             raise TypeError(msg)
+        if stage == "fit":  # before optimizers are made of the heads
+            resolve_num_classes(self, datamodule, self.trainer.strategy.root_device)
         if self.base_class_names is None:
             self.set_base_classes(datamodule.base_class_names)
         elif stage == "fit" and self.base_class_names != datamodule.base_class_names:
@@ -189,6 +200,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             )
             raise ValueError(msg)
         self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
+        self.rejection.fit(*known_regions(self, datamodule))
         datamodule.cached_views = None
         if self.num_cached_views is not None:
             made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.encoder)}
@@ -259,19 +271,23 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             raise ValueError(msg)
         tokens, attended = self._trunk(batch.image, batch.region_mask)
         features, _, logits = self.model.outputs_of(tokens, attended)
-        by_region = novel_probabilities(logits[self.best_head].float(), self.num_base_classes)
-        by_image = merge_regions(
-            by_region,
-            batch.region_area,
-            batch.region_image_index,
-            self.merging_temperatures(batch.image_size),
-            num_images=batch.batch_size,
-        )
-        return batch.update(region_feature=features.float()).with_predictions(by_region, by_image, self.class_names)
+        batch.update(region_feature=features.float(), region_reference=self.model.encoder.reference(tokens, attended))
+        return self.classify_logits(batch, logits[self.best_head].float())
+
+    def classify_logits(self, batch: NcdBatch, logits: torch.Tensor) -> NcdBatch:
+        """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)`` float."""
+        by_region = novel_probabilities(logits, self.num_base_classes)
+        temperatures = self.merging_temperatures(batch.image_size)
+        return predict_images(batch, by_region, self.rejection.of_batch(batch), temperatures, self.class_names)
 
     def region_features(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Mask-guided features ``(R, D)`` of regions: views ``(R, 3, S, S)`` uint8, masks ``(R, 1, S, S)``."""
-        return self.model.encoder.head(*self._trunk(images, masks))
+        return self.describe_regions(images, masks)[0]
+
+    def describe_regions(self, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features ``(R, D)`` as :meth:`region_features`, and the reference ``(R, E)`` of the frozen part."""
+        trunk = self._trunk(images, masks)
+        return self.model.encoder.head(*trunk), self.model.encoder.reference(*trunk)
 
     def merging_temperatures(self, image_size: torch.Tensor) -> torch.Tensor:
         """T of region merging for images of the sizes ``(B, 2)``, height and width in pixels."""
@@ -292,14 +308,10 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a prediction needs beside the weights, as plain data."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY] = {
-            "backbone": self.backbone_name,
-            "base_class_names": list(self.base_class_names or []),
-            "num_novel_classes": self.num_novel_classes,
-            "num_heads": self.num_heads,
-            "has_normal_slot": self.has_normal_slot,
-            "class_names": self.class_names,
-        }
+        names = ("num_novel_classes", "num_heads", "has_normal_slot", "class_names")
+        own = {"backbone": self.backbone_name, "base_class_names": list(self.base_class_names or [])}
+        own["num_classes_estimate"] = self.plain_estimate()
+        checkpoint[CHECKPOINT_KEY] = own | {name: getattr(self, name) for name in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make heads that fit the checkpoint, and refuse one of another model.
@@ -308,6 +320,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
             ValueError: If the checkpoint belongs to another model, backbone or number of classes.
         """
         saved = own_part(checkpoint)
+        self.take_saved_number(saved)
         refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
         super().on_load_checkpoint(checkpoint)
         self.set_base_classes(saved["base_class_names"])
@@ -373,7 +386,7 @@ class AnomalyNcd(AnomalibModule, RegionExportMixin):  # type: ignore[misc]
     def set_base_classes(self, names: Sequence[str]) -> None:
         """Make fresh heads and losses for a list of base classes, of which there may be none."""
         self.base_class_names = list(names)
-        num_classes = len(names) + self.num_novel_classes
+        num_classes = len(names) + (self._num_novel_classes or 1)  # unknown before training or a checkpoint
         self.model = AnomalyNcdModel(self.model.encoder, num_classes, self.num_heads).to(self.device)
         self.loss = AnomalyNcdLoss(
             num_base_classes=len(names),

@@ -27,7 +27,7 @@ def build_optimizer(
         weight_decay: Weight decay of matrices.
 
     Returns:
-        The optimiser, with one group for matrices and one for vectors.
+        The optimiser, with one group for matrices and one for vectors; on a CPU it updates in one pass over memory.
 
     Example:
         >>> [len(group["params"]) for group in build_optimizer(nn.Linear(2, 3).parameters()).param_groups]
@@ -38,7 +38,8 @@ def build_optimizer(
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return SGD(groups, lr=learning_rate, momentum=momentum)
+    on_cpu = all(parameter.device.type == "cpu" for parameter in trainable)
+    return SGD(groups, lr=learning_rate, momentum=momentum, fused=on_cpu or None)
 
 
 def relative_learning_rate(epoch: int, num_epochs: int) -> float:

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 def check_settings(
-    num_novel_classes: int,
+    num_novel_classes: int | Literal["auto"],
     num_cached_views: int | None,
     trainable_blocks: int,
     mask_layers: int,
@@ -15,7 +17,7 @@ def check_settings(
     """Refuse settings that don't go together; they are the model's of the same names.
 
     Args:
-        num_novel_classes: Number of classes to tell apart.
+        num_novel_classes: Number of classes to tell apart, or ``"auto"``.
         num_cached_views: Views per region that are kept, or ``None``.
         trainable_blocks: Number of last blocks that are trained.
         mask_layers: Number of last blocks that are guided by the mask.
@@ -23,8 +25,8 @@ def check_settings(
     Raises:
         ValueError: If there is no class, or views are kept that training or the mask would change.
     """
-    if num_novel_classes < 1:
-        msg = f"`num_novel_classes` must be at least 1 (normal counts as one), got {num_novel_classes}."
+    if num_novel_classes != "auto" and (not isinstance(num_novel_classes, int) or num_novel_classes < 1):
+        msg = f"`num_novel_classes` must be at least 1 (normal counts as one) or 'auto', got {num_novel_classes!r}."
         raise ValueError(msg)
     if num_cached_views is not None and trainable_blocks != 1:
         msg = f"`num_cached_views` needs `trainable_blocks=1`, got {trainable_blocks}; set `num_cached_views=None`."

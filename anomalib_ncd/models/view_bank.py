@@ -73,7 +73,7 @@ class ViewBank(Dataset):
             made_from: What tells the trunk from other trunks, as plain data; the rest of what the bank is made from
                 is added here. A bank in ``folder`` that was made from something else is made anew.
             seed: Seed of the views.
-            views_per_batch: Views that go through the trunk at once; larger batches are slower on a CPU.
+            views_per_batch: Views that are made and handed to the trunk at once.
             num_workers: Processes that augment.
 
         Returns:
@@ -167,6 +167,7 @@ def cache_views(
             folder=datamodule.work_dir and datamodule.work_dir / "cached_views",
             made_from=made_from,
             seed=datamodule.sampler_seed,
+            views_per_batch=16 if device.type == "cpu" else 64,
             num_workers=datamodule.num_workers,
         )
 

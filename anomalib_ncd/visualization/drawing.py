@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from anomalib_ncd.visualization.fonts import load_font
 
 NORMAL_RGB = (140, 140, 140)
 PALETTE_RGB = (
@@ -109,12 +108,6 @@ def shortened(name: str, length: int = MAX_NAME) -> str:
     return name if len(name) <= length else name[: length - 1].rstrip() + "…"
 
 
-@lru_cache(maxsize=16)
-def load_font(size_px: int) -> ImageFont.FreeTypeFont:
-    """The font of captions, DejaVu Sans, which matplotlib brings along: Latin, Greek and Cyrillic."""
-    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size_px)
-
-
 def _check_regions(image: np.ndarray, num_regions: int, **per_region: Sequence[object] | None) -> None:
     """Refuse what can't be drawn."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -179,11 +172,12 @@ def _with_captions(
 ) -> np.ndarray:
     """Write captions at boxes, where there is room for them."""
     height, width = canvas.shape[:2]
-    font = load_font(max(13, round(max(height, width) / 60)))
+    size = max(13, round(max(height, width) / 60))
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     taken: list[tuple[int, int, int, int]] = []
     for corner, caption, colour in zip(corners.tolist(), captions, colours, strict=True):
+        font = load_font(size, caption)
         text = _fitting(caption, font, width - 4)
         text_width, text_height = round(font.getlength(text)) + 6, round(font.size * 1.25) + 2
         place = _free_place(corner, (text_width, text_height), (width, height), taken, corners.tolist())

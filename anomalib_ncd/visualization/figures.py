@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.functional.named_classes import first_slots
 from anomalib_ncd.visualization.drawing import class_colours, shortened
+from anomalib_ncd.visualization.fonts import font_families
 from anomalib_ncd.visualization.gallery import draw_gallery
 
 MAX_CELL_TEXTS = 30
@@ -136,7 +138,7 @@ def draw_confusion(counts: np.ndarray, label_names: Sequence[str], class_names: 
         for row, column in zip(*np.nonzero(counts), strict=True):
             ink = "white" if share[row, column] > 0.55 else "black"
             axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=ink, fontsize=size)
-    return _rendered(figure)
+    return _rendered(figure, [*label_names, *class_names])
 
 
 def draw_map(positions: np.ndarray, classes: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -171,7 +173,7 @@ def draw_map(positions: np.ndarray, classes: np.ndarray, class_names: Sequence[s
     handles, _ = axes.get_legend_handles_labels()
     if handles:
         figure.legend(loc="outside right upper", fontsize=8, markerscale=1.5, ncols=1 + len(handles) // 36)
-    return _rendered(figure)
+    return _rendered(figure, class_names)
 
 
 def _joined(batches: Sequence[NcdBatch], name: str) -> np.ndarray:
@@ -179,8 +181,11 @@ def _joined(batches: Sequence[NcdBatch], name: str) -> np.ndarray:
     return torch.cat([getattr(batch, name) for batch in batches]).cpu().numpy()
 
 
-def _rendered(figure: Figure) -> np.ndarray:
-    """Draw a figure off screen."""
+def _rendered(figure: Figure, names: Sequence[str]) -> np.ndarray:
+    """Draw a figure off screen, in fonts that have the characters of the names."""
+    families = font_families(names)
+    for text in figure.findobj(Text):
+        text.set_fontfamily(families)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

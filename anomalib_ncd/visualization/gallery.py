@@ -10,15 +10,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.functional.named_classes import first_slots
+from anomalib_ncd.visualization.fonts import load_font
 
 TILE_PX = 128
 TILES_PER_ROW = 8
 GAP_PX = 8
 CAPTION_PX = 34
+FONT_PX = 15
 OUTLINE_RGB = (255, 140, 0)
 INK_RGB = (40, 40, 40)
 
@@ -71,7 +74,7 @@ def draw_gallery(
         members = np.flatnonzero((classes >= 0) & (slots[classes] == class_id))
         surest = members[np.argsort(-scores[members], kind="stable")][:tiles_per_class]
         tiles = [region_tile(*table.load(int(index))) for index in surest]
-        rows.append(_rows(f"{name}: {len(members)} regions", tiles, min(tiles_per_class, TILES_PER_ROW)))
+        rows.append(captioned_rows(f"{name}: {len(members)} regions", tiles, min(tiles_per_class, TILES_PER_ROW)))
     return np.concatenate(rows)
 
 
@@ -117,12 +120,22 @@ def table_rows(batch: NcdBatch, table: RegionTable) -> list[int]:
     return [row for path in batch.image_path for row in table.rows_of_image(index_of[path])]
 
 
-def _rows(caption: str, tiles: Sequence[np.ndarray], tiles_per_row: int) -> np.ndarray:
-    """A caption over one row of tiles or more."""
+def captioned_rows(caption: str, tiles: Sequence[np.ndarray], tiles_per_row: int) -> np.ndarray:
+    """Draw a caption over one row of tiles or more.
+
+    Args:
+        caption: Text over the tiles.
+        tiles: ``(128, 128, 3)`` uint8 each; may be none.
+        tiles_per_row: Tiles side by side.
+
+    Returns:
+        ``(h, w, 3)`` uint8 on white.
+    """
     width = tiles_per_row * (TILE_PX + GAP_PX) + GAP_PX
     num_rows = max(1, -(-len(tiles) // tiles_per_row))
-    rows = np.full((CAPTION_PX + num_rows * (TILE_PX + GAP_PX), width, 3), 255, np.uint8)
-    cv2.putText(rows, caption, (GAP_PX, CAPTION_PX - 11), cv2.FONT_HERSHEY_SIMPLEX, 0.55, INK_RGB, 1, cv2.LINE_AA)
+    picture = Image.new("RGB", (width, CAPTION_PX + num_rows * (TILE_PX + GAP_PX)), "white")
+    ImageDraw.Draw(picture).text((GAP_PX, CAPTION_PX // 2), caption, INK_RGB, load_font(FONT_PX, caption), "lm")
+    rows = np.asarray(picture).copy()
     for number, tile in enumerate(tiles):
         top = CAPTION_PX + number // tiles_per_row * (TILE_PX + GAP_PX)
         left = GAP_PX + number % tiles_per_row * (TILE_PX + GAP_PX)

@@ -101,22 +101,11 @@ class NcdVisualizer(Visualizer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Save pictures of a tested batch."""
+        """Save pictures of a tested or predicted batch."""
         del batch, batch_idx, dataloader_idx
         self._save(trainer, pl_module, outputs)
 
-    def on_predict_batch_end(
-        self,
-        trainer: Any,  # noqa: ANN401
-        pl_module: Any,  # noqa: ANN401
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Save pictures of a predicted batch."""
-        del batch, batch_idx, dataloader_idx
-        self._save(trainer, pl_module, outputs)
+    on_predict_batch_end = on_test_batch_end
 
     def _save(self, trainer: Any, pl_module: Any, outputs: Any) -> None:  # noqa: ANN401
         """Draw and save the images of a batch."""

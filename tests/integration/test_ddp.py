@@ -27,7 +27,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 
 def main(devices, folder, images, maps, base, checkpoint):
     seed_everything(0)
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes="auto")
 
     def data():
         return NcdDataModule(

@@ -12,7 +12,7 @@ import torch
 from anomalib import LearningType
 from anomalib.callbacks import TilerConfigurationCallback
 from anomalib.cli import AnomalibCLI
-from anomalib.data import Folder, ImageBatch, ImageItem, InferenceBatch
+from anomalib.data import ImageBatch, ImageItem, InferenceBatch
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule, Padim, Patchcore
 from anomalib.post_processing import PostProcessor
@@ -20,7 +20,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalib_ncd import MEBin
-from anomalib_ncd.data.generated import generate_dataset
 from anomalib_ncd.functional import binarize, fit_score_range
 from anomalib_ncd.post_processing import MEBinBatch, masks_at_file_size
 
@@ -140,35 +139,6 @@ def test_never_fitted_warns(tmp_path, caplog):
         batches = make_engine(tmp_path).predict(model, dataloaders=loader(IMAGES))
     assert "score range was never fitted" in caplog.text
     assert min(int(count) for batch in batches for count in batch.num_anomalies) == 1
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory):
-    return generate_dataset(
-        tmp_path_factory.mktemp("generated"),
-        kinds=["hole", "scratch"],
-        num_train_good=4,
-        num_test_good=2,
-        num_per_kind=2,
-        num_mixed=0,
-        size=SIZE,
-    )
-
-
-@pytest.fixture
-def datamodule(generated):
-    return Folder(
-        name="generated",
-        root=generated.root,
-        normal_dir="train/good",
-        normal_test_dir="test/good",
-        abnormal_dir=["test/hole", "test/scratch"],
-        mask_dir=["ground_truth/hole", "ground_truth/scratch"],
-        train_batch_size=4,
-        eval_batch_size=3,
-        num_workers=0,
-        val_split_mode="same_as_test",
-    )
 
 
 def make_padim(**kwargs):

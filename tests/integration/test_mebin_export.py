@@ -6,35 +6,21 @@
 import numpy as np
 import pytest
 import torch
-from anomalib.data import Folder
 from anomalib.data.utils import read_image
 from anomalib.deploy import ExportType, OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
 from anomalib.models import Padim
 
-from anomalib_ncd.data.generated import generate_dataset
 from anomalib_ncd.post_processing import MEBin, mebin_from_exported
 
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
+def fitted(make_datamodule, tmp_path_factory):
     """Engine and detector, its settings in a file, and the predictions of Engine.predict."""
     folder = tmp_path_factory.mktemp("fitted")
-    counts = {"num_train_good": 4, "num_test_good": 2, "num_per_kind": 2, "num_mixed": 0}
-    generated = generate_dataset(folder / "data", kinds=["hole", "scratch"], size=SIZE, **counts)
-    datamodule = Folder(
-        name="generated",
-        root=generated.root,
-        normal_dir="train/good",
-        normal_test_dir="test/good",
-        abnormal_dir=["test/hole", "test/scratch"],
-        train_batch_size=4,
-        eval_batch_size=3,
-        num_workers=0,
-        val_split_mode="same_as_test",
-    )
+    datamodule = make_datamodule()
     torch.manual_seed(0)
     model = Padim(
         pre_trained=False,

@@ -46,8 +46,8 @@ class Certainty:
 def region_certainty(batch: NcdBatch, class_names: Sequence[str]) -> Certainty:
     """Tell how sure the class of each region is.
 
-    With probabilities a region is doubtful below 0.5, or with a second class less than 0.2 behind. Clusters have
-    none; there a region is doubtful that is hardly nearer to its own class than to the next.
+    With probabilities a region is doubtful below 0.5, or with a second class less than 0.2 behind. Where each of them
+    is 0 or 1, a region is doubtful that is hardly nearer to its own class than to the next.
 
     Args:
         batch: Predictions of regions; features where they are known.

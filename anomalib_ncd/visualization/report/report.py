@@ -27,6 +27,7 @@ from anomalib_ncd.visualization.report.content import (
     ReportContent,
     ReportSection,
 )
+from anomalib_ncd.visualization.report.count_curve import count_curve
 from anomalib_ncd.visualization.report.crops import TileSheets, tile_sheets
 
 MAX_MAP_REGIONS = 10_000
@@ -70,6 +71,7 @@ def write_report(
         run=file.absolute().parent.name,
         content=content,
         sections=sections,
+        num_classes=count_curve(results.num_classes_estimate),
         scores=_scores(metrics),
         confusion=_confusion(metrics),
         slots=_slots(results, class_names),

@@ -3,6 +3,7 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,15 @@ def run(tiny_run, tmp_path_factory):
     output = tmp_path_factory.mktemp("run") / "run"
     flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--accelerator", "cpu"]
     main(["discover", *flags, "--output", str(output), "--max_epochs", "1", *SMALL])
+    return output
+
+
+@pytest.fixture(scope="module")
+def clustered(tiny_run, tmp_path_factory):
+    """Folder of a run that only clustered."""
+    output = tmp_path_factory.mktemp("clustered") / "run"
+    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--accelerator", "cpu"]
+    main(["discover", *flags, "--output", str(output), "--method", "cluster", *SMALL])
     return output
 
 
@@ -61,15 +71,37 @@ def test_a_run_and_what_was_packed_of_it_say_what_the_run_said(fixture, request,
     assert len(list((tmp_path / "pictures").rglob("*.jpg"))) == 18
 
 
-def test_a_clustered_run_classifies_new_images(tiny_run, tmp_path):
+def test_a_clustered_run_classifies_new_images(clustered, tiny_run, tmp_path):
+    classify_maps(clustered, tiny_run, tmp_path / "out", "--pictures", "false")
+    assert_same_classes(rows_of(tmp_path / "out" / "predictions.csv"), rows_of(clustered / "predictions.csv"))
+
+
+def test_a_new_kind_is_unknown_and_the_rate_can_be_changed(own_tiny_run, tmp_path):
+    # The run sees squares and good plates; lines come later.
+    lines = tmp_path / "lines"
+    (own_tiny_run.images / "line").rename(lines)
+    flags = ["--images", str(own_tiny_run.images), "--anomaly_maps", str(own_tiny_run.anomaly_maps)]
     output = tmp_path / "run"
-    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--accelerator", "cpu"]
-    main(["discover", *flags, "--output", str(output), "--method", "cluster", *SMALL])
-    classify_maps(output, tiny_run, tmp_path / "out", "--pictures", "false")
-    assert_same_classes(rows_of(tmp_path / "out" / "predictions.csv"), rows_of(output / "predictions.csv"))
+    main(["discover", *flags, "--output", str(output), "--method", "cluster", *SMALL, "--num_novel_classes", "2"])
+    maps = ["--anomaly_maps", str(own_tiny_run.anomaly_maps / "line"), "--pictures", "false"]
+    main(["classify", str(output), "--images", str(lines), *maps, "--output", str(tmp_path / "new")])
+    assert {row["unknown"] for row in rows_of(tmp_path / "new" / "predictions.csv").values()} == {"True"}
+    packed = tmp_path / "packed"
+    main(["pack", str(output), "--runtime", "torch", "--false_reject_rate", "0.5", "--output", str(packed)])
+    rejection = Artefact.load(packed).manifest.rejection
+    assert (rejection.score, rejection.false_reject_rate) == ("neighbours", 0.5)
+    rate = ["--false_reject_rate", "0.5", "--output", str(tmp_path / "again")]
+    squares = ["--images", str(own_tiny_run.images / "square")]
+    squares += ["--anomaly_maps", str(own_tiny_run.anomaly_maps / "square"), "--pictures", "false"]
+    main(["classify", str(output), *squares, *rate])
+    assert len(rows_of(tmp_path / "again" / "predictions.csv")) == 6
+    with pytest.raises(SystemExit, match="a packed model keeps the threshold"):
+        main(["classify", str(packed), *squares, *rate])
 
 
-def test_one_new_image_gets_the_class_it_has_among_others(run, tiny_run, tmp_path):
+@pytest.mark.parametrize("fixture", ["run", "clustered"])
+def test_one_new_image_gets_the_class_it_has_among_others(fixture, request, tiny_run, tmp_path):
+    run = request.getfixturevalue(fixture)
     together = rows_of(run / "predictions.csv")
     model = AnomalyNcd.load_from_checkpoint(run / "model.ckpt")
     options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -81,6 +113,7 @@ def test_one_new_image_gets_the_class_it_has_among_others(run, tiny_run, tmp_pat
         engine = Engine(accelerator="cpu", devices=1, default_root_dir=tmp_path, **options)
         [batch] = engine.predict(model, datamodule=NcdDataModule(image, maps))
         assert row["class"] == model.class_names[int(batch.pred_class_id)] == together[name]["class"]
+        assert row["unknown"] == str(bool(batch.unknown)) == together[name]["unknown"]
         assert float(row["confidence"]) == pytest.approx(float(batch.pred_class_score), abs=1e-4)
         assert float(row["confidence"]) == pytest.approx(float(together[name]["confidence"]), abs=1e-4)
 
@@ -100,7 +133,7 @@ def test_watching_stops_when_it_is_told_to(packed, tiny_run, tmp_path, caplog, m
     assert len(rows_of(tmp_path / "a" / "predictions.csv")) == 18
 
     def interrupt(*args, **kwargs):
-        classify._stop(15, None)
+        signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(classify, "classify_folder", interrupt)
     classify_maps(packed, tiny_run, tmp_path / "b", "--watch", "true")

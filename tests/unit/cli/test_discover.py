@@ -13,6 +13,7 @@ from anomalib.models import Padim
 from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import Resize
 
+from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import NcdDataModule, RegionSettings
 
@@ -90,6 +91,23 @@ def test_region_flags_reach_the_regions(tiny_run, tmp_path, monkeypatch):
     assert datamodule.region_settings == RegionSettings(keep_inside_image=True)
     assert datamodule.n_views == 3
     assert datamodule.work_dir == tmp_path
+
+
+@pytest.mark.parametrize("base", ["none", "synthetic"])
+def test_training_without_a_labelled_base(tiny_run, tmp_path, base):
+    args = arguments(tiny_run, tmp_path, *SMALL, "--accelerator", "cpu", "--max_epochs", "1", "--labels", "folders")
+    args += ["--num_cached_views", "2"]
+    if base == "synthetic":
+        args += ["--base", "synthetic", "--normal_images", str(tiny_run.images / "good")]
+        args += ["--synthetic.num_per_class", "2", "--synthetic.kinds", "[hole,crack]"]
+    main(args)
+    assert json.loads(read(tmp_path, "metrics.json"))["image"]["count"] == 18
+    names = AnomalyNcd.load_from_checkpoint(
+        tmp_path / "model.ckpt", backbone="test_vit", mask_layers=3
+    ).base_class_names
+    assert names == (["crack", "hole"] if base == "synthetic" else [])
+    assert (tmp_path / "base_classes.png").is_file() == (base == "synthetic")
+    assert len(list(tmp_path.glob("synthetic_base/images/*/*.png"))) == (4 if base == "synthetic" else 0)
 
 
 def test_print_config(capsys):

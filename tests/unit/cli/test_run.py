@@ -16,7 +16,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.cli.run import RunOptions, discover
 from anomalib_ncd.data import region_table
-from anomalib_ncd.models import lightning_model
+from anomalib_ncd.models import auto_classes, lightning_model
 
 SCORES = {"nmi", "ari", "accuracy", "macro_f1"}
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "3"]
@@ -64,14 +64,17 @@ def output(request):
 
 def test_every_image_has_a_prediction(tiny_run, output):
     rows = rows_of(output / "predictions.csv")
-    assert list(rows[0]) == ["image", "class", "confidence", "num_regions"]
+    assert list(rows[0]) == ["image", "class", "confidence", "num_regions", "unknown"]
+    # What the classes were discovered in is known.
+    assert {row["unknown"] for row in rows} == {"False"}
     assert sorted(row["image"] for row in rows) == sorted(str(path) for path in tiny_run.images.rglob("*.png"))
     assert all(1 / 3 <= float(row["confidence"]) <= 1 for row in rows)
 
 
 def test_every_region_has_a_prediction_and_a_crop(output):
     rows = rows_of(output / "regions.csv")
-    assert list(rows[0]) == ["image", "left", "top", "right", "bottom", "area", "score", "class", "confidence"]
+    columns = ["image", "left", "top", "right", "bottom", "area", "score", "class", "confidence", "unknown"]
+    assert list(rows[0]) == columns
     assert len(rows) == sum(int(row["num_regions"]) for row in rows_of(output / "predictions.csv"))
     crops = list((output / "regions" / "images").rglob("*.png"))
     assert len(crops) == len(list((output / "regions" / "masks").rglob("*.png"))) == len(rows)
@@ -265,3 +268,35 @@ def test_too_few_regions_are_named(tiny_run, tmp_path):
     # A folder in which nothing was found yet takes other settings.
     run_cluster(tiny_run, tmp_path)
     assert (tmp_path / "predictions.csv").is_file()
+
+
+def test_the_number_of_classes_is_estimated_by_default_and_kept(tiny_run, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "anomalib_ncd")
+    arguments = {"backbone": "test_vit", "pretrained": False, "mask_layers": 3}
+
+    def run(max_epochs, method="train"):
+        torch.manual_seed(0)
+        model = AnomalyNcd(**arguments)
+        options = RunOptions(max_epochs=max_epochs, accelerator="cpu")
+        discover(model, NcdDataModule(tiny_run.images, tiny_run.anomaly_maps), tmp_path / method, method, options)
+        return model
+
+    clustered = run(1, "cluster")
+    trained = run(1)
+    found = json.loads((tmp_path / "train" / "number_of_classes.json").read_text())
+    assert found == trained.plain_estimate() == clustered.plain_estimate()
+    assert found["low"] <= found["count"] <= found["high"]
+    assert trained.num_novel_classes == found["count"] == clustered.num_novel_classes
+    for method in ("train", "cluster"):
+        assert 'id="number"' in (tmp_path / method / "report.html").read_text()
+    assert f"{found['count']} classes, normal included, were estimated" in caplog.text
+    # Whatever an estimate would say now, training goes on with the number that it began with.
+    monkeypatch.setattr(auto_classes, "estimate_num_classes", None)
+    assert run(2).num_novel_classes == found["count"]
+    assert epochs_in(tmp_path / "train") == 2
+    assert json.loads((tmp_path / "train" / "number_of_classes.json").read_text()) == found
+
+
+def test_a_given_number_of_classes_leaves_no_estimate(output):
+    assert not (output / "number_of_classes.json").exists()
+    assert 'id="number"' not in (output / "report.html").read_text()

@@ -11,6 +11,7 @@ from anomalib.models import Padim
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.data import datamodule as datamodule_module
 from anomalib_ncd.data.region_table import RegionSettings
+from anomalib_ncd.data.synthetic_base import SyntheticSettings
 
 
 class FakeTrainer:
@@ -335,3 +336,41 @@ def test_anomalib_datamodules_prepare_their_data_first(tiny_run, monkeypatch):
     assert calls == []
     build(tiny_run, images=source).prepare_data()
     assert calls == ["prepared"]
+
+
+def synthetic(run, **arguments):
+    settings = arguments.pop("synthetic", SyntheticSettings(2, ["hole", "crack"]))
+    return build(run, base="synthetic", synthetic=settings, **arguments)
+
+
+def test_synthetic_base_classes_are_painted_when_training_asks_for_them(tiny_run, tmp_path):
+    module = synthetic(tiny_run, normal_images=tiny_run.images / "good", work_dir=tmp_path)
+    module.setup()
+    assert module.base_class_names == ["crack", "hole"]
+    assert not (tmp_path / "synthetic_base").exists()
+    regions = module.train_regions()
+    assert regions.is_base.tolist() == [True] * 4 + [False] * len(module.region_table())
+    assert regions.labels[:4].tolist() == [0, 0, 1, 1]
+    again = synthetic(tiny_run, normal_images=tiny_run.images / "good", work_dir=tmp_path).train_regions()
+    assert again.fingerprint() == regions.fingerprint()
+    other = synthetic(tiny_run, synthetic=SyntheticSettings(2, ["hole", "crack"], seed=1), work_dir=tmp_path)
+    assert other.train_regions().fingerprint() != regions.fingerprint()
+
+
+def test_synthetic_base_classes_need_no_folder_and_no_normal_images(tiny_run):
+    module = synthetic(tiny_run, crop_base=True)
+    first, second = module.train_regions().load(0), synthetic(tiny_run).train_regions().load(0)
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+    assert len(module.base_records) == 4
+
+
+def test_what_synthetic_base_classes_cant_use_is_refused(tiny_run, tmp_path):
+    with pytest.raises(ValueError, match="`base_list` narrows a folder"):
+        synthetic(tiny_run, base_list=tmp_path / "list.txt").setup()
+    with pytest.raises(ValueError, match=r"`normal_images` is for `base='synthetic'`"):
+        build(tiny_run, normal_images=tiny_run.images / "good").setup()
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*`normal_images`"):
+        synthetic(tiny_run, normal_images=tmp_path / "nowhere").setup()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty holds no images"):
+        synthetic(tiny_run, normal_images=tmp_path / "empty").setup()

@@ -38,6 +38,9 @@ def test_every_image_is_a_row(batch):
     rows = image_predictions([batch, batch], NAMES)
     assert rows[:2] == [ImagePrediction("a/0.png", "class_1", 0.6, 2), ImagePrediction("b, c/1.png", "normal", 0.9, 1)]
     assert rows[2:] == rows[:2]
+    batch.update(unknown=torch.tensor([False, True]), region_unknown=torch.tensor([True, False, True]))
+    assert [row.unknown for row in image_predictions([batch], NAMES)] == [False, True]
+    assert [row.unknown for row in region_predictions([batch], NAMES)] == [True, False, True]
 
 
 def test_every_region_is_a_row(batch):

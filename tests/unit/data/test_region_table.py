@@ -62,6 +62,19 @@ def assert_equal_tables(one, other):
             np.testing.assert_array_equal(left, right)
 
 
+def test_finished_images_are_adopted_under_other_keys(tiny_run, own_tiny_run, tmp_path):
+    known, new = Source(tiny_run, tmp_path / "known"), Source(own_tiny_run, tmp_path / "new")
+    table, target = known.build(), new.build()
+    chosen, keys = known.records[4:9], [f"{record.key}~2" for record in known.records[4:9]]
+    for _ in range(2):
+        target.adopt(table, chosen, keys)
+    lines = (tmp_path / "new" / "regions.jsonl").read_text().splitlines()
+    assert len(lines) == len(new.records) + 5
+    renamed = [replace(record, key=key) for record, key in zip(chosen, keys, strict=True)]
+    assert_equal_tables(RegionTable.read(renamed, tmp_path / "new"), RegionTable.read(chosen, tmp_path / "known"))
+    assert_equal_tables(new.build(), target)
+
+
 def test_regions_on_disk_equal_those_in_memory(tiny_run, tmp_path):
     in_memory, on_disk = Source(tiny_run).build(), Source(tiny_run, tmp_path / "regions").build()
     assert_equal_tables(in_memory, on_disk)

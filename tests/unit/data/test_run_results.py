@@ -58,6 +58,12 @@ def test_what_is_not_known_stays_unknown(results, tmp_path):
     same(unlabelled, RunResults.load(tmp_path / "results.npz"))
 
 
+def test_the_estimated_number_of_classes_is_kept(results, tmp_path):
+    estimate = {"count": 3, "low": 2, "high": 3, "curve": [[2, 0.5], [3, 0.75]], "method": "a method"}
+    replace(results, num_classes_estimate=estimate).save(tmp_path / "results.npz")
+    assert RunResults.load(tmp_path / "results.npz").num_classes_estimate == estimate
+
+
 def test_half_precision_predictions_are_kept_in_single_precision(results, tmp_path):
     batch = replace(results.batch, class_probabilities=BY_IMAGE.bfloat16())
     replace(results, batch=batch).save(tmp_path / "results.npz")

@@ -15,6 +15,7 @@ from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.deploy import Artefact, Detection
 from anomalib_ncd.deploy.build import build_artefact
 from anomalib_ncd.models.checkpoints import save_model
+from anomalib_ncd.models.known_regions import known_regions
 
 CLASS_NAMES = ["normal", "dark", "bright", "dark"]
 
@@ -44,7 +45,8 @@ def run_folder(tiny_run, tmp_path_factory):
     """What a run leaves, without the training: random heads on a random encoder."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(3)
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=4)
+    rate = {"false_reject_rate": 0.2}
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=4, **rate)
     model.set_base_classes(["base_line", "base_square"])
     model.class_names = CLASS_NAMES
     model.best_head.fill_(2)
@@ -52,6 +54,9 @@ def run_folder(tiny_run, tmp_path_factory):
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=regions, work_dir=folder)
     datamodule.region_table()
     model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
+    references, image_index = known_regions(model.eval(), datamodule)
+    others = (image_index < 6) | (image_index >= 12)  # as if there had been no lines
+    model.rejection.fit(references[others], image_index[others])
     save_model(model, folder / "model.ckpt")
     return folder
 

@@ -7,7 +7,7 @@ import torch
 from anomalib.data import Folder
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
-from anomalib.models import Padim
+from anomalib.models import Padim, Patchcore
 from anomalib.models.components import AnomalibModule
 
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
@@ -150,6 +150,20 @@ def test_a_torch_export_goes_through_anomalibs_inferencer(fitted, tmp_path, monk
     [detection] = detect(load_detector_file(file), paths[:1])
     assert detection.anomaly_map.ndim == 2
     assert 0 <= detection.score <= 1
+
+
+def test_a_detector_that_is_traced_for_a_number_of_images_takes_them_one_by_one(fitted, tmp_path):
+    pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    pre_processor = Patchcore.configure_pre_processor((32, 32))
+    model = Patchcore("resnet18", layers=["layer1"], pre_trained=False, pre_processor=pre_processor, num_neighbors=1)
+    model.model.memory_bank = torch.rand(5, 64, generator=torch.Generator().manual_seed(0))
+    contents, _ = export_raw_detector(model)
+    (tmp_path / "detector.onnx").write_bytes(contents)
+    packed = load_detector_file(tmp_path / "detector.onnx", input_size=(32, 32))
+    for found, wanted in zip(detect(packed, fitted[2]), detect(LightningDetector(model), fitted[2]), strict=True):
+        np.testing.assert_allclose(found.anomaly_map, wanted.anomaly_map, rtol=1e-3, atol=1e-3)
+        assert found.score == pytest.approx(wanted.score, rel=1e-3)
 
 
 def test_the_raw_threshold_follows_the_sensitivity(fitted):

@@ -24,7 +24,7 @@ def test_the_manifest_says_what_the_run_says(run_folder, torch_artefact):
     assert manifest.class_names == ("normal", "dark", "bright", "dark")
     assert manifest.image_size == 224
     assert manifest.merging_temperature is None
-    assert manifest.rejection is None
+    assert (manifest.rejection.score, manifest.rejection.false_reject_rate) == ("neighbours", 0.2)
     assert manifest.detector is None
     assert manifest.origin["pixel_mean"] == pytest.approx([0.5 * 255] * 3)
 
@@ -39,6 +39,15 @@ def test_names_that_were_given_later_count(run_folder, tmp_path, function_detect
 def test_a_rejection_threshold_goes_along(run_folder):
     artefact = build_artefact(run_folder, runtime="torch", rejection=Rejection(0.4))
     assert artefact.manifest.rejection == Rejection(0.4, "similarity")
+
+
+def test_the_rate_can_be_changed_later(run_folder, torch_artefact, function_detector):
+    before = Artefact.load(torch_artefact).manifest.rejection
+    stricter = classifier_of_run(run_folder, function_detector, false_reject_rate=0.5).manifest.rejection
+    assert stricter.false_reject_rate == 0.5
+    assert stricter.threshold > before.threshold
+    with pytest.raises(ValueError, match="`false_reject_rate` must be above 0"):
+        build_artefact(run_folder, runtime="torch", false_reject_rate=0)
 
 
 def test_the_detector_goes_along_as_a_file(run_folder, onnx_artefact, tmp_path):

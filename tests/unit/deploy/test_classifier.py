@@ -26,6 +26,8 @@ def assert_equal_to_engine(results, batches):
             np.testing.assert_allclose(result.probabilities, batch.class_probabilities[index].numpy(), atol=1e-4)
             assert result.confidence == pytest.approx(float(batch.pred_class_score[index]), abs=1e-4)
             assert [region.class_id for region in result.regions] == batch.region_pred_class_id[rows].tolist()
+            assert [region.is_unknown for region in result.regions] == batch.region_unknown[rows].tolist()
+            assert result.is_unknown == bool(batch.unknown[index])
             boxes = [region.box_xyxy for region in result.regions]
             np.testing.assert_allclose(boxes, batch.region_box_xyxy[rows].numpy(), atol=1e-4)
             assert [region.area for region in result.regions] == batch.region_area[rows].tolist()
@@ -45,7 +47,10 @@ def test_an_artefact_gives_what_the_engine_gives(fixture, request, tiny_run, pre
 
 def test_a_run_gives_what_the_engine_gives_one_by_one(run_folder, tiny_run, predicted, saved_maps):
     classifier = classifier_of_run(run_folder, saved_maps)
-    assert_equal_to_engine([classifier.predict(path) for path in image_files(tiny_run.images)], predicted)
+    results = [classifier.predict(path) for path in image_files(tiny_run.images)]
+    assert_equal_to_engine(results, predicted)
+    # The run of the fixture never saw a line.
+    assert [result.is_unknown for result in results] == [False] * 6 + [True] * 6 + [False] * 6
 
 
 @pytest.fixture

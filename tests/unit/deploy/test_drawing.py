@@ -51,6 +51,17 @@ def test_without_an_anomaly_nothing_is_outlined():
     assert (picture[:BAND_PX] < 100).any()  # the band says something
 
 
+@pytest.mark.parametrize("name", ["dent", "a dent, a hole, or what else there may be", "Oberflaechenfehler" * 3])
+def test_the_text_of_a_narrow_picture_stays_inside_it(name):
+    result = replace(RESULT, regions=(), num_anomalies=0, is_normal=True, normal_reason="detector", class_name=name)
+    picture = draw_result(np.full((900, 180, 3), 120, np.uint8), result, NAMES)
+    band = picture[: len(picture) - 900]
+    assert len(band) > BAND_PX  # more than one line
+    assert (band < 100).any(axis=(0, 2))[:20].any()
+    assert (band[:, -4:] == 255).all()
+    assert (band[-3:] == 255).all()
+
+
 @pytest.mark.parametrize(
     ("values", "title"),
     [

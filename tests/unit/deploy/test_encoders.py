@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.deploy import Artefact, ArtefactError
@@ -53,6 +55,17 @@ def test_another_network_is_refused():
 def test_the_torch_encoder_leaves_training_mode(run_folder):
     classifier = RegionClassifier.of(AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt")).train()
     assert not TorchEncoder(classifier).classifier.training
+
+
+def test_mean_and_standard_deviation_of_a_network_are_kept_apart(torch_artefact):
+    """Those of the tiny network are equal; those of most others are not."""
+    artefact = Artefact.load(torch_artefact)
+    state = load_safetensors(artefact.contents_of(artefact.manifest.encoder)[0])
+    state["pixel_mean"] += torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
+    changed = Artefact.create(artefact.manifest, {"encoder.safetensors": save_safetensors(state)})
+    loaded = load_encoder(changed).classifier
+    for name in ("pixel_mean", "pixel_std"):
+        torch.testing.assert_close(getattr(loaded, name), state[name])
 
 
 def test_settings_that_do_not_fit_the_weights_are_refused(torch_artefact):

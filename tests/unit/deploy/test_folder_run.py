@@ -75,6 +75,23 @@ def test_bad_files_are_listed_and_not_tried_again(classifier, tiny_run, tmp_path
     assert "no image file" in row["error"]
 
 
+def test_a_detector_that_returns_nan_is_reported_and_asked_again(onnx_artefact, tiny_run, tmp_path):
+    images, value = tiny_run.images / "line", np.nan
+
+    def grey(pixels):
+        scores = np.abs(pixels.astype(np.float32).mean(axis=2) - 120) / 120
+        return np.full_like(scores, value) if pixels[0, 0, 0] % 2 else scores
+
+    classifier = AnomalyClassifier.load(onnx_artefact, grey)
+    odd = sum(cv2.imread(str(file))[0, 0, 2] % 2 for file in images.iterdir())
+    assert 0 < odd < 6
+    assert classify_folder(classifier, images, tmp_path, pictures=False) == (6 - odd, odd, 0)
+    assert all("got NaN or infinity" in row["error"] for row in rows_of(tmp_path / "errors.csv"))
+    value = 0.5
+    assert classify_folder(classifier, images, tmp_path, pictures=False) == (odd, 0, 6)
+    assert (len(rows_of(tmp_path / "predictions.csv")), len(rows_of(tmp_path / "errors.csv"))) == (6, 0)
+
+
 def test_a_map_that_was_missing_is_looked_for_again(onnx_artefact, own_tiny_run, tmp_path):
     images, maps = own_tiny_run.images / "line", own_tiny_run.anomaly_maps / "line"
     (maps / "003.npy").rename(tmp_path / "late.npy")

@@ -34,13 +34,18 @@ def changed(**values):
 def test_it_survives_json():
     manifest = build_manifest(
         detector=NetworkEntry("onnx", ("detector.onnx",), {"input_size": [64, 64]}),
-        rejection=Rejection(0.3),
+        rejection=Rejection(0.3, "neighbours", 0.02),
         merging_temperature=50.0,
         image_threshold=1.5,
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert Manifest.from_json(manifest.to_json()).sha256 == manifest.sha256
     assert build_manifest().sha256 != manifest.sha256
+
+
+def test_a_rejection_of_before_there_were_rates_is_read():
+    text = changed(rejection={"score": "similarity", "threshold": 0.25})
+    assert Manifest.from_json(text).rejection == Rejection(0.25, "similarity")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,11 @@ def test_it_survives_json():
         (changed(encoder={"runtime": "onnx", "files": ["other.onnx"], "settings": {}}), "no digest for its file"),
         (changed(encoder={"runtime": "pickle", "files": ["encoder.onnx"], "settings": {}}), "runtime 'pickle'"),
         (changed(rejection={"score": "similarity"}), "lacks or misstates something"),
+        (changed(rejection={"score": "energy", "threshold": 1}), "a rejection by 'energy'"),
+        (
+            changed(rejection={"score": "similarity", "threshold": float("nan")}),
+            "a rejection by 'similarity' below nan",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_with_a_reason(text, message):

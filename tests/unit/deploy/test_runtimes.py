@@ -15,7 +15,12 @@ def test_a_network_says_what_goes_in_and_out(fixture, runtime, request):
     artefact = Artefact.load(request.getfixturevalue(fixture))
     network = load_network(runtime, artefact.contents_of(artefact.manifest.encoder), num_threads=1)
     assert network.input_shapes == {"image": (-1, 3, 224, 224), "mask": (-1, 1, 224, 224)}
-    assert network.output_names == ["class_probabilities", "class_similarity", "region_feature"]
+    assert network.output_names == [
+        "class_probabilities",
+        "class_similarity",
+        "region_feature",
+        "neighbour_similarity",
+    ]
     inputs = {"image": np.zeros((2, 3, 224, 224), np.uint8), "mask": np.ones((2, 1, 224, 224), np.float32)}
     first = network(inputs)
     network({"image": inputs["image"] + 99, "mask": inputs["mask"]})

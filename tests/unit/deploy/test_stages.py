@@ -28,9 +28,10 @@ def build_cut(*areas, num_anomalies=1, **detection):
     return CutImage(image, Detection(MAP, **detection), num_anomalies, regions)
 
 
-def predictions_of(*probabilities, similarity=0.9):
+def predictions_of(*probabilities, similarity=0.9, nearest=0.9):
     rows = np.array(probabilities, dtype=np.float32)
-    return RegionPredictions(rows, np.full_like(rows, similarity), np.zeros((len(rows), 5), np.float32))
+    nearest = np.full(len(rows), nearest, np.float32)
+    return RegionPredictions(rows, np.full_like(rows, similarity), np.zeros((len(rows), 5), np.float32), nearest)
 
 
 def test_a_map_becomes_regions_with_views(manifest):
@@ -88,13 +89,17 @@ def test_a_region_is_unknown_below_the_threshold(manifest):
     probabilities = [0.3, 0.3, 0.4, 0]
     by_similarity = replace(manifest, rejection=Rejection(0.5))
     by_probability = replace(manifest, rejection=Rejection(0.5, "probability"))
-    for chosen, similarity, is_unknown in (
-        (manifest, -1, False),
-        (by_similarity, 0.49, True),
-        (by_similarity, 0.51, False),
-        (by_probability, 0.9, True),
+    by_neighbours = replace(manifest, rejection=Rejection(0.5, "neighbours", 0.02))
+    for chosen, similarity, nearest, is_unknown in (
+        (replace(manifest, rejection=None), -1, -1, False),
+        (by_similarity, 0.49, 0.9, True),
+        (by_similarity, 0.51, 0, False),
+        (by_probability, 0.9, 0.9, True),
+        (by_neighbours, 0.9, 0.49, True),
+        (by_neighbours, 0, 0.51, False),
     ):
-        result = classify_image(build_cut(9), predictions_of(probabilities, similarity=similarity), chosen)
+        found = predictions_of(probabilities, similarity=similarity, nearest=nearest)
+        result = classify_image(build_cut(9), found, chosen)
         assert result.is_unknown == result.regions[0].is_unknown == is_unknown
 
 

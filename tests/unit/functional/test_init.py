@@ -29,6 +29,7 @@ def test_prediction_on_the_line_needs_numpy_and_opencv_alone():
         f"import sys; sys.path.insert(0, {str(root)!r})\n"
         "from anomalib_ncd.functional import binarize, choose_classes, eval_view, extract_regions, merge_image\n"
         "import anomalib_ncd.functional.decoding, anomalib_ncd.functional.image_header\n"
+        "import anomalib_ncd.functional.rejection\n"
         "heavy = {'torch', 'scipy', 'PIL', 'lightning', 'anomalib', 'torchvision'}\n"
         "found = sorted(heavy & {name.partition('.')[0] for name in sys.modules})\n"
         "sys.exit(f'imported {found}' if found else 0)\n"

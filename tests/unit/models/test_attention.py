@@ -115,6 +115,19 @@ def test_replaced_projections_are_not_plain():
     assert not is_plain(block)
 
 
+def test_dropped_weights_drop_the_bias_of_the_values_too():
+    class Halved(nn.Module):
+        """Drops every second weight, the same ones each time."""
+
+        def forward(self, weights):
+            return weights * (torch.arange(weights.shape[-1]) % 2 == 0) * 2
+
+    block, (tokens, _) = make_block(), make_input()
+    block.attn.attn_drop = Halved()
+    block.attn.fused_attn = False  # timm's own sum then goes through the same module
+    torch.testing.assert_close(cls_of_block(block, tokens, None), block(tokens)[:, :1])
+
+
 def test_dropout_is_active_in_training_only():
     block, (tokens, attended) = make_block(attn_drop=0.5, proj_drop=0.5), make_input()
     block.train()

@@ -67,6 +67,18 @@ def test_features_are_averages_over_the_mask(feature_layers, trainable_blocks):
         torch.testing.assert_close(features[index], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("feature_layers", [1, 3])
+def test_the_reference_is_the_average_of_the_last_frozen_map(feature_layers):
+    images, masks = make_batch(2)
+    backbone = make_backbone().eval()
+    encoder = MaskGuidedCnn(backbone, image_size=SIDE, feature_layers=feature_layers).eval()
+    with torch.no_grad():
+        maps = backbone.forward_intermediates(images, intermediates_only=True)[-2]
+        found = encoder.reference(*encoder.trunk(images, masks))
+    for index in range(2):
+        torch.testing.assert_close(found[index], average_by_hand(maps[index], masks[index, 0]), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0", "convnext_atto"])
 def test_width_of_the_feature(name):
     encoder = make_encoder(name, feature_layers=2)

@@ -150,6 +150,18 @@ def test_features_do_not_depend_on_the_batch():
     torch.testing.assert_close(together.flip(0), encoder(images.flip(0), masks.flip(0)), rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_large_batches_pass_the_trunk_in_parts(monkeypatch):
+    encoder, (images, masks) = make_encoder(), make_batch()
+    whole, sizes = encoder.trunk(images, masks), []
+    encoder.backbone.patch_embed.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr("anomalib_ncd.models.encoder.CPU_TOKENS_PER_PASS", 40)  # two views of 17 tokens
+    parts = encoder.trunk(images, masks)
+    assert sizes == [2, 2, 1]
+    torch.testing.assert_close(parts.tokens, whole.tokens, rtol=1e-5, atol=1e-5)
+    assert torch.equal(parts.attended, whole.attended)
+
+
 @pytest.mark.parametrize("trainable_blocks", [0, 1, 2, 3])
 @pytest.mark.parametrize("mask_layers", [0, 1, 3])
 @torch.no_grad()
@@ -198,6 +210,18 @@ def test_gradients_reach_the_last_blocks_and_nothing_else(trainable_blocks):
     assert trained == {str(3 - i) for i in range(1, trainable_blocks + 1)}
     for name, parameter in encoder.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_the_reference_is_the_mean_of_the_attended_patches():
+    encoder = make_encoder()
+    images, masks = make_batch()
+    tokens, attended = encoder.trunk(images, masks)
+    for found, rows, chosen in zip(encoder.reference(tokens, attended), tokens, attended, strict=True):
+        torch.testing.assert_close(found, rows[1:][chosen[1:]].mean(dim=0))
+    with torch.no_grad():
+        for parameter in encoder.backbone.blocks[-1].parameters():
+            parameter.add_(1)
+    assert torch.equal(encoder.reference(*encoder.trunk(images, masks)), encoder.reference(tokens, attended))
 
 
 def test_the_frozen_part_stays_in_evaluation_mode():

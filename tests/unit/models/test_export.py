@@ -1,6 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,7 +26,10 @@ def build_model(backbone, **arguments):
     model = AnomalyNcd(backbone=backbone, pretrained=False, mask_layers=3, num_novel_classes=4, **arguments)
     model.set_base_classes(["base_line", "base_square"])
     model.best_head.fill_(1)
-    return model.eval()
+    views, masks = build_inputs()
+    references = model.eval().describe_regions(views.flip(2), masks)[1]
+    model.rejection.fit(references, torch.arange(len(references)))
+    return model
 
 
 def build_inputs(count=5):
@@ -43,9 +47,11 @@ def build_inputs(count=5):
 def eager_outputs(model, views, masks):
     """Written out from the parts of the model, not from the class under test."""
     with torch.no_grad():
-        features = model.region_features(views, masks)
+        features, references = model.describe_regions(views, masks)
         logits = model.model.heads(features)[1]
-        return novel_probabilities(logits, 2), logits[:, 2:], features
+        standard = (references - model.rejection.centre) / model.rejection.scale
+        nearest = F.cosine_similarity(standard[:, None], model.rejection.references[None], dim=2).amax(dim=1)
+        return novel_probabilities(logits, 2), logits[:, 2:], features, nearest
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
@@ -174,22 +180,53 @@ def test_calibration_needs_regions():
         calibration_inputs(SimpleNamespace())
 
 
-@pytest.mark.parametrize("compression", ["int8", "int8_ptq", "int8_acq"])
-def test_int8(exported, tiny_run, compression):
+def test_int8_of_weights_and_activations(exported, tiny_run):
     pytest.importorskip("nncf", reason="needs the extra [int8]")
     openvino = pytest.importorskip("openvino", reason="needs openvino")
     model, file, _ = exported
     if "offline" in str(file):
         pytest.skip("one backbone will do: quantisation takes long")
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
-    quantised = model._compress_ov_model(openvino.convert_model(file), CompressionType(compression), datamodule)
-    compiled = openvino.compile_model(quantised, "CPU")
+    quantised = model._compress_ov_model(openvino.convert_model(file), CompressionType.INT8_PTQ, datamodule)
+    compiled = openvino.compile_model(quantised, "CPU", export.EXACT)
     inputs = calibration_inputs(datamodule)
     found = np.concatenate([compiled(one)[OUTPUT_NAMES[0]] for one in inputs])
     stacked = [torch.from_numpy(np.concatenate([one[name] for one in inputs])) for name in ("image", "mask")]
     wanted = eager_outputs(model, *stacked)[0].numpy()
     assert np.abs(found - wanted).max() > 0
-    if compression == "int8_acq":
-        assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.99
-    else:
-        np.testing.assert_allclose(found, wanted, atol=0.35)
+    np.testing.assert_allclose(found, wanted, atol=0.35)
+
+
+def constant_network(openvino, row):
+    """A network that says the same of every region."""
+    operators = openvino.opset13
+    image = operators.parameter([-1, 3, 224, 224], np.uint8, name="image")
+    mask = operators.parameter([-1, 1, 224, 224], np.float32, name="mask")
+    result = operators.result(operators.constant(np.array([row], np.float32)))
+    for node, name in ((image, "image"), (mask, "mask"), (result, OUTPUT_NAMES[0])):
+        node.output(0).get_tensor().set_names({name})
+    return openvino.Model([result], [image, mask], "constant")
+
+
+@pytest.mark.parametrize(("found", "level", "kept"), [([0, 1, 0], "INFO", "100.0"), ([1, 0, 0], "WARNING", "0.0")])
+def test_accuracy_control_counts_the_regions_that_keep_their_class(monkeypatch, tiny_run, caplog, found, level, kept):
+    openvino = pytest.importorskip("openvino", reason="needs openvino")
+    agreements, quantised = [], constant_network(openvino, found)
+
+    def control(model, calibration, validation, agreement, max_drop, **options):
+        assert len(calibration) == len(validation) == 18
+        assert max_drop == 0.05
+        agreements.append(agreement(openvino.compile_model(model, "CPU", export.EXACT), validation)[0])
+        return quantised
+
+    monkeypatch.setitem(sys.modules, "nncf", SimpleNamespace(Dataset=list, quantize_with_accuracy_control=control))
+    monkeypatch.setattr(export, "module_available", lambda name: True)
+    monkeypatch.setattr("anomalib.models.components.base.export_mixin.mixin.module_available", lambda name: True)
+    caplog.set_level("INFO", export.logger.name)
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
+    network, control_type = constant_network(openvino, [0.1, 0.8, 0.1]), CompressionType.INT8_ACQ
+    assert build_model("test_vit")._compress_ov_model(network, control_type, datamodule, max_drop=0.05) is quantised
+    assert agreements == [1.0]
+    [record] = [record for record in caplog.records if "keep their class" in record.message]
+    assert record.levelname == level
+    assert f"Of 18 regions, {kept}% keep their class in INT8" in record.message

@@ -15,6 +15,8 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.models.checkpoints import write_class_names
+from anomalib_ncd.models.known_regions import known_regions
+from anomalib_ncd.models.rejection import RegionRejection
 
 BASE_NAMES = ["base_line", "base_square"]
 METRICS = ("NMI", "ARI", "ClusterAccuracy", "ClusterMacroF1")
@@ -139,6 +141,20 @@ def test_predictions_hold_the_features_of_the_regions(fitted, tiny_run):
     assert found.shape == (len(batch.region_area), 64)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
+
+
+def test_training_leaves_what_new_regions_are_compared_with(fitted, tiny_run):
+    rejection, datamodule = fitted.model.rejection, build_data(tiny_run)
+    references, image_index = known_regions(fitted.model.eval(), datamodule)
+    afterwards = RegionRejection(0.02)
+    afterwards.fit(references, image_index)
+    torch.testing.assert_close(rejection.references, afterwards.references)
+    loaded = AnomalyNcd.load_from_checkpoint(fitted.checkpoint)
+    assert torch.equal(loaded.rejection.references, rejection.references)
+    assert loaded.rejection.threshold == rejection.threshold == pytest.approx(afterwards.threshold)
+    assert build_model(false_reject_rate=None).rejection.threshold is None
+    with pytest.raises(ValueError, match="`false_reject_rate` must be above 0 and below 1, got 2"):
+        build_model(false_reject_rate=2)
 
 
 def test_only_the_last_block_and_the_heads_learn(fitted):

@@ -1,6 +1,8 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,26 @@ def test_vectors_and_frozen_parameters_have_no_weight_decay():
     assert vectors["weight_decay"] == 0
     assert [p.ndim for p in matrices["params"]] == [2]
     assert [p.ndim for p in vectors["params"]] == [1, 1, 1]
+
+
+def test_steps_are_those_of_the_plain_optimiser():
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    plain = copy.deepcopy(ours)
+    optimizers = [
+        build_optimizer(ours.parameters(), weight_decay=0.1),
+        build_optimizer(plain.parameters(), weight_decay=0.1),
+    ]
+    for group in optimizers[1].param_groups:
+        group["fused"] = False
+    for _ in range(3):
+        inputs = torch.randn(5, 4)
+        for model, optimizer in zip((ours, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+    for found, expected in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("num_epochs", [1, 7, 50])

@@ -10,7 +10,12 @@ GOOD = {"num_novel_classes": 2, "num_cached_views": 4, "trainable_blocks": 1, "m
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"num_novel_classes": 1}, {"num_cached_views": None, "trainable_blocks": 2, "mask_layers": 0}],
+    [
+        {},
+        {"num_novel_classes": 1},
+        {"num_novel_classes": "auto"},
+        {"num_cached_views": None, "trainable_blocks": 2, "mask_layers": 0},
+    ],
 )
 def test_settings_that_go_together_pass(changes):
     assert check_settings(**(GOOD | changes)) is None
@@ -19,6 +24,7 @@ def test_settings_that_go_together_pass(changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"num_novel_classes": "many"}, r"`num_novel_classes` must be at least 1 .* or 'auto', got 'many'"),
         ({"num_novel_classes": 0}, r"`num_novel_classes` must be at least 1 .* got 0"),
         ({"trainable_blocks": 2}, "`num_cached_views` needs `trainable_blocks=1`, got 2"),
         ({"mask_layers": 0}, "needs `mask_layers` of 1 or more, got 0"),

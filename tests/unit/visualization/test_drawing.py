@@ -9,7 +9,6 @@ from anomalib_ncd.visualization.drawing import (
     PALETTE_RGB,
     class_colours,
     draw_regions,
-    load_font,
     shortened,
 )
 
@@ -138,8 +137,3 @@ def test_names_are_cut_short():
     assert shortened("a" * 32) == "a" * 32
     assert shortened("a" * 33) == "a" * 31 + "…"
     assert shortened("a b c", 3) == "a…"
-
-
-def test_the_font_has_the_size_asked_for():
-    assert load_font(20).size == 20
-    assert load_font(20).getlength("scratch") > load_font(13).getlength("scratch")

@@ -68,6 +68,12 @@ def test_classes_of_one_name_share_a_row(table, batches, tmp_path):
         np.testing.assert_array_equal(tile_at(picture, 0, column), region_tile(*table.load(members[column])))
 
 
+def test_captions_know_more_letters_than_ascii(table, batches):
+    captions = [draw_gallery(batches, ["a", "b", name], table, only=name)[:CAPTION_PX] for name in ("ö", "ж", "?")]
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert (captions[i] != captions[j]).any()
+
+
 def test_the_order_of_batches_does_not_matter(table, batches, tmp_path):
     write_gallery(tmp_path / "a.png", batches, ["a", "b", "c"], table)
     write_gallery(tmp_path / "b.png", batches[::-1], ["a", "b", "c"], table)

@@ -179,3 +179,18 @@ def test_names_must_fit(results_of, tmp_path):
     with pytest.raises(ValueError, match="must name the K slots"):
         write(tmp_path, results_of(BY_REGION, range(4)), ["normal", "dent"])
     assert not list(tmp_path.iterdir())
+
+
+def test_an_estimated_number_of_classes_is_shown_with_its_curve(results_of, tmp_path):
+    results = results_of(BY_REGION, range(4))
+    assert 'id="number"' not in write(tmp_path, results)
+    curve = [[2, 0.25], [3, 0.75], [4, 0.5]]
+    estimate = {"count": 3, "low": 3, "high": 4, "curve": curve, "method": f"a score {EVIL}"}
+    text = write(tmp_path, replace(results, num_classes_estimate=estimate))
+    assert EVIL not in text
+    tags = Elements(text).tags
+    assert ("a", {"href": "#number"}) in tags
+    assert sum(tag == "circle" for tag, _ in tags) == 3
+    assert sum(tag == "circle" and a.get("class") == "chosen" for tag, a in tags) == 1
+    assert "3 classes, normal included, were estimated; between 3 and 4 are plausible." in text
+    assert "3 classes: 0.750" in text

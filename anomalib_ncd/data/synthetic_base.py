@@ -1,0 +1,253 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Base classes without a labelled data set: kinds of defect painted onto the user's own normal images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from anomalib.data import AnomalibDataModule
+from tqdm import tqdm
+
+from anomalib_ncd.data.generated_defects import DEFECT_KINDS, check_kinds
+from anomalib_ncd.data.images import ImageRecord, list_images, normal_training_images, read_image
+from anomalib_ncd.data.region_table import RegionSettings, RegionTable
+from anomalib_ncd.data.synthetic_defects import paint_on_surface
+from anomalib_ncd.functional.regions import crop, region_boxes
+from anomalib_ncd.functional.views import CROP_RATIO, resize_short_side
+
+logger = logging.getLogger(__name__)
+
+MIN_NORMAL_IMAGES = 10
+"""Fewest images taken for normal where none are given as such."""
+
+_PAINTER_VERSION = 1  # raise it when the same settings would give other bytes
+_MIN_SIDE_PX = 64
+_SETTINGS_FILE = "synthetic.json"
+
+
+@dataclass(frozen=True)
+class SyntheticSettings:
+    """Which base classes are painted.
+
+    Attributes:
+        num_per_class: Regions of each class.
+        kinds: Kinds of defect, each a class; all twelve where ``None``.
+        seed: Seed of images, places, sizes and shapes.
+        scale: Factor on the size of the defects, which else goes with the image's.
+        contrast: Factor on their contrast, which else goes with the image's texture.
+    """
+
+    num_per_class: int = 20
+    kinds: list[str] | None = None
+    seed: int = 0
+    scale: float = 1.0
+    contrast: float = 1.0
+
+    def class_names(self) -> list[str]:
+        """Names of the classes in the order of their ids.
+
+        Raises:
+            ValueError: If a kind is unknown or comes twice, or a number is out of its range.
+        """
+        names = list(DEFECT_KINDS if self.kinds is None else self.kinds)
+        check_kinds(names, "synthetic.kinds")
+        if not names or self.num_per_class < 1:
+            msg = f"`synthetic` needs at least 1 kind and 1 region a class, got {names} and {self.num_per_class}."
+            raise ValueError(msg)
+        if self.scale <= 0 or self.contrast <= 0 or self.seed < 0:
+            msg = (
+                "`synthetic.scale` and `contrast` must be positive and `seed` 0 or more, "
+                f"got {self.scale}, {self.contrast} and {self.seed}."
+            )
+            raise ValueError(msg)
+        return sorted(names)
+
+
+def find_normal_images(
+    normal_images: str | Path | AnomalibDataModule | None,
+    images: str | Path | AnomalibDataModule,
+) -> list[ImageRecord]:
+    """Find the images to paint on.
+
+    Args:
+        normal_images: Folder of normal images (searched recursively), or an anomalib image datamodule, whose normal
+            training images are taken. ``None``: those of ``images``, if it is such a datamodule.
+        images: Where the images to discover classes in come from.
+
+    Returns:
+        Records sorted by key; none where nothing was given, see :func:`least_anomalous`.
+
+    Raises:
+        FileNotFoundError: If the folder is missing or holds no images, or the datamodule has no normal training images.
+    """
+    source = images if normal_images is None else normal_images
+    if isinstance(source, AnomalibDataModule):
+        return normal_training_images(source)
+    if normal_images is None:
+        return []
+    return list_images(source, argument="normal_images")
+
+
+def least_anomalous(table: RegionTable) -> list[ImageRecord]:
+    """Take the images that the anomaly maps find least anomalous as normal ones.
+
+    Args:
+        table: Regions of all images.
+
+    Returns:
+        The quarter with the lowest highest scores, but at least ten images, or all where there are fewer.
+    """
+    scores = [max(table.rows[row].score for row in table.rows_of_image(i)) for i in range(len(table.images))]
+    count = max(MIN_NORMAL_IMAGES, len(scores) // 4)
+    chosen = sorted(np.argsort(scores, kind="stable")[:count].tolist())
+    logger.info(
+        "No normal images were given; base classes are painted on the %d images with the lowest scores.", len(chosen)
+    )
+    return [table.images[index] for index in chosen]
+
+
+def write_synthetic_base(
+    folder: str | Path,
+    images: Sequence[ImageRecord],
+    settings: SyntheticSettings,
+    regions: RegionSettings,
+    image_size: int = 224,
+) -> Path:
+    """Paint base classes and write them in the layout of a base folder, ``images/<class>`` and ``masks/<class>``.
+
+    A region depends on the settings and on its own number alone; those that an interrupted run has finished from the
+    same images are kept. Regions are cut as novel ones are, and are no larger than a view shows.
+
+    Args:
+        folder: Where to write.
+        images: Normal images.
+        settings: Which classes, and how many regions of each.
+        regions: How regions are cut.
+        image_size: Side of a view in pixels.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: If the folder holds something else.
+        ValueError: If an image can't be read.
+    """
+    folder, names = Path(folder), settings.class_names()
+    _claim_folder(folder, _settings_text(images, settings, regions, image_size))
+    order = np.random.default_rng([settings.seed, len(DEFECT_KINDS)]).permutation(len(images))
+    todo = [(name, number) for number in range(settings.num_per_class) for name in names]
+    todo = [(name, number) for name, number in todo if not _file(folder, "images", name, number).is_file()]
+    for name, number in tqdm(todo, desc="Painting base classes", unit="region", disable=not todo):
+        kind = DEFECT_KINDS.index(name)
+        image = images[order[(number * len(names) + names.index(name)) % len(images)]]
+        rng = np.random.default_rng([settings.seed, kind, number])
+        pixels, mask = _paint_region(read_image(image.path), name, rng, settings, regions, image_size)
+        # The image comes last: where there is one, the region is whole.
+        _write_png(_file(folder, "masks", name, number), mask.astype(np.uint8) * 255)
+        _write_png(_file(folder, "images", name, number), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+def _paint_region(
+    image: np.ndarray,
+    kind: str,
+    rng: np.random.Generator,
+    settings: SyntheticSettings,
+    regions: RegionSettings,
+    image_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paint one defect and cut its region out: pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool."""
+    view_side = int(image_size / CROP_RATIO)
+    painted, mask = paint_on_surface(
+        _workable(image, view_side / max(2 * regions.min_size_ratio, 0.05)),
+        kind,
+        rng,
+        scale=settings.scale,
+        contrast=settings.contrast,
+    )
+    box = region_boxes(
+        mask,
+        num_components=0,
+        padding_ratio=regions.padding_ratio,
+        merge_distance_ratio=regions.merge_distance_ratio,
+        min_size_ratio=regions.min_size_ratio,
+        keep_inside_image=regions.keep_inside_image,
+    )[0]
+    pixels, mask = crop(painted, box), crop(mask, box)
+    if min(mask.shape) > view_side:
+        pixels, soft_mask = resize_short_side(pixels, mask, view_side)
+        mask = soft_mask >= 0.5 if (soft_mask >= 0.5).any() else soft_mask > 0
+    return pixels, mask
+
+
+def _workable(image: np.ndarray, longest_px: float) -> np.ndarray:
+    """Enlarge images too small to paint on; shrink those whose smallest regions are larger than a view."""
+    factor = min(1.0, longest_px / max(image.shape[:2]))
+    factor = max(factor, _MIN_SIDE_PX / min(image.shape[:2]))
+    if factor == 1.0:
+        return image
+    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+
+
+def _claim_folder(folder: Path, wanted: str) -> None:
+    """Take over what was painted with the same settings; throw away what was painted with others."""
+    file = folder / _SETTINGS_FILE
+    if file.is_file() and file.read_text(encoding="utf-8") == wanted:
+        return
+    if not file.is_file() and folder.is_dir() and any(folder.iterdir()):
+        msg = f"{folder} holds something else than painted base classes; move it, or choose another `work_dir`."
+        raise FileExistsError(msg)
+    for part in ("images", "masks"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(wanted, encoding="utf-8")
+
+
+def _settings_text(
+    images: Sequence[ImageRecord],
+    settings: SyntheticSettings,
+    regions: RegionSettings,
+    image_size: int,
+) -> str:
+    """All that the painted regions depend on, as JSON."""
+    digest = hashlib.sha256()
+    for image in images:
+        stat = image.path.stat()
+        digest.update(repr((image.key, stat.st_size, stat.st_mtime_ns)).encode())
+    content = {
+        "painter_version": _PAINTER_VERSION,
+        **asdict(settings),
+        "kinds": settings.class_names(),
+        "regions": asdict(regions),
+        "image_size": image_size,
+        "normal_images": digest.hexdigest(),
+    }
+    return json.dumps(content, indent=2)
+
+
+def _file(folder: Path, part: str, name: str, number: int) -> Path:
+    """File of a region or of its mask."""
+    return folder / part / name / f"{number:03d}.png"
+
+
+def _write_png(file: Path, image: np.ndarray) -> None:
+    """Write an image so that it is whole or not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    encoded, data = cv2.imencode(".png", image)
+    if not encoded:
+        msg = f"Could not encode {file} as PNG."
+        raise OSError(msg)
+    unfinished = file.with_suffix(".tmp")
+    unfinished.write_bytes(data.tobytes())
+    unfinished.replace(file)

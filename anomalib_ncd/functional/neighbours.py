@@ -1,0 +1,77 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Similarity to the nearest regions of a run.
+
+"Out-of-Distribution Detection with Deep Nearest Neighbors" (Sun et al., ICML 2022, arXiv 2204.06507): the distance to
+the nearest training features, scaled to norm 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LEAST_SIMILARITY = -1.0
+
+
+def neighbour_similarity(features: Tensor, references: Tensor) -> Tensor:
+    """Cosine to the nearest reference.
+
+    Args:
+        features: ``(R, D)`` float of norm 1.
+        references: ``(N, D)`` float of norm 1.
+
+    Returns:
+        ``(R,)`` float in [-1, 1]; -1 without references.
+
+    Raises:
+        ValueError: If the shapes don't agree.
+
+    Example:
+        >>> neighbour_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.6, 0.8]]))
+        tensor([0.6000])
+    """
+    _check(features, references)
+    if not len(references):
+        return features[:, 0] * 0 + LEAST_SIMILARITY
+    return (features @ references.T).amax(dim=1)
+
+
+def left_out_similarity(features: Tensor, groups: Tensor, rows_at_once: int = 1024) -> Tensor:
+    """Cosine of each feature to the nearest one of other groups, as if its own group had not been there.
+
+    Args:
+        features: ``(N, D)`` float of norm 1.
+        groups: ``(N,)`` integer; features of one group, such as the regions of an image, don't see each other.
+        rows_at_once: Rows of the matrix of similarities that are in memory together.
+
+    Returns:
+        ``(N,)`` float in [-1, 1]; -1 where there is no other group.
+
+    Raises:
+        ValueError: If the shapes don't agree.
+
+    Example:
+        >>> left_out_similarity(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]]), torch.tensor([0, 0, 1]))
+        tensor([0.6000, 0.6000, 0.6000])
+    """
+    _check(features, features)
+    if groups.shape != features.shape[:1]:
+        msg = f"`groups` must have shape ({len(features)},), one for each feature, got {tuple(groups.shape)}."
+        raise ValueError(msg)
+    if not len(features):
+        return features.new_zeros(0)
+    found = []
+    for rows, own in zip(features.split(rows_at_once), groups.split(rows_at_once), strict=True):
+        similarities = (rows @ features.T).masked_fill(own[:, None] == groups[None], LEAST_SIMILARITY)
+        found.append(similarities.amax(dim=1))
+    return torch.cat(found)
+
+
+def _check(features: Tensor, references: Tensor) -> None:
+    """Refuse shapes that don't go together."""
+    if features.ndim != 2 or references.ndim != 2 or features.shape[1] != references.shape[1]:
+        shapes = f"{tuple(features.shape)} and {tuple(references.shape)}"
+        msg = f"`features` and `references` must have shapes (R, D) and (N, D), got {shapes}."
+        raise ValueError(msg)

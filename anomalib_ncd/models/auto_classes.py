@@ -1,0 +1,131 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The number of novel classes of a model: given, estimated from the regions, or taken from a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.datasets import EvalImages
+from anomalib_ncd.models.number_of_classes import NumClassesEstimate, estimate_num_classes
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+
+
+class AutoClassesMixin:
+    """Holds the number of novel classes of ``AnomalyNcd`` and estimates it where it is ``"auto"``.
+
+    Attributes:
+        num_classes_estimate: The estimate and the curve behind it; ``None`` where the number was given, or is not known
+            yet.
+    """
+
+    num_classes_estimate: NumClassesEstimate | None = None
+    _asked_num_classes: int | Literal["auto"] = AUTO
+    _num_novel_classes: int | None = None
+
+    def ask_for_classes(self, num_novel_classes: int | Literal["auto"]) -> None:
+        """Take over the constructor's argument."""
+        self._asked_num_classes = num_novel_classes
+        self._num_novel_classes = num_novel_classes if isinstance(num_novel_classes, int) else None
+
+    @property
+    def num_novel_classes(self) -> int:
+        """Number of novel classes, *normal* included.
+
+        Raises:
+            ValueError: If it is to be estimated and no regions were seen yet.
+        """
+        if self._num_novel_classes is None:
+            msg = (
+                "`num_novel_classes` is 'auto' and not known yet: it is estimated when training or clustering begins. "
+                "Do that, load a checkpoint, or give a number."
+            )
+            raise ValueError(msg)
+        return self._num_novel_classes
+
+    @property
+    def knows_num_classes(self) -> bool:
+        """Whether the number of novel classes was given, estimated or loaded."""
+        return self._num_novel_classes is not None
+
+    def take_estimate(self, estimate: NumClassesEstimate) -> None:
+        """Go on with an estimated number of classes, and say so."""
+        self._num_novel_classes, self.num_classes_estimate = estimate.count, estimate
+        logger.info(
+            "%d classes, normal included, were estimated from the regions (%d to %d fit about as well); "
+            "`num_novel_classes` sets another number.",
+            estimate.count,
+            estimate.low,
+            estimate.high,
+        )
+
+    def take_saved_number(self, saved: dict[str, Any]) -> None:
+        """Take over the number of a checkpoint where none was given.
+
+        Args:
+            saved: The model's own part of the checkpoint.
+        """
+        if self._asked_num_classes == AUTO:
+            self._num_novel_classes = int(saved["num_novel_classes"])
+        estimate = saved.get("num_classes_estimate")
+        self.num_classes_estimate = None if estimate is None else NumClassesEstimate.from_plain(estimate)
+
+    def plain_estimate(self) -> dict[str, Any] | None:
+        """The estimate as plain data for checkpoints and files."""
+        return None if self.num_classes_estimate is None else self.num_classes_estimate.plain()
+
+
+def resolve_num_classes(model: Any, datamodule: NcdDataModule, device: torch.device | str = "cpu") -> None:  # noqa: ANN401
+    """Estimate the number of classes of a model that doesn't know it; one pass over the regions, with progress.
+
+    Of several processes the first one does it, and the others are told.
+
+    Args:
+        model: ``AnomalyNcd`` whose encoder is used as it is; moved to `device`.
+        datamodule: Gives the regions.
+        device: Where the features are computed.
+    """
+    if model.knows_num_classes:
+        return
+    datamodule.region_table()  # every process, since each waits for the first one to cut
+    trainer = datamodule.trainer
+    estimate = None
+    if trainer is None or trainer.is_global_zero:
+        estimate = estimate_num_classes(frozen_features(model, datamodule, device), seed=datamodule.sampler_seed)
+    if trainer is not None:
+        estimate = trainer.strategy.broadcast(estimate)
+    model.take_estimate(estimate)
+
+
+@torch.no_grad()
+def frozen_features(model: LightningModule, datamodule: NcdDataModule, device: torch.device | str) -> np.ndarray:
+    """Mask-guided features ``(R, D)`` float32 of all regions; neither the model nor the random state changes."""
+    was_training = model.training
+    model.eval().to(device)
+    images = EvalImages(datamodule.region_table(), image_size=datamodule.image_size)
+    loader = DataLoader(
+        images,
+        batch_size=datamodule.eval_batch_size,
+        num_workers=datamodule.num_workers,
+        collate_fn=NcdBatch.collate,
+    )
+    with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and training must not depend on it
+        found = [
+            model.region_features(batch.image.to(device), batch.region_mask.to(device)).float().cpu()
+            for batch in tqdm(loader, desc="Counting classes", unit="batch")
+        ]
+    model.train(was_training)
+    return torch.cat(found).numpy()

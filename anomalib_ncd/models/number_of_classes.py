@@ -1,0 +1,151 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How many classes there are among the regions, from their frozen features alone.
+
+No single criterion can be trusted: the silhouette sees round clusters of like size, density sees clusters of any shape
+but only down to a size that has to be chosen. So each of several criteria votes, on several random samples of the
+regions, and the middle of all votes is the estimate. docs/number_of_classes.md compares it with other ways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist, squareform
+from sklearn.cluster import HDBSCAN
+from sklearn.metrics import silhouette_score
+from sklearn.preprocessing import StandardScaler, normalize
+
+MAX_CLASSES = 20
+MAX_REGIONS = 1000
+MIN_DISTINCT_REGIONS = 8
+NUM_SAMPLES, SAMPLE_SHARE = 10, 0.95
+SMALLEST_CLUSTERS = (0.3, 0.4, 0.5)
+"""Regions that a cluster must hold to be one for the density criterion, as a share of the root of their number."""
+METHOD = "the share of votes (silhouette of Ward's clusters, density at three scales, on ten samples of the regions)"
+
+
+@dataclass(frozen=True)
+class NumClassesEstimate:
+    """An estimated number of classes and what it rests on.
+
+    Attributes:
+        count: The estimate, *normal* included; 1 or more.
+        low: Smallest number that is plausible.
+        high: Largest number that is plausible.
+        curve: Each candidate with its score, larger is better; empty where there was nothing to choose from.
+        method: What the scores are, or why there are none, in a few words.
+    """
+
+    count: int
+    low: int
+    high: int
+    curve: list[tuple[int, float]]
+    method: str
+
+    def plain(self) -> dict[str, Any]:
+        """The estimate as plain data, for checkpoints and JSON."""
+        curve = [[count, score] for count, score in self.curve]
+        return {"count": self.count, "low": self.low, "high": self.high, "curve": curve, "method": self.method}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> NumClassesEstimate:
+        """The estimate that :meth:`plain` was made from."""
+        return cls(**plain | {"curve": [(int(count), float(score)) for count, score in plain["curve"]]})
+
+
+def estimate_num_classes(
+    features: npt.NDArray[np.floating] | torch.Tensor,
+    max_classes: int = MAX_CLASSES,
+    seed: int = 0,
+) -> NumClassesEstimate:
+    """Estimate the number of classes among regions.
+
+    Each dimension is standardised and each row scaled to norm 1. On ten samples of 95 % of the regions, four criteria
+    vote: the number of Ward's clusters with the highest mean silhouette (Rousseeuw, 1987), and the number of clusters
+    that HDBSCAN (Campello et al., 2013) finds if a cluster must hold 0.3, 0.4 or 0.5 times the root of the number of
+    regions, but three at least. The estimate is the median of the votes, the range lies between their 5 % and 95 %
+    quantiles, and the curve is the share of votes.
+
+    Fewer than eight distinct regions say nothing about their number of classes: the estimate is then 2 (1 for one
+    distinct region), anything up to the number of distinct regions is plausible, and the curve is empty. Of more than
+    1,000 regions, a random 1,000 are looked at.
+
+    Args:
+        features: Frozen features (R, D) of R regions, finite; R may be 0.
+        max_classes: Largest number to consider; never more than a quarter of the regions is.
+        seed: Seed of the samples; the same features and seed give the same estimate.
+
+    Returns:
+        The estimate with its range and curve.
+
+    Raises:
+        ValueError: If the features are not a finite (R, D) array or `max_classes` is below 2.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> features = np.concatenate([rng.normal(mean, 0.3, (25, 16)) for mean in rng.normal(size=(5, 16))])
+        >>> estimate = estimate_num_classes(features)
+        >>> estimate.count, estimate.low, estimate.high
+        (5, 5, 5)
+    """
+    rows = _checked_rows(features, max_classes)
+    rng = np.random.default_rng(seed)
+    if len(rows) > MAX_REGIONS:
+        rows = rows[np.sort(rng.choice(len(rows), MAX_REGIONS, replace=False))]
+    num_distinct = len(np.unique(rows.round(6), axis=0))
+    if num_distinct < MIN_DISTINCT_REGIONS:
+        return _too_few(num_distinct)
+    distances = squareform(pdist(normalize(StandardScaler().fit_transform(rows))))
+    most = max(2, min(max_classes, num_distinct // 4))
+    votes = []
+    for _ in range(NUM_SAMPLES):
+        chosen = np.sort(rng.choice(len(rows), max(4, round(SAMPLE_SHARE * len(rows))), replace=False))
+        votes += _votes(distances[np.ix_(chosen, chosen)], most)
+    low, count, high = (int(np.floor(value + 0.5)) for value in np.quantile(votes, [0.05, 0.5, 0.95]))
+    shares = np.bincount(votes, minlength=most + 1) / len(votes)
+    curve = [(number, float(shares[number])) for number in range(2, most + 1)]
+    return NumClassesEstimate(count, low, high, curve, METHOD)
+
+
+def _checked_rows(features: npt.NDArray[np.floating] | torch.Tensor, max_classes: int) -> npt.NDArray[np.float64]:
+    """Check the arguments and turn the features into double precision."""
+    if isinstance(features, torch.Tensor):
+        features = features.detach().double().cpu().numpy()
+    rows = np.asarray(features, dtype=np.float64)
+    if rows.ndim != 2 or not np.isfinite(rows).all():
+        msg = f"`features` must be a finite array of shape (R, D), got shape {rows.shape}; check the encoder's input."
+        raise ValueError(msg)
+    if max_classes < 2:
+        msg = f"`max_classes` must be at least 2, got {max_classes}."
+        raise ValueError(msg)
+    return rows
+
+
+def _too_few(num_distinct: int) -> NumClassesEstimate:
+    """What is said where there is nothing to go by."""
+    noun = "region" if num_distinct == 1 else "regions"
+    reason = f"{num_distinct} distinct {noun} can't tell; at least {MIN_DISTINCT_REGIONS} are needed"
+    return NumClassesEstimate(min(2, max(1, num_distinct)), 1, max(1, num_distinct), [], reason)
+
+
+def _votes(distances: npt.NDArray[np.float64], most: int) -> list[int]:
+    """Numbers of classes, from 2 to `most`, that the criteria find in a sample with such distances (n, n)."""
+    tree = linkage(squareform(distances, checks=False), "ward")
+    scores = {}
+    for number in range(2, most + 1):
+        labels = fcluster(tree, number, "maxclust")
+        if 2 <= len(np.unique(labels)) < len(labels):  # copies of one region can't be told apart
+            scores[number] = silhouette_score(distances, labels, metric="precomputed")
+    votes = [max(scores, key=lambda number: scores[number])] if scores else []
+    for share in SMALLEST_CLUSTERS:
+        size = max(3, round(share * len(distances) ** 0.5))
+        labels = HDBSCAN(min_cluster_size=size, metric="precomputed", copy=True).fit_predict(distances)
+        votes.append(int(np.clip(labels.max() + 1, 2, most)))
+    return votes

@@ -1,0 +1,145 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a model knows of the regions it was made from, to tell when a new one is like none of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.functional.neighbours import left_out_similarity, neighbour_similarity
+from anomalib_ncd.functional.rejection import (
+    attained_false_reject_rate,
+    check_false_reject_rate,
+    rejection_threshold,
+)
+from anomalib_ncd.models.heads import unit_rows
+
+logger = logging.getLogger(__name__)
+
+MAX_REFERENCES = 10_000
+SMALLEST_SCALE = 1e-6
+
+
+class RegionRejection(nn.Module):
+    """Keeps the features of a run's regions; a region that is far from the nearest of them is unknown.
+
+    The distance is the cosine of features that are standardised over the run. The nearest region counts (k = 1 of Sun
+    et al., ICML 2022), for a class may have few regions. All that is fitted lies in buffers, so that it travels with
+    checkpoints. The threshold follows from them and from the rate, which can therefore be changed at any time.
+
+    Args:
+        false_reject_rate: Share of new regions of known classes that may be called unknown. ``None``: none ever is.
+
+    Raises:
+        ValueError: If the rate is no rate.
+
+    Example:
+        >>> rejection = RegionRejection(false_reject_rate=0.5)
+        >>> rejection.fit(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]]), groups=torch.tensor([0, 1, 2]))
+        >>> rejection.is_unknown(torch.tensor([[1.0, 0.1], [-1.0, 0.0]]))
+        tensor([False,  True])
+    """
+
+    def __init__(self, false_reject_rate: float | None = 0.02) -> None:
+        super().__init__()
+        if false_reject_rate is not None:
+            check_false_reject_rate(false_reject_rate)
+        self.false_reject_rate = false_reject_rate
+        self.register_buffer("centre", torch.zeros(0))
+        self.register_buffer("scale", torch.zeros(0))
+        self.register_buffer("references", torch.zeros(0, 0))
+        self.register_buffer("groups", torch.zeros(0, dtype=torch.long))
+        self.register_buffer("left_out_similarity", torch.zeros(0))
+        self.centre: Tensor
+        self.scale: Tensor
+        self.references: Tensor
+        self.groups: Tensor
+        self.left_out_similarity: Tensor
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the regions of a run are known."""
+        return len(self.left_out_similarity) > 0
+
+    @property
+    def threshold(self) -> float | None:
+        """Similarity below which a region is unknown; ``None`` where nothing is rejected."""
+        if self.false_reject_rate is None or not self.is_fitted:
+            return None
+        return rejection_threshold(self.left_out_similarity.cpu().numpy(), self.false_reject_rate)
+
+    def fit(self, features: Tensor, groups: Tensor) -> None:
+        """Take over the regions of a run in place of those known before.
+
+        Args:
+            features: ``(N, D)`` float, of any norm.
+            groups: ``(N,)`` long; regions of one image have one number, and are not compared with each other.
+        """
+        features = features.detach().float().to(self.references.device)
+        self.centre = features.mean(dim=0)
+        self.scale = features.std(dim=0, correction=0).clamp(min=SMALLEST_SCALE)
+        self._keep(self.directions(features), groups)
+
+    def extend(self, features: Tensor, groups: Tensor) -> None:
+        """Add regions of other images to those known before; arguments as :meth:`fit`."""
+        if not self.is_fitted:
+            self.fit(features, groups)
+            return
+        rows = self.directions(features.detach().float().to(self.references.device))
+        groups = groups.to(self.groups.device).long() + self.groups.max() + 1
+        self._keep(torch.cat([self.references, rows]), torch.cat([self.groups, groups]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Similarity ``(R,)`` of features ``(R, D)`` to the nearest region of the run; 1 where none is known."""
+        if not self.is_fitted:
+            return features[:, 0].float() * 0 + 1
+        return neighbour_similarity(self.directions(features.float()), self.references)
+
+    def is_unknown(self, features: Tensor) -> Tensor:
+        """Which of the features ``(R, D)`` are like none of the run, ``(R,)`` bool, on their device."""
+        threshold = self.threshold
+        if threshold is None:
+            return torch.zeros(len(features), dtype=torch.bool, device=features.device)
+        return (self(features.to(self.references.device)) < threshold).to(features.device)
+
+    def of_batch(self, batch: NcdBatch) -> Tensor:
+        """Which regions of a batch are unknown, ``(R,)`` bool; none where it has no references."""
+        if batch.region_reference is None:
+            return torch.zeros_like(batch.region_area, dtype=torch.bool)
+        return self.is_unknown(batch.region_reference)
+
+    def directions(self, features: Tensor) -> Tensor:
+        """Features as seen from the middle of the run's, every dimension in its own unit, of norm 1."""
+        return unit_rows((features - self.centre) / self.scale)
+
+    def _keep(self, references: Tensor, groups: Tensor) -> None:
+        """Take over references; of too many, every n-th."""
+        step = max(1, -(-len(references) // MAX_REFERENCES))
+        self.references = references[::step].contiguous()
+        self.groups = groups.to(references.device).long()[::step].contiguous()
+        self.left_out_similarity = left_out_similarity(self.references, self.groups)
+        if self.false_reject_rate is None or not self.is_fitted:
+            return
+        attained = attained_false_reject_rate(len(self.references), self.false_reject_rate)
+        if attained > self.false_reject_rate:
+            logger.warning(
+                "With %d regions, up to %.0f %% of new regions of known classes will be called unknown, not %.0f %%.",
+                len(self.references),
+                attained * 100,
+                self.false_reject_rate * 100,
+            )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        """Take buffers of any number of regions; checkpoints from before there was rejection have none."""
+        for name in ("centre", "scale", "references", "groups", "left_out_similarity"):
+            own = getattr(self, name)
+            saved = state_dict.setdefault(prefix + name, own[:0])
+            if saved.shape != own.shape:
+                setattr(self, name, saved.new_empty(saved.shape, device=own.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,91 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Fonts of captions: the one that matplotlib brings along, and the system's where it lacks characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.font_manager import FontEntry, fontManager, get_font
+from PIL import ImageFont
+
+FAMILY = "DejaVu Sans"
+FILE = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+REGULAR = 400
+
+
+@lru_cache(maxsize=256)
+def load_font(size_px: int, text: str = "") -> ImageFont.FreeTypeFont:
+    """Load the font for a caption.
+
+    Args:
+        size_px: Size of the letters.
+        text: What is to be written.
+
+    Returns:
+        DejaVu Sans, which has Latin, Greek and Cyrillic; a font of the system for text with other characters, where
+        there is one that has them.
+
+    Example:
+        >>> load_font(15, "Kratzer, царапина").getname()
+        ('DejaVu Sans', 'Book')
+    """
+    font = find_system_font(text)
+    return ImageFont.truetype(str(FILE) if font is None else font.fname, size_px)
+
+
+def font_families(texts: Iterable[str]) -> list[str]:
+    """Families for matplotlib, which takes each character from the first that has it.
+
+    Args:
+        texts: What is to be written.
+
+    Returns:
+        DejaVu Sans, and fonts of the system for the texts that it can't write.
+
+    Example:
+        >>> font_families(["Kratzer", "царапина"])
+        ['DejaVu Sans']
+    """
+    found = [find_system_font(text) for text in texts]
+    return list(dict.fromkeys([FAMILY, *(font.name for font in found if font is not None)]))
+
+
+@lru_cache(maxsize=256)
+def find_system_font(text: str) -> FontEntry | None:
+    """Find an upright font for text that DejaVu Sans can't write.
+
+    Args:
+        text: What is to be written.
+
+    Returns:
+        The font that has the most of the characters, of those the one nearest to regular weight; ``None`` if none has
+        more of them than DejaVu Sans.
+    """
+    characters = {ord(character) for character in text if not character.isspace()}
+    known = _count_known(str(FILE), characters)
+    if known == len(characters):
+        return None
+    upright = [font for font in fontManager.ttflist if font.style == "normal"]
+    counts = [_count_known(font.fname, characters) for font in upright]
+    most = max(counts, default=0)
+    best = [font for font, count in zip(upright, counts, strict=True) if count == most > known]
+    return min(best, key=lambda font: (abs(_weight(font) - REGULAR), font.name, font.fname), default=None)
+
+
+def _count_known(file: str, characters: set[int]) -> int:
+    """Number of the characters that a font has a picture of."""
+    try:
+        font = get_font(file)
+    except (OSError, RuntimeError):  # uninstalled since matplotlib looked, or of a kind that it can't read
+        return 0
+    return sum(font.get_char_index(character) > 0 for character in characters)
+
+
+def _weight(font: FontEntry) -> int:
+    """Weight from 100 to 900; matplotlib gives some by name."""
+    return font.weight if isinstance(font.weight, int) else {"normal": 400, "bold": 700}.get(font.weight, 500)

@@ -1,0 +1,100 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The curve behind an estimated number of classes, laid out for the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH, HEIGHT = 640, 190
+LEFT, RIGHT, TOP, BOTTOM = 16, 16, 14, 34
+MAX_TICKS = 20
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A candidate: its number of classes, where it is drawn, and whether its number stands below it."""
+
+    count: int
+    x: float
+    y: float
+    score: float
+    has_tick: bool
+
+
+@dataclass(frozen=True)
+class CountCurve:
+    """What the section on the number of classes shows.
+
+    Attributes:
+        sentence: The estimate in words.
+        method: What the scores are.
+        count: The estimate.
+        points: The candidates, in pixels; none where there was nothing to choose from.
+        line: The points as an SVG polyline.
+        band: Left edge and width of the range, in pixels.
+        size: Width and height of the picture.
+        base_y: Where the axis lies.
+    """
+
+    sentence: str
+    method: str
+    count: int
+    points: list[CurvePoint]
+    line: str
+    band: tuple[float, float]
+    size: tuple[int, int] = (WIDTH, HEIGHT)
+    base_y: int = HEIGHT - BOTTOM
+
+
+def count_curve(estimate: dict[str, Any] | None) -> CountCurve | None:
+    """Lay out the curve.
+
+    Args:
+        estimate: ``count``, ``low``, ``high``, ``curve`` and ``method``, or ``None``.
+
+    Returns:
+        What the template draws; ``None`` where the number of classes was given.
+
+    Example:
+        >>> curve = [[2, 0.1], [3, 0.6], [4, 0.5]]
+        >>> count_curve({"count": 3, "low": 3, "high": 4, "curve": curve, "method": "a score"}).sentence
+        '3 classes, normal included, were estimated; between 3 and 4 are plausible.'
+    """
+    if estimate is None:
+        return None
+    low, high, curve = estimate["low"], estimate["high"], estimate["curve"]
+    counts, scores = [int(count) for count, _ in curve], [float(score) for _, score in curve]
+    step = (WIDTH - LEFT - RIGHT) / max(1, len(counts))
+    least, span = min(scores, default=0.0), (max(scores, default=0.0) - min(scores, default=0.0)) or 1.0
+    every = -(-len(counts) // MAX_TICKS)
+    points = [
+        CurvePoint(
+            count=count,
+            x=round(LEFT + (index + 0.5) * step, 1),
+            y=round(HEIGHT - BOTTOM - 8 - (score - least) / span * (HEIGHT - TOP - BOTTOM - 8), 1),
+            score=score,
+            has_tick=index % every == 0 or count == estimate["count"],
+        )
+        for index, (count, score) in enumerate(zip(counts, scores, strict=True))
+    ]
+    inside = [point.x for point in points if low <= point.count <= high]
+    band = (round(inside[0] - step / 2, 1), round(inside[-1] - inside[0] + step, 1)) if inside else (0.0, 0.0)
+    return CountCurve(
+        sentence=_sentence(estimate["count"], low, high),
+        method=estimate["method"],
+        count=estimate["count"],
+        points=points,
+        line=" ".join(f"{point.x},{point.y}" for point in points),
+        band=band,
+    )
+
+
+def _sentence(count: int, low: int, high: int) -> str:
+    """The estimate in words."""
+    noun = "1 class, normal included, was" if count == 1 else f"{count} classes, normal included, were"
+    if low == high:
+        return f"{noun} estimated; samples of the regions agree on it."
+    return f"{noun} estimated; between {low} and {high} are plausible."

@@ -1,0 +1,149 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import logging
+
+import cv2
+import numpy as np
+import pytest
+from anomalib.data import Folder
+
+from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps
+from anomalib_ncd.data.base_classes import list_base, read_base_regions
+from anomalib_ncd.data.images import list_images
+from anomalib_ncd.data.region_table import RegionSettings, RegionTable
+from anomalib_ncd.data.synthetic_base import (
+    SyntheticSettings,
+    find_normal_images,
+    least_anomalous,
+    write_synthetic_base,
+)
+
+TWO = SyntheticSettings(num_per_class=3, kinds=["stain", "crack"])
+
+
+def write(folder, images, settings=TWO, regions=None, **arguments):
+    return write_synthetic_base(folder, images, settings, regions or RegionSettings(), **arguments)
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
+
+
+@pytest.fixture
+def normal(tiny_run):
+    return list_images(tiny_run.images / "good")
+
+
+def test_a_base_folder_is_written(normal, tmp_path):
+    records, names = list_base(write(tmp_path / "base", normal))
+    assert names == TWO.class_names() == ["crack", "stain"]
+    assert [record.class_id for record in records] == [0] * 3 + [1] * 3
+    for record in records:
+        [region] = read_base_regions(record)
+        assert region.area >= 6
+        assert region.mask.shape == region.image.shape[:2]
+
+
+def test_regions_are_cut_as_novel_ones_are(normal, tmp_path):
+    narrow, wide = (
+        [
+            cv2.imread(str(record.image_path)).shape[0]
+            for record in list_base(write(tmp_path / name, normal, TWO, cut))[0]
+        ]
+        for name, cut in (("narrow", RegionSettings()), ("wide", RegionSettings(padding_ratio=1.0)))
+    )
+    assert all(a < b for a, b in zip(narrow, wide, strict=True))
+
+
+def test_seed_and_number_decide_and_nothing_else(normal, tmp_path):
+    first = files_of(write(tmp_path / "a", normal))
+    assert files_of(write(tmp_path / "b", normal)) == first
+    other = files_of(write(tmp_path / "c", normal, SyntheticSettings(3, ["stain", "crack"], seed=1)))
+    assert all(other[name] != first[name] for name in first)
+
+
+def test_an_interrupted_run_goes_on(normal, tmp_path, monkeypatch):
+    folder = tmp_path / "base"
+    first = files_of(write(folder, normal))
+    lost, kept = folder / "images" / "crack" / "001.png", folder / "images" / "stain" / "002.png"
+    lost.unlink()
+    before = kept.stat().st_mtime_ns
+    assert files_of(write(folder, normal)) == first
+    assert kept.stat().st_mtime_ns == before
+    monkeypatch.setattr("anomalib_ncd.data.synthetic_base.paint_on_surface", None)
+    write(folder, normal)
+
+
+def test_other_settings_or_images_paint_anew(normal, tmp_path):
+    folder = tmp_path / "base"
+    write(folder, normal)
+    assert list_base(write(folder, normal, SyntheticSettings(2, ["hole"])))[1] == ["hole"]
+    assert len(files_of(folder)) == 4
+    before = files_of(folder)
+    assert files_of(write(folder, normal[:2], SyntheticSettings(2, ["hole"]))) != before
+
+
+def test_a_folder_of_something_else_is_left_alone(normal, tiny_run, tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(FileExistsError, match="something else than painted base classes"):
+        write(tmp_path, normal)
+
+
+def test_tiny_and_large_images_are_painted_on(tmp_path):
+    for name, size_hw in (("tiny", (17, 30)), ("large", (1500, 2200))):
+        image = np.random.default_rng(0).integers(90, 110, (*size_hw, 1), dtype=np.uint8)
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "0.png"), image)
+        records, _ = list_base(write(tmp_path / f"{name}_base", list_images(tmp_path / name)))
+        for record in records:
+            [region] = read_base_regions(record)
+            assert region.area > 0
+            assert 10 <= min(region.mask.shape) <= 256
+
+
+def test_an_unreadable_image_is_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"Cannot read image .*broken\.png"):
+        write(tmp_path / "base", list_images(tmp_path))
+
+
+def test_normal_images_come_from_a_folder_or_a_datamodule(tiny_run):
+    folder = tiny_run.images / "good"
+    assert [record.key for record in find_normal_images(folder, tiny_run.images)] == [f"00{i}" for i in range(6)]
+    source = Folder(
+        "tiny", root=tiny_run.images, normal_dir="good", abnormal_dir="line", val_split_mode="none", num_workers=0
+    )
+    for given, images in ((None, source), (source, tiny_run.images)):
+        found = find_normal_images(given, images)
+        assert found
+        assert {record.path.parent.name for record in found} == {"good"}
+    assert find_normal_images(None, tiny_run.images) == []
+    with pytest.raises(FileNotFoundError, match=r"nowhere\. Check the path given as `normal_images`"):
+        find_normal_images(tiny_run.images / "nowhere", tiny_run.images)
+
+
+def test_without_any_the_least_anomalous_images_will_do(tiny_run, caplog):
+    images = list_images(tiny_run.images)
+    table = RegionTable(images).build(pair_anomaly_maps(images, tiny_run.anomaly_maps), (0.2, 1.1), RegionSettings())
+    with caplog.at_level(logging.INFO):
+        chosen = least_anomalous(table)
+    assert len(chosen) == 10
+    assert sum(record.key.startswith("good") for record in chosen) == 6
+    assert "10 images with the lowest scores" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (SyntheticSettings(kinds=["spot"]), r"`synthetic.kinds` must name known .*\['spot'\]"),
+        (SyntheticSettings(kinds=["hole", "hole"]), "each kind once"),
+        (SyntheticSettings(kinds=[]), "at least 1 kind"),
+        (SyntheticSettings(num_per_class=0), "1 region a class"),
+        (SyntheticSettings(scale=0), "must be positive"),
+        (SyntheticSettings(seed=-1), "0 or more"),
+    ],
+)
+def test_wrong_settings_are_named(settings, match):
+    with pytest.raises(ValueError, match=match):
+        settings.class_names()

@@ -1,0 +1,130 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from anomalib_ncd.models import rejection as rejection_module
+from anomalib_ncd.models.rejection import RegionRejection
+
+
+def draw(count, centres=(0, 3, 6), seed=0, spread=1.0, dim=16):
+    """Regions around class centres, in units that differ by dimension and with an offset that all share."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(9, dim, generator=torch.Generator().manual_seed(99)) * 3
+    chosen = torch.tensor(centres)[torch.randint(0, len(centres), (count,), generator=generator)]
+    rows = directions[chosen] + spread * torch.randn(count, dim, generator=generator)
+    return rows * torch.logspace(-2, 2, dim) + 50
+
+
+def fitted(rate=0.05, count=200):
+    rejection = RegionRejection(rate)
+    rejection.fit(draw(count), torch.arange(count))
+    return rejection
+
+
+def test_the_rate_holds_for_new_regions_and_new_kinds_are_unknown():
+    rates = []
+    for seed in range(8):
+        rejection = RegionRejection(0.05)
+        rejection.fit(draw(200, seed=seed), torch.arange(200))
+        rates.append(float(rejection.is_unknown(draw(500, seed=100 + seed)).float().mean()))
+        assert rejection.is_unknown(draw(100, centres=(8,))).float().mean() > 0.9
+    assert 0.03 < sum(rates) / len(rates) < 0.07
+
+
+def test_regions_of_the_run_are_known():
+    # Each is its own nearest region.
+    assert not fitted().is_unknown(draw(200)).any()
+
+
+def test_regions_of_one_image_do_not_vouch_for_each_other():
+    rows = draw(60)
+    twice = RegionRejection(0.1)
+    twice.fit(rows.repeat_interleave(2, dim=0), torch.arange(60).repeat_interleave(2))
+    once = RegionRejection(0.1)
+    once.fit(rows, torch.arange(60))
+    torch.testing.assert_close(twice.left_out_similarity[::2], once.left_out_similarity)
+    assert (twice.left_out_similarity < 0.999).all()
+
+
+def test_offset_and_units_do_not_matter():
+    features, new = draw(100), draw(50, seed=5)
+    plain, changed = RegionRejection(0.1), RegionRejection(0.1)
+    plain.fit(features, torch.arange(100))
+    units = torch.logspace(2, -2, 16)
+    changed.fit(features * units - 7, torch.arange(100))
+    torch.testing.assert_close(plain(new), changed(new * units - 7), atol=5e-3, rtol=0)
+    assert ((plain(new) <= 1.0001) & (plain(new) >= -1.0001)).all()
+
+
+def test_a_region_does_not_depend_on_the_others():
+    rejection, new = fitted(), draw(20, centres=(0, 8), seed=4)
+    alone = torch.cat([rejection.is_unknown(row[None]) for row in new])
+    assert torch.equal(rejection.is_unknown(new), alone)
+    assert alone.any()
+    assert not alone.all()
+
+
+def test_without_a_rate_or_regions_nothing_is_unknown():
+    assert RegionRejection(0.1).threshold is None
+    assert not RegionRejection(0.1).is_unknown(draw(5)).any()
+    assert RegionRejection(0.1)(draw(5)).tolist() == [1.0] * 5
+    never = RegionRejection(None)
+    never.fit(draw(50), torch.arange(50))
+    assert not never.is_unknown(draw(5, centres=(8,))).any()
+    with pytest.raises(ValueError, match="`false_reject_rate` must be above 0"):
+        RegionRejection(0.0)
+
+
+def test_no_region_is_a_result():
+    rejection = RegionRejection(0.1)
+    rejection.fit(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    assert not rejection.is_fitted
+    assert rejection.is_unknown(torch.zeros(0, 4)).shape == (0,)
+
+
+def test_one_region_and_equal_regions_reject_nothing_like_them():
+    for count in (1, 5):
+        rejection = RegionRejection(0.1)
+        rejection.fit(torch.ones(count, 4), torch.arange(count))
+        assert torch.isfinite(rejection(torch.rand(3, 4))).all()
+        assert not rejection.is_unknown(torch.ones(2, 4)).any()
+
+
+def test_too_few_regions_are_said(caplog):
+    fitted(rate=0.02, count=9)
+    assert "With 9 regions, up to 10 % of new regions" in caplog.text
+
+
+def test_regions_of_a_new_class_become_known():
+    rejection, new = fitted(), draw(30, centres=(8,))
+    assert rejection.is_unknown(new).float().mean() > 0.9
+    rejection.extend(new[:20], torch.arange(20))
+    assert rejection.groups.unique().tolist() == list(range(220))
+    assert rejection.is_unknown(new[20:]).float().mean() < 0.5
+    assert not rejection.is_unknown(new[:20]).any()
+    first = RegionRejection(0.1)
+    first.extend(draw(5), torch.arange(5))
+    assert len(first.references) == 5
+
+
+def test_it_travels_with_a_state_dict():
+    source, target = fitted(), RegionRejection(0.05)
+    target.load_state_dict(source.state_dict())
+    new = draw(20, centres=(0, 8))
+    assert torch.equal(target(new), source(new))
+    assert target.threshold == source.threshold
+    target.false_reject_rate = 0.5
+    assert target.threshold > source.threshold
+    # A checkpoint from before there was rejection has nothing of it.
+    target.load_state_dict({})
+    assert not target.is_fitted
+
+
+def test_of_too_many_regions_some_are_kept(monkeypatch):
+    monkeypatch.setattr(rejection_module, "MAX_REFERENCES", 60)
+    rejection = fitted(count=200)
+    assert len(rejection.references) == len(rejection.left_out_similarity) == 50
+    assert F.normalize(rejection.references, dim=1).allclose(rejection.references)
