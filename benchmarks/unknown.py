@@ -30,8 +30,7 @@ from torch import Tensor
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset
-from anomalib_ncd.models.cluster_discovery import cluster_centres
-from anomalib_ncd.models.clustering import cluster_features
+from anomalib_ncd.models.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.known_regions import encode_images
 from anomalib_ncd.models.rejection import RegionRejection

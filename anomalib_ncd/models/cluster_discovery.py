@@ -11,13 +11,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.models.clustering import cluster_features
-from anomalib_ncd.models.heads import unit_rows
+from anomalib_ncd.models.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.known_regions import classify_encoded, encode_images, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.number_of_classes import estimate_num_classes
@@ -65,30 +63,6 @@ def discover_by_clustering(
     if datamodule.fitted_score_range is not None:
         model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
     return [classify_encoded(batch, model) for batch in encoded]
-
-
-def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:
-    """Directions of the clusters: the prototypes of a classifier by cosine similarity.
-
-    Args:
-        features: ``(R, D)`` float, of any norm.
-        labels: ``(R,)`` long, cluster of each region, from 0 to `num_clusters` - 1.
-        num_clusters: Number of clusters; may be more than there are labels.
-
-    Returns:
-        ``(num_clusters, D)`` of norm 1: the mean of the cluster's features, each scaled to norm 1 before. A cluster
-        without regions points away from all of them, so that nothing like them is ever put into it.
-
-    Example:
-        >>> cluster_centres(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), num_clusters=2)
-        tensor([[1., 0.],
-                [0., 1.]])
-    """
-    rows = unit_rows(features)
-    members = F.one_hot(labels.long(), num_clusters).to(rows.dtype)
-    sums = members.T @ rows
-    sums[members.sum(dim=0) == 0] = -rows.sum(dim=0)
-    return unit_rows(sums)
 
 
 def _classify_by(model: AnomalyNcd, prototypes: torch.Tensor) -> None:

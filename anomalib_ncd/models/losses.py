@@ -137,15 +137,19 @@ def self_training(
     return -(from_other_view * log_probs).sum(-1).mean()
 
 
-def mean_entropy(logits: Tensor, temperature: float = 0.1) -> Tensor:
-    """How far the classes are from being used equally: ``log C - H(mean prediction)``.
+def mean_entropy(logits: Tensor, temperature: float = 0.1, prior: Tensor | None = None) -> Tensor:
+    """How far the classes are from being used equally, or as a prior says.
+
+    The Kullback-Leibler divergence of the mean prediction from the prior; for equal classes ``log C - H(mean
+    prediction)``, the paper's term.
 
     Args:
         logits: Logits (M, C) by one head; M at least 1.
         temperature: Divisor of the logits.
+        prior: Positive shares (C,) of the classes that sum to 1. Defaults to ``None``: all are equal.
 
     Returns:
-        Scalar in [0, log C].
+        Scalar, 0 at least.
 
     Example:
         >>> mean_entropy(torch.eye(4)).abs().round(decimals=4)  # every class once
@@ -154,7 +158,8 @@ def mean_entropy(logits: Tensor, temperature: float = 0.1) -> Tensor:
     # In logarithms: a class that nobody predicts must not make the gradient infinite.
     log_probs = (logits / temperature).log_softmax(dim=-1)
     log_mean = log_probs.logsumexp(dim=0) - math.log(len(logits))
-    return math.log(logits.shape[1]) + (log_mean.exp() * log_mean).sum()
+    log_prior = -math.log(logits.shape[1]) if prior is None else prior.to(log_mean.dtype).log()
+    return (log_mean.exp() * (log_mean - log_prior)).sum()
 
 
 def supervised(logits: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
@@ -215,9 +220,12 @@ class AnomalyNcdLoss(nn.Module):
         contrastive_temp: Temperature of InfoNCE.
         supervised_contrastive_temp: Temperature of the supervised contrast.
         normal_threshold: Region score under which novel regions are drawn towards *normal*; ``None``: none are.
+        class_prior: Positive shares (C - num_base_classes,) of the novel classes that sum to 1, to which the
+            mean-entropy term then pulls their predictions, base classes left out. Defaults to ``None``: all classes
+            alike, as in the paper. It is a buffer, so that training that is taken up again goes on with it.
 
     Raises:
-        ValueError: If ``num_base_classes`` is negative.
+        ValueError: If ``num_base_classes`` is negative or a share is not positive.
 
     Example:
         >>> loss = AnomalyNcdLoss(num_base_classes=1)
@@ -246,11 +254,17 @@ class AnomalyNcdLoss(nn.Module):
         contrastive_temp: float = 1.0,
         supervised_contrastive_temp: float = 0.07,
         normal_threshold: float | None = 0.5,
+        class_prior: Tensor | None = None,
     ) -> None:
         super().__init__()
         if num_base_classes < 0:
             msg = f"`num_base_classes` must be 0 or more, got {num_base_classes}."
             raise ValueError(msg)
+        if class_prior is not None and not bool((class_prior > 0).all()):
+            msg = f"`class_prior` must hold positive shares, got {class_prior.tolist()}."
+            raise ValueError(msg)
+        self.register_buffer("class_prior", class_prior)
+        self.class_prior: Tensor | None
         self.num_base_classes = num_base_classes
         self.supervised_weight = supervised_weight
         self.mean_entropy_weight = mean_entropy_weight
@@ -316,7 +330,9 @@ class AnomalyNcdLoss(nn.Module):
         weights = normal_weights(scores[~is_base], self.normal_threshold)
         heads = logits[:, ~is_base.repeat(2)]
         training = [self_training(head, self.num_base_classes, weights, temp, self.student_temp) for head in heads]
-        return torch.stack(training), torch.stack([mean_entropy(head, self.student_temp) for head in heads])
+        first = 0 if self.class_prior is None else self.num_base_classes
+        balance = [mean_entropy(head[:, first:], self.student_temp, self.class_prior) for head in heads]
+        return torch.stack(training), torch.stack(balance)
 
     def _check(self, projections: Tensor, logits: Tensor, is_base: Tensor) -> None:
         views = 2 * len(is_base)

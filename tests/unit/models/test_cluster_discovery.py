@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.functional.region_merging import merge_regions
 from anomalib_ncd.models import cluster_discovery
-from anomalib_ncd.models.cluster_discovery import cluster_centres, discover_by_clustering
-from anomalib_ncd.models.clustering import cluster_features
+from anomalib_ncd.models.cluster_discovery import discover_by_clustering
+from anomalib_ncd.models.clustering import cluster_centres, cluster_features
 
 
 @pytest.fixture(scope="module")
