@@ -69,15 +69,29 @@ def new(tmp_path_factory):
     return draw(tmp_path_factory.mktemp("new"), (*KINDS, "disc"), 5, seed=1)
 
 
-@pytest.fixture(scope="module", params=["cluster", "train"])
-def run(request, known, tmp_path_factory):
-    output = tmp_path_factory.mktemp(request.param) / "run"
+def discover(method, known, output):
+    """A run of two classes, of which the user named the second."""
     flags = ["--images", str(known.images), "--anomaly_maps", str(known.maps), "--labels", "folders"]
     flags += ["--num_novel_classes", "2", "--false_reject_rate", "0.05", "--accelerator", "cpu"]
-    main(["discover", *flags, "--output", str(output), "--method", request.param, "--max_epochs", "1", *SMALL])
+    main(["discover", *flags, "--output", str(output), "--method", method, "--max_epochs", "1", *SMALL])
     named = {"names": {RunResults.load(output / "results.npz").slot_names[1]: "scratch"}}
     (output / "class_names.json").write_text(json.dumps(named))
     return output
+
+
+@pytest.fixture(scope="module")
+def clustered(known, tmp_path_factory):
+    return discover("cluster", known, tmp_path_factory.mktemp("clustered") / "run")
+
+
+@pytest.fixture(scope="module")
+def trained(known, tmp_path_factory):
+    return discover("train", known, tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture(scope="module", params=["clustered", "trained"])
+def run(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -137,32 +151,32 @@ def test_it_classifies_and_is_extended_again(extended, new, tmp_path, caplog):
     assert {row["image"]: row["class"] for row in rows_of(again / "predictions.csv")} == expected
 
 
-def test_a_given_number_of_classes(run, new, tmp_path):
-    output = extend(run, new, tmp_path / "run", "--num_new_classes", "2")
+def test_a_given_number_of_classes(clustered, new, tmp_path):
+    output = extend(clustered, new, tmp_path / "run", "--num_new_classes", "2")
     assert AnomalyNcd.load_from_checkpoint(output / "model.ckpt").num_novel_classes == 4
 
 
-def test_small_groups_stay_unknown(run, new, tmp_path, caplog):
+def test_small_groups_stay_unknown(clustered, new, tmp_path, caplog):
     caplog.set_level("INFO")
-    output = extend(run, new, tmp_path / "run", "--min_regions", "50")
+    output = extend(clustered, new, tmp_path / "run", "--min_regions", "50")
     assert "New classes: none." in caplog.text
     discs = [row for row in rows_of(output / "predictions.csv") if kind_of(row) == "disc"]
     assert [row["unknown"] for row in discs] == ["True"] * 5
     assert AnomalyNcd.load_from_checkpoint(output / "model.ckpt").num_novel_classes == 2
 
 
-def test_what_does_not_go_is_named(run, new, tmp_path):
+def test_what_does_not_go_is_named(clustered, new, tmp_path):
     with pytest.raises(SystemExit, match="is the folder of the run itself"):
-        extend(run, new, run)
+        extend(clustered, new, run)
     with pytest.raises(SystemExit, match="run was made from saved maps, so new images need maps as well"):
-        main(["extend", str(run), "--images", str(new.images), "--output", str(tmp_path / "a")])
+        main(["extend", str(clustered), "--images", str(new.images), "--output", str(tmp_path / "a")])
     with pytest.raises(SystemExit, match=r"Give either `--anomaly_maps` or `--detector\.class_path`"):
-        extend(run, new, tmp_path / "b", "--detector.class_path", "Patchcore")
+        extend(clustered, new, tmp_path / "b", "--detector.class_path", "Patchcore")
     with pytest.raises(SystemExit, match=r"There is no .*results\.npz"):
         extend(tmp_path / "nothing", new, tmp_path / "c")
     with pytest.raises(SystemExit, match="`num_new_classes` must be 1 or more, got 0"):
-        extend(run, new, tmp_path / "d", "--num_new_classes", "0")
-    shutil.copytree(run, tmp_path / "older")
+        extend(clustered, new, tmp_path / "d", "--num_new_classes", "0")
+    shutil.copytree(clustered, tmp_path / "older")
     saved = torch.load(tmp_path / "older" / "model.ckpt", weights_only=True)
     saved["state_dict"] = {name: value for name, value in saved["state_dict"].items() if "rejection" not in name}
     torch.save(saved, tmp_path / "older" / "model.ckpt")
