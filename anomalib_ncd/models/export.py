@@ -10,7 +10,7 @@ MEBin, crops and region merging count and sort, which no graph does; they are in
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -244,15 +244,21 @@ class RegionExportMixin(ExportMixin):
         exact = openvino.compile_model(model, "CPU", EXACT)
         classes = [exact(one)[OUTPUT_NAMES[0]].argmax(axis=1) for one in inputs]
 
-        def agreement(compiled: Any, _: Any = None) -> tuple[float, None]:  # noqa: ANN401
-            equal = [compiled(one)[OUTPUT_NAMES[0]].argmax(axis=1) == kept for one, kept in zip(inputs, classes)]  # noqa: B905
-            return float(np.concatenate(equal).mean()), None
+        items = list(zip(inputs, classes, strict=True))
 
-        dataset = nncf.Dataset(inputs)
+        def agreement(compiled: Any, some: Iterable[tuple[Any, np.ndarray]]) -> tuple[float, list[float]]:  # noqa: ANN401
+            equal = [float((compiled(one)[OUTPUT_NAMES[0]].argmax(axis=1) == kept).mean()) for one, kept in some]
+            return float(np.mean(equal)), equal
+
         quantised = nncf.quantize_with_accuracy_control(
-            model, dataset, dataset, agreement, max_drop=max_drop, **_quantisation_options(model)
+            model,
+            nncf.Dataset(inputs),
+            nncf.Dataset(items, lambda item: item[0]),
+            agreement,
+            max_drop=max_drop,
+            **_quantisation_options(model),
         )
-        kept = agreement(openvino.compile_model(quantised, "CPU", EXACT))[0]
+        kept, _ = agreement(openvino.compile_model(quantised, "CPU", EXACT), items)
         level = logging.INFO if kept >= 1 - max_drop else logging.WARNING
         logger.log(level, "Of %d regions, %.1f%% keep their class in INT8.", len(inputs), 100 * kept)
         return quantised

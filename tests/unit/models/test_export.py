@@ -216,17 +216,19 @@ def test_accuracy_control_counts_the_regions_that_keep_their_class(monkeypatch, 
     def control(model, calibration, validation, agreement, max_drop, **options):
         assert len(calibration) == len(validation) == 18
         assert max_drop == 0.05
-        agreements.append(agreement(openvino.compile_model(model, "CPU", export.EXACT), validation)[0])
+        compiled = openvino.compile_model(model, "CPU", export.EXACT)
+        agreements.extend([agreement(compiled, validation), agreement(compiled, validation[2:5])])
         return quantised
 
-    monkeypatch.setitem(sys.modules, "nncf", SimpleNamespace(Dataset=list, quantize_with_accuracy_control=control))
+    nncf = SimpleNamespace(Dataset=lambda source, _=None: source, quantize_with_accuracy_control=control)
+    monkeypatch.setitem(sys.modules, "nncf", nncf)
     monkeypatch.setattr(export, "module_available", lambda name: True)
     monkeypatch.setattr("anomalib.models.components.base.export_mixin.mixin.module_available", lambda name: True)
     caplog.set_level("INFO", export.logger.name)
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
     network, control_type = constant_network(openvino, [0.1, 0.8, 0.1]), CompressionType.INT8_ACQ
     assert build_model("test_vit")._compress_ov_model(network, control_type, datamodule, max_drop=0.05) is quantised
-    assert agreements == [1.0]
+    assert agreements == [(1.0, [1.0] * 18), (1.0, [1.0] * 3)]
     [record] = [record for record in caplog.records if "keep their class" in record.message]
     assert record.levelname == level
     assert f"Of 18 regions, {kept}% keep their class in INT8" in record.message
