@@ -35,6 +35,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from anomalib.data import Folder
 from anomalib.engine import Engine
+from lightning.pytorch import seed_everything
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.data.anomaly_maps import read_anomaly_map
@@ -42,6 +43,7 @@ from anomalib_ncd.data.generated import generate_dataset
 from anomalib_ncd.models.offline_detector import build_offline_detector
 
 # %config InlineBackend.figure_formats = ["jpeg"]
+seed_everything(0)
 run = Path("runs/classes_for_your_detector")
 
 # %% [markdown]

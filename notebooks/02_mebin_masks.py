@@ -37,12 +37,14 @@ import numpy as np
 import pandas as pd
 from anomalib.data import Folder
 from anomalib.engine import Engine
+from lightning.pytorch import seed_everything
 
 from anomalib_ncd import MEBin
 from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset
 from anomalib_ncd.models.offline_detector import build_offline_detector
 
 # %config InlineBackend.figure_formats = ["jpeg"]
+seed_everything(0)
 run = Path("runs/mebin_masks")
 
 # %% [markdown]
@@ -153,7 +155,14 @@ quality = pd.DataFrame(rows).groupby(["plates", "threshold"], sort=False).mean()
 quality.sort_index(level="plates", sort_remaining=False).round(2)
 
 # %% [markdown]
-# MEBin's masks are tighter and fall apart less, which is what the discovery of classes needs: one region per defect.
-# The price is recall: where a faint defect lies beside a strong one, the range of thresholds at which the strong one
-# stands alone may be the longest, and the faint one is lost. [docs/mebin.md](../docs/mebin.md) has the numbers on real
-# images, and what the other settings do.
+# With one defect on a plate, MEBin's masks are tighter and fall apart less, which is what the discovery of classes
+# needs: the count is right on 90 % of the plates instead of 70 %, and the precision is .49 instead of .40.
+#
+# It isn't better everywhere. With two defects its count is right on 62 % of the plates, the default's on 88 %. Where a
+# faint defect lies beside a strong one, the range of thresholds at which the strong one stands alone may be the
+# longest, and the faint one is lost: recall falls from .97 to .75. And on a quarter of the good plates it finds
+# something, where the default finds nothing: a weak spot is taken for a defect if it stands alone over enough
+# thresholds. In discovery, such false alarms become regions too.
+#
+# These are 30, 8 and 8 plates, drawn by a program. [docs/mebin.md](../docs/mebin.md) has the numbers on real images,
+# and what the other settings do.

@@ -16,6 +16,7 @@ from PIL import ImageFont
 FAMILY = "DejaVu Sans"
 FILE = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 REGULAR = 400
+NO_LETTERS = "Last Resort"  # comes with matplotlib, and has a box with the name of its script for each character
 
 
 @lru_cache(maxsize=256)
@@ -70,7 +71,7 @@ def find_system_font(text: str) -> FontEntry | None:
     known = _count_known(str(FILE), characters)
     if known == len(characters):
         return None
-    upright = [font for font in fontManager.ttflist if font.style == "normal"]
+    upright = [font for font in fontManager.ttflist if font.style == "normal" and not font.name.startswith(NO_LETTERS)]
     counts = [_count_known(font.fname, characters) for font in upright]
     most = max(counts, default=0)
     best = [font for font, count in zip(upright, counts, strict=True) if count == most > known]

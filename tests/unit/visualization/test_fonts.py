@@ -17,10 +17,11 @@ PRIVATE = "\ue0b3"
 
 @pytest.fixture(autouse=True)
 def system_fonts(monkeypatch):
-    """A system with STIX in two weights, in italics, and a font that is gone."""
+    """A system with STIX in two weights, in italics, as a font of boxes, and a font that is gone."""
     entries = [
         FontEntry(fname="/nowhere/gone.ttf", name="Gone", weight=400),
         FontEntry(fname=str(STIX), name="Bold", weight="bold"),
+        FontEntry(fname=str(STIX), name="Last Resort High-Efficiency", weight=400),
         FontEntry(fname=str(STIX), name="Slanted", style="italic", weight=400),
         FontEntry(fname=str(STIX), name="Regular", weight="normal"),
     ]
