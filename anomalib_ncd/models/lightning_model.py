@@ -30,9 +30,10 @@ from anomalib_ncd.models.auto_classes import AutoClassesMixin, resolve_num_class
 from anomalib_ncd.models.build_encoder import build_encoder
 from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
 from anomalib_ncd.models.export import RegionExportMixin
-from anomalib_ncd.models.known_regions import known_regions
+from anomalib_ncd.models.known_regions import known_regions, references_of
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
+from anomalib_ncd.models.prototypes import start_from_clusters, uniform_prior
 from anomalib_ncd.models.region_votes import predict_images
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.settings import check_settings
@@ -44,7 +45,8 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
     Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are
-    the paper's, but for ``num_cached_views``, ``feature_layers``, ``empty_mask`` and ``merging_temperature``.
+    the paper's, but for ``prototypes``, ``num_cached_views``, ``feature_layers``, ``empty_mask`` and
+    ``merging_temperature``.
 
     Args:
         backbone: timm name of a vision transformer or a convolutional network; ``"offline"`` for EfficientNet-Lite0
@@ -61,6 +63,8 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         empty_mask: What the class token sees where no patch is half covered by the mask: ``"region"`` the patches
             that the mask touches, or all of them; ``"cls"`` itself alone, as in the authors' code.
         num_heads: Number of classification heads, of which the best one predicts.
+        prototypes: Where the novel classes start: ``"clusters"`` of the frozen features, whose sizes are then what the
+            mean-entropy term pulls to; ``"random"`` and equal sizes, as in the paper.
         num_cached_views: Views per region whose frozen features are computed once and kept; an order of magnitude
             faster, with scores within the seeds' spread. ``None``: fresh views in every epoch, exactly as in the paper.
         merging_temperature: T of region merging. The paper uses 100 for MVTec AD and 50 for MTD. Defaults to
@@ -94,6 +98,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         feature_layers: int | None = None,
         empty_mask: Literal["region", "cls"] = "region",
         num_heads: int = 4,
+        prototypes: Literal["clusters", "random"] = "clusters",
         num_cached_views: int | None = 8,
         merging_temperature: float | None = None,
         learning_rate: float = 0.003,
@@ -107,10 +112,10 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         visualizer: Visualizer | bool = False,
     ) -> None:
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
-        check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers)
+        check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers, prototypes)
         self.backbone_name = backbone
         self.ask_for_classes(num_novel_classes)
-        self.num_heads = num_heads
+        self.num_heads, self.prototypes = num_heads, prototypes
         self.num_cached_views = num_cached_views
         self.merging_temperature = merging_temperature
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
@@ -199,8 +204,12 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
                 "Give more images or ask for fewer classes."
             )
             raise ValueError(msg)
+        begins = not bool(self.score_range.isfinite().all())  # or goes on, from a checkpoint or an earlier fit
         self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
-        self.rejection.fit(*known_regions(self, datamodule))
+        encoded = known_regions(self, datamodule)
+        self.rejection.fit(*references_of(encoded))
+        if begins and self.prototypes == "clusters":
+            start_from_clusters(self, encoded, seed=datamodule.sampler_seed)
         datamodule.cached_views = None
         if self.num_cached_views is not None:
             made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.encoder)}
@@ -393,7 +402,8 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
             supervised_weight=self.supervised_weight,
             mean_entropy_weight=self.mean_entropy_weight,
             normal_threshold=self.normal_threshold,
-        )
+            class_prior=uniform_prior(self._num_novel_classes or 1) if self.prototypes == "clusters" else None,
+        ).to(self.device)
 
     def _trunk(self, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frozen blocks on 8-bit views."""

@@ -11,14 +11,19 @@ ones: "Bootstrap Your Own Prior" (Yang et al., CVPR 2023).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
+from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.functional.matching import match_classes
 from anomalib_ncd.functional.normal_cluster import with_slot_first
 from anomalib_ncd.models.clustering import cluster_centres, cluster_features
+
+if TYPE_CHECKING:
+    from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 
 class ClusterStart(NamedTuple):
@@ -33,7 +38,7 @@ class ClusterStart(NamedTuple):
     class_prior: torch.Tensor
 
 
-def start_from_clusters(
+def cluster_start(
     features: torch.Tensor,
     scores: torch.Tensor,
     num_classes: int,
@@ -57,7 +62,7 @@ def start_from_clusters(
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-        >>> start = start_from_clusters(features, torch.tensor([0.9, 0.8, 0.1]), num_classes=2, num_heads=1)
+        >>> start = cluster_start(features, torch.tensor([0.9, 0.8, 0.1]), num_classes=2, num_heads=1)
         >>> start.prototypes[0, 0], start.class_prior
         (tensor([0., 1.]), tensor([0.4000, 0.6000]))
     """
@@ -80,3 +85,38 @@ def _numbered_like(labels: np.ndarray, example: np.ndarray, num_classes: int) ->
     free = iter(sorted(set(range(num_classes)) - set(matches.values())))
     slots = {cluster: matches[cluster] if cluster in matches else next(free) for cluster in np.unique(labels).tolist()}
     return np.array([slots[cluster] for cluster in labels.tolist()], dtype=np.int64)
+
+
+def uniform_prior(num_classes: int) -> torch.Tensor:
+    """Equal shares ``(num_classes,)``.
+
+    Example:
+        >>> uniform_prior(4)
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
+    return torch.full((num_classes,), 1 / num_classes)
+
+
+def start_from_clusters(model: AnomalyNcd, encoded: Sequence[NcdBatch], seed: int = 0) -> None:
+    """Put the centres of clusters into the heads of a model, and their sizes into its loss.
+
+    The prototypes of base classes stay as they are, and so does the length of all prototypes, on which the steps of
+    the optimiser depend.
+
+    Args:
+        model: Model that is about to be trained.
+        encoded: All its images, of :func:`~anomalib_ncd.models.known_regions.encode_images`.
+        seed: Seed of the clusters.
+
+    Raises:
+        ValueError: If the images have no features.
+    """
+    whole = NcdBatch.collate(encoded)
+    if whole.region_feature is None:
+        msg = "The images hold no features of their regions; pass what `encode_images` returns."
+        raise ValueError(msg)
+    start = cluster_start(whole.region_feature, whole.region_score, model.num_novel_classes, model.num_heads, seed)
+    novel = model.model.heads.weight.data[:, model.num_base_classes :]
+    novel.copy_(start.prototypes.to(novel) * novel.norm(dim=-1, keepdim=True))
+    if model.loss.class_prior is not None:
+        model.loss.class_prior.copy_(start.class_prior)
