@@ -16,6 +16,7 @@ from anomalib_ncd.models.onednn_linear import use_onednn
 
 EmptyMask = Literal["region", "cls"]
 MAX_DEFAULT_LAYERS = 4
+SMALLEST_SHARE = 1e-6
 # What a CPU computes at once: with more, the allocator fetches new pages for every layer, which costs a sixth on top.
 CPU_TOKENS_PER_PASS = 1600
 
@@ -227,10 +228,11 @@ class MaskGuidedEncoder(nn.Module):
         tokens = self.backbone.patch_embed(images)
         tokens = self.backbone.norm_pre(self.backbone.patch_drop(self.backbone._pos_embed(tokens)))
         guide = self._guide(attended, tokens.dtype)
+        share = self._share(masks, attended) if self.feature_layers > 1 else attended
         rows: list[Tensor] = []
         for index in range(self.depth - self.trainable_blocks):
             tokens = self._block(index, tokens, guide)
-            rows += self._layer_rows(index, tokens, masks)
+            rows += self._layer_rows(index, tokens, share)
         return torch.cat([tokens[:, :1], *rows, tokens[:, 1:]], dim=1) if rows else tokens
 
     def _block(self, index: int, tokens: Tensor, guide: Tensor | None) -> Tensor:
@@ -247,22 +249,23 @@ class MaskGuidedEncoder(nn.Module):
         """CLS of earlier blocks and averages of masked patches that the feature has beside CLS of the last block."""
         return 2 * self.feature_layers - 1 if self.feature_layers > 1 else 0
 
-    def _layer_rows(self, index: int, tokens: Tensor, masks: Tensor) -> list[Tensor]:
+    def _layer_rows(self, index: int, tokens: Tensor, share: Tensor) -> list[Tensor]:
         """What the feature takes from a frozen block: (B, 1, D) each."""
         first = self.depth - self.feature_layers
         rows = []
         if self.feature_layers > 1 and first - 1 <= index < self.depth - 1:
-            rows.append(self._masked_average(tokens, masks)[:, None])
+            patches = tokens[:, self.backbone.num_prefix_tokens :].float()
+            rows.append((patches * share).sum(dim=1, keepdim=True).to(tokens.dtype))
         if first <= index < self.depth - 1:
             rows.append(tokens[:, :1])
         return rows
 
-    def _masked_average(self, tokens: Tensor, masks: Tensor) -> Tensor:
-        """Average of the patches (B, D), weighted by how much of them the mask covers; of all if it is empty."""
-        share = F.avg_pool2d(masks.float(), self.patch_size).flatten(1)[..., None]  # (B, patches, 1)
-        share = share + (share.sum(dim=1, keepdim=True) == 0)
-        patches = tokens[:, self.backbone.num_prefix_tokens :].float()
-        return ((patches * share).sum(dim=1) / share.sum(dim=1)).to(tokens.dtype)
+    def _share(self, masks: Tensor, attended: Tensor) -> Tensor:
+        """Weights (B, patches, 1) of the averages, which sum to 1: how much the mask covers of each attended patch."""
+        visible = attended[:, self.backbone.num_prefix_tokens :, None].float()
+        share = F.avg_pool2d(masks.float(), self.patch_size).flatten(1)[..., None] * visible
+        share = share + (share.sum(dim=1, keepdim=True) == 0) * visible
+        return share / share.sum(dim=1, keepdim=True).clamp(min=SMALLEST_SHARE)
 
     def _without_layer_rows(self, tokens: Tensor, attended: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of earlier layers (B, rows, D), and tokens (B, N, D) and attended (B, N) without them."""
@@ -320,8 +323,9 @@ def _quarter(backbone: VisionTransformer, trainable_blocks: int) -> int:
 
 def _check_feature_layers(depth: int, feature_layers: int, trainable_blocks: int) -> None:
     """Refuse features of layers that there are not, or that training would change."""
-    if not 1 <= feature_layers < depth:
-        msg = f"`feature_layers` must be from 1 to {depth - 1} for a backbone of {depth} blocks, got {feature_layers}."
+    most = max(depth - 1, 1)
+    if not 1 <= feature_layers <= most:
+        msg = f"`feature_layers` must be from 1 to {most} for a backbone of {depth} blocks, got {feature_layers}."
         raise ValueError(msg)
     if feature_layers > 1 and trainable_blocks > 1:
         msg = (

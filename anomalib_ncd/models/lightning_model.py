@@ -27,7 +27,7 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.functional import novel_probabilities, relative_merging_temperature
 from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models.auto_classes import AutoClassesMixin, resolve_num_classes
-from anomalib_ncd.models.build_encoder import build_encoder
+from anomalib_ncd.models.build_encoder import Encoder, build_encoder
 from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
 from anomalib_ncd.models.export import RegionExportMixin
 from anomalib_ncd.models.known_regions import known_regions, references_of
@@ -45,8 +45,8 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
     Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are
-    the paper's, but for ``prototypes``, ``num_cached_views``, ``feature_layers``, ``empty_mask`` and
-    ``merging_temperature``.
+    the paper's, but for ``prototypes``, ``contrast``, ``num_cached_views``, ``feature_layers``, ``empty_mask``
+    and ``merging_temperature``.
 
     Args:
         backbone: timm name of a vision transformer or a convolutional network; ``"offline"`` for EfficientNet-Lite0
@@ -72,6 +72,8 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         learning_rate: Initial learning rate of SGD; falls to a thousandth along a cosine.
         momentum: Momentum of SGD.
         weight_decay: Weight decay, not on biases and other vectors.
+        contrast: Whether the two contrastive losses are learnt, as in the paper. From clusters they change no
+            score, and take most of an epoch.
         supervised_weight: Share of the losses on base classes.
         mean_entropy_weight: Weight of the mean-entropy term.
         normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` turns the
@@ -104,6 +106,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         learning_rate: float = 0.003,
         momentum: float = 0.9,
         weight_decay: float = 5e-5,
+        contrast: bool = False,
         supervised_weight: float = 0.3,
         mean_entropy_weight: float = 4.0,
         normal_threshold: float | None = 0.5,
@@ -115,7 +118,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers, prototypes)
         self.backbone_name = backbone
         self.ask_for_classes(num_novel_classes)
-        self.num_heads, self.prototypes = num_heads, prototypes
+        self.num_heads, self.prototypes, self.contrast = num_heads, prototypes, contrast
         self.num_cached_views = num_cached_views
         self.merging_temperature = merging_temperature
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
@@ -134,7 +137,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         self.base_class_names: list[str] | None = None
         self.has_normal_slot = True
         self._class_names: list[str] | None = None
-        self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, self._num_novel_classes or 1, num_heads)
+        self.model: AnomalyNcdModel = self._build_network(encoder)
         self.rejection = RegionRejection(false_reject_rate)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
@@ -395,15 +398,20 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
     def set_base_classes(self, names: Sequence[str]) -> None:
         """Make fresh heads and losses for a list of base classes, of which there may be none."""
         self.base_class_names = list(names)
-        num_classes = len(names) + (self._num_novel_classes or 1)  # unknown before training or a checkpoint
-        self.model = AnomalyNcdModel(self.model.encoder, num_classes, self.num_heads).to(self.device)
+        self.model = self._build_network(self.model.encoder).to(self.device)
         self.loss = AnomalyNcdLoss(
             num_base_classes=len(names),
             supervised_weight=self.supervised_weight,
             mean_entropy_weight=self.mean_entropy_weight,
             normal_threshold=self.normal_threshold,
+            contrast=self.contrast,
             class_prior=uniform_prior(self._num_novel_classes or 1) if self.prototypes == "clusters" else None,
         ).to(self.device)
+
+    def _build_network(self, encoder: Encoder) -> AnomalyNcdModel:
+        """Heads, and a projector if it is needed, around an encoder."""
+        num_classes = self.num_base_classes + (self._num_novel_classes or 1)  # unknown before training or a checkpoint
+        return AnomalyNcdModel(encoder, num_classes, self.num_heads, with_projector=self.contrast)
 
     def _trunk(self, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frozen blocks on 8-bit views."""

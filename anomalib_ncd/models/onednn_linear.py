@@ -73,6 +73,8 @@ def use_onednn(module: nn.Module) -> None:
 
 def _convolution_is_faster(inputs: Tensor, weight: Tensor) -> bool:
     """Whether the detour pays; gradients and graphs are better off with the plain layer."""
+    if torch.compiler.is_compiling():  # before anything that would tie a graph to a size
+        return False
     return (
         inputs.device.type == "cpu"
         and inputs.dtype == weight.dtype == torch.float32
@@ -81,5 +83,4 @@ def _convolution_is_faster(inputs: Tensor, weight: Tensor) -> bool:
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
         and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
     )

@@ -16,12 +16,12 @@ class ModelOutput(NamedTuple):
 
     Attributes:
         features: Region features (B, D).
-        projections: Projections (B, P), not normalised.
+        projections: Projections (B, P), not normalised; ``None`` without a projector.
         logits: Cosine similarities (num_heads, B, num_classes).
     """
 
     features: Tensor
-    projections: Tensor
+    projections: Tensor | None
     logits: Tensor
 
 
@@ -34,6 +34,7 @@ class AnomalyNcdModel(nn.Module):
         num_heads: Number of prototype heads. Default: 4, of the paper.
         projection_hidden_dim: Width of the projector's hidden layers. Default: 2048, of the paper.
         projection_dim: Width of the projections. Default: 256, of the paper.
+        with_projector: Whether there is a projector, which only the contrastive losses read.
 
     Example:
         >>> import torch
@@ -51,11 +52,14 @@ class AnomalyNcdModel(nn.Module):
         num_heads: int = 4,
         projection_hidden_dim: int = 2048,
         projection_dim: int = 256,
+        with_projector: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.heads = PrototypeHeads(encoder.feature_dim, num_classes, num_heads)
-        self.projector = ProjectionHead(encoder.feature_dim, projection_hidden_dim, projection_dim)
+        self.projector: ProjectionHead | None = None
+        if with_projector:
+            self.projector = ProjectionHead(encoder.feature_dim, projection_hidden_dim, projection_dim)
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
         """Classify regions; the projector is left out.
@@ -80,4 +84,5 @@ class AnomalyNcdModel(nn.Module):
             Features, projections and logits.
         """
         features = self.encoder.head(tokens, attended)
-        return ModelOutput(features, self.projector(features), self.heads(features))
+        projections = None if self.projector is None else self.projector(features)
+        return ModelOutput(features, projections, self.heads(features))
