@@ -8,8 +8,8 @@
 
 The painted sets are what defaults are chosen on: good tiles with defects of five or six kinds, evenly and unevenly
 many, and the maps of a detector that was trained on other good tiles, false alarms included. Magnetic Tile Defect is
-only reported. Image level, mean and standard deviation over seeds; ``good`` counts as a class. Runs that are done are not
-run again.
+only reported. Image level, mean and standard deviation over seeds; ``good`` counts as a class. Runs that are done are
+not run again.
 """
 
 from __future__ import annotations

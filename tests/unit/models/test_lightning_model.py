@@ -12,10 +12,13 @@ from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, LightningModule, seed_everything
 from sklearn.metrics import normalized_mutual_info_score
+from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.known_regions import known_regions, references_of
+from anomalib_ncd.models.prototypes import cluster_start
 from anomalib_ncd.models.rejection import RegionRejection
 
 BASE_NAMES = ["base_line", "base_square"]
@@ -314,6 +317,36 @@ def test_cached_views_train(tiny_run, tmp_path):
     assert len(record.losses) == engine.trainer.global_step
     assert all(math.isfinite(loss) for loss in record.losses)
     assert AnomalyNcd.load_from_checkpoint(engine.best_model_path).base_class_names == BASE_NAMES
+
+
+def test_training_starts_from_clusters_once(tiny_run, tmp_path):
+    torch.manual_seed(0)
+    model, datamodule = build_model(learning_rate=0.0, num_cached_views=2), build_data(tiny_run)
+    engine = build_engine(tmp_path, max_epochs=1)
+    engine.fit(model, datamodule)
+    novel = model.model.heads.weight.detach()[:, len(BASE_NAMES) :].clone()
+    expected = cluster_start(*regions_of(known_regions(model.eval(), datamodule)), num_classes=3, num_heads=4)
+    torch.testing.assert_close(F.normalize(novel, dim=-1), expected.prototypes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.loss.class_prior, expected.class_prior)
+    # What goes on keeps its prototypes and its prior.
+    with torch.no_grad():
+        model.model.heads.weight.mul_(-1)
+    model.loss.class_prior.copy_(torch.tensor([0.5, 0.25, 0.25]))
+    engine.trainer.save_checkpoint(tmp_path / "turned.ckpt")
+    again = build_model(learning_rate=0.0, num_cached_views=2)
+    build_engine(tmp_path, max_epochs=2).fit(again, build_data(tiny_run), ckpt_path=tmp_path / "turned.ckpt")
+    torch.testing.assert_close(again.model.heads.weight.detach()[:, len(BASE_NAMES) :], -novel)
+    assert again.loss.class_prior.tolist() == [0.5, 0.25, 0.25]
+
+
+def regions_of(encoded):
+    whole = NcdBatch.collate(encoded)
+    return whole.region_feature, whole.region_score
+
+
+def test_the_papers_contrast_has_a_projector():
+    assert build_model().model.projector is None
+    assert build_model(contrast=True).model.projector.mlp[-1].weight.shape == (256, 2048)
 
 
 def test_losses_on_cached_and_fresh_views_are_near(tiny_run, tmp_path):

@@ -290,6 +290,17 @@ def test_smallest_batches(is_base):
     assert logits.grad.isfinite().all()
 
 
+def test_without_contrast_only_the_contrastive_terms_go(batch):
+    whole = AnomalyNcdLoss(BASE)(**batch, epoch=3)
+    without = AnomalyNcdLoss(BASE, contrast=False)(**(batch | {"projections": None}), epoch=3)
+    close(without.total, whole.total - 0.7 * whole.info_nce - 0.3 * whole.supervised_contrastive)
+    assert without.info_nce == without.supervised_contrastive == 0
+    for name in ("supervised", "self_training", "mean_entropy", "novel_per_head"):
+        torch.testing.assert_close(getattr(without, name), getattr(whole, name))
+    with pytest.raises(ValueError, match="`projections` are needed for the contrastive terms"):
+        AnomalyNcdLoss(BASE)(**(batch | {"projections": None}), epoch=3)
+
+
 def test_without_base_classes(batch):
     batch["is_base"] = torch.zeros(REGIONS, dtype=torch.bool)
     output = AnomalyNcdLoss(0)(**batch, epoch=0)
