@@ -22,6 +22,7 @@ from anomalib_ncd.data.generated_defects import DEFECT_KINDS, check_kinds
 from anomalib_ncd.data.images import ImageRecord, list_images, normal_training_images, read_image
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
 from anomalib_ncd.data.synthetic_defects import paint_on_surface
+from anomalib_ncd.functional.decoding import MIN_IMAGE_SIDE_PX
 from anomalib_ncd.functional.regions import crop, region_boxes
 from anomalib_ncd.functional.views import CROP_RATIO, resize_short_side
 
@@ -187,7 +188,9 @@ def _paint_region(
     if min(mask.shape) > view_side:
         pixels, soft_mask = resize_short_side(pixels, mask, view_side)
         mask = soft_mask >= 0.5 if (soft_mask >= 0.5).any() else soft_mask > 0
-    return pixels, mask
+    # A folder of base classes holds no image that is too small to be read; whole pixels keep the mask exact.
+    times = -(-MIN_IMAGE_SIDE_PX // min(mask.shape))
+    return pixels.repeat(times, 0).repeat(times, 1), mask.repeat(times, 0).repeat(times, 1)
 
 
 def _workable(image: np.ndarray, longest_px: float) -> np.ndarray:

@@ -91,15 +91,16 @@ def test_a_folder_of_something_else_is_left_alone(normal, tiny_run, tmp_path):
 
 
 def test_tiny_and_large_images_are_painted_on(tmp_path):
+    settings = SyntheticSettings(num_per_class=1, kinds=["hole"])
     for name, size_hw in (("tiny", (17, 30)), ("large", (1500, 2200))):
         image = np.random.default_rng(0).integers(90, 110, (*size_hw, 1), dtype=np.uint8)
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "0.png"), image)
-        records, _ = list_base(write(tmp_path / f"{name}_base", list_images(tmp_path / name)))
+        records, _ = list_base(write(tmp_path / f"{name}_base", list_images(tmp_path / name), settings))
         for record in records:
             [region] = read_base_regions(record)
             assert region.area > 0
-            assert 10 <= min(region.mask.shape) <= 256
+            assert 16 <= min(region.mask.shape) <= 256
 
 
 def test_an_unreadable_image_is_named(tmp_path):
