@@ -82,8 +82,10 @@ def image_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) -
         classes, scores = _predicted(batch.pred_class_id, batch.pred_class_score)
         counts = batch.region_image_index.bincount(minlength=batch.batch_size).tolist()
         unknown = _flags(batch.unknown, batch.batch_size)
-        for path, class_id, score, *rest in zip(batch.image_path, classes, scores, counts, unknown, strict=True):
-            rows.append(ImagePrediction(path, class_names[class_id], round(score, 6), *rest))
+        for index, (path, class_id) in enumerate(zip(batch.image_path, classes, strict=True)):
+            rows.append(
+                ImagePrediction(path, class_names[class_id], round(scores[index], 6), counts[index], unknown[index]),
+            )
     return rows
 
 
