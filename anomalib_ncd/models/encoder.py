@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.models.attention import cls_mask, cls_of_block
+from anomalib_ncd.models.attention import attended_rows_of_block, cls_mask, cls_of_block
 from anomalib_ncd.models.backbone import require_vit
 from anomalib_ncd.models.onednn_linear import use_onednn
 
@@ -23,7 +23,8 @@ class TrunkOutput(NamedTuple):
     """What the frozen part hands to the trained part; it can be kept between epochs.
 
     Attributes:
-        tokens: Tokens (B, N, D) before the first trainable block, without gradient.
+        tokens: Tokens (B, N, D) before the first trainable block, without gradient. Where that is the last block and
+            guided, those that aren't attended mean nothing.
         attended: Boolean (B, N): the tokens CLS may look at.
     """
 
@@ -190,10 +191,14 @@ class MaskGuidedEncoder(nn.Module):
         return index >= self.depth - self.mask_layers
 
     def _frozen_blocks(self, images: Tensor, attended: Tensor) -> Tensor:
-        """Tokens (B, N, D) before the first trainable block."""
+        """Tokens (B, N, D) before the first trainable block; where that is the last of all, the attended ones."""
         tokens = self.backbone.patch_embed(images)
         tokens = self.backbone.norm_pre(self.backbone.patch_drop(self.backbone._pos_embed(tokens)))
-        return self._run_blocks(range(self.depth - self.trainable_blocks), tokens, attended)
+        last = self.depth - self.trainable_blocks - 1
+        if self.trainable_blocks != 1 or not self._is_guided(last):
+            return self._run_blocks(range(last + 1), tokens, attended)
+        tokens = self._run_blocks(range(last), tokens, attended)
+        return attended_rows_of_block(self.backbone.blocks[last], tokens, attended)
 
     def _run_blocks(self, indices: range, tokens: Tensor, attended: Tensor) -> Tensor:
         """Run whole blocks, guided where they are among the last ``mask_layers``."""
