@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.models.attention import cls_mask, cls_of_block
+from anomalib_ncd.models.attention import attended_rows_of_block, cls_mask, cls_of_block
 from anomalib_ncd.models.backbone import require_vit
 from anomalib_ncd.models.onednn_linear import use_onednn
 
@@ -25,8 +25,8 @@ class TrunkOutput(NamedTuple):
     """What the frozen part hands to the trained part; it can be kept between epochs.
 
     Attributes:
-        tokens: Tokens (B, N, D) before the first trainable block, without gradient. Rows of earlier layers, if the
-            feature has them, follow CLS.
+        tokens: Tokens (B, N, D) before the first trainable block, without gradient. Where that is the last block and
+            guided, those that aren't attended mean nothing. Rows of earlier layers follow CLS, if the feature has any.
         attended: Boolean (B, N): the tokens CLS may look at; true for rows of earlier layers, so that they are kept.
     """
 
@@ -231,7 +231,10 @@ class MaskGuidedEncoder(nn.Module):
         share = self._share(masks, attended) if self.feature_layers > 1 else attended
         rows: list[Tensor] = []
         for index in range(self.depth - self.trainable_blocks):
-            tokens = self._block(index, tokens, guide)
+            if index == self.depth - 2 and self.trainable_blocks == 1 and self._is_guided(index):
+                tokens = attended_rows_of_block(self.backbone.blocks[index], tokens, attended)
+            else:
+                tokens = self._block(index, tokens, guide)
             rows += self._layer_rows(index, tokens, share)
         return torch.cat([tokens[:, :1], *rows, tokens[:, 1:]], dim=1) if rows else tokens
 
