@@ -194,7 +194,9 @@ def overall_score(figures: Mapping[str, float]) -> float:
         >>> overall_score({"neighbour_agreement": 0.8, "effective_number": 4.0})
         0.6000000000000001
     """
-    number = figures.get("effective_number", math.nan)
+    agreement, number = (figures.get(name, math.nan) for name in ("neighbour_agreement", "effective_number"))
     if number == 1:
         return 0.0
-    return max(0.0, figures.get("neighbour_agreement", math.nan) * (1 - 1 / number)) if number else math.nan
+    if math.isnan(agreement) or math.isnan(number) or number < 1:
+        return math.nan
+    return max(0.0, agreement * (1 - 1 / number))
