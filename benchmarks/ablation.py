@@ -33,7 +33,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.generated import paint_defect
-from anomalib_ncd.data.images import list_images
+from anomalib_ncd.data.images import list_images, read_image
 from anomalib_ncd.metrics.discovery import discovery_report
 from anomalib_ncd.models.cluster_discovery import discover_by_clustering
 from anomalib_ncd.models.offline_detector import build_offline_detector
@@ -75,12 +75,12 @@ def paint(data: Path, name: str, folder: Path) -> None:
     counts = {"good": NUM_TEST_GOOD, **PAINTED[name]}
     kinds = np.repeat(list(counts), list(counts.values()))
     for number, (kind, file) in enumerate(zip(kinds.tolist(), order[NUM_TRAIN_GOOD:], strict=False)):
-        image, rng = cv2.imread(str(file)), np.random.default_rng([len(counts), number])
+        image, rng = read_image(file), np.random.default_rng([len(counts), number])
         if kind != "good":
             image, _ = paint_defect(image, kind, rng, scale=rng.uniform(0.6, 1.4), contrast=rng.uniform(0.6, 1.3))
         target = folder / "test" / kind / f"{file.stem}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(target), cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+        cv2.imwrite(str(target), cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
     detector = build_offline_detector()
     good = Folder(
         name="tiles",

@@ -26,7 +26,8 @@ class RunCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, *args: Any, share_of_time: float = SHARE_OF_TIME, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(*args, save_on_train_epoch_end=True, **kwargs)
+        kwargs["save_on_train_epoch_end"] = True
+        super().__init__(*args, **kwargs)
         self.share_of_time = share_of_time
         self._wait_until = 0.0
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
@@ -101,4 +102,4 @@ def known_regions(model: AnomalyNcd, datamodule: NcdDataModule) -> list[NcdBatch
         collate_fn=NcdBatch.collate,
     )
     with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and training must not depend on it
-        return encode_images(model, loader)
+        return encode_images(model, tqdm(loader, desc="Encoding regions", unit="batch"))

@@ -29,6 +29,7 @@ from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models import checkpoints
 from anomalib_ncd.models.auto_classes import AutoClassesMixin, resolve_num_classes
 from anomalib_ncd.models.build_encoder import Encoder, build_encoder
+from anomalib_ncd.models.class_slots import ClassSlotsMixin
 from anomalib_ncd.models.export import RegionExportMixin
 from anomalib_ncd.models.known_regions import known_regions, references_of
 from anomalib_ncd.models.losses import AnomalyNcdLoss
@@ -41,7 +42,7 @@ from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import cache_views, identity_of
 
 
-class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: ignore[misc]
+class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExportMixin):  # type: ignore[misc]
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
     Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are
@@ -133,9 +134,6 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
             feature_layers=feature_layers,
             empty_mask=empty_mask,
         )
-        self.base_class_names: list[str] | None = None
-        self.has_normal_slot, self.made_from_clusters = True, False
-        self._class_names: list[str] | None = None
         self.model: AnomalyNcdModel = self._build_network(encoder)
         self.rejection = RegionRejection(false_reject_rate)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
@@ -149,27 +147,6 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         self.best_head: torch.Tensor
         self.head_loss: torch.Tensor
         self._epoch_head_losses: list[torch.Tensor] = []
-
-    @property
-    def num_base_classes(self) -> int:
-        """Number of labelled base classes; they are known once a datamodule or a checkpoint was seen."""
-        return len(self.base_class_names or [])
-
-    @property
-    def novel_class_names(self) -> list[str]:
-        """Names that discovery gives: ``normal`` in slot 0, if there is such a slot, then ``class_1`` and so on."""
-        if not self.has_normal_slot:
-            return [f"class_{i + 1}" for i in range(self.num_novel_classes)]
-        return ["normal", *(f"class_{i}" for i in range(1, self.num_novel_classes))]
-
-    @property
-    def class_names(self) -> list[str]:
-        """Name of each slot, as given by the user; slots of one name are one class."""
-        return list(self._class_names or self.novel_class_names)
-
-    @class_names.setter
-    def class_names(self, names: Sequence[str]) -> None:
-        self._class_names = checkpoints.checked_class_names(names, self.num_novel_classes)
 
     def setup(self, stage: str) -> None:
         """Make heads for the base classes of the datamodule."""

@@ -118,5 +118,5 @@ def start_from_clusters(model: AnomalyNcd, encoded: Sequence[NcdBatch], seed: in
     start = cluster_start(whole.region_feature, whole.region_score, model.num_novel_classes, model.num_heads, seed)
     novel = model.model.heads.weight.data[:, model.num_base_classes :]
     novel.copy_(start.prototypes.to(novel) * novel.norm(dim=-1, keepdim=True))
-    if model.loss.class_prior is not None:
+    if isinstance(model.loss.class_prior, torch.Tensor):
         model.loss.class_prior.copy_(start.class_prior)
