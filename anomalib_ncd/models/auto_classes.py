@@ -101,12 +101,13 @@ def resolve_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, device: to
         return
     datamodule.region_table()  # every process, since each waits for the first one to cut
     trainer = datamodule.trainer
-    estimate = None
+    plain = None
     if trainer is None or trainer.is_global_zero:
-        estimate = estimate_num_classes(frozen_features(model, datamodule, device), seed=datamodule.sampler_seed)
+        features = frozen_features(model, datamodule, device)
+        plain = estimate_num_classes(features, seed=datamodule.sampler_seed).plain()
     if trainer is not None:
-        estimate = trainer.strategy.broadcast(estimate)
-    model.take_estimate(estimate)
+        plain = trainer.strategy.broadcast(plain)
+    model.take_estimate(NumClassesEstimate.from_plain(plain))
 
 
 def frozen_features(model: AnomalyNcd, datamodule: NcdDataModule, device: torch.device | str) -> np.ndarray:
