@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
 import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
@@ -81,20 +79,17 @@ def use_onednn(module: nn.Module) -> None:
         module: The module; layers of other classes derived from ``nn.Linear`` stay as they are.
     """
     for parent in list(module.modules()):
-        if _is_plain_mlp(parent):
-            parent.fc1, parent.act = OneDnnLinear.of(parent.fc1, with_gelu=True), nn.Identity()
+        if isinstance(parent, Mlp) and _has_gelu_behind_its_first_layer(parent):
+            parent.fc1, parent.act = OneDnnLinear.of(parent.fc1, with_gelu=True), nn.Identity()  # type: ignore[arg-type]
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
                 setattr(parent, name, OneDnnLinear.of(child))
 
 
-def _is_plain_mlp(module: nn.Module) -> TypeGuard[Mlp]:
-    """Whether a module is timm's MLP with the exact GELU right behind its first layer."""
+def _has_gelu_behind_its_first_layer(mlp: Mlp) -> bool:
+    """Whether an MLP is timm's own, with a linear first layer and the exact GELU right behind it."""
     return (
-        type(module) is Mlp
-        and type(module.fc1) is nn.Linear
-        and type(module.act) is nn.GELU
-        and module.act.approximate == "none"
+        type(mlp) is Mlp and type(mlp.fc1) is nn.Linear and type(mlp.act) is nn.GELU and mlp.act.approximate == "none"
     )
 
 
@@ -106,7 +101,7 @@ def _onednn_is_faster(inputs: Tensor, weight: Tensor) -> bool:
         and inputs.numel() > MIN_INPUTS
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
