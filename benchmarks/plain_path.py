@@ -87,6 +87,8 @@ def _use_plain_layers(module: nn.Module) -> None:
                 layer = nn.Linear(child.in_features, child.out_features, child.bias is not None)
                 layer.weight, layer.bias = child.weight, child.bias
                 setattr(parent, name, layer)
+                if child.with_gelu:
+                    parent.act = nn.GELU()
 
 
 def make_plain(model: AnomalyNcd) -> AnomalyNcd:

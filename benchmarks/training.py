@@ -95,14 +95,17 @@ def generated_data(options: argparse.Namespace, folder: Path) -> NcdDataModule:
 
 
 def build_model(options: argparse.Namespace, num_cached_views: int | None) -> AnomalyNcd:
-    """The model under test, the same each time."""
+    """The model under test, the same each time: the paper's, which the plain path and the authors' code train."""
     seed_everything(0)
     return AnomalyNcd(
         backbone=options.backbone,
         backbone_weights=options.weights,
         pretrained=options.weights is not None,
         num_novel_classes=6,
+        feature_layers=1,
+        prototypes="random",
         num_cached_views=num_cached_views,
+        false_reject_rate=None,
     )
 
 

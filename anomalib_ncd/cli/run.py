@@ -153,7 +153,7 @@ def _train_and_predict(
 ) -> list[NcdBatch]:
     """Train as far as it is not done yet, then predict every image."""
     checkpoint = output / CHECKPOINT_FILE
-    saver = RunCheckpoint(dirpath=output, filename=Path(CHECKPOINT_FILE).stem, enable_version_counter=False)
+    saver = RunCheckpoint(output, Path(CHECKPOINT_FILE).stem)
     engine = Engine(
         callbacks=[saver],
         max_epochs=options.max_epochs,

@@ -19,7 +19,7 @@ from anomalib_ncd.models.onednn_linear import OneDnnLinear
 
 # timm builds the parts of a block from arguments and declares no types for them.
 BlockLike: TypeAlias = Any
-PLAIN_LINEAR = {nn.Linear, OneDnnLinear}
+PLAIN_LINEAR: set[type[nn.Module]] = {nn.Linear, OneDnnLinear}
 
 
 def is_plain(block: BlockLike) -> bool:
