@@ -28,13 +28,13 @@ from sklearn.preprocessing import StandardScaler, normalize
 MAX_CLASSES = 20
 MAX_REGIONS = 1000
 MIN_DISTINCT_REGIONS = 8
-NUM_SAMPLES, SAMPLE_SHARE = 10, 0.95
+NUM_SAMPLES, SAMPLE_SHARE = 5, 0.95
 SMALLEST_CLUSTER = 0.3
 """Regions that a cluster must hold to be one for the density criterion, as a share of the root of their number."""
 SMALLEST_COMMUNITY = 1 / 60
 """Share of the regions that a community must hold to be one."""
 NEIGHBOURS = (6, 10)
-METHOD = "the share of votes (silhouette, density and two neighbour graphs, on ten samples of the regions)"
+METHOD = "the share of votes (silhouette, density and two neighbour graphs, on five samples of the regions)"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def estimate_num_classes(
 ) -> NumClassesEstimate:
     """Estimate the number of classes among regions.
 
-    Each dimension is standardised and each row scaled to norm 1. On ten samples of 95 % of the regions, four criteria
+    Each dimension is standardised and each row scaled to norm 1. On five samples of 95 % of the regions, four criteria
     vote: the number of Ward's clusters with the highest mean silhouette (Rousseeuw, 1987); the number of clusters that
     HDBSCAN (Campello et al., 2013) finds if a cluster must hold 0.3 times the root of the number of regions, but three
     at least; and the number of communities in the graphs of each region's 6 and 10 nearest neighbours (Louvain's

@@ -27,7 +27,7 @@ def test_the_curve_is_the_share_of_votes():
     counts, shares = zip(*estimate.curve, strict=True)
     assert counts == tuple(range(2, 72 // 4 + 1))
     assert sum(shares) == pytest.approx(1)
-    assert all(share * 40 == pytest.approx(round(share * 40)) for share in shares)  # four criteria, ten samples
+    assert all(share * 20 == pytest.approx(round(share * 20)) for share in shares)  # four criteria, five samples
     inside = sum(share for count, share in estimate.curve if estimate.low <= count <= estimate.high)
     assert inside >= 0.9
     assert estimate.low <= estimate.count < estimate.high
