@@ -81,7 +81,7 @@ def test_region_csv(batch, tmp_path):
 
 def test_a_csv_without_rows_has_a_header(tmp_path):
     write_csv(tmp_path / "p.csv", [], ImagePrediction)
-    assert (tmp_path / "p.csv").read_text() == "image,class,confidence,num_regions\n"
+    assert (tmp_path / "p.csv").read_text() == "image,class,confidence,num_regions,unknown\n"
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
