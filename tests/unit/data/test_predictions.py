@@ -65,10 +65,16 @@ def test_no_batches_give_no_rows():
 def test_image_csv(batch, tmp_path):
     file = tmp_path / "new" / "predictions.csv"
     write_csv(file, image_predictions([batch], NAMES), ImagePrediction)
-    assert file.read_text().splitlines()[0] == "image,class,confidence,num_regions"
+    assert file.read_text().splitlines()[0] == "image,class,confidence,num_regions,unknown"
     with file.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert rows[1] == {"image": "b, c/1.png", "class": "normal", "confidence": "0.9", "num_regions": "1"}
+    assert rows[1] == {
+        "image": "b, c/1.png",
+        "class": "normal",
+        "confidence": "0.9",
+        "num_regions": "1",
+        "unknown": "False",
+    }
 
 
 def test_region_csv(batch, tmp_path):
