@@ -80,11 +80,17 @@ def test_no_batches_give_no_rows():
 def test_image_csv(batch, tmp_path):
     file = tmp_path / "new" / "predictions.csv"
     write_csv(file, image_predictions([batch], NAMES), ImagePrediction)
-    assert file.read_text().splitlines()[0] == "image,class,confidence,num_regions,classes"
+    assert file.read_text().splitlines()[0] == "image,class,confidence,num_regions,unknown,classes"
     with file.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    expected = {"image": "b, c/1.png", "class": "normal", "confidence": "0.9", "num_regions": "1", "classes": "normal"}
-    assert rows[1] == expected
+    assert rows[1] == {
+        "image": "b, c/1.png",
+        "class": "normal",
+        "confidence": "0.9",
+        "num_regions": "1",
+        "unknown": "False",
+        "classes": "normal",
+    }
 
 
 def test_region_csv(batch, tmp_path):
@@ -97,7 +103,7 @@ def test_region_csv(batch, tmp_path):
 
 def test_a_csv_without_rows_has_a_header(tmp_path):
     write_csv(tmp_path / "p.csv", [], ImagePrediction)
-    assert (tmp_path / "p.csv").read_text() == "image,class,confidence,num_regions,classes\n"
+    assert (tmp_path / "p.csv").read_text() == "image,class,confidence,num_regions,unknown,classes\n"
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
