@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.functional import find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.known_regions import classify_encoded, encode_images, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -30,8 +31,9 @@ def discover_by_clustering(
 ) -> list[NcdBatch]:
     """Cluster all regions, make the model a classifier by their centres, and predict every image with it.
 
-    Afterwards the model classifies new images as a trained one does, with ``Engine.predict``; all its slots are
-    defects, none is *normal*. The centres become the prototypes of its heads.
+    Afterwards the model classifies new images as a trained one does, with ``Engine.predict``. The centres become the
+    prototypes of its heads. Where one cluster is clearly what the detector scores low, it is *normal* and has slot 0,
+    see :func:`~anomalib_ncd.functional.normal_cluster.find_normal_cluster`; else all slots are defects.
 
     Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
     and whenever it comes again, with a confidence that means the same. It matters for regions between two clusters
@@ -58,17 +60,22 @@ def discover_by_clustering(
     if not model.knows_num_classes:
         model.take_estimate(estimate_num_classes(features, seed=seed))
     labels = cluster_features(features, model.num_novel_classes, method, seed=seed)
-    _classify_by(model, cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes))
+    scores, areas = (torch.cat([getattr(b, name) for b in encoded]).numpy() for name in ("region_score", "region_area"))
+    normal = find_normal_cluster(labels, scores, areas)
+    if normal is not None:
+        labels = with_slot_first(labels, normal)
+    centres = cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes)
+    _classify_by(model, centres, has_normal_slot=normal is not None)
     model.rejection.fit(references, image_index)
     if datamodule.fitted_score_range is not None:
         model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
     return [classify_encoded(batch, model) for batch in encoded]
 
 
-def _classify_by(model: AnomalyNcd, prototypes: torch.Tensor) -> None:
+def _classify_by(model: AnomalyNcd, prototypes: torch.Tensor, *, has_normal_slot: bool) -> None:
     """Put prototypes ``(K, D)`` in the place of what training would have learnt."""
     model.set_base_classes([])
-    model.has_normal_slot = False
+    model.has_normal_slot, model.made_from_clusters = has_normal_slot, True
     model.class_names = model.novel_class_names
     model.model.heads.weight.data.copy_(prototypes.expand_as(model.model.heads.weight))
     model.best_head.zero_()

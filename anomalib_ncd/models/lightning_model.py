@@ -26,9 +26,9 @@ from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.functional import novel_probabilities, relative_merging_temperature
 from anomalib_ncd.metrics.evaluator import build_evaluator
+from anomalib_ncd.models import checkpoints
 from anomalib_ncd.models.auto_classes import AutoClassesMixin, resolve_num_classes
 from anomalib_ncd.models.build_encoder import build_encoder
-from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
 from anomalib_ncd.models.export import RegionExportMixin
 from anomalib_ncd.models.known_regions import known_regions, references_of
 from anomalib_ncd.models.losses import AnomalyNcdLoss
@@ -113,11 +113,9 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
     ) -> None:
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
         check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers, prototypes)
-        self.backbone_name = backbone
+        self.backbone_name, self.num_heads, self.prototypes = backbone, num_heads, prototypes
         self.ask_for_classes(num_novel_classes)
-        self.num_heads, self.prototypes = num_heads, prototypes
-        self.num_cached_views = num_cached_views
-        self.merging_temperature = merging_temperature
+        self.num_cached_views, self.merging_temperature = num_cached_views, merging_temperature
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         self.supervised_weight, self.mean_entropy_weight = supervised_weight, mean_entropy_weight
         self.normal_threshold = normal_threshold
@@ -132,7 +130,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
             empty_mask=empty_mask,
         )
         self.base_class_names: list[str] | None = None
-        self.has_normal_slot = True
+        self.has_normal_slot, self.made_from_clusters = True, False
         self._class_names: list[str] | None = None
         self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, self._num_novel_classes or 1, num_heads)
         self.rejection = RegionRejection(false_reject_rate)
@@ -167,7 +165,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
 
     @class_names.setter
     def class_names(self, names: Sequence[str]) -> None:
-        self._class_names = checked_class_names(names, self.num_novel_classes)
+        self._class_names = checkpoints.checked_class_names(names, self.num_novel_classes)
 
     def setup(self, stage: str) -> None:
         """Make heads for the base classes of the datamodule."""
@@ -187,7 +185,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
                 f"{datamodule.base_class_names}. Start with a new model, or give the same `base`."
             )
             raise ValueError(msg)
-        if stage == "fit" and not self.has_normal_slot:
+        if stage == "fit" and self.made_from_clusters:
             msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
             raise ValueError(msg)
 
@@ -279,9 +277,8 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
             msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
             raise ValueError(msg)
         tokens, attended = self._trunk(batch.image, batch.region_mask)
-        features, _, logits = self.model.outputs_of(tokens, attended)
-        batch.update(region_feature=features.float(), region_reference=self.model.encoder.reference(tokens, attended))
-        return self.classify_logits(batch, logits[self.best_head].float())
+        logits, described = self.model.describe(tokens, attended, self.num_base_classes)
+        return self.classify_logits(batch.update(**described), logits[self.best_head].float())
 
     def classify_logits(self, batch: NcdBatch, logits: torch.Tensor) -> NcdBatch:
         """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)`` float."""
@@ -317,10 +314,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a prediction needs beside the weights, as plain data."""
         super().on_save_checkpoint(checkpoint)
-        names = ("num_novel_classes", "num_heads", "has_normal_slot", "class_names")
-        own = {"backbone": self.backbone_name, "base_class_names": list(self.base_class_names or [])}
-        own["num_classes_estimate"] = self.plain_estimate()
-        checkpoint[CHECKPOINT_KEY] = own | {name: getattr(self, name) for name in names}
+        checkpoint[checkpoints.CHECKPOINT_KEY] = checkpoints.plain_part(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make heads that fit the checkpoint, and refuse one of another model.
@@ -328,12 +322,12 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         Raises:
             ValueError: If the checkpoint belongs to another model, backbone or number of classes.
         """
-        saved = own_part(checkpoint)
+        saved = checkpoints.own_part(checkpoint)
         self.take_saved_number(saved)
-        refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
+        checkpoints.refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
         super().on_load_checkpoint(checkpoint)
         self.set_base_classes(saved["base_class_names"])
-        self.has_normal_slot = saved.get("has_normal_slot", True)
+        self.has_normal_slot, self.made_from_clusters = checkpoints.slot_kinds(saved)
         self._class_names = saved.get("class_names")  # checkpoints of 0.1.0 have none
 
     @classmethod
@@ -345,7 +339,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
     ) -> AnomalyNcd:
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
         with anomalib_safe_globals():
-            own_part(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True))
+            checkpoints.own_part(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True))
         kwargs.setdefault("pretrained", False)
         kwargs.setdefault("backbone_weights", None)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[return-value]

@@ -81,3 +81,24 @@ class AnomalyNcdModel(nn.Module):
         """
         features = self.encoder.head(tokens, attended)
         return ModelOutput(features, self.projector(features), self.heads(features))
+
+    def describe(self, tokens: Tensor, attended: Tensor, num_base: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the trained part for a prediction, and gather what is kept of each region beside its class.
+
+        Args:
+            tokens: Tokens (B, N, D) of ``encoder.trunk``.
+            attended: Boolean (B, N) of ``encoder.trunk``.
+            num_base: Number of base classes, the first columns of the logits.
+
+        Returns:
+            Logits (num_heads, B, num_classes), and under the names of the fields of ``NcdBatch`` the features (B, D),
+            the references (B, E) of the frozen part, and the novel class (B, num_heads) that each head gives.
+        """
+        features = self.encoder.head(tokens, attended)
+        logits = self.heads(features)
+        described = {
+            "region_feature": features.float(),
+            "region_reference": self.encoder.reference(tokens, attended),
+            "region_head_class_id": logits[..., num_base:].argmax(dim=-1).T,
+        }
+        return logits, described

@@ -137,7 +137,13 @@ def test_predictions_hold_the_features_of_the_regions(fitted, tiny_run):
     batch = next(iter(datamodule.test_dataloader()))
     with torch.no_grad():
         expected = model.region_features(batch.image, batch.region_mask)
-        found = model.classify(batch).without_pixels().region_feature
+        predicted = model.classify(batch).without_pixels()
+        pixels = (batch.image.float() - model.pixel_mean) / model.pixel_std
+        logits = model.model(pixels, batch.region_mask)[..., model.num_base_classes :]
+    found = predicted.region_feature
+    assert torch.equal(predicted.region_head_class_id, logits.argmax(dim=-1).T)
+    best = predicted.region_head_class_id[:, model.best_head]
+    assert torch.equal(best, predicted.region_class_probabilities.argmax(dim=1))
     assert found.shape == (len(batch.region_area), 64)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
@@ -185,6 +191,7 @@ def test_the_checkpoint_is_plain_data(fitted):
         "num_classes_estimate": None,
         "num_heads": 4,
         "has_normal_slot": True,
+        "made_from_clusters": False,
         "class_names": ["normal", "class_1", "class_2"],
     }
     assert tuple(checkpoint["state_dict"]["score_range"].tolist()) == fitted.score_range
