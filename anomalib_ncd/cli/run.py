@@ -190,5 +190,5 @@ def _say_result(batch: NcdBatch, class_names: list[str], metrics: dict[str, Any]
     if "nmi" in image:
         logger.info("NMI %.3f, ARI %.3f, accuracy %.3f.", image["nmi"], image["ari"], image["accuracy"])
     health = metrics["health"]
-    logger.info("Health without labels: %s of 1 (%s).", health["score"], health["level"])
+    logger.info("Health without labels: %.2f of 1 (%s).", health["score"], health["level"])
     logger.info("Results are in %s; open %s in a browser first.", output, output / REPORT_FILE)
