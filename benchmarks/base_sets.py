@@ -108,6 +108,7 @@ def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dic
         backbone_weights=options.weights,
         num_cached_views=options.views,
         visualizer=False,
+        **({"feature_layers": 1, "prototypes": "random"} if options.paper else {}),
     )
     engine = Engine(
         max_epochs=options.max_epochs,
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=4, help="cached views of each region")
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--accelerator", default="cpu")
+    parser.add_argument("--paper", action="store_true", help="features and prototypes as in the paper")
     options = parser.parse_args()
     logging.getLogger("lightning").setLevel(logging.WARNING)
     print("| data | base | seeds | NMI | ARI | accuracy | macro-F1 | seconds |")
