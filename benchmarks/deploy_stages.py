@@ -68,7 +68,8 @@ class EvenEncoder:
         """Make up predictions."""
         del masks
         even = np.full((len(views), self.num_classes), 1 / self.num_classes, dtype=np.float32)
-        return RegionPredictions(even, even, np.zeros((len(views), 192), dtype=np.float32))
+        features = np.zeros((len(views), 192), dtype=np.float32)
+        return RegionPredictions(even, even, features, np.ones(len(views), dtype=np.float32))
 
 
 def default_manifest(score_range: tuple[float, float], num_classes: int = 6) -> Manifest:
