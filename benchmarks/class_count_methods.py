@@ -127,9 +127,9 @@ def gaussian_mixture(case: Case) -> int:
 
 
 def density(case: Case) -> int:
-    """HDBSCAN's clusters (Campello et al., 2013) of at least 0.3 times the root of the number of regions."""
+    """HDBSCAN's clusters (Campello et al., 2013) of at least 0.4 times the root of the number of regions."""
     rows = rows_of(case)
-    labels = HDBSCAN(min_cluster_size=max(3, round(0.3 * len(rows) ** 0.5)), copy=True).fit_predict(rows)
+    labels = HDBSCAN(min_cluster_size=max(3, round(0.4 * len(rows) ** 0.5)), copy=True).fit_predict(rows)
     return max(1, int(labels.max()) + 1)
 
 

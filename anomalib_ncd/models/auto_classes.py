@@ -64,7 +64,7 @@ class AutoClassesMixin:
         """Go on with an estimated number of classes, and say so."""
         self._num_novel_classes, self.num_classes_estimate = estimate.count, estimate
         logger.info(
-            "%d classes, normal included, were estimated from the regions (%d to %d fit about as well); "
+            "%d classes, normal included, were estimated from the regions (%d to %d are plausible); "
             "`num_novel_classes` sets another number.",
             estimate.count,
             estimate.low,
