@@ -97,8 +97,8 @@ def test_region_csv(batch, tmp_path):
     file = tmp_path / "regions.csv"
     write_csv(file, region_predictions([batch], NAMES), RegionPrediction)
     lines = file.read_text().splitlines()
-    assert lines[0] == "image,left,top,right,bottom,area,score,class,confidence"
-    assert lines[2] == "a/0.png,-2.0,0.0,10.5,12.0,50,0.5,normal,0.75"
+    assert lines[0] == "image,left,top,right,bottom,area,score,class,confidence,unknown"
+    assert lines[2] == "a/0.png,-2.0,0.0,10.5,12.0,50,0.5,normal,0.75,False"
 
 
 def test_a_csv_without_rows_has_a_header(tmp_path):
