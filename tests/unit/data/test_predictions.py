@@ -38,8 +38,8 @@ def batch():
 def test_every_image_is_a_row(batch):
     rows = image_predictions([batch, batch], NAMES)
     assert rows[:2] == [
-        ImagePrediction("a/0.png", "class_1", 0.6, 2, "class_1"),
-        ImagePrediction("b, c/1.png", "normal", 0.9, 1, "normal"),
+        ImagePrediction("a/0.png", "class_1", 0.6, 2, classes="class_1"),
+        ImagePrediction("b, c/1.png", "normal", 0.9, 1, classes="normal"),
     ]
     assert rows[2:] == rows[:2]
     batch.update(unknown=torch.tensor([False, True]), region_unknown=torch.tensor([True, False, True]))
