@@ -38,8 +38,8 @@ def batch():
 def test_every_image_is_a_row(batch):
     rows = image_predictions([batch, batch], NAMES)
     assert rows[:2] == [
-        ImagePrediction("a/0.png", "class_1", 0.6, 2, "class_1"),
-        ImagePrediction("b, c/1.png", "normal", 0.9, 1, "normal"),
+        ImagePrediction("a/0.png", "class_1", 0.6, 2, classes="class_1"),
+        ImagePrediction("b, c/1.png", "normal", 0.9, 1, classes="normal"),
     ]
     assert rows[2:] == rows[:2]
     batch.update(unknown=torch.tensor([False, True]), region_unknown=torch.tensor([True, False, True]))
@@ -97,8 +97,8 @@ def test_region_csv(batch, tmp_path):
     file = tmp_path / "regions.csv"
     write_csv(file, region_predictions([batch], NAMES), RegionPrediction)
     lines = file.read_text().splitlines()
-    assert lines[0] == "image,left,top,right,bottom,area,score,class,confidence"
-    assert lines[2] == "a/0.png,-2.0,0.0,10.5,12.0,50,0.5,normal,0.75"
+    assert lines[0] == "image,left,top,right,bottom,area,score,class,confidence,unknown"
+    assert lines[2] == "a/0.png,-2.0,0.0,10.5,12.0,50,0.5,normal,0.75,False"
 
 
 def test_a_csv_without_rows_has_a_header(tmp_path):
