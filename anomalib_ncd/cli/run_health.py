@@ -47,7 +47,8 @@ def run_evidence(results: RunResults, class_names: Sequence[str]) -> RunEvidence
     return RunEvidence(
         preds=preds,
         num_classes=len(number),
-        features=None if features is None else features.float().numpy(),
+        # As results.npz keeps them, so that the figures are the same when they are computed from it.
+        features=None if features is None else features.half().float().numpy(),
         scores=batch.region_score.float().numpy(),
         areas=batch.region_area.numpy(),
         confidences=batch.region_pred_class_score.float().numpy(),

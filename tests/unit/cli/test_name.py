@@ -98,8 +98,7 @@ def test_health_and_the_normal_slot_outlast_other_names(run):
     assert after["image"]["normal"] == before["image"]["normal"]
     assert after["region"]["normal"] == before["region"]["normal"]
     assert after["image"]["normal"]["false_alarms"] == 6
-    for name, figure in before["health"]["figures"].items():  # features are kept in half precision
-        assert after["health"]["figures"][name]["value"] == pytest.approx(figure["value"], abs=0.05), name
+    assert after["health"] == before["health"]
     assert "Can I trust it?" in (run / "report.html").read_text()
     # A defect that is said to be normal counts as such; the slot stays the first one.
     write_names(run / "class_names.json", same=[["normal", "class_1", "class_2"]])
