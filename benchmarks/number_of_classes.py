@@ -31,6 +31,7 @@ from anomalib_ncd.models.number_of_classes import estimate_num_classes
 
 BACKBONES = {"DeiT-Tiny": "deit_tiny_patch16_224", "EfficientNet-Lite0": "offline"}
 GENERATED_COUNTS = (3, 4, 5, 6, 7, 8, 10, 12)
+MTD_CHOICES = 6
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,12 @@ def drawn_cases(pool: Pool, seed: int, name: str) -> Iterator[Case]:
 
 
 def mtd_cases(pool: Pool) -> Iterator[Case]:
-    """All choices of two or more classes, equal, 10:1 in random order, and the whole set as it is."""
+    """Up to six choices of each number of classes, equal and 10:1 in random order, and the whole set as it is."""
     rng = np.random.default_rng(0)
     labels = np.unique(pool.labels)
     for count in range(2, len(labels) + 1):
-        for classes in combinations(labels, count):
+        choices = list(combinations(labels, count))
+        for classes in rng.permutation(choices)[:MTD_CHOICES]:
             for balanced in (True, False):
                 yield cut(pool, rng.permutation(classes), rng, "MTD", balanced=balanced)
     yield Case("MTD", pool.features, pool.labels, pool.base_features, pool.base_labels)

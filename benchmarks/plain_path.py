@@ -71,7 +71,7 @@ class PlainEncoder(MaskGuidedEncoder):
     def trunk(self, images: torch.Tensor, masks: torch.Tensor) -> TrunkOutput:
         """The whole batch at once."""
         attended = self.attended_tokens(masks)
-        return TrunkOutput(self._frozen_blocks(images, attended), attended)
+        return TrunkOutput(self._frozen_blocks(images, masks, attended), attended)
 
     def head(self, tokens: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """All rows of the last block, of which one is used."""
@@ -87,6 +87,8 @@ def _use_plain_layers(module: nn.Module) -> None:
                 layer = nn.Linear(child.in_features, child.out_features, child.bias is not None)
                 layer.weight, layer.bias = child.weight, child.bias
                 setattr(parent, name, layer)
+                if child.with_gelu:
+                    parent.act = nn.GELU()
 
 
 def make_plain(model: AnomalyNcd) -> AnomalyNcd:

@@ -30,8 +30,7 @@ from torch import Tensor
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset
-from anomalib_ncd.models.cluster_discovery import cluster_centres
-from anomalib_ncd.models.clustering import cluster_features
+from anomalib_ncd.models.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.known_regions import encode_images
 from anomalib_ncd.models.rejection import RegionRejection
@@ -89,8 +88,11 @@ def encode(model: AnomalyNcd, datamodule: NcdDataModule) -> Regions:
     )
 
 
-def trials(regions: Regions, num_splits: int) -> Iterator[Trial]:
-    """Every kind but *good* left out, with several splits of the other images, stratified by class."""
+def trials(regions: Regions, num_splits: int, *, one_known: bool = False) -> Iterator[Trial]:
+    """Every kind but *good* left out, with several splits of the other images, stratified by class.
+
+    With `one_known`, all but one of the other kinds are passed over.
+    """
     for number, kind in enumerate(regions.names):
         if kind == "good":
             continue
@@ -100,8 +102,12 @@ def trials(regions: Regions, num_splits: int) -> Iterator[Trial]:
             for label in range(len(regions.names)):
                 images = rng.permutation(np.unique(regions.image[regions.label == label]))
                 chosen.extend(images[: len(images) // 2].tolist())
-            known, in_run = regions.label != number, np.isin(regions.image, chosen)
-            yield Trial(kind, known & in_run, known & ~in_run, ~known)
+            new, in_run = regions.label == number, np.isin(regions.image, chosen)
+            known = ~new
+            if one_known:
+                others = [label for label, name in enumerate(regions.names) if label != number and name != "good"]
+                known = regions.label == rng.choice(others)
+            yield Trial(kind, known & in_run, known & ~in_run, new)
 
 
 def by_cosine(run: Tensor, new: Tensor, num_classes: int) -> Tensor:
@@ -140,7 +146,7 @@ def by_neighbour(k: int) -> Score:
 
 
 def by_rejection(run: Tensor, new: Tensor, num_classes: int) -> Tensor:
-    """What the package does: cosine of standardised features to the nearest region."""
+    """What the package does, see :class:`RegionRejection`."""
     del num_classes
     rejection = RegionRejection()
     rejection.fit(run, torch.arange(len(run)))
@@ -154,7 +160,7 @@ SCORES: dict[str, Score] = {
     "Mahalanobis, shared covariance": by_mahalanobis,
     "5th nearest region, cosine": by_neighbour(5),
     "nearest region, cosine": by_neighbour(1),
-    "nearest region, cosine, standardised": by_rejection,
+    "nearest region, standardised": by_rejection,
 }
 
 
@@ -163,15 +169,18 @@ def auroc(score: Tensor, new: np.ndarray) -> float:
     return float(roc_auc_score(new, score.numpy()))
 
 
-def compare(regions: Regions, num_splits: int) -> dict[tuple[str, str], list[float]]:
-    """AUROC of each score on each feature, for every trial."""
+def compare(regions: Regions) -> dict[tuple[str, str], list[float]]:
+    """AUROC of each score by column: each feature with all other kinds known, frozen features with one of them."""
+    columns = [("last", False), ("frozen", False), ("frozen", True)]
     found: dict[tuple[str, str], list[float]] = {}
-    for trial in trials(regions, num_splits):
-        tested = trial.held_out | trial.new
-        for kind, features in regions.features.items():
+    for feature, one_known in columns:
+        features, num_classes = regions.features[feature], 1 if one_known else len(regions.names) - 1
+        for trial in trials(regions, 1, one_known=one_known):
+            tested = trial.held_out | trial.new
             for name, score in SCORES.items():
-                values = score(features[trial.run], features[tested], len(regions.names) - 1)
-                found.setdefault((name, kind), []).append(auroc(values, trial.new[tested]))
+                values = score(features[trial.run], features[tested], num_classes)
+                column = "one kind" if one_known else feature
+                found.setdefault((name, column), []).append(auroc(values, trial.new[tested]))
     return found
 
 
@@ -236,20 +245,20 @@ def on_generated(options: argparse.Namespace) -> None:
         for seed in range(2)
     ]
     measured: dict[str, dict[str, list[tuple[float, ...]]]] = {}
-    print("| backbone | score | whole encoder | least | frozen part | least |\n| --- | --- | --- | --- | --- | --- |")
+    print("| backbone | score | whole encoder | least | frozen part | least | one kind known | least |")
+    print("| --- |" + " --- |" * 7)
     for name, model in build_models(options.weights):
         compared: dict[tuple[str, str], list[float]] = {}
         for data in sets:
             assert data.anomaly_maps_dir is not None
             regions = encode(model, NcdDataModule(data.test_dir, data.anomaly_maps_dir, labels="folders"))
-            for key, values in compare(regions, num_splits=1).items():
+            for key, values in compare(regions).items():
                 compared.setdefault(key, []).extend(values)
             for kind, rows in measure(regions, options.splits).items():
                 measured.setdefault(name, {}).setdefault(kind, []).extend(rows)
         for score in SCORES:
-            cells = [
-                f"{statistics.mean(v):.3f} | {min(v):.3f}" for v in (compared[score, "last"], compared[score, "frozen"])
-            ]
+            columns = [compared[score, column] for column in ("last", "frozen", "one kind")]
+            cells = [f"{statistics.mean(values):.3f} | {min(values):.3f}" for values in columns]
             print(f"| {name} | {score} | {' | '.join(cells)} |", flush=True)
     print()
     print_rates_header()

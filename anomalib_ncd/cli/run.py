@@ -30,7 +30,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.predictions import image_predictions
 from anomalib_ncd.models.auto_classes import resolve_num_classes
-from anomalib_ncd.models.checkpoints import own_part, save_model
+from anomalib_ncd.models.checkpoints import is_made_from_clusters, own_part, save_model
 from anomalib_ncd.models.cluster_discovery import discover_by_clustering
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.visualization.base_classes import write_base_classes
@@ -64,14 +64,14 @@ def discover(
     method: Literal["train", "cluster"] = "train",
     options: RunOptions | None = None,
     config: dict[str, Any] | None = None,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Discover classes and leave a folder of results.
 
-    The folder holds ``report.html``, ``predictions.csv``, ``regions.csv``, ``metrics.json`` (where labels are known),
-    ``gallery.png``, ``results.npz`` (all of which can be made again from it), the crops and masks of the regions in
-    ``regions/``, ``base_classes.png`` (the base classes that were learnt from, if any), ``config.yaml`` and the
-    checkpoint ``model.ckpt``. A run that was interrupted goes on where it stopped when it is started again with the
-    same settings. Names in the folder's ``class_names.json`` are used.
+    The folder holds ``report.html``, ``predictions.csv``, ``regions.csv``, ``metrics.json``, ``gallery.png``,
+    ``results.npz`` (all of which can be made again from it), the crops and masks of the regions in ``regions/``,
+    ``base_classes.png`` (the base classes that were learnt from, if any), ``config.yaml`` and the checkpoint
+    ``model.ckpt``. A run that was interrupted goes on where it stopped when it is started again with the same settings.
+    Names in the folder's ``class_names.json`` are used.
 
     Args:
         model: Model to train, or to take features from.
@@ -82,7 +82,7 @@ def discover(
         config: Resolved settings to write, and to compare with those of the run that is taken up again.
 
     Returns:
-        What ``metrics.json`` says; ``None`` without labels.
+        What ``metrics.json`` says.
 
     Raises:
         ValueError: If the folder holds a run with other settings, or names that don't fit.
@@ -95,8 +95,7 @@ def discover(
     device = "cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     if method == "train":
         _settle_num_classes(model, datamodule, output, device)
-    if model.knows_num_classes:
-        names_of_run(output, _slot_names(model, method))  # a wrong file of names is said before hours of training
+        names_of_run(output, model.novel_class_names)  # a wrong file of names is said before hours of training
     if method == "cluster":
         batches = discover_by_clustering(
             model,
@@ -105,15 +104,16 @@ def discover(
             seed=datamodule.sampler_seed,
             device=device,
         )
+        names_of_run(output, model.novel_class_names)  # a wrong file of names leaves the run as it was
         save_model(model, output / CHECKPOINT_FILE)
     else:
         batches = _train_and_predict(model, datamodule, output, options)
     # Of use to a run that is interrupted, and large.
     shutil.rmtree(output / "cached_views", ignore_errors=True)
-    slot_names = _slot_names(model, method)
+    slot_names = model.novel_class_names  # clusters have a slot for normal only where one was found
+    class_names = names_of_run(output, slot_names)
     results = gather_results(batches, datamodule, slot_names, output, model.plain_estimate())
     results.save(output / RESULTS_FILE)
-    class_names = names_of_run(output, slot_names)
     results, metrics = write_run_files(output, results, class_names)
     _say_result(results.batch, class_names, metrics, output)
     return metrics
@@ -145,13 +145,6 @@ def _settle_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, output: Pa
     resolve_num_classes(model, datamodule, device)
 
 
-def _slot_names(model: AnomalyNcd, method: str) -> list[str]:
-    """Names that the method gives to the classes; clusters have no slot of their own for *normal*."""
-    if method == "cluster":
-        return [f"class_{i + 1}" for i in range(model.num_novel_classes)]
-    return model.novel_class_names
-
-
 def _train_and_predict(
     model: AnomalyNcd,
     datamodule: NcdDataModule,
@@ -160,7 +153,7 @@ def _train_and_predict(
 ) -> list[NcdBatch]:
     """Train as far as it is not done yet, then predict every image."""
     checkpoint = output / CHECKPOINT_FILE
-    saver = RunCheckpoint(dirpath=output, filename=Path(CHECKPOINT_FILE).stem, enable_version_counter=False)
+    saver = RunCheckpoint(output, Path(CHECKPOINT_FILE).stem)
     engine = Engine(
         callbacks=[saver],
         max_epochs=options.max_epochs,
@@ -182,18 +175,20 @@ def _epochs_done(checkpoint: Path) -> int:
     if not checkpoint.is_file():
         return 0
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if not own_part(saved).get("has_normal_slot", True):
+    if is_made_from_clusters(own_part(saved)):
         msg = f"{checkpoint.parent} holds a run of the method 'cluster'; choose another folder for training."
         raise ValueError(msg)
     return int(saved["epoch"]) + 1
 
 
-def _say_result(batch: NcdBatch, class_names: list[str], metrics: dict[str, Any] | None, output: Path) -> None:
+def _say_result(batch: NcdBatch, class_names: list[str], metrics: dict[str, Any], output: Path) -> None:
     """Say in a few lines what was found."""
     predicted = Counter(row.class_name for row in image_predictions([batch], class_names))
     found = ", ".join(f"{name}: {predicted[name]}" for name in dict.fromkeys(class_names) if predicted[name])
     logger.info("%d images sorted into classes: %s.", len(batch), found)
-    if metrics is not None and "nmi" in metrics["image"]:
-        image = metrics["image"]
+    image = metrics.get("image", {})
+    if "nmi" in image:
         logger.info("NMI %.3f, ARI %.3f, accuracy %.3f.", image["nmi"], image["ari"], image["accuracy"])
+    health = metrics["health"]
+    logger.info("Health without labels: %.2f of 1 (%s).", health["score"], health["level"])
     logger.info("Results are in %s; open %s in a browser first.", output, output / REPORT_FILE)

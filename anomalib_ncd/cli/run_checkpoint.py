@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from anomalib.callbacks import ModelCheckpoint
@@ -20,13 +21,13 @@ class RunCheckpoint(ModelCheckpoint):
     epoch it would double the time. A run that is killed loses at most twenty times the seconds that a save takes.
 
     Args:
-        *args: Those of anomalib's ``ModelCheckpoint``.
+        dirpath: Folder of the checkpoint.
+        filename: Its name, without the extension.
         share_of_time: Largest share of the time that may go into saving.
-        **kwargs: The same.
     """
 
-    def __init__(self, *args: Any, share_of_time: float = SHARE_OF_TIME, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(*args, save_on_train_epoch_end=True, **kwargs)
+    def __init__(self, dirpath: str | Path, filename: str, share_of_time: float = SHARE_OF_TIME) -> None:
+        super().__init__(dirpath, filename, enable_version_counter=False, save_on_train_epoch_end=True)
         self.share_of_time = share_of_time
         self._wait_until = 0.0
 

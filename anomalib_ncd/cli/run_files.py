@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from anomalib_ncd.cli.run_health import run_health
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.class_names import FILE_NAME, read_class_names
 from anomalib_ncd.data.datamodule import NcdDataModule
@@ -27,9 +28,10 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.run_results import RunResults
 from anomalib_ncd.functional.named_classes import first_slots
 from anomalib_ncd.metrics.discovery import discovery_report
+from anomalib_ncd.metrics.normal import normal_report
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.visualization.gallery import table_rows, write_gallery
-from anomalib_ncd.visualization.report import map_regions, write_report
+from anomalib_ncd.visualization.report import health_section, map_regions, write_report
 
 CHECKPOINT_FILE = "model.ckpt"
 RESULTS_FILE = "results.npz"
@@ -89,7 +91,7 @@ def write_run_files(
     output: Path,
     results: RunResults,
     class_names: Sequence[str],
-) -> tuple[RunResults, dict[str, Any] | None]:
+) -> tuple[RunResults, dict[str, Any]]:
     """Write tables, scores, gallery and report of a run, and put the names into its checkpoint if there is one.
 
     Args:
@@ -98,23 +100,31 @@ def write_run_files(
         class_names: Name of each slot.
 
     Returns:
-        The results under these names, and what ``metrics.json`` says; ``None`` without labels.
+        The results under these names, and what ``metrics.json`` says: ``health`` always, scores where labels are known.
 
     Raises:
         FileNotFoundError: If the crops of the regions are gone.
     """
     table = RegionTable.read(results.images, output / results.regions_folder)
     results = results.named(class_names)
-    write_csv(output / "predictions.csv", image_predictions([results.batch], class_names), ImagePrediction)
+    images = image_predictions([results.batch], class_names, results.normal_name(class_names))
+    write_csv(output / "predictions.csv", images, ImagePrediction)
     write_csv(output / "regions.csv", region_predictions([results.batch], class_names), RegionPrediction)
-    metrics = score(results, class_names)
-    if metrics is not None:
-        (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    # From what results.npz holds, so that it is there again, and true again, under other names.
+    metrics = {**(score(results, class_names) or {}), "health": run_health(results, class_names)}
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     if results.num_classes_estimate is not None:
         (output / NUM_CLASSES_FILE).write_text(json.dumps(results.num_classes_estimate, indent=2), encoding="utf-8")
     write_gallery(output / "gallery.png", [results.batch], class_names, table)
     rows = table_rows(results.batch, table)
-    write_report(output / REPORT_FILE, results, class_names, lambda region: table.load(rows[region]), metrics)
+    write_report(
+        output / REPORT_FILE,
+        results,
+        class_names,
+        lambda region: table.load(rows[region]),
+        metrics,
+        sections=[health_section(metrics["health"])],
+    )
     if (output / CHECKPOINT_FILE).is_file():
         write_class_names(output / CHECKPOINT_FILE, class_names)
     return results, metrics
@@ -133,13 +143,14 @@ def score(results: RunResults, class_names: Sequence[str]) -> dict[str, Any] | N
     if not results.label_names or results.batch.class_id is None:
         return None
     slots = np.array(first_slots(class_names))
-    return {
-        level: discovery_report(
-            slots[getattr(results.batch, f"{prefix}pred_class_id").numpy()],
-            getattr(results.batch, f"{prefix}class_id").numpy(),
-            class_names,
-            results.label_names,
-            normal_label=results.normal_label,
-        )
-        for level, prefix in (("image", ""), ("region", "region_"))
-    }
+    reports = {}
+    for level, prefix in (("image", ""), ("region", "region_")):
+        preds = slots[getattr(results.batch, f"{prefix}pred_class_id").numpy()]
+        target = getattr(results.batch, f"{prefix}class_id").numpy()
+        reports[level] = discovery_report(preds, target, class_names, results.label_names, results.normal_label)
+        if results.has_normal_slot and results.normal_label in results.label_names:
+            # Where the mask is empty the detector raised no alarm; such regions stand for whole images.
+            counted = (target >= 0) & (level == "image" or results.batch.region_area.numpy() > 0)
+            is_good = target[counted] == results.label_names.index(results.normal_label)
+            reports[level]["normal"] = normal_report(preds[counted] == 0, is_good)
+    return reports

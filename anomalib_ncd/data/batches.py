@@ -86,7 +86,8 @@ class NcdBatch:
         region_pred_class_score: ``(R,)`` float.
         region_feature: ``(R, D)`` float32, the mask-guided feature of each region.
         region_reference: ``(R, E)`` float32, what the frozen part of the encoder says of each region: the same before
-            and after training.
+            and after training, so that runs can be compared by it.
+        region_head_class_id: ``(R, H)`` long, the class that each head gives; ``None`` where there are no heads.
         unknown: ``(B,)`` bool, whether the regions that decide the class are unknown.
         region_unknown: ``(R,)`` bool, whether a region is like none of those that the classes were discovered in.
     """
@@ -109,6 +110,7 @@ class NcdBatch:
     region_pred_class_score: torch.Tensor | None = None
     region_feature: torch.Tensor | None = None
     region_reference: torch.Tensor | None = None
+    region_head_class_id: torch.Tensor | None = None
     unknown: torch.Tensor | None = None
     region_unknown: torch.Tensor | None = None
 

@@ -14,6 +14,10 @@ from typing import Any
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.class_names import NORMAL
+from anomalib_ncd.functional import classes_of_images, counting_regions
+
+CLASS_SEPARATOR = ";"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class ImagePrediction:
         confidence: Probability of the class, 0 to 1.
         num_regions: Number of regions the class was merged from.
         unknown: Whether the regions that decide the class are like none of those it was discovered in.
+        classes: All classes of the image, that of the merged regions first, with ``;`` between them; several where
+            regions that count are of different classes, see :func:`~anomalib_ncd.functional.image_classes`.
     """
 
     image: str
@@ -33,6 +39,7 @@ class ImagePrediction:
     confidence: float
     num_regions: int
     unknown: bool = False
+    classes: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,17 @@ class RegionPrediction:
     unknown: bool = False
 
 
-def image_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) -> list[ImagePrediction]:
+def image_predictions(
+    batches: Iterable[NcdBatch],
+    class_names: Sequence[str],
+    normal_name: str = NORMAL,
+) -> list[ImagePrediction]:
     """Turn predicted batches into one row per image.
 
     Args:
         batches: What ``Engine.predict`` returns.
         class_names: Name of each novel class.
+        normal_name: Name of the class of false alarms, if there is one.
 
     Returns:
         Rows in the order of the batches.
@@ -82,9 +94,38 @@ def image_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) -
         classes, scores = _predicted(batch.pred_class_id, batch.pred_class_score)
         counts = batch.region_image_index.bincount(minlength=batch.batch_size).tolist()
         unknown = _flags(batch.unknown, batch.batch_size)
-        for path, class_id, score, *rest in zip(batch.image_path, classes, scores, counts, unknown, strict=True):
-            rows.append(ImagePrediction(path, class_names[class_id], round(score, 6), *rest))
+        sets = class_sets(batch, class_names, normal_name)
+        for index, path in enumerate(batch.image_path):
+            names = CLASS_SEPARATOR.join(class_names[slot] for slot in sets[index])
+            row = class_names[classes[index]], round(scores[index], 6), counts[index], unknown[index], names
+            rows.append(ImagePrediction(path, *row))
     return rows
+
+
+def class_sets(batch: NcdBatch, class_names: Sequence[str], normal_name: str = NORMAL) -> list[list[int]]:
+    """All classes of each image: that of the merged regions, then those of other regions that count.
+
+    Args:
+        batch: Predicted images.
+        class_names: Name of each slot; slots of one name go by the first of them.
+        normal_name: Name of the class of false alarms, if there is one.
+
+    Returns:
+        Slots of each image. *Normal* is among them only where it is the class of the merged regions.
+
+    Raises:
+        ValueError: If the batch has no predictions.
+    """
+    _predicted(batch.pred_class_id, batch.pred_class_score)
+    region_ids, region_confidences = batch.region_pred_class_id, batch.region_pred_class_score
+    if batch.pred_class_id is None or region_ids is None or region_confidences is None:
+        msg = "The batch holds no predictions of regions; pass what Engine.predict returns."
+        raise ValueError(msg)
+    counting = counting_regions(
+        batch.region_score.float(), batch.region_area, region_confidences.float(), batch.region_image_index
+    )
+    normal = list(class_names).index(normal_name) if normal_name in class_names else None
+    return classes_of_images(batch.pred_class_id, region_ids, counting, batch.region_image_index, class_names, normal)
 
 
 def region_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) -> list[RegionPrediction]:

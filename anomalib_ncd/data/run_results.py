@@ -52,6 +52,10 @@ class RunResults:
         """Whether slot 0 gathers false alarms."""
         return self.slot_names[0] == NORMAL
 
+    def normal_name(self, class_names: Sequence[str]) -> str:
+        """What the class of false alarms is called under these names, whether or not there is one."""
+        return class_names[0] if self.has_normal_slot else NORMAL
+
     @property
     def images(self) -> list[ImageRecord]:
         """The images, in the order of the batch."""

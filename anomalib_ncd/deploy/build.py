@@ -36,7 +36,7 @@ from anomalib_ncd.models.lightning_model import AnomalyNcd
 logger = logging.getLogger(__name__)
 
 PackRuntime = Literal["onnx", "openvino", "torch"]
-ENCODER_SETTINGS = ("backbone", "mask_layers", "trainable_blocks", "empty_mask")
+ENCODER_SETTINGS = ("backbone", "mask_layers", "trainable_blocks", "feature_layers", "empty_mask")
 CHECKPOINT_NAME = "model.ckpt"
 
 

@@ -90,9 +90,15 @@ class NetworkDetector:
     def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
         """Run images of one size together, others one by one."""
         inputs = [self._as_input(image.pixels) for image in images]
-        alike = self._batch_size < 0 and len({one.shape for one in inputs}) == 1
-        batches = [np.stack(inputs)] if alike else [one[None] for one in inputs]
-        return [detection for batch in batches for detection in _detections(self.network({self._input: batch}))]
+        alike = len({one.shape for one in inputs}) == 1
+        step = (len(inputs) if self._batch_size < 0 else self._batch_size) if alike else 1
+        found = []
+        for first in range(0, len(inputs), step):
+            part = inputs[first : first + step]
+            # anomalib exports Patchcore bound to two images; a copy takes the place of one that isn't there.
+            filled = part + part[-1:] * (self._batch_size - len(part))
+            found += _detections(self.network({self._input: np.stack(filled)}))[: len(part)]
+        return found
 
     def _as_input(self, pixels: np.ndarray) -> np.ndarray:
         """Image ``(3, H, W)`` float32 in [0, 1]."""

@@ -53,6 +53,8 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
+        # Waiting threads that spin take the cores from the next step, from a second network and from other processes.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         model = contents if isinstance(contents, bytes) else str(contents)
         try:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anomalib_ncd.functional.image_classes import classes_of_images, counting_regions
     from anomalib_ncd.functional.image_merging import (
         choose_classes,
         merge_image,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     )
     from anomalib_ncd.functional.named_classes import first_slots, named_probabilities, predict_classes
     from anomalib_ncd.functional.neighbours import left_out_similarity, neighbour_similarity
+    from anomalib_ncd.functional.normal_cluster import find_normal_cluster, with_slot_first
     from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities, relative_merging_temperature
     from anomalib_ncd.functional.regions import Region, crop, extract_regions, region_boxes, region_scores
     from anomalib_ncd.functional.rejection import (
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from anomalib_ncd.functional.views import eval_view
 
 _NAMES_OF = {
+    "image_classes": ("classes_of_images", "counting_regions"),
     "image_merging": ("choose_classes", "merge_image", "merging_temperature_of", "region_weights"),
     "matching": ("clustering_accuracy", "match_classes", "matched_macro_f1", "matched_predictions"),
     "mebin": (
@@ -59,6 +62,7 @@ _NAMES_OF = {
     ),
     "named_classes": ("first_slots", "named_probabilities", "predict_classes"),
     "neighbours": ("left_out_similarity", "neighbour_similarity"),
+    "normal_cluster": ("find_normal_cluster", "with_slot_first"),
     "region_merging": ("merge_regions", "novel_probabilities", "relative_merging_temperature"),
     "regions": ("Region", "crop", "extract_regions", "region_boxes", "region_scores"),
     "rejection": (
@@ -80,11 +84,14 @@ __all__ = [
     "binarize_batch",
     "check_false_reject_rate",
     "choose_classes",
+    "classes_of_images",
     "clustering_accuracy",
     "component_counts",
+    "counting_regions",
     "crop",
     "eval_view",
     "extract_regions",
+    "find_normal_cluster",
     "first_slots",
     "fit_score_range",
     "is_image_unknown",
@@ -107,6 +114,7 @@ __all__ = [
     "relative_merging_temperature",
     "resize_antialiased",
     "select_interval",
+    "with_slot_first",
 ]
 
 

@@ -4,6 +4,17 @@
 """Scores of discovered classes."""
 
 from anomalib_ncd.metrics.clustering import ARI, NMI, ClusterAccuracy, ClusterMacroF1
+from anomalib_ncd.metrics.multilabel import ClusterMultilabelF1, multilabel_report
+from anomalib_ncd.metrics.normal import normal_report
 from anomalib_ncd.metrics.report import clustering_report
 
-__all__ = ["ARI", "NMI", "ClusterAccuracy", "ClusterMacroF1", "clustering_report"]
+__all__ = [
+    "ARI",
+    "NMI",
+    "ClusterAccuracy",
+    "ClusterMacroF1",
+    "ClusterMultilabelF1",
+    "clustering_report",
+    "multilabel_report",
+    "normal_report",
+]

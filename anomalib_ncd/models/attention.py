@@ -19,7 +19,7 @@ from anomalib_ncd.models.onednn_linear import OneDnnLinear
 
 # timm builds the parts of a block from arguments and declares no types for them.
 BlockLike: TypeAlias = Any
-PLAIN_LINEAR = {nn.Linear, OneDnnLinear}
+PLAIN_LINEAR: set[type[nn.Module]] = {nn.Linear, OneDnnLinear}
 
 
 def is_plain(block: BlockLike) -> bool:
@@ -65,6 +65,27 @@ def guided_block(block: BlockLike, tokens: Tensor, attended: Tensor) -> Tensor:
         Tokens (B, N, D).
     """
     return block(tokens, attn_mask=cls_mask(attended, tokens.dtype))
+
+
+def attended_rows_of_block(block: BlockLike, tokens: Tensor, attended: Tensor) -> Tensor:
+    """Run a guided block whose output CLS alone will look at: the MLP, two thirds of the work, for attended rows only.
+
+    Args:
+        block: A block of a timm Vision Transformer.
+        tokens: Tokens (B, N, D), CLS first.
+        attended: Boolean (B, N); ``True`` where CLS may look, at least once per row.
+
+    Returns:
+        Tokens (B, N, D); the same as those of the whole block where they are attended, and of no use elsewhere.
+    """
+    if not is_plain(block) or torch.compiler.is_compiling():  # a graph would get shapes that depend on the mask
+        return guided_block(block, tokens, attended)
+    mask = cls_mask(attended, tokens.dtype)
+    tokens = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens), attn_mask=mask)))
+    places = attended.flatten().nonzero().squeeze(1)
+    rows = tokens.flatten(0, 1).index_select(0, places)
+    rows = rows + block.drop_path2(block.ls2(block.mlp(block.norm2(rows))))
+    return tokens.flatten(0, 1).index_copy(0, places, rows).view_as(tokens)
 
 
 def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None) -> Tensor:

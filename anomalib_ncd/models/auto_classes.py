@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.datasets import EvalImages
+from anomalib_ncd.models.known_regions import known_regions
 from anomalib_ncd.models.number_of_classes import NumClassesEstimate, estimate_num_classes
+
+if TYPE_CHECKING:
+    from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class AutoClassesMixin:
     """
 
     num_classes_estimate: NumClassesEstimate | None = None
-    _asked_num_classes: int | Literal["auto"] = AUTO
+    _asked_num_classes: int | Literal["auto"] = "auto"
     _num_novel_classes: int | None = None
 
     def ask_for_classes(self, num_novel_classes: int | Literal["auto"]) -> None:
@@ -65,7 +64,7 @@ class AutoClassesMixin:
         """Go on with an estimated number of classes, and say so."""
         self._num_novel_classes, self.num_classes_estimate = estimate.count, estimate
         logger.info(
-            "%d classes, normal included, were estimated from the regions (%d to %d fit about as well); "
+            "%d classes, normal included, were estimated from the regions (%d to %d are plausible); "
             "`num_novel_classes` sets another number.",
             estimate.count,
             estimate.low,
@@ -88,7 +87,7 @@ class AutoClassesMixin:
         return None if self.num_classes_estimate is None else self.num_classes_estimate.plain()
 
 
-def resolve_num_classes(model: Any, datamodule: NcdDataModule, device: torch.device | str = "cpu") -> None:  # noqa: ANN401
+def resolve_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, device: torch.device | str = "cpu") -> None:
     """Estimate the number of classes of a model that doesn't know it; one pass over the regions, with progress.
 
     Of several processes the first one does it, and the others are told.
@@ -102,30 +101,18 @@ def resolve_num_classes(model: Any, datamodule: NcdDataModule, device: torch.dev
         return
     datamodule.region_table()  # every process, since each waits for the first one to cut
     trainer = datamodule.trainer
-    estimate = None
+    plain = None
     if trainer is None or trainer.is_global_zero:
-        estimate = estimate_num_classes(frozen_features(model, datamodule, device), seed=datamodule.sampler_seed)
+        features = frozen_features(model, datamodule, device)
+        plain = estimate_num_classes(features, seed=datamodule.sampler_seed).plain()
     if trainer is not None:
-        estimate = trainer.strategy.broadcast(estimate)
-    model.take_estimate(estimate)
+        plain = trainer.strategy.broadcast(plain)
+    model.take_estimate(NumClassesEstimate.from_plain(plain))
 
 
-@torch.no_grad()
-def frozen_features(model: LightningModule, datamodule: NcdDataModule, device: torch.device | str) -> np.ndarray:
+def frozen_features(model: AnomalyNcd, datamodule: NcdDataModule, device: torch.device | str) -> np.ndarray:
     """Mask-guided features ``(R, D)`` float32 of all regions; neither the model nor the random state changes."""
     was_training = model.training
-    model.eval().to(device)
-    images = EvalImages(datamodule.region_table(), image_size=datamodule.image_size)
-    loader = DataLoader(
-        images,
-        batch_size=datamodule.eval_batch_size,
-        num_workers=datamodule.num_workers,
-        collate_fn=NcdBatch.collate,
-    )
-    with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and training must not depend on it
-        found = [
-            model.region_features(batch.image.to(device), batch.region_mask.to(device)).float().cpu()
-            for batch in tqdm(loader, desc="Counting classes", unit="batch")
-        ]
+    encoded = known_regions(model.eval().to(device), datamodule)
     model.train(was_training)
-    return torch.cat(found).numpy()
+    return torch.cat([batch.region_feature for batch in encoded if batch.region_feature is not None]).numpy()

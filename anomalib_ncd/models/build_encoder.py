@@ -40,6 +40,7 @@ def build_encoder(
     pretrained: bool = True,
     mask_layers: int = 9,
     trainable_blocks: int = 1,
+    feature_layers: int | None = 1,
     empty_mask: EmptyMask = "region",
     image_size: int = 224,
 ) -> BuiltEncoder:
@@ -52,6 +53,8 @@ def build_encoder(
         pretrained: Whether to load trained weights if ``weights`` is not given.
         mask_layers: Number of last blocks in which the mask guides the class token; Vision Transformers only.
         trainable_blocks: Number of last blocks, or of last stages of a convolutional network, that are trained.
+        feature_layers: Number of last blocks or stages that make up the feature; 1 in the paper. ``None``: a
+            quarter of them.
         empty_mask: What is seen where the mask covers half of no patch, see ``MaskGuidedEncoder``. A convolutional
             network weighs by coverage and has no token that could see itself alone: ``"region"`` only.
         image_size: Side of the square images in pixels.
@@ -83,11 +86,17 @@ def build_encoder(
             network,
             mask_layers=mask_layers,
             trainable_blocks=trainable_blocks,
+            feature_layers=feature_layers,
             empty_mask=empty_mask,
         )
         return BuiltEncoder(vit, mean, std)
     if empty_mask != "region":
         msg = f"`empty_mask` must be 'region' for the convolutional network {backbone!r}, got {empty_mask!r}."
         raise ValueError(msg)
-    cnn = MaskGuidedCnn(network, image_size=image_size, trainable_blocks=trainable_blocks)
+    cnn = MaskGuidedCnn(
+        network,
+        image_size=image_size,
+        trainable_blocks=trainable_blocks,
+        feature_layers=feature_layers,
+    )
     return BuiltEncoder(cnn, mean, std)

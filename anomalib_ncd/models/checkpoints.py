@@ -28,6 +28,37 @@ def own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return checkpoint[CHECKPOINT_KEY]
 
 
+def plain_part(model: Any) -> dict[str, Any]:  # noqa: ANN401 - an AnomalyNcd, which imports this module
+    """What a prediction by the model needs beside its weights.
+
+    Args:
+        model: The model to save.
+
+    Returns:
+        Plain data.
+    """
+    return {
+        "backbone": model.backbone_name,
+        "base_class_names": list(model.base_class_names or []),
+        "num_novel_classes": model.num_novel_classes,
+        "num_heads": model.num_heads,
+        "has_normal_slot": model.has_normal_slot,
+        "made_from_clusters": model.made_from_clusters,
+        "class_names": model.class_names,
+        "num_classes_estimate": model.plain_estimate(),
+    }
+
+
+def is_made_from_clusters(saved: dict[str, Any]) -> bool:
+    """Whether a checkpoint holds centres of clusters; older ones say so by having no slot for *normal*."""
+    return bool(saved.get("made_from_clusters", not saved.get("has_normal_slot", True)))
+
+
+def slot_kinds(saved: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether a checkpoint has a slot for *normal*, and whether it was made from clusters."""
+    return saved.get("has_normal_slot", True), is_made_from_clusters(saved)
+
+
 def refuse_other_settings(saved: dict[str, Any], backbone: str, num_novel_classes: int, num_heads: int) -> None:
     """Refuse what was trained with other settings than the model has.
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.models.clustering import cluster_features
-from anomalib_ncd.models.heads import unit_rows
+from anomalib_ncd.functional import find_normal_cluster, with_slot_first
+from anomalib_ncd.models.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.known_regions import classify_encoded, encode_images, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.number_of_classes import estimate_num_classes
@@ -32,8 +31,9 @@ def discover_by_clustering(
 ) -> list[NcdBatch]:
     """Cluster all regions, make the model a classifier by their centres, and predict every image with it.
 
-    Afterwards the model classifies new images as a trained one does, with ``Engine.predict``; all its slots are
-    defects, none is *normal*. The centres become the prototypes of its heads.
+    Afterwards the model classifies new images as a trained one does, with ``Engine.predict``. The centres become the
+    prototypes of its heads. Where one cluster is clearly what the detector scores low, it is *normal* and has slot 0,
+    see :func:`~anomalib_ncd.functional.normal_cluster.find_normal_cluster`; else all slots are defects.
 
     Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
     and whenever it comes again, with a confidence that means the same. It matters for regions between two clusters
@@ -60,41 +60,22 @@ def discover_by_clustering(
     if not model.knows_num_classes:
         model.take_estimate(estimate_num_classes(features, seed=seed))
     labels = cluster_features(features, model.num_novel_classes, method, seed=seed)
-    _classify_by(model, cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes))
+    scores, areas = (torch.cat([getattr(b, name) for b in encoded]).numpy() for name in ("region_score", "region_area"))
+    normal = find_normal_cluster(labels, scores, areas)
+    if normal is not None:
+        labels = with_slot_first(labels, normal)
+    centres = cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes)
+    _classify_by(model, centres, has_normal_slot=normal is not None)
     model.rejection.fit(references, image_index)
     if datamodule.fitted_score_range is not None:
         model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
     return [classify_encoded(batch, model) for batch in encoded]
 
 
-def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:
-    """Directions of the clusters: the prototypes of a classifier by cosine similarity.
-
-    Args:
-        features: ``(R, D)`` float, of any norm.
-        labels: ``(R,)`` long, cluster of each region, from 0 to `num_clusters` - 1.
-        num_clusters: Number of clusters; may be more than there are labels.
-
-    Returns:
-        ``(num_clusters, D)`` of norm 1: the mean of the cluster's features, each scaled to norm 1 before. A cluster
-        without regions points away from all of them, so that nothing like them is ever put into it.
-
-    Example:
-        >>> cluster_centres(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), num_clusters=2)
-        tensor([[1., 0.],
-                [0., 1.]])
-    """
-    rows = unit_rows(features)
-    members = F.one_hot(labels.long(), num_clusters).to(rows.dtype)
-    sums = members.T @ rows
-    sums[members.sum(dim=0) == 0] = -rows.sum(dim=0)
-    return unit_rows(sums)
-
-
-def _classify_by(model: AnomalyNcd, prototypes: torch.Tensor) -> None:
+def _classify_by(model: AnomalyNcd, prototypes: torch.Tensor, *, has_normal_slot: bool) -> None:
     """Put prototypes ``(K, D)`` in the place of what training would have learnt."""
     model.set_base_classes([])
-    model.has_normal_slot = False
+    model.has_normal_slot, model.made_from_clusters = has_normal_slot, True
     model.class_names = model.novel_class_names
     model.model.heads.weight.data.copy_(prototypes.expand_as(model.model.heads.weight))
     model.best_head.zero_()

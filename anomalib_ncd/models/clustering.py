@@ -11,6 +11,9 @@ import numpy.typing as npt
 import torch
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.preprocessing import StandardScaler, normalize
+from torch.nn import functional as F
+
+from anomalib_ncd.models.heads import unit_rows
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,30 @@ def cluster_features(
     else:
         labels = KMeans(n_clusters=count, n_init=10, random_state=seed).fit_predict(rows)
     return _in_order_of_appearance(labels)
+
+
+def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:
+    """Directions of the clusters: the prototypes of a classifier by cosine similarity.
+
+    Args:
+        features: ``(R, D)`` float, of any norm.
+        labels: ``(R,)`` long, cluster of each region, from 0 to `num_clusters` - 1.
+        num_clusters: Number of clusters; may be more than there are labels.
+
+    Returns:
+        ``(num_clusters, D)`` of norm 1: the mean of the cluster's features, each scaled to norm 1 before. A cluster
+        without regions points away from all of them, so that nothing like them is ever put into it.
+
+    Example:
+        >>> cluster_centres(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), num_clusters=2)
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    rows = unit_rows(features)
+    members = F.one_hot(labels.long(), num_clusters).to(rows.dtype)
+    sums = members.T @ rows
+    sums[members.sum(dim=0) == 0] = -rows.sum(dim=0)
+    return unit_rows(sums)
 
 
 def _as_finite_rows(features: npt.NDArray[np.floating] | torch.Tensor) -> npt.NDArray[np.float64]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from anomalib_ncd.models.cnn_stages import chain_of
-from anomalib_ncd.models.encoder import TrunkOutput, check_masks
+from anomalib_ncd.models.encoder import MAX_DEFAULT_LAYERS, TrunkOutput, check_masks
 
 FAST_FORMAT = torch.channels_last  # depthwise convolutions take half the time in it, on CPUs as well
 
@@ -26,7 +26,7 @@ class MaskGuidedCnn(nn.Module):
     """A convolutional network whose feature maps are averaged over the anomaly.
 
     The weight of a place is the share of it that the mask covers, so that thin anomalies count as well; an empty mask
-    averages over everything. Each scale's average is brought to the same norm, and the feature to a root mean square
+    averages over everything. Each stage's average is brought to the same norm, and the feature to a root mean square
     of 1, as the final norm of a ViT does.
 
     Only the last ``trainable_blocks`` stages are trained. Their batch norms keep the mean and variance of the
@@ -39,8 +39,8 @@ class MaskGuidedCnn(nn.Module):
         image_size: Side of the square images in pixels.
         trainable_blocks: Number of stages, counted from the last, that are trained. A stage is what timm's network
             calls one: ``layer4`` of a ResNet, ``blocks.6`` of an EfficientNet.
-        num_scales: Number of feature maps, counted from the last, whose averages make up the feature. Default: 1,
-            for shallower ones tell more about texture than about the kind of anomaly.
+        feature_layers: Number of stages, counted from the last, whose averages make up the feature. Default: 1.
+            ``None``: a quarter of the stages, four at most.
 
     Raises:
         TypeError: If the backbone's stages do not follow one another.
@@ -48,7 +48,7 @@ class MaskGuidedCnn(nn.Module):
 
     Example:
         >>> import timm
-        >>> encoder = MaskGuidedCnn(timm.create_model("resnet10t", pretrained=False), image_size=64, num_scales=2)
+        >>> encoder = MaskGuidedCnn(timm.create_model("resnet10t", pretrained=False), image_size=64, feature_layers=2)
         >>> encoder(torch.rand(4, 3, 64, 64), torch.ones(4, 1, 64, 64)).shape
         torch.Size([4, 768])
     """
@@ -59,18 +59,20 @@ class MaskGuidedCnn(nn.Module):
         *,
         image_size: int = 224,
         trainable_blocks: int = 1,
-        num_scales: int = 1,
+        feature_layers: int | None = 1,
     ) -> None:
         super().__init__()
         links = chain_of(backbone)
         stages = [index for index, link in enumerate(links) if link.has_weights]
-        scales = [index for index, link in enumerate(links) if link.is_scale]
         _check_range("trainable_blocks", trainable_blocks, 0, len(stages))
-        _check_range("num_scales", num_scales, 1, len(scales))
+        if feature_layers is None:
+            feature_layers = min(max(len(stages) // 4, 1), MAX_DEFAULT_LAYERS)
+        _check_range("feature_layers", feature_layers, 1, len(stages))
         self.image_size = image_size
         self.trainable_blocks = trainable_blocks
         self.links = nn.ModuleList(link.module for link in links).to(memory_format=FAST_FORMAT)
-        self._scales = scales[-num_scales:]
+        self.feature_layers = feature_layers
+        self._layers = [*stages[len(stages) - feature_layers : -1], len(links) - 1]
         self._first_trained = stages[-trainable_blocks] if trainable_blocks else len(links)
         self.links.requires_grad_(requires_grad=False)
         self.links[self._first_trained :].requires_grad_(requires_grad=True)
@@ -80,7 +82,7 @@ class MaskGuidedCnn(nn.Module):
     @property
     def feature_dim(self) -> int:
         """Width of the feature."""
-        return sum(self._shapes[index + 1][0] for index in self._scales)
+        return sum(self._shapes[index + 1][0] for index in self._layers)
 
     def train(self, mode: bool = True) -> MaskGuidedCnn:
         """Set the mode of the trainable stages; the frozen part and all batch norms stay in evaluation mode.
@@ -103,7 +105,7 @@ class MaskGuidedCnn(nn.Module):
         """Run the frozen stages, always without gradient.
 
         The tokens hold the map that the trained stages start from, one row per place with the mask's share in it as
-        the last number, followed by rows that hold the averages of earlier scales. All of them are needed.
+        the last number, followed by rows that hold the averages of earlier stages. All of them are needed.
 
         Args:
             images: Normalised images (B, 3, H, W).
@@ -121,7 +123,7 @@ class MaskGuidedCnn(nn.Module):
         averages: list[Tensor] = []
         for index, link in enumerate(self.links[: self._first_trained]):
             maps = link(maps)
-            if index in self._scales and self._is_early(index):
+            if index in self._layers and self._is_early(index):
                 averages.append(masked_average(maps, self._share(masks, index)).to(maps.dtype))
         share = self._share(masks, self._first_trained - 1).to(maps.dtype)
         tokens = torch.cat([maps, share], dim=1).flatten(2).transpose(1, 2)  # (B, h * w, C + 1)
@@ -156,12 +158,12 @@ class MaskGuidedCnn(nn.Module):
         del attended
         maps, share, rows = self._map_of(tokens.to(self._dtype))
         maps = maps.contiguous(memory_format=FAST_FORMAT)
-        frozen = [self._shapes[index + 1][0] for index in self._scales if self._is_early(index)]
+        frozen = [self._shapes[index + 1][0] for index in self._layers if self._is_early(index)]
         averages = list(rows.flatten(1)[:, : sum(frozen)].split(frozen, dim=1)) if frozen else []
         for index in range(self._first_trained - 1, len(self.links)):
             if index >= self._first_trained:
                 maps = self.links[index](maps)
-            if index in self._scales:
+            if index in self._layers:
                 averages.append(masked_average(maps, self._share(share, index)))
         feature = torch.cat([F.normalize(average.to(self._dtype), dim=1) for average in averages], dim=1)
         return feature * math.sqrt(self.feature_dim / len(averages))

@@ -10,11 +10,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.models.attention import cls_mask, cls_of_block
+from anomalib_ncd.models.attention import attended_rows_of_block, cls_mask, cls_of_block
 from anomalib_ncd.models.backbone import require_vit
 from anomalib_ncd.models.onednn_linear import use_onednn
 
 EmptyMask = Literal["region", "cls"]
+MAX_DEFAULT_LAYERS = 4
+SMALLEST_SHARE = 1e-6
 # What a CPU computes at once: with more, the allocator fetches new pages for every layer, which costs a sixth on top.
 CPU_TOKENS_PER_PASS = 1600
 
@@ -23,8 +25,9 @@ class TrunkOutput(NamedTuple):
     """What the frozen part hands to the trained part; it can be kept between epochs.
 
     Attributes:
-        tokens: Tokens (B, N, D) before the first trainable block, without gradient.
-        attended: Boolean (B, N): the tokens CLS may look at.
+        tokens: Tokens (B, N, D) before the first trainable block, without gradient. Where that is the last block and
+            guided, those that aren't attended mean nothing. Rows of earlier layers follow CLS, if the feature has any.
+        attended: Boolean (B, N): the tokens CLS may look at; true for rows of earlier layers, so that they are kept.
     """
 
     tokens: Tensor
@@ -43,6 +46,10 @@ class MaskGuidedEncoder(nn.Module):
         backbone: A timm Vision Transformer with a class token, for square images; see ``build_backbone``.
         mask_layers: Number of blocks, counted from the last, in which the mask guides CLS. Default: 9, of the paper.
         trainable_blocks: Number of blocks, counted from the last, that are trained. Default: 1, of the paper.
+        feature_layers: Number of blocks, counted from the last, that make up the feature. Default: 1, of the paper: CLS
+            after the last block. With ``n`` more, CLS of the last ``n`` blocks and the averages of the masked patches
+            in the ``n`` blocks before the last, each of one norm: what a defect looks like stands in the middle of a
+            network, what it is at its end. ``None``: a quarter of the blocks, four at most.
         empty_mask: What CLS sees when the mask covers half of no patch. ``"region"``: every patch that the mask
             touches, or all patches if it touches none. ``"cls"``: nothing but itself, as in the authors' code; then
             all thin anomalies look alike.
@@ -64,6 +71,7 @@ class MaskGuidedEncoder(nn.Module):
         *,
         mask_layers: int = 9,
         trainable_blocks: int = 1,
+        feature_layers: int | None = 1,
         empty_mask: EmptyMask = "region",
     ) -> None:
         super().__init__()
@@ -72,8 +80,10 @@ class MaskGuidedEncoder(nn.Module):
         self.backbone = backbone
         self.mask_layers = mask_layers
         self.trainable_blocks = trainable_blocks
+        self.feature_layers = _quarter(backbone, trainable_blocks) if feature_layers is None else feature_layers
         self.empty_mask = empty_mask
         self.depth = len(backbone.blocks)
+        _check_feature_layers(self.depth, self.feature_layers, trainable_blocks)
         backbone.requires_grad_(requires_grad=False)
         for index in self._trainable:
             backbone.blocks[index].requires_grad_(requires_grad=True)
@@ -83,7 +93,7 @@ class MaskGuidedEncoder(nn.Module):
     @property
     def feature_dim(self) -> int:
         """Width of the feature."""
-        return self.backbone.embed_dim
+        return self.backbone.embed_dim * (1 + self._num_layer_rows)
 
     @property
     def patch_size(self) -> int:
@@ -149,9 +159,11 @@ class MaskGuidedEncoder(nn.Module):
         attended = self.attended_tokens(masks)
         per_pass = max(1, CPU_TOKENS_PER_PASS // attended.shape[1])
         if images.device.type != "cpu" or torch.compiler.is_compiling() or len(images) <= per_pass:
-            return TrunkOutput(self._frozen_blocks(images, attended), attended)
-        parts = zip(images.split(per_pass), attended.split(per_pass), strict=True)
-        return TrunkOutput(torch.cat([self._frozen_blocks(*part) for part in parts]), attended)
+            tokens = self._frozen_blocks(images, masks, attended)
+        else:
+            parts = zip(images.split(per_pass), masks.split(per_pass), attended.split(per_pass), strict=True)
+            tokens = torch.cat([self._frozen_blocks(*part) for part in parts])
+        return TrunkOutput(tokens, F.pad(attended, (self._num_layer_rows, 0), value=True))
 
     def reference(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Describe regions by the frozen blocks alone, which training leaves as they are.
@@ -163,6 +175,7 @@ class MaskGuidedEncoder(nn.Module):
         Returns:
             Mean (B, D) of the attended patches, in single precision.
         """
+        _, tokens, attended = self._without_layer_rows(tokens, attended)
         prefix = self.backbone.num_prefix_tokens
         weights = attended[:, prefix:, None].float()
         return (tokens[:, prefix:].float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
@@ -178,11 +191,18 @@ class MaskGuidedEncoder(nn.Module):
             Features (B, D).
         """
         tokens = tokens.to(self.backbone.patch_embed.proj.weight.dtype)
-        tokens = self._run_blocks(self._trainable[:-1], tokens, attended)
+        rows, tokens, attended = self._without_layer_rows(tokens, attended)
+        if len(self._trainable) > 1:
+            whole = self._guide(attended, tokens.dtype)
+            for index in self._trainable[:-1]:
+                tokens = self._block(index, tokens, whole)
         if self._trainable:
             guide = attended if self._is_guided(self.depth - 1) else None
             tokens = cls_of_block(self.backbone.blocks[-1], tokens, guide)
-        return self.backbone.fc_norm(self.backbone.norm(tokens[:, 0]))
+        feature = self.backbone.fc_norm(self.backbone.norm(tokens[:, 0]))
+        if not rows.shape[1]:
+            return feature
+        return _of_one_norm(torch.cat([feature[:, None], rows], dim=1)).flatten(1)
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
         """Encode regions.
@@ -192,7 +212,7 @@ class MaskGuidedEncoder(nn.Module):
             masks: Masks (B, 1, H, W) in [0, 1] of the same size.
 
         Returns:
-            Features (B, D): CLS after the final norm.
+            Features (B, D): CLS after the final norm, and what ``feature_layers`` adds.
         """
         return self.head(*self.trunk(images, masks))
 
@@ -203,19 +223,60 @@ class MaskGuidedEncoder(nn.Module):
     def _is_guided(self, index: int) -> bool:
         return index >= self.depth - self.mask_layers
 
-    def _frozen_blocks(self, images: Tensor, attended: Tensor) -> Tensor:
-        """Tokens (B, N, D) before the first trainable block."""
+    def _frozen_blocks(self, images: Tensor, masks: Tensor, attended: Tensor) -> Tensor:
+        """Tokens (B, N, D) before the first trainable block, rows of earlier layers behind CLS."""
         tokens = self.backbone.patch_embed(images)
         tokens = self.backbone.norm_pre(self.backbone.patch_drop(self.backbone._pos_embed(tokens)))
-        return self._run_blocks(range(self.depth - self.trainable_blocks), tokens, attended)
+        guide = self._guide(attended, tokens.dtype)
+        share = self._share(masks, attended) if self.feature_layers > 1 else attended
+        rows: list[Tensor] = []
+        for index in range(self.depth - self.trainable_blocks):
+            if index == self.depth - 2 and self.trainable_blocks == 1 and self._is_guided(index):
+                tokens = attended_rows_of_block(self.backbone.blocks[index], tokens, attended)
+            else:
+                tokens = self._block(index, tokens, guide)
+            rows += self._layer_rows(index, tokens, share)
+        return torch.cat([tokens[:, :1], *rows, tokens[:, 1:]], dim=1) if rows else tokens
 
-    def _run_blocks(self, indices: range, tokens: Tensor, attended: Tensor) -> Tensor:
-        """Run whole blocks, guided where they are among the last ``mask_layers``."""
-        mask = cls_mask(attended, tokens.dtype) if any(map(self._is_guided, indices)) else None
-        for index in indices:
-            block = self.backbone.blocks[index]
-            tokens = block(tokens, attn_mask=mask) if self._is_guided(index) else block(tokens)
-        return tokens
+    def _block(self, index: int, tokens: Tensor, guide: Tensor | None) -> Tensor:
+        """Run a whole block, guided by ``guide`` of :meth:`_guide` if it is among the last ``mask_layers``."""
+        block = self.backbone.blocks[index]
+        return block(tokens, attn_mask=guide) if self._is_guided(index) else block(tokens)
+
+    def _guide(self, attended: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """What guides CLS in whole blocks."""
+        return cls_mask(attended, dtype) if self.mask_layers else None
+
+    @property
+    def _num_layer_rows(self) -> int:
+        """CLS of earlier blocks and averages of masked patches that the feature has beside CLS of the last block."""
+        return 2 * self.feature_layers - 1 if self.feature_layers > 1 else 0
+
+    def _layer_rows(self, index: int, tokens: Tensor, share: Tensor) -> list[Tensor]:
+        """What the feature takes from a frozen block: (B, 1, D) each."""
+        first = self.depth - self.feature_layers
+        rows = []
+        if self.feature_layers > 1 and first - 1 <= index < self.depth - 1:
+            patches = tokens[:, self.backbone.num_prefix_tokens :].float()
+            rows.append((patches * share).sum(dim=1, keepdim=True).to(tokens.dtype))
+        if first <= index < self.depth - 1:
+            rows.append(tokens[:, :1])
+        return rows
+
+    def _share(self, masks: Tensor, attended: Tensor) -> Tensor:
+        """Weights (B, patches, 1) of the averages, which sum to 1: how much the mask covers of each attended patch."""
+        visible = attended[:, self.backbone.num_prefix_tokens :, None].float()
+        share = F.avg_pool2d(masks.float(), self.patch_size).flatten(1)[..., None] * visible
+        share = share + (share.sum(dim=1, keepdim=True) == 0) * visible
+        return share / share.sum(dim=1, keepdim=True).clamp(min=SMALLEST_SHARE)
+
+    def _without_layer_rows(self, tokens: Tensor, attended: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of earlier layers (B, rows, D), and tokens (B, N, D) and attended (B, N) without them."""
+        end = 1 + self._num_layer_rows
+        if end == 1:
+            return tokens[:, :0], tokens, attended
+        rows, patches = tokens[:, 1:end], tokens[:, end:]
+        return rows, torch.cat([tokens[:, :1], patches], dim=1), torch.cat([attended[:, :1], attended[:, end:]], dim=1)
 
     def _check_images(self, images: Tensor, masks: Tensor) -> None:
         channels, size = self.backbone.patch_embed.proj.in_channels, self.image_size
@@ -231,6 +292,12 @@ class MaskGuidedEncoder(nn.Module):
         if masks.shape[0] != images.shape[0]:
             msg = f"`masks` must be as many as `images`, got {masks.shape[0]} and {images.shape[0]}."
             raise ValueError(msg)
+
+
+def _of_one_norm(vectors: Tensor) -> Tensor:
+    """Vectors (..., D) scaled to a root mean square of 1, in at least single precision."""
+    precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    return F.normalize(precise, dim=-1).to(vectors.dtype) * vectors.shape[-1] ** 0.5
 
 
 def check_masks(masks: Tensor, size: int) -> None:
@@ -249,6 +316,25 @@ def check_masks(masks: Tensor, size: int) -> None:
         raise ValueError(msg)
     if tuple(masks.shape[2:]) != (size, size):
         msg = f"`masks` must be {size} x {size} pixels like the images, got {tuple(masks.shape)}; resize them."
+        raise ValueError(msg)
+
+
+def _quarter(backbone: VisionTransformer, trainable_blocks: int) -> int:
+    """The default of ``feature_layers``; layers that are trained are no part of it."""
+    return 1 if trainable_blocks > 1 else min(max(len(backbone.blocks) // 4, 1), MAX_DEFAULT_LAYERS)
+
+
+def _check_feature_layers(depth: int, feature_layers: int, trainable_blocks: int) -> None:
+    """Refuse features of layers that there are not, or that training would change."""
+    most = max(depth - 1, 1)
+    if not 1 <= feature_layers <= most:
+        msg = f"`feature_layers` must be from 1 to {most} for a backbone of {depth} blocks, got {feature_layers}."
+        raise ValueError(msg)
+    if feature_layers > 1 and trainable_blocks > 1:
+        msg = (
+            f"`feature_layers` above 1 takes frozen layers, but `trainable_blocks` is {trainable_blocks}; "
+            "train one block at most, or take `feature_layers=1`."
+        )
         raise ValueError(msg)
 
 

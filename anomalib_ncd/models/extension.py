@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.known_regions import classify_encoded
@@ -104,9 +104,12 @@ def _parts(images: NcdBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _add_classes(model: AnomalyNcd, prototypes: Tensor) -> None:
     """Put prototypes ``(H, M, D)`` behind those of a model and name their classes."""
-    heads, names = model.model.heads, model.class_names
-    rows = prototypes.to(heads.weight)
-    heads.weight = nn.Parameter(torch.cat([heads.weight.detach(), rows], dim=1))
+    names, old = model.class_names, model.model
+    weight = torch.cat([old.heads.weight.detach(), prototypes.to(old.heads.weight)], dim=1)
     model.ask_for_classes(model.num_novel_classes + prototypes.shape[1])
     model.hparams["num_novel_classes"] = model.num_novel_classes
+    model.set_base_classes(model.base_class_names or [])  # heads and losses of the new size
+    model.model.projector = old.projector
+    model.model.heads.weight.data.copy_(weight)
     model.class_names = [*names, *model.novel_class_names[len(names) :]]
+    model.eval()

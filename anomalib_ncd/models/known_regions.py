@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
@@ -81,18 +82,18 @@ def references_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tens
     return whole.region_reference, whole.region_image_index
 
 
-def known_regions(model: AnomalyNcd, datamodule: NcdDataModule) -> tuple[torch.Tensor, torch.Tensor]:
-    """References of all regions that a model is about to be trained on, whatever process asks.
+def known_regions(model: AnomalyNcd, datamodule: NcdDataModule) -> list[NcdBatch]:
+    """All images whose regions a model is about to be trained on, whatever process asks, as :func:`encode_images`.
 
-    They come from the frozen part, in single precision and of the views that predictions are made from. Training
-    changes nothing about them, so a new region is compared with the run's just as these are with each other.
+    The references come from the frozen part, in single precision and of the views that predictions are made from.
+    Training changes nothing about them, so a new region is compared with the run's just as these are with each other.
 
     Args:
         model: Gives the encoder.
         datamodule: Gives the regions.
 
     Returns:
-        As :func:`references_of`.
+        The images without pixels.
     """
     loader = DataLoader(
         EvalImages(datamodule.region_table(), None, datamodule.image_size),
@@ -101,4 +102,4 @@ def known_regions(model: AnomalyNcd, datamodule: NcdDataModule) -> tuple[torch.T
         collate_fn=NcdBatch.collate,
     )
     with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and training must not depend on it
-        return references_of(encode_images(model, loader))
+        return encode_images(model, tqdm(loader, desc="Encoding regions", unit="batch"))

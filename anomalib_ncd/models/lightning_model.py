@@ -26,13 +26,15 @@ from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.functional import novel_probabilities, relative_merging_temperature
 from anomalib_ncd.metrics.evaluator import build_evaluator
+from anomalib_ncd.models import checkpoints
 from anomalib_ncd.models.auto_classes import AutoClassesMixin, resolve_num_classes
-from anomalib_ncd.models.build_encoder import build_encoder
-from anomalib_ncd.models.checkpoints import CHECKPOINT_KEY, checked_class_names, own_part, refuse_other_settings
+from anomalib_ncd.models.build_encoder import Encoder, build_encoder
+from anomalib_ncd.models.class_slots import ClassSlotsMixin
 from anomalib_ncd.models.export import RegionExportMixin
-from anomalib_ncd.models.known_regions import known_regions
+from anomalib_ncd.models.known_regions import known_regions, references_of
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
+from anomalib_ncd.models.prototypes import start_from_clusters, uniform_prior
 from anomalib_ncd.models.region_votes import predict_images
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.settings import check_settings
@@ -40,11 +42,12 @@ from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import cache_views, identity_of
 
 
-class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: ignore[misc]
+class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExportMixin):  # type: ignore[misc]
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
     Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are
-    the paper's, but for ``num_cached_views``, ``empty_mask`` and ``merging_temperature``.
+    the paper's, but for ``prototypes``, ``contrast``, ``num_cached_views``, ``feature_layers``, ``empty_mask``
+    and ``merging_temperature``.
 
     Args:
         backbone: timm name of a vision transformer or a convolutional network; ``"offline"`` for EfficientNet-Lite0
@@ -56,9 +59,13 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         pretrained: Use trained backbone weights. ``False`` leaves them random; for tests and for loading checkpoints.
         mask_layers: Number of last blocks in which the class token sees the masked patches alone.
         trainable_blocks: Number of last blocks that are trained.
+        feature_layers: Number of last blocks, or stages of a convolutional network, that make up a region's feature;
+            1 in the paper. ``None``: a quarter of them.
         empty_mask: What the class token sees where no patch is half covered by the mask: ``"region"`` the patches
             that the mask touches, or all of them; ``"cls"`` itself alone, as in the authors' code.
         num_heads: Number of classification heads, of which the best one predicts.
+        prototypes: Where the novel classes start: ``"clusters"`` of the frozen features, whose sizes are then what the
+            mean-entropy term pulls to; ``"random"`` and equal sizes, as in the paper.
         num_cached_views: Views per region whose frozen features are computed once and kept; an order of magnitude
             faster, with scores within the seeds' spread. ``None``: fresh views in every epoch, exactly as in the paper.
         merging_temperature: T of region merging. The paper uses 100 for MVTec AD and 50 for MTD. Defaults to
@@ -66,6 +73,8 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         learning_rate: Initial learning rate of SGD; falls to a thousandth along a cosine.
         momentum: Momentum of SGD.
         weight_decay: Weight decay, not on biases and other vectors.
+        contrast: Whether the two contrastive losses are learnt, as in the paper. From clusters they change no
+            score, and take most of an epoch.
         supervised_weight: Share of the losses on base classes.
         mean_entropy_weight: Weight of the mean-entropy term.
         normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` turns the
@@ -89,13 +98,16 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         pretrained: bool = True,
         mask_layers: int = 9,
         trainable_blocks: int = 1,
+        feature_layers: int | None = None,
         empty_mask: Literal["region", "cls"] = "region",
         num_heads: int = 4,
+        prototypes: Literal["clusters", "random"] = "clusters",
         num_cached_views: int | None = 8,
         merging_temperature: float | None = None,
         learning_rate: float = 0.003,
         momentum: float = 0.9,
         weight_decay: float = 5e-5,
+        contrast: bool = False,
         supervised_weight: float = 0.3,
         mean_entropy_weight: float = 4.0,
         normal_threshold: float | None = 0.5,
@@ -104,12 +116,11 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         visualizer: Visualizer | bool = False,
     ) -> None:
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
-        check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers)
-        self.backbone_name = backbone
+        check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers, prototypes)
+        self.backbone_name, self.num_heads = backbone, num_heads
+        self.prototypes, self.contrast = prototypes, contrast
         self.ask_for_classes(num_novel_classes)
-        self.num_heads = num_heads
-        self.num_cached_views = num_cached_views
-        self.merging_temperature = merging_temperature
+        self.num_cached_views, self.merging_temperature = num_cached_views, merging_temperature
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         self.supervised_weight, self.mean_entropy_weight = supervised_weight, mean_entropy_weight
         self.normal_threshold = normal_threshold
@@ -120,12 +131,10 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
             pretrained=pretrained,
             mask_layers=mask_layers,
             trainable_blocks=trainable_blocks,
+            feature_layers=feature_layers,
             empty_mask=empty_mask,
         )
-        self.base_class_names: list[str] | None = None
-        self.has_normal_slot = True
-        self._class_names: list[str] | None = None
-        self.model: AnomalyNcdModel = AnomalyNcdModel(encoder, self._num_novel_classes or 1, num_heads)
+        self.model: AnomalyNcdModel = self._build_network(encoder)
         self.rejection = RegionRejection(false_reject_rate)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
@@ -138,27 +147,6 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         self.best_head: torch.Tensor
         self.head_loss: torch.Tensor
         self._epoch_head_losses: list[torch.Tensor] = []
-
-    @property
-    def num_base_classes(self) -> int:
-        """Number of labelled base classes; they are known once a datamodule or a checkpoint was seen."""
-        return len(self.base_class_names or [])
-
-    @property
-    def novel_class_names(self) -> list[str]:
-        """Names that discovery gives: ``normal`` in slot 0, if there is such a slot, then ``class_1`` and so on."""
-        if not self.has_normal_slot:
-            return [f"class_{i + 1}" for i in range(self.num_novel_classes)]
-        return ["normal", *(f"class_{i}" for i in range(1, self.num_novel_classes))]
-
-    @property
-    def class_names(self) -> list[str]:
-        """Name of each slot, as given by the user; slots of one name are one class."""
-        return list(self._class_names or self.novel_class_names)
-
-    @class_names.setter
-    def class_names(self, names: Sequence[str]) -> None:
-        self._class_names = checked_class_names(names, self.num_novel_classes)
 
     def setup(self, stage: str) -> None:
         """Make heads for the base classes of the datamodule."""
@@ -178,7 +166,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
                 f"{datamodule.base_class_names}. Start with a new model, or give the same `base`."
             )
             raise ValueError(msg)
-        if stage == "fit" and not self.has_normal_slot:
+        if stage == "fit" and self.made_from_clusters:
             msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
             raise ValueError(msg)
 
@@ -195,8 +183,12 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
                 "Give more images or ask for fewer classes."
             )
             raise ValueError(msg)
+        begins = not bool(self.score_range.isfinite().all())  # or goes on, from a checkpoint or an earlier fit
         self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
-        self.rejection.fit(*known_regions(self, datamodule))
+        encoded = known_regions(self, datamodule)
+        self.rejection.fit(*references_of(encoded))
+        if begins and self.prototypes == "clusters":
+            start_from_clusters(self, encoded, seed=datamodule.sampler_seed)
         datamodule.cached_views = None
         if self.num_cached_views is not None:
             made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.encoder)}
@@ -266,9 +258,8 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
             msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
             raise ValueError(msg)
         tokens, attended = self._trunk(batch.image, batch.region_mask)
-        features, _, logits = self.model.outputs_of(tokens, attended)
-        batch.update(region_feature=features.float(), region_reference=self.model.encoder.reference(tokens, attended))
-        return self.classify_logits(batch, logits[self.best_head].float())
+        logits, described = self.model.describe(tokens, attended, self.num_base_classes)
+        return self.classify_logits(batch.update(**described), logits[self.best_head].float())
 
     def classify_logits(self, batch: NcdBatch, logits: torch.Tensor) -> NcdBatch:
         """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)`` float."""
@@ -304,10 +295,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a prediction needs beside the weights, as plain data."""
         super().on_save_checkpoint(checkpoint)
-        names = ("num_novel_classes", "num_heads", "has_normal_slot", "class_names")
-        own = {"backbone": self.backbone_name, "base_class_names": list(self.base_class_names or [])}
-        own["num_classes_estimate"] = self.plain_estimate()
-        checkpoint[CHECKPOINT_KEY] = own | {name: getattr(self, name) for name in names}
+        checkpoint[checkpoints.CHECKPOINT_KEY] = checkpoints.plain_part(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make heads that fit the checkpoint, and refuse one of another model.
@@ -315,12 +303,12 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
         Raises:
             ValueError: If the checkpoint belongs to another model, backbone or number of classes.
         """
-        saved = own_part(checkpoint)
+        saved = checkpoints.own_part(checkpoint)
         self.take_saved_number(saved)
-        refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
+        checkpoints.refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
         super().on_load_checkpoint(checkpoint)
         self.set_base_classes(saved["base_class_names"])
-        self.has_normal_slot = saved.get("has_normal_slot", True)
+        self.has_normal_slot, self.made_from_clusters = checkpoints.slot_kinds(saved)
         self._class_names = saved.get("class_names")  # checkpoints of 0.1.0 have none
 
     @classmethod
@@ -332,7 +320,7 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
     ) -> AnomalyNcd:
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
         with anomalib_safe_globals():
-            own_part(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True))
+            checkpoints.own_part(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True))
         kwargs.setdefault("pretrained", False)
         kwargs.setdefault("backbone_weights", None)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[return-value]
@@ -382,14 +370,20 @@ class AnomalyNcd(AnomalibModule, AutoClassesMixin, RegionExportMixin):  # type: 
     def set_base_classes(self, names: Sequence[str]) -> None:
         """Make fresh heads and losses for a list of base classes, of which there may be none."""
         self.base_class_names = list(names)
-        num_classes = len(names) + (self._num_novel_classes or 1)  # unknown before training or a checkpoint
-        self.model = AnomalyNcdModel(self.model.encoder, num_classes, self.num_heads).to(self.device)
+        self.model = self._build_network(self.model.encoder).to(self.device)
         self.loss = AnomalyNcdLoss(
             num_base_classes=len(names),
             supervised_weight=self.supervised_weight,
             mean_entropy_weight=self.mean_entropy_weight,
             normal_threshold=self.normal_threshold,
-        )
+            contrast=self.contrast,
+            class_prior=uniform_prior(self._num_novel_classes or 1) if self.prototypes == "clusters" else None,
+        ).to(self.device)
+
+    def _build_network(self, encoder: Encoder) -> AnomalyNcdModel:
+        """Heads, and a projector if it is needed, around an encoder."""
+        num_classes = self.num_base_classes + (self._num_novel_classes or 1)  # unknown before training or a checkpoint
+        return AnomalyNcdModel(encoder, num_classes, self.num_heads, with_projector=self.contrast)
 
     def _trunk(self, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frozen blocks on 8-bit views."""

@@ -137,15 +137,19 @@ def self_training(
     return -(from_other_view * log_probs).sum(-1).mean()
 
 
-def mean_entropy(logits: Tensor, temperature: float = 0.1) -> Tensor:
-    """How far the classes are from being used equally: ``log C - H(mean prediction)``.
+def mean_entropy(logits: Tensor, temperature: float = 0.1, prior: Tensor | None = None) -> Tensor:
+    """How far the classes are from being used equally, or as a prior says.
+
+    The Kullback-Leibler divergence of the mean prediction from the prior; for equal classes ``log C - H(mean
+    prediction)``, the paper's term.
 
     Args:
         logits: Logits (M, C) by one head; M at least 1.
         temperature: Divisor of the logits.
+        prior: Positive shares (C,) of the classes that sum to 1. Defaults to ``None``: all are equal.
 
     Returns:
-        Scalar in [0, log C].
+        Scalar, 0 at least.
 
     Example:
         >>> mean_entropy(torch.eye(4)).abs().round(decimals=4)  # every class once
@@ -154,7 +158,8 @@ def mean_entropy(logits: Tensor, temperature: float = 0.1) -> Tensor:
     # In logarithms: a class that nobody predicts must not make the gradient infinite.
     log_probs = (logits / temperature).log_softmax(dim=-1)
     log_mean = log_probs.logsumexp(dim=0) - math.log(len(logits))
-    return math.log(logits.shape[1]) + (log_mean.exp() * log_mean).sum()
+    log_prior = -math.log(logits.shape[1]) if prior is None else prior.to(log_mean.dtype).log()
+    return (log_mean.exp() * (log_mean - log_prior)).sum()
 
 
 def supervised(logits: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
@@ -215,9 +220,13 @@ class AnomalyNcdLoss(nn.Module):
         contrastive_temp: Temperature of InfoNCE.
         supervised_contrastive_temp: Temperature of the supervised contrast.
         normal_threshold: Region score under which novel regions are drawn towards *normal*; ``None``: none are.
+        class_prior: Positive shares (C - num_base_classes,) of the novel classes that sum to 1, to which the
+            mean-entropy term then pulls their predictions, base classes left out. Defaults to ``None``: all classes
+            alike, as in the paper. It is a buffer, so that training that is taken up again goes on with it.
+        contrast: Whether the two contrastive terms are computed; without, they are 0 and projections aren't needed.
 
     Raises:
-        ValueError: If ``num_base_classes`` is negative.
+        ValueError: If ``num_base_classes`` is negative or a share is not positive.
 
     Example:
         >>> loss = AnomalyNcdLoss(num_base_classes=1)
@@ -246,11 +255,18 @@ class AnomalyNcdLoss(nn.Module):
         contrastive_temp: float = 1.0,
         supervised_contrastive_temp: float = 0.07,
         normal_threshold: float | None = 0.5,
+        class_prior: Tensor | None = None,
+        contrast: bool = True,
     ) -> None:
         super().__init__()
         if num_base_classes < 0:
             msg = f"`num_base_classes` must be 0 or more, got {num_base_classes}."
             raise ValueError(msg)
+        if class_prior is not None and not bool((class_prior > 0).all()):
+            msg = f"`class_prior` must hold positive shares, got {class_prior.tolist()}."
+            raise ValueError(msg)
+        self.register_buffer("class_prior", class_prior)
+        self.class_prior: Tensor | None
         self.num_base_classes = num_base_classes
         self.supervised_weight = supervised_weight
         self.mean_entropy_weight = mean_entropy_weight
@@ -261,10 +277,11 @@ class AnomalyNcdLoss(nn.Module):
         self.contrastive_temp = contrastive_temp
         self.supervised_contrastive_temp = supervised_contrastive_temp
         self.normal_threshold = normal_threshold
+        self.contrast = contrast
 
     def forward(
         self,
-        projections: Tensor,
+        projections: Tensor | None,
         logits: Tensor,
         labels: Tensor,
         is_base: Tensor,
@@ -274,7 +291,7 @@ class AnomalyNcdLoss(nn.Module):
         """Compute the loss of a batch of B regions, at least one.
 
         Args:
-            projections: Projections (2B, P), view-major.
+            projections: Projections (2B, P), view-major; ``None`` for a loss without contrast.
             logits: Cosine similarities (num_heads, 2B, C), view-major.
             labels: Classes (B,); read for base regions only.
             is_base: Boolean (B,): which regions are labelled.
@@ -288,24 +305,40 @@ class AnomalyNcdLoss(nn.Module):
             ValueError: If shapes do not match or there is no class for the novel regions.
         """
         self._check(projections, logits, is_base)
-        with torch.autocast(projections.device.type, enabled=False):
-            projections, logits, scores = (_at_least_single(x) for x in (projections, logits, scores))
-            contrast = info_nce(projections, self.contrastive_temp)
-            base_contrast, base = self._base_terms(projections, logits, labels, is_base)
+        with torch.autocast(logits.device.type, enabled=False):
+            logits, scores = _at_least_single(logits), _at_least_single(scores)
+            contrast, base_contrast = self._contrastive_terms(projections, logits, labels, is_base)
+            base = self._base_term(logits, labels, is_base)
             training, entropy = self._novel_terms(logits, is_base, scores, epoch)
             novel = training + self.mean_entropy_weight * entropy
             base_weight, novel_weight = self.supervised_weight, 1 - self.supervised_weight
             total = novel_weight * (novel.mean() + contrast) + base_weight * (base + base_contrast)
         return LossOutput(total, contrast, base_contrast, base, training.mean(), entropy.mean(), novel.detach())
 
-    def _base_terms(self, projections: Tensor, logits: Tensor, labels: Tensor, is_base: Tensor) -> tuple[Tensor, ...]:
-        """Supervised contrast and cross-entropy of the base regions."""
+    def _contrastive_terms(
+        self,
+        projections: Tensor | None,
+        logits: Tensor,
+        labels: Tensor,
+        is_base: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """InfoNCE of all regions and the supervised contrast of the base regions."""
+        nothing = logits.sum() * 0.0
+        if projections is None or not self.contrast:
+            return nothing, nothing
+        projections = _at_least_single(projections)
+        contrast = info_nce(projections, self.contrastive_temp)
         if not is_base.any():
-            return projections.sum() * 0.0, logits.sum() * 0.0
-        rows, labels = is_base.repeat(2), labels[is_base]
-        contrast = supervised_contrastive(projections[rows], labels, self.supervised_contrastive_temp)
-        per_head = [supervised(head, labels, self.student_temp) for head in logits[:, rows]]
-        return contrast, torch.stack(per_head).mean()
+            return contrast, nothing
+        of_base = projections[is_base.repeat(2)]
+        return contrast, supervised_contrastive(of_base, labels[is_base], self.supervised_contrastive_temp)
+
+    def _base_term(self, logits: Tensor, labels: Tensor, is_base: Tensor) -> Tensor:
+        """Cross-entropy of the base regions."""
+        if not is_base.any():
+            return logits.sum() * 0.0
+        of_base, labels = logits[:, is_base.repeat(2)], labels[is_base]
+        return torch.stack([supervised(head, labels, self.student_temp) for head in of_base]).mean()
 
     def _novel_terms(self, logits: Tensor, is_base: Tensor, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Self-training and mean-entropy of the novel regions, each (num_heads,)."""
@@ -316,14 +349,21 @@ class AnomalyNcdLoss(nn.Module):
         weights = normal_weights(scores[~is_base], self.normal_threshold)
         heads = logits[:, ~is_base.repeat(2)]
         training = [self_training(head, self.num_base_classes, weights, temp, self.student_temp) for head in heads]
-        return torch.stack(training), torch.stack([mean_entropy(head, self.student_temp) for head in heads])
+        first = 0 if self.class_prior is None else self.num_base_classes
+        balance = [mean_entropy(head[:, first:], self.student_temp, self.class_prior) for head in heads]
+        return torch.stack(training), torch.stack(balance)
 
-    def _check(self, projections: Tensor, logits: Tensor, is_base: Tensor) -> None:
+    def _check(self, projections: Tensor | None, logits: Tensor, is_base: Tensor) -> None:
         views = 2 * len(is_base)
-        if logits.ndim != 3 or logits.shape[1] != views or len(projections) != views or views == 0:
+        if projections is None and self.contrast:
+            msg = "`projections` are needed for the contrastive terms, got None; set `contrast=False` to go without."
+            raise ValueError(msg)
+        others = projections is not None and len(projections) != views
+        if logits.ndim != 3 or logits.shape[1] != views or others or views == 0:
+            shape = None if projections is None else tuple(projections.shape)
             msg = (
                 f"`projections` (2B, P) and `logits` (num_heads, 2B, C) must hold two views of B >= 1 regions, got "
-                f"{tuple(projections.shape)} and {tuple(logits.shape)} for B = {len(is_base)}."
+                f"{shape} and {tuple(logits.shape)} for B = {len(is_base)}."
             )
             raise ValueError(msg)
         if logits.shape[2] <= self.num_base_classes:

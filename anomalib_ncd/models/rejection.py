@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.functional.neighbours import left_out_similarity, neighbour_similarity
@@ -24,14 +26,18 @@ logger = logging.getLogger(__name__)
 
 MAX_REFERENCES = 10_000
 SMALLEST_SCALE = 1e-6
+LARGEST_THRESHOLD = 0.999  # a region that a run has twice must not be unknown for rounding
 
 
 class RegionRejection(nn.Module):
     """Keeps the features of a run's regions; a region that is far from the nearest of them is unknown.
 
-    The distance is the cosine of features that are standardised over the run. The nearest region counts (k = 1 of Sun
-    et al., ICML 2022), for a class may have few regions. All that is fitted lies in buffers, so that it travels with
-    checkpoints. The threshold follows from them and from the rate, which can therefore be changed at any time.
+    Features are scaled to norm 1 and standardised over the run. They are compared by their cosine, with a constant of
+    the usual norm beside them, so that a feature far from all of the run's is far whatever its direction. The nearest
+    region counts (k = 1 of Sun et al., ICML 2022), for a class may have few regions.
+
+    All that is fitted lies in buffers, so that it travels with checkpoints. The threshold follows from them and from
+    the rate, which can therefore be changed at any time.
 
     Args:
         false_reject_rate: Share of new regions of known classes that may be called unknown. ``None``: none ever is.
@@ -42,7 +48,7 @@ class RegionRejection(nn.Module):
     Example:
         >>> rejection = RegionRejection(false_reject_rate=0.5)
         >>> rejection.fit(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]]), groups=torch.tensor([0, 1, 2]))
-        >>> rejection.is_unknown(torch.tensor([[1.0, 0.1], [-1.0, 0.0]]))
+        >>> rejection.is_unknown(torch.tensor([[0.7, 0.7], [-1.0, 0.0]]))
         tensor([False,  True])
     """
 
@@ -72,7 +78,8 @@ class RegionRejection(nn.Module):
         """Similarity below which a region is unknown; ``None`` where nothing is rejected."""
         if self.false_reject_rate is None or not self.is_fitted:
             return None
-        return rejection_threshold(self.left_out_similarity.cpu().numpy(), self.false_reject_rate)
+        threshold = rejection_threshold(self.left_out_similarity.cpu().numpy(), self.false_reject_rate)
+        return min(threshold, LARGEST_THRESHOLD)
 
     def fit(self, features: Tensor, groups: Tensor) -> None:
         """Take over the regions of a run in place of those known before.
@@ -81,9 +88,10 @@ class RegionRejection(nn.Module):
             features: ``(N, D)`` float, of any norm.
             groups: ``(N,)`` long; regions of one image have one number, and are not compared with each other.
         """
-        features = features.detach().float().to(self.references.device)
-        self.centre = features.mean(dim=0)
-        self.scale = features.std(dim=0, correction=0).clamp(min=SMALLEST_SCALE)
+        features = features.detach().to(self.references.device)
+        rows = unit_rows(features.float())
+        self.centre = rows.mean(dim=0)
+        self.scale = (rows - self.centre).square().mean(dim=0).sqrt().clamp(min=SMALLEST_SCALE)
         self._keep(self.directions(features), groups)
 
     def extend(self, features: Tensor, groups: Tensor) -> None:
@@ -91,7 +99,7 @@ class RegionRejection(nn.Module):
         if not self.is_fitted:
             self.fit(features, groups)
             return
-        rows = self.directions(features.detach().float().to(self.references.device))
+        rows = self.directions(features.detach().to(self.references.device))
         groups = groups.to(self.groups.device).long() + self.groups.max() + 1
         self._keep(torch.cat([self.references, rows]), torch.cat([self.groups, groups]))
 
@@ -99,7 +107,7 @@ class RegionRejection(nn.Module):
         """Similarity ``(R,)`` of features ``(R, D)`` to the nearest region of the run; 1 where none is known."""
         if not self.is_fitted:
             return features[:, 0].float() * 0 + 1
-        return neighbour_similarity(self.directions(features.float()), self.references)
+        return neighbour_similarity(self.directions(features), self.references)
 
     def is_unknown(self, features: Tensor) -> Tensor:
         """Which of the features ``(R, D)`` are like none of the run, ``(R,)`` bool, on their device."""
@@ -115,8 +123,9 @@ class RegionRejection(nn.Module):
         return self.is_unknown(batch.region_reference)
 
     def directions(self, features: Tensor) -> Tensor:
-        """Features as seen from the middle of the run's, every dimension in its own unit, of norm 1."""
-        return unit_rows((features - self.centre) / self.scale)
+        """What is compared of features ``(R, E)``: ``(R, E + 1)`` of norm 1."""
+        standard = (unit_rows(features.float()) - self.centre) / self.scale
+        return unit_rows(F.pad(standard, (0, 1), value=math.sqrt(standard.shape[1])))
 
     def _keep(self, references: Tensor, groups: Tensor) -> None:
         """Take over references; of too many, every n-th."""

@@ -13,6 +13,7 @@ def check_settings(
     num_cached_views: int | None,
     trainable_blocks: int,
     mask_layers: int,
+    prototypes: str,
 ) -> None:
     """Refuse settings that don't go together; they are the model's of the same names.
 
@@ -21,6 +22,7 @@ def check_settings(
         num_cached_views: Views per region that are kept, or ``None``.
         trainable_blocks: Number of last blocks that are trained.
         mask_layers: Number of last blocks that are guided by the mask.
+        prototypes: Where the novel classes start.
 
     Raises:
         ValueError: If there is no class, or views are kept that training or the mask would change.
@@ -33,4 +35,7 @@ def check_settings(
         raise ValueError(msg)
     if num_cached_views is not None and mask_layers < 1:
         msg = f"`num_cached_views` keeps what the mask shows and needs `mask_layers` of 1 or more, got {mask_layers}."
+        raise ValueError(msg)
+    if prototypes not in {"clusters", "random"}:
+        msg = f"`prototypes` must be 'clusters' or 'random', got {prototypes!r}."
         raise ValueError(msg)

@@ -16,12 +16,12 @@ class ModelOutput(NamedTuple):
 
     Attributes:
         features: Region features (B, D).
-        projections: Projections (B, P), not normalised.
+        projections: Projections (B, P), not normalised; ``None`` without a projector.
         logits: Cosine similarities (num_heads, B, num_classes).
     """
 
     features: Tensor
-    projections: Tensor
+    projections: Tensor | None
     logits: Tensor
 
 
@@ -34,6 +34,7 @@ class AnomalyNcdModel(nn.Module):
         num_heads: Number of prototype heads. Default: 4, of the paper.
         projection_hidden_dim: Width of the projector's hidden layers. Default: 2048, of the paper.
         projection_dim: Width of the projections. Default: 256, of the paper.
+        with_projector: Whether there is a projector, which only the contrastive losses read.
 
     Example:
         >>> import torch
@@ -51,11 +52,14 @@ class AnomalyNcdModel(nn.Module):
         num_heads: int = 4,
         projection_hidden_dim: int = 2048,
         projection_dim: int = 256,
+        with_projector: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.heads = PrototypeHeads(encoder.feature_dim, num_classes, num_heads)
-        self.projector = ProjectionHead(encoder.feature_dim, projection_hidden_dim, projection_dim)
+        self.projector: ProjectionHead | None = None
+        if with_projector:
+            self.projector = ProjectionHead(encoder.feature_dim, projection_hidden_dim, projection_dim)
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
         """Classify regions; the projector is left out.
@@ -80,4 +84,26 @@ class AnomalyNcdModel(nn.Module):
             Features, projections and logits.
         """
         features = self.encoder.head(tokens, attended)
-        return ModelOutput(features, self.projector(features), self.heads(features))
+        projections = None if self.projector is None else self.projector(features)
+        return ModelOutput(features, projections, self.heads(features))
+
+    def describe(self, tokens: Tensor, attended: Tensor, num_base: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the trained part for a prediction, and gather what is kept of each region beside its class.
+
+        Args:
+            tokens: Tokens (B, N, D) of ``encoder.trunk``.
+            attended: Boolean (B, N) of ``encoder.trunk``.
+            num_base: Number of base classes, the first columns of the logits.
+
+        Returns:
+            Logits (num_heads, B, num_classes), and under the names of the fields of ``NcdBatch`` the features (B, D),
+            the references (B, E) of the frozen part, and the novel class (B, num_heads) that each head gives.
+        """
+        features = self.encoder.head(tokens, attended)
+        logits = self.heads(features)
+        described = {
+            "region_feature": features.float(),
+            "region_reference": self.encoder.reference(tokens, attended),
+            "region_head_class_id": logits[..., num_base:].argmax(dim=-1).T,
+        }
+        return logits, described

@@ -187,7 +187,7 @@ def identity_of(encoder: nn.Module) -> dict[str, Any]:
         if name not in trained:
             digest.update(f"{name} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    settings = ("mask_layers", "empty_mask", "trainable_blocks")
+    settings = ("mask_layers", "empty_mask", "trainable_blocks", "feature_layers")
     return {
         "encoder": type(encoder).__name__,
         **{name: getattr(encoder, name) for name in settings if hasattr(encoder, name)},

@@ -7,6 +7,7 @@ import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._regist
 
 from anomalib_ncd.visualization.report.content import Finding, ReportSection
 from anomalib_ncd.visualization.report.embedding import map_regions
+from anomalib_ncd.visualization.report.health import health_section
 from anomalib_ncd.visualization.report.report import write_report
 
-__all__ = ["Finding", "ReportSection", "map_regions", "write_report"]
+__all__ = ["Finding", "ReportSection", "health_section", "map_regions", "write_report"]

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from anomalib_ncd.data.images import read_image
+from anomalib_ncd.data.predictions import class_sets
 from anomalib_ncd.data.run_results import RunResults
 from anomalib_ncd.functional.named_classes import first_slots
 from anomalib_ncd.visualization.gallery import region_tile
@@ -22,6 +23,7 @@ from anomalib_ncd.visualization.report.crops import image_with_boxes, jpeg_data_
 TYPICAL_REGIONS = 8
 IMAGES_PER_CLASS = 4
 DOUBTFUL_REGIONS = 24
+SEVERAL_IMAGES = 12
 REJECTED_REGIONS = 12
 TILE_PX = 160
 TILE_MARGIN = 150  # a grey for light and dark pages
@@ -51,10 +53,18 @@ class ReportSection:
     Attributes:
         title: Heading.
         findings: Its lines.
+        summary: What they come to, in a sentence; may be empty.
+        hint: What the section shows; may be empty.
+        score: Figure from 0 to 1 that is drawn as a bar. Defaults to ``None``: no bar.
+        level: Level of the whole, which colours the bar.
     """
 
     title: str
     findings: Sequence[Finding]
+    summary: str = ""
+    hint: str = ""
+    score: float | None = None
+    level: Literal["good", "warning", "problem"] = "good"
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,8 @@ class ReportContent:
     normal: ClassCard | None
     doubtful: list[Picture]
     num_doubtful: int
+    several: list[Picture]
+    num_several: int
     certainty: Certainty
 
 
@@ -139,13 +151,19 @@ class ContentBuilder:
             normal = cards[0]
             cards = [self._card(slot, color) for color, slot in enumerate(slots[1:])]
         doubtful = self._doubtful()
+        sets = class_sets(self.batch, self.class_names, self.results.normal_name(self.class_names))
+        several = [image for image, classes in enumerate(sets) if len(classes) > 1]
         return ReportContent(
             sentence=self._sentence(cards, normal, len(doubtful)),
-            figures=self._figures(cards, normal, len(doubtful)),
+            figures=self._figures(cards, normal, len(doubtful), len(several)),
             cards=cards,
             normal=normal,
             doubtful=[self.picture(region, with_runner_up=True) for region in doubtful[:DOUBTFUL_REGIONS]],
             num_doubtful=len(doubtful),
+            several=self._pictures_of_images(
+                several, lambda image: " and ".join(self.class_names[slot] for slot in sets[image]), SEVERAL_IMAGES
+            ),
+            num_several=len(several),
             certainty=self.certainty,
         )
 
@@ -201,9 +219,20 @@ class ContentBuilder:
 
     def _images_of(self, slot: int, regions: Sequence[int]) -> list[Picture]:
         """Images that regions came from, with all regions of the class outlined."""
+        images = dict.fromkeys(int(self.image_of[region]) for region in regions)
+        return self._pictures_of_images(images, lambda _: "", IMAGES_PER_CLASS, slot)
+
+    def _pictures_of_images(
+        self,
+        images: Iterable[int],
+        caption: Callable[[int], str],
+        most: int,
+        slot: int | None = None,
+    ) -> list[Picture]:
+        """Images with their regions outlined: all, or those of a class."""
         pictures: list[Picture] = []
-        for image in dict.fromkeys(int(self.image_of[region]) for region in regions):
-            members = np.flatnonzero((self.image_of == image) & (self.certainty.slot == slot))
+        for image in images:
+            members = np.flatnonzero((self.image_of == image) & ((self.certainty.slot == slot) | (slot is None)))
             try:
                 pixels = read_image(self.batch.image_path[image])
             except ValueError:  # moved since the run; the crops are still there
@@ -211,8 +240,9 @@ class ContentBuilder:
             boxes = self.batch.region_box_xyxy.numpy()[members].tolist()
             key = self.results.image_keys[image]
             alt = f"Image {key} with {len(members)} outlined region{'s' * (len(members) != 1)}"
-            pictures.append(Picture(jpeg_data_uri(image_with_boxes(pixels, boxes)), alt, [key]))
-            if len(pictures) == IMAGES_PER_CLASS:
+            lines = [key, caption(image)] if caption(image) else [key]
+            pictures.append(Picture(jpeg_data_uri(image_with_boxes(pixels, boxes)), alt, lines))
+            if len(pictures) == most:
                 break
         return pictures
 
@@ -250,7 +280,7 @@ class ContentBuilder:
         return f"{sentence}."
 
     def _figures(
-        self, cards: Sequence[ClassCard], normal: ClassCard | None, num_doubtful: int
+        self, cards: Sequence[ClassCard], normal: ClassCard | None, num_doubtful: int, num_several: int
     ) -> list[tuple[str, str]]:
         """The numbers at the top."""
         figures = [
@@ -261,8 +291,10 @@ class ContentBuilder:
         if normal is not None:
             figures.append(("look normal", f"{normal.num_regions:,}"))
         figures.append(("doubtful", f"{num_doubtful:,}"))
-        if self.metrics and "nmi" in self.metrics["image"]:
-            image = self.metrics["image"]
+        if num_several:
+            figures.append(("images of several kinds", f"{num_several:,}"))
+        image = (self.metrics or {}).get("image", {})
+        if "nmi" in image:
             figures += [("NMI with labels", f"{image['nmi']:.2f}"), ("accuracy", f"{image['accuracy']:.2f}")]
         return figures
 

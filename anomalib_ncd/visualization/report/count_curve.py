@@ -83,7 +83,7 @@ def count_curve(estimate: dict[str, Any] | None) -> CountCurve | None:
     inside = [point.x for point in points if low <= point.count <= high]
     band = (round(inside[0] - step / 2, 1), round(inside[-1] - inside[0] + step, 1)) if inside else (0.0, 0.0)
     return CountCurve(
-        sentence=_sentence(estimate["count"], low, high),
+        sentence=_sentence(estimate["count"], low, high, has_curve=bool(curve)),
         method=estimate["method"],
         count=estimate["count"],
         points=points,
@@ -92,9 +92,9 @@ def count_curve(estimate: dict[str, Any] | None) -> CountCurve | None:
     )
 
 
-def _sentence(count: int, low: int, high: int) -> str:
+def _sentence(count: int, low: int, high: int, *, has_curve: bool) -> str:
     """The estimate in words."""
     noun = "1 class, normal included, was" if count == 1 else f"{count} classes, normal included, were"
     if low == high:
-        return f"{noun} estimated; samples of the regions agree on it."
+        return f"{noun} estimated; samples of the regions agree on it." if has_curve else f"{noun} estimated."
     return f"{noun} estimated; between {low} and {high} are plausible."

@@ -51,7 +51,7 @@ def write_report(
         results: Predictions of the run.
         class_names: Name of each slot; slots of one name are one class.
         load: Gives pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region by its index in the batch.
-        metrics: What ``metrics.json`` says, where labels are known.
+        metrics: What ``metrics.json`` says.
         title: Heading of the page.
         sections: More sections, shown below the first sentence.
 
@@ -73,6 +73,7 @@ def write_report(
         sections=sections,
         num_classes=count_curve(results.num_classes_estimate),
         scores=_scores(metrics),
+        normal_scores=_normal_scores(metrics),
         confusion=_confusion(metrics),
         slots=_slots(results, class_names),
         sheets=sheets,
@@ -124,10 +125,22 @@ def _slots(results: RunResults, class_names: Sequence[str]) -> list[dict[str, st
 def _scores(metrics: dict[str, Any] | None) -> list[tuple[str, int, list[str]]]:
     """Rows of the table of scores."""
     rows = []
-    for level, report in (metrics or {}).items():
+    for level in ("image", "region"):
+        report = (metrics or {}).get(level, {})
         for title, part in ((f"{level.capitalize()}s", report), ("… defects alone", report.get("defects"))):
             if part and "nmi" in part:
                 rows.append((title, part["count"], [f"{part[score]:.3f}" for score in SCORES]))
+    return rows
+
+
+def _normal_scores(metrics: dict[str, Any] | None) -> list[tuple[str, int, list[str]]]:
+    """Rows of the table about *normal* among false alarms."""
+    rows = []
+    for level, title in (("image", "Good images"), ("region", "Regions of good images")):
+        report = (metrics or {}).get(level, {}).get("normal")
+        if report:
+            shares = [report[name] for name in ("recall", "precision", "defects_lost")]
+            rows.append((title, report["false_alarms"], ["" if share is None else f"{share:.3f}" for share in shares]))
     return rows
 
 

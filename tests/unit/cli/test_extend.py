@@ -16,11 +16,12 @@ from anomalib_ncd.cli.main import main
 from anomalib_ncd.data.run_results import RunResults
 
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--seed", "5"]
-KINDS = ("line", "square")
+COLOURS = {"good": 0, "line": (20, 20, 20), "square": (230, 230, 230), "disc": (0, 0, 250)}
+KINDS = ("good", "line", "square")
 
 
 def draw(folder, kinds, count, seed):
-    """Plates with a dark line, a bright square or a red disc on them, and their maps."""
+    """Plates with nothing, a dark line, a bright square or a red disc on them, and their maps."""
     rng = np.random.default_rng(seed)
     for kind in kinds:
         for number in range(count):
@@ -31,9 +32,9 @@ def draw(folder, kinds, count, seed):
                 mask[top : top + 7, 4:60] = 1
             elif kind == "square":
                 mask[top : top + 18, left : left + 18] = 1
-            else:
+            elif kind == "disc":
                 cv2.circle(mask, (left + 10, top + 10), 10, 1, -1)
-            image[mask > 0] = {"line": (20, 20, 20), "square": (230, 230, 230), "disc": (0, 0, 250)}[kind]
+            image[mask > 0] = COLOURS[kind]
             for part in ("images", "maps"):
                 (folder / part / kind).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(folder / "images" / kind / f"{number:03d}.png"), image)
@@ -65,14 +66,14 @@ def known(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def new(tmp_path_factory):
-    """New images of both kinds and of a third one, under names that the run has, too."""
-    return draw(tmp_path_factory.mktemp("new"), (*KINDS, "disc"), 5, seed=1)
+    """New images of two kinds and of a third one, under names that the run has, too."""
+    return draw(tmp_path_factory.mktemp("new"), (*KINDS[1:], "disc"), 5, seed=1)
 
 
 def discover(method, known, output):
-    """A run of two classes, of which the user named the second."""
+    """A run of three classes, of which the user named the second."""
     flags = ["--images", str(known.images), "--anomaly_maps", str(known.maps), "--labels", "folders"]
-    flags += ["--num_novel_classes", "2", "--false_reject_rate", "0.05", "--accelerator", "cpu"]
+    flags += ["--num_novel_classes", "3", "--false_reject_rate", "0.05", "--accelerator", "cpu"]
     main(["discover", *flags, "--output", str(output), "--method", method, "--max_epochs", "1", *SMALL])
     named = {"names": {RunResults.load(output / "results.npz").slot_names[1]: "scratch"}}
     (output / "class_names.json").write_text(json.dumps(named))
@@ -104,21 +105,21 @@ def test_a_new_kind_becomes_a_class_behind_the_old_ones(run, extended):
     assert after.slot_names[: len(before.slot_names)] == before.slot_names
     assert len(after.slot_names) == len(before.slot_names) + 1
     old, model = (AnomalyNcd.load_from_checkpoint(folder / "model.ckpt") for folder in (run, extended))
-    assert model.class_names == [before.slot_names[0], "scratch", after.slot_names[2]]
+    assert model.class_names == [before.slot_names[0], "scratch", before.slot_names[2], after.slot_names[3]]
     assert model.has_normal_slot == old.has_normal_slot
-    torch.testing.assert_close(model.model.heads.weight[:, :2], old.model.heads.weight)
+    torch.testing.assert_close(model.model.heads.weight[:, :3], old.model.heads.weight)
     assert torch.equal(model.score_range, old.score_range)
     rows = rows_of(extended / "predictions.csv")
     discs = [row for row in rows if kind_of(row) == "disc"]
-    assert [row["class"] for row in discs] == [after.slot_names[2]] * 5
+    assert [row["class"] for row in discs] == [after.slot_names[3]] * 5
     assert {row["unknown"] for row in discs} == {"False"}
 
 
 def test_the_images_of_the_run_keep_their_classes(run, extended):
     before = {row["image"]: row["class"] for row in rows_of(run / "predictions.csv")}
     after = {row["image"]: row["class"] for row in rows_of(extended / "predictions.csv")}
-    assert len(before) == 24
-    assert len(after) == 24 + 15
+    assert len(before) == 36
+    assert len(after) == 36 + 15
     slot_names = RunResults.load(run / "results.npz").slot_names
     renamed = {slot_names[1]: "scratch"}
     changed = [image for image, name in before.items() if after[image] != renamed.get(name, name)]
@@ -129,10 +130,10 @@ def test_the_folder_is_a_whole_run(extended):
     names = {path.name for path in extended.iterdir()}
     assert names >= {"report.html", "gallery.png", "predictions.csv", "regions.csv", "metrics.json", "config.yaml"}
     results = RunResults.load(extended / "results.npz")
-    assert len(set(results.image_keys)) == 39
+    assert len(set(results.image_keys)) == 51
     crops = list((extended / "regions" / "images").rglob("*.png"))
     assert len(crops) == len(results.batch.region_area)
-    assert json.loads((extended / "metrics.json").read_text())["image"]["count"] == 39
+    assert json.loads((extended / "metrics.json").read_text())["image"]["count"] == 51
 
 
 def test_it_classifies_and_is_extended_again(extended, new, tmp_path, caplog):
@@ -147,13 +148,13 @@ def test_it_classifies_and_is_extended_again(extended, new, tmp_path, caplog):
     again = extend(extended, new, tmp_path / "again")
     assert "Every region is like one of the run" in caplog.text
     assert RunResults.load(again / "results.npz").slot_names == RunResults.load(extended / "results.npz").slot_names
-    assert len(rows_of(again / "predictions.csv")) == 39
+    assert len(rows_of(again / "predictions.csv")) == 51
     assert {row["image"]: row["class"] for row in rows_of(again / "predictions.csv")} == expected
 
 
 def test_a_given_number_of_classes(clustered, new, tmp_path):
     output = extend(clustered, new, tmp_path / "run", "--num_new_classes", "2")
-    assert AnomalyNcd.load_from_checkpoint(output / "model.ckpt").num_novel_classes == 4
+    assert AnomalyNcd.load_from_checkpoint(output / "model.ckpt").num_novel_classes == 5
 
 
 def test_small_groups_stay_unknown(clustered, new, tmp_path, caplog):
@@ -162,12 +163,12 @@ def test_small_groups_stay_unknown(clustered, new, tmp_path, caplog):
     assert "New classes: none." in caplog.text
     discs = [row for row in rows_of(output / "predictions.csv") if kind_of(row) == "disc"]
     assert [row["unknown"] for row in discs] == ["True"] * 5
-    assert AnomalyNcd.load_from_checkpoint(output / "model.ckpt").num_novel_classes == 2
+    assert AnomalyNcd.load_from_checkpoint(output / "model.ckpt").num_novel_classes == 3
 
 
 def test_what_does_not_go_is_named(clustered, new, tmp_path):
     with pytest.raises(SystemExit, match="is the folder of the run itself"):
-        extend(clustered, new, run)
+        extend(clustered, new, clustered)
     with pytest.raises(SystemExit, match="run was made from saved maps, so new images need maps as well"):
         main(["extend", str(clustered), "--images", str(new.images), "--output", str(tmp_path / "a")])
     with pytest.raises(SystemExit, match=r"Give either `--anomaly_maps` or `--detector\.class_path`"):

@@ -90,6 +90,24 @@ def test_names_of_another_file_are_kept_in_the_run(run, tmp_path, caplog):
     assert str(run / "report.html") in caplog.text
 
 
+def test_health_and_the_normal_slot_outlast_other_names(run):
+    before = json.loads((run / "metrics.json").read_text())
+    write_names(run / "class_names.json", names={"normal": "false alarm", "class_1": "a"})
+    main(["name", str(run)])
+    after = json.loads((run / "metrics.json").read_text())
+    assert after["image"]["normal"] == before["image"]["normal"]
+    assert after["region"]["normal"] == before["region"]["normal"]
+    assert after["image"]["normal"]["false_alarms"] == 6
+    assert after["health"] == before["health"]
+    assert "Can I trust it?" in (run / "report.html").read_text()
+    # A defect that is said to be normal counts as such; the slot stays the first one.
+    write_names(run / "class_names.json", same=[["normal", "class_1", "class_2"]])
+    main(["name", str(run)])
+    assert json.loads((run / "metrics.json").read_text())["image"]["normal"]["recall"] == 1
+    assert RunResults.load(run / "results.npz").has_normal_slot
+    assert AnomalyNcd.load_from_checkpoint(run / "model.ckpt").class_names == ["normal"] * 3
+
+
 def test_names_can_be_taken_back(run):
     before = contents(run)
     file = write_names(run / "class_names.json", names={"class_1": "a"}, same=[["class_1", "class_2"]])
@@ -112,9 +130,9 @@ def test_a_run_that_is_started_again_uses_the_names(tiny_run, tmp_path):
 
 def test_runs_without_a_checkpoint_are_named(tiny_run, tmp_path):
     discover(tiny_run, tmp_path, "--method", "cluster")
-    write_names(tmp_path / "class_names.json", names={"class_3": "normal"})
+    write_names(tmp_path / "class_names.json", same=[["normal", "class_2"]])
     main(["name", str(tmp_path)])
-    assert {row["class"] for row in rows_of(tmp_path / "regions.csv")} == {"class_1", "class_2", "normal"}
+    assert {row["class"] for row in rows_of(tmp_path / "regions.csv")} == {"class_1", "normal"}
 
 
 def test_wrong_names_change_nothing(run, tiny_run):

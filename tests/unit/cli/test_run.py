@@ -64,9 +64,9 @@ def output(request):
 
 def test_every_image_has_a_prediction(tiny_run, output):
     rows = rows_of(output / "predictions.csv")
-    assert list(rows[0]) == ["image", "class", "confidence", "num_regions", "unknown"]
+    assert list(rows[0]) == ["image", "class", "confidence", "num_regions", "unknown", "classes"]
     # What the classes were discovered in is known.
-    assert {row["unknown"] for row in rows} == {"False"}
+    assert {row["unknown", "classes"] for row in rows} == {"False"}
     assert sorted(row["image"] for row in rows) == sorted(str(path) for path in tiny_run.images.rglob("*.png"))
     assert all(1 / 3 <= float(row["confidence"]) <= 1 for row in rows)
 
@@ -86,14 +86,16 @@ def test_every_region_has_a_prediction_and_a_crop(output):
 def test_classes_have_names(trained, clustered):
     names = {row["class"] for row in rows_of(trained / "predictions.csv")}
     assert names <= {"normal", "class_1", "class_2"}
-    assert {row["class"] for row in rows_of(clustered / "predictions.csv")} <= {"class_1", "class_2", "class_3"}
-    assert {row["class"] for row in rows_of(clustered / "regions.csv")} == {"class_1", "class_2", "class_3"}
+    assert {row["class"] for row in rows_of(clustered / "regions.csv")} == {"normal", "class_1", "class_2"}
+    good = [row["class"] for row in rows_of(clustered / "predictions.csv") if "good" in row["image"]]
+    assert good == ["normal"] * 6
 
 
 def test_metrics_of_images_and_regions(output):
     metrics = json.loads((output / "metrics.json").read_text())
-    assert set(metrics) == {"image", "region"}
-    for report in metrics.values():
+    assert set(metrics) == {"image", "region", "health"}
+    assert 0 <= metrics["health"].pop("score") <= 1
+    for report in (metrics["image"], metrics["region"]):
         assert set(report) >= SCORES | {"count", "defects", "matching", "confusion"}
         assert all(-0.5 <= report[name] <= 1 for name in SCORES)
         assert set(report["defects"]) == SCORES | {"count"}
@@ -230,13 +232,14 @@ def test_a_folder_of_other_settings_is_refused(tiny_run, clustered):
     assert (clustered / "config.yaml").read_text() == before
 
 
-def test_without_labels_there_are_no_metrics(tiny_run, tmp_path, caplog):
+def test_without_labels_there_is_health_alone(tiny_run, tmp_path, caplog):
     caplog.set_level(logging.INFO, "anomalib_ncd")
     model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, work_dir=tmp_path)
     datamodule.setup()
-    assert discover(model, datamodule, tmp_path, method="cluster") is None
-    assert not (tmp_path / "metrics.json").exists()
+    metrics = discover(model, datamodule, tmp_path, method="cluster")
+    assert list(metrics) == ["health"]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert not (tmp_path / "config.yaml").exists()
     assert len(rows_of(tmp_path / "predictions.csv")) == 18
     assert "18 images sorted into classes" in caplog.text

@@ -39,6 +39,6 @@ def test_it_saves_as_often_as_the_share_allows_and_at_the_end(monkeypatch, tmp_p
             clock.now += 10
 
     arguments = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    saver = Saver(dirpath=tmp_path, share_of_time=0.05)
+    saver = Saver(tmp_path, "model", share_of_time=0.05)
     Trainer(max_epochs=7, limit_train_batches=1, callbacks=[saver], **arguments).fit(Model())
     assert epochs == saved

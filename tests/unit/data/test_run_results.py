@@ -28,6 +28,8 @@ def results():
         class_id=torch.tensor([1, -1]),
         region_class_id=torch.tensor([1, 1, -1]),
         region_feature=torch.tensor([[1.0, 0.5], [0.25, 0], [0, 2]]),
+        region_reference=torch.tensor([[0.5], [0.25], [1]]),
+        region_head_class_id=torch.tensor([[0, 1], [1, 1], [2, 2]]),
     ).with_predictions(BY_REGION, BY_IMAGE)
     position = np.array([[0, 1], [0.5, -1], [1, 0]], np.float32)
     return RunResults(batch, ["ä/1", "2"], ["normal", "class_1", "class_2"], "regions", position, ["good", "dent"])
@@ -84,7 +86,10 @@ def test_names_choose_the_classes_anew_and_leave_the_old_results(results):
 
 def test_the_normal_slot_goes_by_its_name(results):
     assert results.has_normal_slot
-    assert not replace(results, slot_names=["class_1", "class_2", "class_3"]).has_normal_slot
+    assert results.normal_name(["good", "dent", "dent"]) == "good"
+    without = replace(results, slot_names=["class_1", "class_2", "class_3"])
+    assert not without.has_normal_slot
+    assert without.normal_name(["good", "dent", "dent"]) == "normal"
     assert [(str(record.path), record.key) for record in results.images] == [("/data/ä/1.png", "ä/1"), ("2.png", "2")]
 
 

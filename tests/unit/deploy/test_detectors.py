@@ -49,6 +49,16 @@ def test_a_function_is_a_detector():
     assert as_detector(lambda _: whole).detect(images) == [whole, whole]
 
 
+@pytest.mark.parametrize(("shapes", "sizes"), [([(8, 8)] * 3, [2, 2]), ([(8, 8), (9, 8)], [2, 2])])
+def test_a_network_that_is_bound_to_a_number_of_images_gets_as_many(shapes, sizes):
+    network, images = Brightness(shape=(2, 3, -1, -1)), images_of(*shapes)
+    found = NetworkDetector(network).detect(images)
+    assert [len(batch) for batch in network.seen] == sizes
+    for detection, image in zip(found, images, strict=True):
+        np.testing.assert_allclose(detection.anomaly_map, image.pixels.mean(axis=2) / 255, atol=1e-6)
+    assert NetworkDetector(network).detect([]) == NetworkDetector(Brightness()).detect([]) == []
+
+
 def test_images_of_one_size_go_together():
     network = Brightness()
     images = images_of((8, 8), (8, 8))

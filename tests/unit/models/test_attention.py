@@ -9,7 +9,7 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, ParallelScalingBlock, ResPostBlock
 from torch import nn
 
-from anomalib_ncd.models.attention import cls_of_block, guided_block, is_plain
+from anomalib_ncd.models.attention import attended_rows_of_block, cls_of_block, guided_block, is_plain
 
 VARIANTS = {
     "plain": {},
@@ -113,6 +113,15 @@ def test_replaced_projections_are_not_plain():
     assert is_plain(block)
     block.attn.qkv = Adapter(24, 72)
     assert not is_plain(block)
+
+
+@pytest.mark.parametrize("block_class", [Block, ResPostBlock])
+@torch.no_grad()
+def test_attended_rows_are_those_of_the_whole_block(block_class):
+    block, (tokens, attended) = make_block(block_class, init_values=0.3), make_input()
+    whole, rows = guided_block(block, tokens, attended), attended_rows_of_block(block, tokens, attended)
+    torch.testing.assert_close(rows[attended], whole[attended])
+    assert torch.allclose(rows, whole) == (block_class is not Block)
 
 
 def test_dropped_weights_drop_the_bias_of_the_values_too():

@@ -141,13 +141,13 @@ def test_a_known_number_is_not_estimated(tiny_run, estimates):
 
 def test_clustering_estimates_from_the_features_it_clusters(tiny_run, estimates, monkeypatch):
     passes = []
-    original = AnomalyNcd.region_features
-    monkeypatch.setattr(AnomalyNcd, "region_features", lambda *args: passes.append(1) or original(*args))
+    original = AnomalyNcd.describe_regions
+    monkeypatch.setattr(AnomalyNcd, "describe_regions", lambda *args: passes.append(1) or original(*args))
     model = build_model()
     [batch] = discover_by_clustering(model, build_data(tiny_run))
     assert len(passes) == 1
     assert len(estimates) == 1
-    assert model.class_names == ["class_1", "class_2", "class_3", "class_4"]
+    assert model.class_names == ["normal", "class_1", "class_2", "class_3"]
     assert batch.class_probabilities.shape == (18, 4)
 
 

@@ -7,9 +7,11 @@ import torch
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.models.checkpoints import (
     checked_class_names,
+    is_made_from_clusters,
     own_part,
     refuse_other_settings,
     save_model,
+    slot_kinds,
     write_class_names,
 )
 
@@ -29,6 +31,15 @@ def test_names_are_put_into_a_checkpoint(file):
     assert checkpoint["epoch"] == 4
     assert torch.equal(checkpoint["state_dict"]["w"], torch.ones(3))
     assert [path.name for path in file.parent.iterdir()] == ["m.ckpt"]
+
+
+def test_older_checkpoints_of_clusters_say_so_by_having_no_normal_slot():
+    assert is_made_from_clusters({"has_normal_slot": False})
+    assert is_made_from_clusters({"has_normal_slot": True, "made_from_clusters": True})
+    assert not is_made_from_clusters({"has_normal_slot": True})
+    assert not is_made_from_clusters({})
+    assert slot_kinds({}) == (True, False)
+    assert slot_kinds({"has_normal_slot": False}) == (False, True)
 
 
 def test_names_that_stand_there_are_not_written_again(file):

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.functional.region_merging import merge_regions
 from anomalib_ncd.models import cluster_discovery
-from anomalib_ncd.models.cluster_discovery import cluster_centres, discover_by_clustering
-from anomalib_ncd.models.clustering import cluster_features
+from anomalib_ncd.models.checkpoints import save_model
+from anomalib_ncd.models.cluster_discovery import discover_by_clustering
+from anomalib_ncd.models.clustering import cluster_centres, cluster_features
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_the_model_classifies_new_images_afterwards(tiny_run, tmp_path):
     model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
     run = data(tiny_run)
     batches = discover_by_clustering(model, run)
-    assert model.class_names == ["class_1", "class_2", "class_3"]
+    assert model.class_names == ["normal", "class_1", "class_2"]  # on good images the maps show nothing
     assert model.base_class_names == []
     assert tuple(model.score_range.tolist()) == run.fitted_score_range
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
@@ -102,6 +103,36 @@ def test_the_model_classifies_new_images_afterwards(tiny_run, tmp_path):
     for name in ("class_probabilities", "region_class_probabilities"):
         before, after = (torch.cat([getattr(batch, name) for batch in found]) for found in (batches, again))
         torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
+
+
+def test_a_cluster_that_scores_clearly_lowest_is_normal_for_good(tiny_run, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda labels, scores, areas: None)
+    before = classes(discover_by_clustering(model, data(tiny_run)), "region_pred_class_id")
+    assert model.class_names == ["class_1", "class_2", "class_3"]
+    assert not model.has_normal_slot
+    monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda labels, scores, areas: 2)
+    batches = discover_by_clustering(model, data(tiny_run))
+    after = classes(batches, "region_pred_class_id")
+    assert after == [{0: 1, 1: 2, 2: 0}[slot] for slot in before]
+    assert model.class_names == ["normal", "class_1", "class_2"]
+    assert all(batch.region_head_class_id is None for batch in batches)
+    save_model(model, tmp_path / "model.ckpt")
+    loaded = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert loaded.class_names == ["normal", "class_1", "class_2"]
+    assert loaded.has_normal_slot
+    assert loaded.made_from_clusters
+
+
+def test_scores_and_masks_are_the_evidence(model, tiny_run, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: seen.update(given=given))
+    module = data(tiny_run)
+    discover_by_clustering(model, module)
+    rows = module.region_table().rows
+    assert seen["given"][1].tolist() == pytest.approx([row.score for row in rows])
+    assert seen["given"][2].tolist() == [row.area for row in rows]
 
 
 def test_base_classes_of_an_earlier_training_are_left_behind(tiny_run):

@@ -49,15 +49,15 @@ def average_by_hand(maps, mask):
     return total / weight
 
 
-@pytest.mark.parametrize("num_scales", [1, 2, 3])
+@pytest.mark.parametrize("feature_layers", [1, 2, 3])
 @pytest.mark.parametrize("trainable_blocks", [0, 1, 2, 4])
-def test_features_are_averages_over_the_mask(num_scales, trainable_blocks):
+def test_features_are_averages_over_the_mask(feature_layers, trainable_blocks):
     images, masks = make_batch(2)
     backbone = make_backbone().eval()
     with torch.no_grad():
-        maps = backbone.forward_intermediates(images, intermediates_only=True)[-num_scales:]
+        maps = backbone.forward_intermediates(images, intermediates_only=True)[-feature_layers:]
         encoder = MaskGuidedCnn(
-            backbone, image_size=SIDE, trainable_blocks=trainable_blocks, num_scales=num_scales
+            backbone, image_size=SIDE, trainable_blocks=trainable_blocks, feature_layers=feature_layers
         ).eval()
         features = encoder(images, masks)
     for index in range(2):
@@ -67,11 +67,11 @@ def test_features_are_averages_over_the_mask(num_scales, trainable_blocks):
         torch.testing.assert_close(features[index], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_scales", [1, 3])
-def test_the_reference_is_the_average_of_the_last_frozen_map(num_scales):
+@pytest.mark.parametrize("feature_layers", [1, 3])
+def test_the_reference_is_the_average_of_the_last_frozen_map(feature_layers):
     images, masks = make_batch(2)
     backbone = make_backbone().eval()
-    encoder = MaskGuidedCnn(backbone, image_size=SIDE, num_scales=num_scales).eval()
+    encoder = MaskGuidedCnn(backbone, image_size=SIDE, feature_layers=feature_layers).eval()
     with torch.no_grad():
         maps = backbone.forward_intermediates(images, intermediates_only=True)[-2]
         found = encoder.reference(*encoder.trunk(images, masks))
@@ -81,16 +81,24 @@ def test_the_reference_is_the_average_of_the_last_frozen_map(num_scales):
 
 @pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0", "convnext_atto"])
 def test_width_of_the_feature(name):
-    encoder = make_encoder(name, num_scales=2)
+    encoder = make_encoder(name, feature_layers=2)
     features = encoder(*make_batch())
     assert features.shape == (4, encoder.feature_dim)
     torch.testing.assert_close(features.square().mean(dim=1), torch.ones(4))
     assert encoder.image_size == SIDE
 
 
-@pytest.mark.parametrize("num_scales", [1, 4])
-def test_tokens_may_be_kept_in_half_precision(num_scales):
-    encoder = make_encoder(num_scales=num_scales)
+@torch.no_grad()
+def test_stages_of_one_resolution_count_apart():
+    backbone = timm.create_model("efficientnet_lite0", pretrained=False)
+    encoder = MaskGuidedCnn(backbone, image_size=SIDE, feature_layers=2)
+    stages = backbone.blocks
+    assert encoder.feature_dim == sum(stage[-1].conv_pwl.out_channels for stage in stages[-2:])
+
+
+@pytest.mark.parametrize("feature_layers", [1, 4])
+def test_tokens_may_be_kept_in_half_precision(feature_layers):
+    encoder = make_encoder(feature_layers=feature_layers)
     tokens, attended = encoder.trunk(*make_batch())
     assert attended.all()
     assert attended.shape == tokens.shape[:2]
@@ -104,7 +112,7 @@ def test_pixels_far_from_the_mask_do_not_matter():
     masks[:, :, :16, :16] = 1
     changed = images.clone()
     changed[:, :, 48:, 48:] += 5
-    encoder = make_encoder(trainable_blocks=0, num_scales=5)
+    encoder = make_encoder(trainable_blocks=0, feature_layers=5)
     early = slice(0, 64 + 64)  # the first two scales, whose fields of view are small
     torch.testing.assert_close(encoder(images, masks)[:, early], encoder(changed, masks)[:, early])
     assert not torch.allclose(encoder(images, masks)[:, 128:], encoder(changed, masks)[:, 128:])
@@ -128,7 +136,7 @@ def test_features_do_not_depend_on_the_batch_even_in_training():
 
 
 def test_only_the_last_stage_is_trained():
-    encoder = make_encoder(num_scales=3).train()
+    encoder = make_encoder(feature_layers=3).train()
     encoder(*make_batch()).square().mul(torch.rand(encoder.feature_dim)).sum().backward()
     trained = {name for name, parameter in encoder.named_parameters() if parameter.grad is not None}
     assert trained == {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
@@ -177,7 +185,7 @@ def test_masks_of_other_types():
 
 
 def test_an_exported_graph_takes_any_number_of_regions():
-    encoder = make_encoder(num_scales=3)
+    encoder = make_encoder(feature_layers=3)
     images, masks = make_batch(4)
     masks[3] = 0
     batch = torch.export.Dim("batch", min=1, max=16)
@@ -187,12 +195,12 @@ def test_an_exported_graph_takes_any_number_of_regions():
 
 def test_no_region():
     images, masks = make_batch()
-    encoder = make_encoder(num_scales=3)
+    encoder = make_encoder(feature_layers=3)
     assert encoder(images[:0], masks[:0]).shape == (0, encoder.feature_dim)
 
 
 def test_sizes_that_do_not_divide():
-    encoder = MaskGuidedCnn(make_backbone(), image_size=90, num_scales=3).eval()
+    encoder = MaskGuidedCnn(make_backbone(), image_size=90, feature_layers=3).eval()
     assert encoder(torch.rand(2, 3, 90, 90), torch.ones(2, 1, 90, 90)).isfinite().all()
 
 
@@ -201,7 +209,7 @@ def test_sizes_that_do_not_divide():
     [
         ("trainable_blocks", 6, "between 0 and 5"),
         ("trainable_blocks", -1, "got -1"),
-        ("num_scales", 0, "between 1 and 5"),
+        ("feature_layers", 0, "between 1 and 5"),
     ],
 )
 def test_settings_out_of_range(setting, value, expected):

@@ -172,6 +172,37 @@ def test_the_cut_between_trunk_and_head_changes_nothing(trainable_blocks, mask_l
     torch.testing.assert_close(encoder(images, masks), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("trainable_blocks", [0, 1])
+@pytest.mark.parametrize("vit_options", [{}, {"reg_tokens": 2}])
+@torch.no_grad()
+def test_features_of_several_layers_are_cls_and_masked_averages(trainable_blocks, vit_options):
+    images, masks = make_batch()
+    masks[1] = 0  # averages over everything
+    vit = make_vit(depth=4, **vit_options)
+    outputs = {}
+    for index, block in enumerate(vit.blocks):
+        block.register_forward_hook(lambda _, __, output, index=index: outputs.update({index: output}))
+    last = make_encoder(vit, trainable_blocks=0)(images, masks)
+    first_patch = vit.num_prefix_tokens
+    share = masks.view(5, 4, 8, 4, 8).mean(dim=(2, 4)).flatten(1)
+    share = torch.where(share >= 0.5, share, 0.0)
+    share[1] = 1
+    averages = {i: (t[:, first_patch:] * share[..., None]).sum(1) / share.sum(1)[:, None] for i, t in outputs.items()}
+    pieces = [last, averages[1], averages[2], outputs[2][:, 0]]
+    expected = torch.cat([piece / piece.square().mean(1, keepdim=True).sqrt() for piece in pieces], dim=1)
+    encoder = make_encoder(vit, feature_layers=2, trainable_blocks=trainable_blocks)
+    assert encoder.feature_dim == expected.shape[1] == 4 * 24
+    torch.testing.assert_close(encoder(images, masks), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_several_layers_train_the_last_block_alone():
+    encoder, (images, masks) = make_encoder(make_vit(depth=4), feature_layers=3).train(), make_batch()
+    tokens, attended = encoder.trunk(images, masks)
+    assert attended[:, : 1 + 5].all()  # a bank keeps what is attended
+    encoder.head(tokens.half(), attended).square()[:, :24].sum().backward()
+    assert {name.split(".")[2] for name, p in encoder.named_parameters() if p.grad is not None} == {"3"}
+
+
 @pytest.mark.parametrize("trainable_blocks", [1, 2])
 def test_gradients_reach_the_last_blocks_and_nothing_else(trainable_blocks):
     encoder, (images, masks) = make_encoder(trainable_blocks=trainable_blocks).train(), make_batch()
@@ -238,6 +269,9 @@ def test_sizes_are_told():
         ({"mask_layers": 4}, "`mask_layers` must be between 0 and the 3 blocks"),
         ({"mask_layers": -1}, "`mask_layers`"),
         ({"trainable_blocks": 4}, "`trainable_blocks`"),
+        ({"feature_layers": 0}, "`feature_layers` must be from 1 to 2"),
+        ({"feature_layers": 3}, "`feature_layers` must be from 1 to 2"),
+        ({"feature_layers": 2, "trainable_blocks": 2}, "train one block at most"),
         ({"empty_mask": "all"}, "`empty_mask` must be one of"),
     ],
 )

@@ -49,8 +49,9 @@ def eager_outputs(model, views, masks):
     with torch.no_grad():
         features, references = model.describe_regions(views, masks)
         logits = model.model.heads(features)[1]
-        standard = (references - model.rejection.centre) / model.rejection.scale
-        nearest = F.cosine_similarity(standard[:, None], model.rejection.references[None], dim=2).amax(dim=1)
+        standard = (F.normalize(references, dim=1) - model.rejection.centre) / model.rejection.scale
+        longer = torch.cat([standard, torch.full((len(standard), 1), standard.shape[1] ** 0.5)], dim=1)
+        nearest = F.cosine_similarity(longer[:, None], model.rejection.references[None], dim=2).amax(dim=1)
         return novel_probabilities(logits, 2), logits[:, 2:], features, nearest
 
 

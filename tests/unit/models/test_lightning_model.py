@@ -12,10 +12,13 @@ from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback, LightningModule, seed_everything
 from sklearn.metrics import normalized_mutual_info_score
+from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.checkpoints import write_class_names
-from anomalib_ncd.models.known_regions import known_regions
+from anomalib_ncd.models.known_regions import known_regions, references_of
+from anomalib_ncd.models.prototypes import cluster_start
 from anomalib_ncd.models.rejection import RegionRejection
 
 BASE_NAMES = ["base_line", "base_square"]
@@ -137,7 +140,13 @@ def test_predictions_hold_the_features_of_the_regions(fitted, tiny_run):
     batch = next(iter(datamodule.test_dataloader()))
     with torch.no_grad():
         expected = model.region_features(batch.image, batch.region_mask)
-        found = model.classify(batch).without_pixels().region_feature
+        predicted = model.classify(batch).without_pixels()
+        pixels = (batch.image.float() - model.pixel_mean) / model.pixel_std
+        logits = model.model(pixels, batch.region_mask)[..., model.num_base_classes :]
+    found = predicted.region_feature
+    assert torch.equal(predicted.region_head_class_id, logits.argmax(dim=-1).T)
+    best = predicted.region_head_class_id[:, model.best_head]
+    assert torch.equal(best, predicted.region_class_probabilities.argmax(dim=1))
     assert found.shape == (len(batch.region_area), 64)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
@@ -145,7 +154,7 @@ def test_predictions_hold_the_features_of_the_regions(fitted, tiny_run):
 
 def test_training_leaves_what_new_regions_are_compared_with(fitted, tiny_run):
     rejection, datamodule = fitted.model.rejection, build_data(tiny_run)
-    references, image_index = known_regions(fitted.model.eval(), datamodule)
+    references, image_index = references_of(known_regions(fitted.model.eval(), datamodule))
     afterwards = RegionRejection(0.02)
     afterwards.fit(references, image_index)
     torch.testing.assert_close(rejection.references, afterwards.references)
@@ -182,8 +191,10 @@ def test_the_checkpoint_is_plain_data(fitted):
         "backbone": "test_vit",
         "base_class_names": BASE_NAMES,
         "num_novel_classes": 3,
+        "num_classes_estimate": None,
         "num_heads": 4,
         "has_normal_slot": True,
+        "made_from_clusters": False,
         "class_names": ["normal", "class_1", "class_2"],
     }
     assert tuple(checkpoint["state_dict"]["score_range"].tolist()) == fitted.score_range
@@ -315,13 +326,47 @@ def test_cached_views_train(tiny_run, tmp_path):
     assert AnomalyNcd.load_from_checkpoint(engine.best_model_path).base_class_names == BASE_NAMES
 
 
-def test_losses_on_cached_and_fresh_views_are_near(fitted, tiny_run, tmp_path):
-    record = Record()
-    seed_everything(1)
-    datamodule = build_data(tiny_run, train_batch_size=8)
-    build_engine(tmp_path, max_epochs=1, callbacks=[record]).fit(build_model(num_cached_views=None), datamodule)
-    assert datamodule.cached_views is None
-    assert record.losses[0] == pytest.approx(fitted.record.losses[0], rel=0.2)
+def test_training_starts_from_clusters_once(tiny_run, tmp_path):
+    torch.manual_seed(0)
+    model, datamodule = build_model(learning_rate=0.0, num_cached_views=2), build_data(tiny_run)
+    engine = build_engine(tmp_path, max_epochs=1)
+    engine.fit(model, datamodule)
+    novel = model.model.heads.weight.detach()[:, len(BASE_NAMES) :].clone()
+    expected = cluster_start(*regions_of(known_regions(model.eval(), datamodule)), num_classes=3, num_heads=4)
+    torch.testing.assert_close(F.normalize(novel, dim=-1), expected.prototypes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.loss.class_prior, expected.class_prior)
+    # What goes on keeps its prototypes and its prior.
+    with torch.no_grad():
+        model.model.heads.weight.mul_(-1)
+    model.loss.class_prior.copy_(torch.tensor([0.5, 0.25, 0.25]))
+    engine.trainer.save_checkpoint(tmp_path / "turned.ckpt")
+    again = build_model(learning_rate=0.0, num_cached_views=2)
+    build_engine(tmp_path, max_epochs=2).fit(again, build_data(tiny_run), ckpt_path=tmp_path / "turned.ckpt")
+    torch.testing.assert_close(again.model.heads.weight.detach()[:, len(BASE_NAMES) :], -novel)
+    assert again.loss.class_prior.tolist() == [0.5, 0.25, 0.25]
+
+
+def regions_of(encoded):
+    whole = NcdBatch.collate(encoded)
+    return whole.region_feature, whole.region_score
+
+
+def test_the_papers_contrast_has_a_projector():
+    assert build_model().model.projector is None
+    assert build_model(contrast=True).model.projector.mlp[-1].weight.shape == (256, 2048)
+
+
+def test_losses_on_cached_and_fresh_views_are_near(tiny_run, tmp_path):
+    first = []
+    for num_cached_views in (8, None):
+        record = Record()
+        seed_everything(1)
+        datamodule = build_data(tiny_run, train_batch_size=8)
+        model = build_model(num_cached_views=num_cached_views, contrast=True, prototypes="random")
+        build_engine(tmp_path, max_epochs=1, callbacks=[record]).fit(model, datamodule)
+        assert (datamodule.cached_views is None) == (num_cached_views is None)
+        first.append(record.losses[0])
+    assert first[0] == pytest.approx(first[1], rel=0.2)
 
 
 def test_cached_views_are_taken_up_again(tiny_run, tmp_path, monkeypatch):
@@ -336,10 +381,11 @@ def test_cached_views_are_taken_up_again(tiny_run, tmp_path, monkeypatch):
         build_engine(tmp_path, max_epochs=1, **arguments).fit(build_model(num_cached_views=2), datamodule)
         return sum(views)
 
-    assert fit() == 2 * 26
-    assert fit() == 0
-    assert fit(precision="bf16-mixed") == 2 * 26
-    assert fit(seed=1, precision="bf16-mixed") == 2 * 26
+    described = 18  # novel regions, once per training
+    assert fit() == 2 * 26 + described
+    assert fit() == described
+    assert fit(precision="bf16-mixed") == 2 * 26 + described
+    assert fit(seed=1, precision="bf16-mixed") == 2 * 26 + described
 
 
 def test_a_checkpoint_of_another_model_is_refused(fitted, tiny_run, tmp_path):

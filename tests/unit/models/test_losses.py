@@ -182,6 +182,27 @@ def test_self_training_does_not_teach_the_teacher():
     torch.testing.assert_close(gradient, fixed.grad)
 
 
+def test_mean_entropy_pulls_to_a_prior():
+    prior = torch.tensor([0.6, 0.3, 0.1])
+    counts = F.one_hot(torch.tensor([0] * 6 + [1] * 3 + [2]), 3) * 10.0
+    close(mean_entropy(counts, prior=prior), 0, atol=1e-6)
+    equal = torch.zeros(4, 3)  # mean prediction 1/3 each: sum of 1/3 log(1/3 / prior)
+    close(mean_entropy(equal, prior=prior), -(math.log(3) + prior.log().mean()))
+    close(mean_entropy(equal, prior=torch.full((3,), 1 / 3)), 0, atol=1e-6)
+
+
+def test_with_a_prior_base_classes_take_no_part_in_the_mean_entropy(batch):
+    prior = torch.full((CLASSES - BASE,), 1 / (CLASSES - BASE))
+    balanced = AnomalyNcdLoss(BASE, class_prior=prior)
+    first = balanced(**batch, epoch=0).mean_entropy
+    batch["logits"] = batch["logits"].clone()
+    batch["logits"][..., :BASE] += 0.5
+    close(balanced(**batch, epoch=0).mean_entropy, first)
+    assert "class_prior" in balanced.state_dict()
+    with pytest.raises(ValueError, match="`class_prior` must hold positive shares"):
+        AnomalyNcdLoss(BASE, class_prior=torch.tensor([1.0, 0.0]))
+
+
 @pytest.mark.parametrize("classes", [2, 5])
 def test_mean_entropy_extremes(classes):
     close(mean_entropy(torch.eye(classes) * 10), 0)
@@ -267,6 +288,17 @@ def test_smallest_batches(is_base):
     assert output.total.isfinite()
     assert projections.grad.isfinite().all()
     assert logits.grad.isfinite().all()
+
+
+def test_without_contrast_only_the_contrastive_terms_go(batch):
+    whole = AnomalyNcdLoss(BASE)(**batch, epoch=3)
+    without = AnomalyNcdLoss(BASE, contrast=False)(**(batch | {"projections": None}), epoch=3)
+    close(without.total, whole.total - 0.7 * whole.info_nce - 0.3 * whole.supervised_contrastive)
+    assert without.info_nce == without.supervised_contrastive == 0
+    for name in ("supervised", "self_training", "mean_entropy", "novel_per_head"):
+        torch.testing.assert_close(getattr(without, name), getattr(whole, name))
+    with pytest.raises(ValueError, match="`projections` are needed for the contrastive terms"):
+        AnomalyNcdLoss(BASE)(**(batch | {"projections": None}), epoch=3)
 
 
 def test_without_base_classes(batch):

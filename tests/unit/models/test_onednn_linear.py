@@ -3,45 +3,50 @@
 
 import pytest
 import torch
+from timm.layers import Mlp
 from torch import nn
+from torch.nn import functional as F
 
+from anomalib_ncd.models import onednn_linear
 from anomalib_ncd.models.onednn_linear import OneDnnLinear, use_onednn
 
 
 @pytest.fixture
-def convolutions(monkeypatch):
-    """Shapes of all that is convolved."""
+def calls(monkeypatch):
+    """Shapes of all that oneDNN is asked to multiply."""
     shapes = []
-    convolve = torch.mkldnn_convolution
+    decide = onednn_linear._onednn_is_faster
 
-    def note(image, *args, **kwargs):
-        shapes.append(tuple(image.shape))
-        return convolve(image, *args, **kwargs)
+    def note(inputs, weight):
+        taken = decide(inputs, weight)
+        shapes.extend([tuple(inputs.shape)] * taken)
+        return taken
 
-    monkeypatch.setattr(torch, "mkldnn_convolution", note)
+    monkeypatch.setattr(onednn_linear, "_onednn_is_faster", note)
     return shapes
 
 
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("with_gelu", [True, False])
 @pytest.mark.parametrize("shape", [(4, 197, 64), (800, 64), (2, 3, 160, 64)])
 @torch.no_grad()
-def test_it_computes_what_a_linear_layer_does(convolutions, shape, bias):
+def test_it_computes_what_a_linear_layer_does(calls, shape, with_gelu, bias):
     torch.manual_seed(0)
-    layer, inputs = nn.Linear(64, 24, bias=bias), torch.randn(shape)
-    own = OneDnnLinear.of(layer)
-    torch.testing.assert_close(own(inputs), layer(inputs), rtol=1e-5, atol=1e-5)
+    layer = nn.Linear(64, 24, bias=bias)
+    own, plain = OneDnnLinear.of(layer, with_gelu=with_gelu), nn.Sequential(layer, *[nn.GELU()] * with_gelu)
     turned = torch.randn(shape[-1], *shape[:-1]).movedim(0, -1)  # rows that aren't contiguous
-    torch.testing.assert_close(own(turned), layer(turned), rtol=1e-5, atol=1e-5)
-    assert len(convolutions) == 2
+    for inputs in (torch.randn(shape), turned):
+        torch.testing.assert_close(own(inputs), plain(inputs), rtol=1e-5, atol=2e-6)
+    assert len(calls) == 2
     assert own.weight is layer.weight
 
 
-def test_gradients_graphs_small_and_half_precision_inputs_take_the_plain_way(convolutions):
-    own, inputs = OneDnnLinear.of(nn.Linear(64, 24)), torch.randn(800, 64)
+def test_gradients_graphs_small_and_half_precision_inputs_take_the_plain_way(calls):
+    own, inputs = OneDnnLinear.of(nn.Linear(64, 24), with_gelu=True), torch.randn(800, 64)
     own(inputs).sum().backward()
     assert own.weight.grad is not None
     with torch.no_grad():
-        own(inputs[:9])
+        torch.testing.assert_close(own(inputs[:9]), F.gelu(F.linear(inputs[:9], own.weight, own.bias)))
         own(inputs[:0])
         with torch.autocast("cpu", torch.bfloat16):
             assert own(inputs).dtype == torch.bfloat16
@@ -49,8 +54,8 @@ def test_gradients_graphs_small_and_half_precision_inputs_take_the_plain_way(con
             own(inputs)
         exported = torch.export.export(own.eval(), (inputs,))
         OneDnnLinear.of(nn.Linear(64, 24).double())(inputs.double())
-    assert not any("conv" in str(node.target) for node in exported.graph.nodes)
-    assert not convolutions
+    assert not any("mkldnn" in str(node.target) for node in exported.graph.nodes)
+    assert not calls
 
 
 def test_layers_are_replaced_in_place_and_keep_their_names():
@@ -66,3 +71,15 @@ def test_layers_are_replaced_in_place_and_keep_their_names():
     after = dict(module.named_parameters())
     assert list(after) == list(before)
     assert all(after[name] is before[name] for name in before)
+
+
+@torch.no_grad()
+def test_the_activation_of_an_mlp_moves_into_its_first_layer(calls):
+    torch.manual_seed(0)
+    module, inputs = nn.Sequential(Mlp(64, 96), Mlp(64, 96, act_layer=nn.ReLU)), torch.randn(2, 200, 64)
+    expected = module(inputs)
+    use_onednn(module)
+    assert [type(mlp.act) for mlp in module] == [nn.Identity, nn.ReLU]
+    assert [mlp.fc1.with_gelu for mlp in module] == [True, False]
+    torch.testing.assert_close(module(inputs), expected, rtol=1e-5, atol=2e-6)
+    assert len(calls) == 4

@@ -15,7 +15,7 @@ def draw(count, centres=(0, 3, 6), seed=0, spread=1.0, dim=16):
     directions = torch.randn(9, dim, generator=torch.Generator().manual_seed(99)) * 3
     chosen = torch.tensor(centres)[torch.randint(0, len(centres), (count,), generator=generator)]
     rows = directions[chosen] + spread * torch.randn(count, dim, generator=generator)
-    return rows * torch.logspace(-2, 2, dim) + 50
+    return rows * torch.logspace(-0.5, 0.5, dim) + 20
 
 
 def fitted(rate=0.05, count=200):
@@ -49,14 +49,27 @@ def test_regions_of_one_image_do_not_vouch_for_each_other():
     assert (twice.left_out_similarity < 0.999).all()
 
 
-def test_offset_and_units_do_not_matter():
-    features, new = draw(100), draw(50, seed=5)
-    plain, changed = RegionRejection(0.1), RegionRejection(0.1)
-    plain.fit(features, torch.arange(100))
-    units = torch.logspace(2, -2, 16)
-    changed.fit(features * units - 7, torch.arange(100))
-    torch.testing.assert_close(plain(new), changed(new * units - 7), atol=5e-3, rtol=0)
-    assert ((plain(new) <= 1.0001) & (plain(new) >= -1.0001)).all()
+def test_a_new_kind_beside_a_single_one_is_unknown():
+    # What is far off in a direction that the run's own regions take by chance is far off all the same.
+    rates = []
+    for seed in range(5):
+        rejection = RegionRejection(0.05)
+        rejection.fit(draw(60, centres=(0,), seed=seed), torch.arange(60))
+        rates.append(float(rejection.is_unknown(draw(200, centres=(0,), seed=50 + seed)).float().mean()))
+        assert rejection.is_unknown(draw(50, centres=(8,))).float().mean() > 0.95
+    assert 0.02 < sum(rates) / len(rates) < 0.09
+
+
+def test_the_comparison_by_hand():
+    features, new = draw(30), draw(4, seed=5)
+    rejection = RegionRejection(0.1)
+    rejection.fit(features, torch.arange(30))
+    rows, others = (F.normalize(one.double(), dim=1) for one in (features, new))
+    centre, scale = rows.mean(dim=0), rows.std(dim=0, correction=0)
+    rows, others = (torch.cat([(one - centre) / scale, torch.full((len(one), 1), 4.0)], 1) for one in (rows, others))
+    expected = F.cosine_similarity(others[:, None], rows[None], dim=2).amax(dim=1)
+    torch.testing.assert_close(rejection(new).double(), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(rejection(new * 7), rejection(new), atol=1e-3, rtol=0)
 
 
 def test_a_region_does_not_depend_on_the_others():

@@ -5,7 +5,7 @@ import pytest
 
 from anomalib_ncd.models.settings import check_settings
 
-GOOD = {"num_novel_classes": 2, "num_cached_views": 4, "trainable_blocks": 1, "mask_layers": 1}
+GOOD = {"num_novel_classes": 2, "num_cached_views": 4, "trainable_blocks": 1, "mask_layers": 1, "prototypes": "random"}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,7 @@ def test_settings_that_go_together_pass(changes):
         ({"num_novel_classes": "many"}, r"`num_novel_classes` must be at least 1 .* or 'auto', got 'many'"),
         ({"num_novel_classes": 0}, r"`num_novel_classes` must be at least 1 .* got 0"),
         ({"trainable_blocks": 2}, "`num_cached_views` needs `trainable_blocks=1`, got 2"),
+        ({"prototypes": "zeros"}, "`prototypes` must be .clusters. or .random., got .zeros."),
         ({"mask_layers": 0}, "needs `mask_layers` of 1 or more, got 0"),
     ],
 )

@@ -108,6 +108,20 @@ def test_empty_classes_keep_their_card(results_of):
     assert content.sentence == "1 region in 1 image falls into 1 class."
 
 
+def test_images_of_several_kinds_are_shown(results_of, tmp_path):
+    results = results_of([SURE[1], SURE[2], SURE[0], SURE[1], SURE[1], SURE[2]], [0, 0, 0, 1, 2, 2])
+    results.batch.region_score.fill_(0.5)
+    for image in range(3):
+        results.batch.image_path[image] = str(tmp_path / f"{image}.png")
+        cv2.imwrite(results.batch.image_path[image], np.zeros((64, 64, 3), np.uint8))
+    content = build(results)
+    assert content.num_several == 2
+    assert [picture.lines[0] for picture in content.several] == ["part/0", "part/2"]
+    assert set(content.several[1].lines[1].split(" and ")) == {"dent", "scratch"}
+    assert content.several[0].alt == "Image part/0 with 3 outlined regions"
+    assert ("images of several kinds", "2") in content.figures
+
+
 @pytest.mark.parametrize(("number", "expected"), [(0, "0 dents"), (1, "1 dent"), (1000, "1,000 dents")])
 def test_numbers_have_nouns(number, expected):
     assert counted(number, "dent") == expected

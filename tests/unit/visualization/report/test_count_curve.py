@@ -43,9 +43,10 @@ def test_many_candidates_do_not_have_a_number_each():
     ("estimate", "sentence"),
     [
         (ESTIMATE, "4 classes, normal included, were estimated; between 3 and 4 are plausible."),
+        (ESTIMATE | {"low": 4}, "4 classes, normal included, were estimated; samples of the regions agree on it."),
         (
             {"count": 1, "low": 1, "high": 1, "curve": [], "method": "one region"},
-            "1 class, normal included, was estimated; samples of the regions agree on it.",
+            "1 class, normal included, was estimated.",
         ),
     ],
 )

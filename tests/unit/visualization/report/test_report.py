@@ -131,6 +131,14 @@ def test_scores_and_confusion_stand_where_labels_are_known(results_of, tmp_path)
     assert 'id="scores"' not in write(tmp_path, results_of(BY_REGION, range(4)), metrics={"image": {"count": 0}})
 
 
+def test_normal_is_scored_where_it_is_known(results_of, tmp_path):
+    normal = {"false_alarms": 7, "predicted": 0, "recall": 0.0, "precision": None, "defects_lost": 0.125}
+    metrics = {"image": METRICS["image"] | {"normal": normal}, "health": {}}
+    text = write(tmp_path, results_of(BY_REGION, range(4)), metrics=metrics)
+    assert "False alarms set aside as normal" in text
+    assert "<td>7</td><td>0.000</td><td></td><td>0.125</td>" in text
+
+
 def test_sections_can_be_added(results_of, tmp_path):
     sections = [ReportSection("Health", [Finding("warning", "Few images.", "Add more."), Finding("good", "Fine.")])]
     text = write(tmp_path, results_of(BY_REGION, range(4)), sections=sections)
@@ -164,7 +172,7 @@ def test_clusters_have_no_normal_slot(results_of, tmp_path):
     results = results_of(hard, range(3), features=features, has_normal_slot=False)
     text = write(tmp_path, results, ["class_1", "class_2"])
     assert 'id="normal"' not in text
-    assert "Clusters have no probabilities" in text
+    assert "Every probability of this run is 0 or 1" in text
     assert not Elements(text).data()["isProbability"]
 
 

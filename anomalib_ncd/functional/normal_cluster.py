@@ -1,0 +1,73 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which cluster of regions, if any, gathers the false alarms of the detector."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import rankdata
+
+MIN_SEPARATION = 0.9
+MAX_SCORE = 0.3
+
+
+def find_normal_cluster(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    areas: np.ndarray,
+    min_separation: float = MIN_SEPARATION,
+    max_score: float = MAX_SCORE,
+) -> int | None:
+    """Find the cluster that the detector itself hardly calls anomalous; no label is needed.
+
+    It can't tell a false alarm from a kind of defect that the detector hardly sees: where a whole kind scores below
+    `max_score`, it is taken for normal. The defaults were chosen on generated data, see docs/health.md.
+
+    Args:
+        labels: ``(R,)`` int, cluster of each region.
+        scores: ``(R,)`` float in [0, 1], anomaly score of each region.
+        areas: ``(R,)``, mask pixels; 0 where the detector's mask was empty.
+        min_separation: Least probability that a region of the cluster scores lower than one of another cluster.
+        max_score: Highest median score of the cluster.
+
+    Returns:
+        The cluster; ``None`` where none is clearly normal.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> scores = np.array([0.1, 0.2, 0.9, 0.8, 0.7])
+        >>> find_normal_cluster(np.array([1, 1, 0, 0, 2]), scores, np.full(5, 40))
+        1
+    """
+    labels, scores, areas = np.asarray(labels), np.asarray(scores, dtype=np.float64), np.asarray(areas)
+    if not labels.shape == scores.shape == areas.shape or labels.ndim != 1:
+        shapes = f"{labels.shape}, {scores.shape}, {areas.shape}"
+        msg = f"`labels`, `scores` and `areas` must have one shape (R,), got {shapes}."
+        raise ValueError(msg)
+    # An empty mask is the surest sign of all.
+    ranks = rankdata(np.where(areas > 0, scores, -1.0))
+    best, best_separation = None, min_separation
+    for cluster in np.unique(labels).tolist():
+        members = labels == cluster
+        count, others = int(members.sum()), int((~members).sum())
+        if not others or np.median(np.where(areas > 0, scores, 0.0)[members]) > max_score:
+            continue
+        # Mann and Whitney's statistic: the share of pairs in which the member scores lower.
+        separation = 1 - (ranks[members].sum() - count * (count + 1) / 2) / (count * others)
+        if separation >= best_separation:
+            best, best_separation = cluster, separation
+    return best
+
+
+def with_slot_first(labels: np.ndarray, slot: int) -> np.ndarray:
+    """Renumber labels so that one of them becomes 0 and those before it move up by one.
+
+    Example:
+        >>> with_slot_first(np.array([0, 1, 2, 3, 2]), 2)
+        array([1, 2, 0, 3, 0])
+    """
+    labels = np.asarray(labels)
+    return np.where(labels == slot, 0, labels + (labels < slot))

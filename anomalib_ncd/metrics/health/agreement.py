@@ -1,0 +1,128 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How far partitions agree: those of several heads, and those of resampled data with each other and with a run."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import combinations
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
+from sklearn.preprocessing import normalize
+
+NOT_DRAWN = -1
+MAX_REGIONS = 2000  # of which a resample is drawn; more change no figure and take time
+
+
+def pairwise_agreement(partitions: np.ndarray) -> float:
+    """Mean adjusted Rand index of all pairs of partitions.
+
+    The stability of clusterings of resamples tells how real clusters are: Ben-Hur, Elisseeff and Guyon, "A stability
+    based method for discovering structure in clustered data" (PSB 2002).
+
+    Args:
+        partitions: ``(P, N)`` int, class of each sample in each partition; below 0 where a sample is not part of it.
+            A pair is compared over the samples that both have.
+
+    Returns:
+        Up to 1, 0 for chance; NaN where no pair shares two samples.
+
+    Raises:
+        ValueError: If the array is not two-dimensional.
+
+    Example:
+        >>> pairwise_agreement(np.array([[0, 0, 1, 1], [5, 5, 3, 3], [7, 7, 2, -1]]))
+        1.0
+    """
+    partitions = np.asarray(partitions)
+    if partitions.ndim != 2:
+        msg = f"`partitions` must have shape (P, N), got {partitions.shape}; stack one row per partition."
+        raise ValueError(msg)
+    return _mean([_shared_ari(one, other) for one, other in combinations(partitions, 2)])
+
+
+def agreement_with(partitions: np.ndarray, preds: np.ndarray) -> float:
+    """Mean adjusted Rand index between partitions and one other.
+
+    Args:
+        partitions: ``(P, N)`` int, as in :func:`pairwise_agreement`.
+        preds: ``(N,)`` int.
+
+    Returns:
+        Up to 1, 0 for chance; NaN without partitions.
+
+    Raises:
+        ValueError: If the shapes don't agree.
+
+    Example:
+        >>> agreement_with(np.array([[0, 0, 1, 1], [1, 0, 0, -1]]), np.array([4, 4, 6, 6]))
+        0.5
+    """
+    partitions, preds = np.asarray(partitions), np.asarray(preds)
+    if partitions.ndim != 2 or preds.shape != partitions.shape[1:]:
+        msg = f"`partitions` and `preds` must have shapes (P, N) and (N,), got {partitions.shape} and {preds.shape}."
+        raise ValueError(msg)
+    return _mean([_shared_ari(partition, preds) for partition in partitions])
+
+
+def resampled_clusterings(
+    features: np.ndarray,
+    num_clusters: int,
+    num_resamples: int = 10,
+    share: float = 0.8,
+    seed: int = 0,
+) -> np.ndarray:
+    """Cluster random parts of the regions by k-means on features of norm 1.
+
+    Args:
+        features: ``(N, D)`` float, finite.
+        num_clusters: Number of clusters; no more than a part has regions are made.
+        num_resamples: Number of parts.
+        share: Share of the regions that a part has, drawn without putting back.
+        seed: Seed of the parts and of k-means.
+
+    Returns:
+        ``(num_resamples, N)`` int, -1 where a region is not in the part.
+
+    Raises:
+        ValueError: If the features are not two-dimensional or the share is not in (0, 1].
+
+    Example:
+        >>> found = resampled_clusterings(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 2, share=1.0)
+        >>> found.shape, pairwise_agreement(found)
+        ((10, 3), 1.0)
+    """
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2:
+        msg = f"`features` must have shape (N, D), got {features.shape}."
+        raise ValueError(msg)
+    if not 0 < share <= 1:
+        msg = f"`share` must be in (0, 1], got {share}."
+        raise ValueError(msg)
+    rng = np.random.default_rng(seed)
+    size = round(share * min(len(features), MAX_REGIONS))
+    found = np.full((num_resamples, len(features)), NOT_DRAWN)
+    rows = normalize(features) if len(features) else features
+    for number in range(num_resamples if size else 0):
+        part = rng.permutation(len(rows))[:size]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct regions than clusters
+            means = KMeans(min(num_clusters, size), n_init=3, random_state=number)
+            found[number, part] = means.fit_predict(rows[part])
+    return found
+
+
+def _shared_ari(one: np.ndarray, other: np.ndarray) -> float:
+    """Adjusted Rand index over the samples of both; NaN for fewer than two."""
+    shared = (one >= 0) & (other >= 0)
+    return float(adjusted_rand_score(one[shared], other[shared])) if shared.sum() > 1 else float("nan")
+
+
+def _mean(values: list[float]) -> float:
+    """Mean of what is a number; NaN for none."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

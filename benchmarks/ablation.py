@@ -1,0 +1,188 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What each part of discovery brings: on defects painted onto real good images, and on Magnetic Tile Defect.
+
+    python benchmarks/ablation.py --data ../shared/data \
+        --weights ../shared/weights/deit_tiny_patch16_224.safetensors --output runs/ablation
+
+The painted sets are what defaults are chosen on: good tiles with defects of five or six kinds, evenly and unevenly
+many, and the maps of a detector that was trained on other good tiles, false alarms included. Magnetic Tile Defect is
+only reported. Image level, mean and standard deviation over seeds; ``good`` counts as a class. Runs that are done are
+not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from discovery import spread
+from lightning.pytorch import seed_everything
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.detector_maps import predict_anomaly_maps
+from anomalib_ncd.data.generated import paint_defect
+from anomalib_ncd.data.images import list_images, read_image
+from anomalib_ncd.metrics.discovery import discovery_report
+from anomalib_ncd.models.cluster_discovery import discover_by_clustering
+from anomalib_ncd.models.offline_detector import build_offline_detector
+
+NUM_TRAIN_GOOD, NUM_TEST_GOOD = 40, 45
+PAINTED: dict[str, dict[str, int]] = {
+    "painted, even": dict.fromkeys(("scratch", "hole", "stain", "crack", "dent"), 30),
+    "painted, uneven": {"crack": 48, "hole": 40, "smear": 30, "chip": 20, "dent": 12, "scratch": 8},
+}
+PAPER: dict[str, Any] = {"prototypes": "random", "contrast": True, "feature_layers": 1, "empty_mask": "cls"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "Ward, one layer": {"method": "ward", "feature_layers": 1},
+    "Ward": {"method": "ward"},
+    "k-means": {"method": "kmeans"},
+    "default": {},
+    "no base classes": {"base": None},
+    "no correction of pseudo-labels": {"normal_threshold": None},
+    "mean-entropy weight 1": {"mean_entropy_weight": 1.0},
+    "mean-entropy weight 0": {"mean_entropy_weight": 0.0},
+    "learning rate 0.001": {"learning_rate": 0.001},
+    "learning rate 0.01": {"learning_rate": 0.01},
+    "with contrastive losses": {"contrast": True},
+    "random start": {"prototypes": "random"},
+    "random start, with contrastive losses": {"prototypes": "random", "contrast": True},
+    "one layer": {"feature_layers": 1},
+    "paper": PAPER,
+}
+
+
+def paint(data: Path, name: str, folder: Path) -> None:
+    """Paint a set onto good tiles and predict its maps, if that isn't done yet."""
+    if (folder / "maps").is_dir():
+        return
+    order = np.random.default_rng(0).permutation(sorted((data / "mtd" / "train" / "good").glob("*.jpg")))
+    train_dir = folder / "train" / "good"
+    train_dir.mkdir(parents=True, exist_ok=True)
+    for file in order[:NUM_TRAIN_GOOD]:
+        shutil.copy(file, train_dir / file.name)
+    counts = {"good": NUM_TEST_GOOD, **PAINTED[name]}
+    kinds = np.repeat(list(counts), list(counts.values()))
+    for number, (kind, file) in enumerate(zip(kinds.tolist(), order[NUM_TRAIN_GOOD:], strict=False)):
+        image, rng = read_image(file), np.random.default_rng([len(counts), number])
+        if kind != "good":
+            image, _ = paint_defect(image, kind, rng, scale=rng.uniform(0.6, 1.4), contrast=rng.uniform(0.6, 1.3))
+        target = folder / "test" / kind / f"{file.stem}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(target), cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+    detector = build_offline_detector()
+    good = Folder(
+        name="tiles",
+        root=folder,
+        normal_dir="train/good",
+        val_split_mode="from_train",
+        val_split_ratio=0.1,
+        test_split_mode="none",
+        num_workers=0,
+        seed=0,
+    )
+    Engine(accelerator="cpu", devices=1, default_root_dir=folder / "engine").fit(detector, datamodule=good)
+    predict_anomaly_maps(detector, list_images(folder / "test", None), folder / "maps", accelerator="cpu")
+
+
+def datamodule_of(name: str, base: str | None, options: argparse.Namespace, work_dir: Path) -> NcdDataModule:
+    """A set with the steel defects as base classes, or without any."""
+    data = options.data
+    arguments: dict[str, Any] = {"labels": "folders", "work_dir": work_dir}
+    if base is not None:
+        arguments |= {"base": data / "steel_base", "base_list": data / "steel_base_mini.txt"}
+    if name == "MTD-mini":
+        folders = data / "mtd" / "test", data / "mtd_anomaly_maps"
+        return NcdDataModule(*folders, image_list=data / "mtd_mini.txt", **arguments)
+    folder = options.output / name.replace(", ", "_")
+    paint(data, name, folder)
+    return NcdDataModule(folder / "test", folder / "maps", **arguments)
+
+
+def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """Scores of one run."""
+    result_file = options.output / "scores" / f"{name} {variant} {seed}.json"
+    if result_file.is_file():
+        return json.loads(result_file.read_text())
+    settings = dict(VARIANTS[variant])
+    base, method = settings.pop("base", "steel"), settings.pop("method", "train")
+    # Views depend on what the frozen part is; variants that share it share them.
+    frozen = f"{settings.get('feature_layers')} {settings.get('empty_mask')} {base} {name}"
+    datamodule = datamodule_of(name, base, options, options.output / "work" / frozen)
+    seed_everything(seed, workers=True)
+    datamodule.setup()
+    model = AnomalyNcd(
+        backbone=options.backbone,
+        backbone_weights=options.weights,
+        num_novel_classes=len(datamodule.class_names),
+        merging_temperature=50.0 if name == "MTD-mini" else None,
+        num_cached_views=4,
+        **settings,
+    )
+    if method == "train":
+        engine = Engine(
+            max_epochs=options.max_epochs,
+            accelerator="cpu",
+            devices=1,
+            precision=options.precision,
+            logger=False,
+            enable_progress_bar=False,
+            default_root_dir=options.output / "engine",
+        )
+        engine.fit(model, datamodule=datamodule)
+        batches: Sequence[Any] = engine.predict(model, datamodule=datamodule, return_predictions=True) or []
+    else:
+        batches = discover_by_clustering(model, datamodule, method, seed=seed)
+    scores = image_scores(NcdBatch.collate(list(batches)), model.class_names, datamodule)
+    result_file.parent.mkdir(parents=True, exist_ok=True)
+    result_file.write_text(json.dumps(scores))
+    return scores
+
+
+def image_scores(batch: NcdBatch, class_names: Sequence[str], datamodule: NcdDataModule) -> dict[str, float]:
+    """NMI, ARI and accuracy of the images."""
+    if batch.pred_class_id is None or batch.class_id is None:
+        msg = "The batch lacks predictions or labels."
+        raise ValueError(msg)
+    preds, target = batch.pred_class_id.numpy(), batch.class_id.numpy()
+    report = discovery_report(preds, target, class_names, datamodule.class_names, datamodule.normal_label)
+    return {score: report[score] for score in ("nmi", "ari", "accuracy")}
+
+
+def main() -> None:
+    """Run the chosen sets, variants and seeds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with mtd, mtd_anomaly_maps and steel_base")
+    parser.add_argument("--backbone", default="deit_tiny_patch16_224", help="offline for EfficientNet-Lite0")
+    parser.add_argument("--weights", type=Path, help="weights of the backbone, but for offline")
+    parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--sets", nargs="+", choices=[*PAINTED, "MTD-mini"], default=[*PAINTED, "MTD-mini"])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--max_epochs", type=int, default=50)
+    parser.add_argument("--precision", default="32-true", help="Lightning's precision")
+    options = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+    print(f"| variant | {' | '.join(options.sets)} |\n| --- |{' --- |' * len(options.sets)}")
+    for variant in options.variants:
+        cells = []
+        for name in options.sets:
+            runs = [run(name, variant, seed, options) for seed in options.seeds]
+            cells.append(" / ".join(spread([result[score] for result in runs]) for score in ("nmi", "accuracy")))
+        print(f"| {variant} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Does health, measured without labels, rank good runs above bad ones? Rank correlation of each figure with NMI.
+
+    python benchmarks/health.py --data ../shared/data --figure docs/images/health.png \
+        --weights ../shared/weights/deit_tiny_patch16_224.safetensors --output runs/health \
+        --mtd_runs runs/normal/*
+
+Within each data set, all runs are ranked by a figure and by the NMI of their images; Spearman's coefficient compares
+the two. What is measured once is kept in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from health_runs import (
+    DataSet,
+    Run,
+    cluster_runs,
+    describe,
+    generated_sets,
+    mtd_sets,
+    train_run,
+    with_maps_of_others,
+)
+from matplotlib import pyplot as plt
+from scipy.stats import spearmanr
+
+from anomalib_ncd import AnomalyNcd
+from anomalib_ncd.cli.run_health import run_evidence
+from anomalib_ncd.data.run_results import RunResults
+from anomalib_ncd.metrics.health import FIGURES, health_figures, health_report
+from anomalib_ncd.metrics.report import clustering_report
+
+TRAINED_SETS = "BD"
+TRAINED_EPOCHS = (3, 25)
+METHOD_COLOURS = {"ward": "#0072b2", "kmeans": "#56b4e9", "trained": "#d55e00", "random": "#999999"}
+
+
+def backbones(weights: Path) -> dict[str, dict[str, Any]]:
+    """Settings of the encoders: trained on ImageNet, two kinds, and random."""
+    deit = "deit_tiny_patch16_224"
+    return {
+        "DeiT-Tiny": {"backbone": deit, "backbone_weights": weights},
+        "EfficientNet-Lite0": {"backbone": "offline"},
+        "random weights": {"backbone": deit, "pretrained": False},
+    }
+
+
+def all_runs(data: DataSet, models: dict[str, AnomalyNcd], options: argparse.Namespace) -> Iterator[Run]:
+    """All runs of a data set."""
+    datamodule = data.datamodule()
+    datamodule.setup()
+    for name, model in models.items():
+        yield from cluster_runs(data, name, describe(model, datamodule))
+    others = with_maps_of_others(data, options.output / "maps_of_others" / data.name)
+    yield from cluster_runs(data, "maps of others", describe(models["DeiT-Tiny"], others.datamodule()))
+    if data.name in TRAINED_SETS:
+        for epochs in TRAINED_EPOCHS:
+            backbone = backbones(options.weights)["DeiT-Tiny"]
+            yield train_run(data, backbone, epochs, options.output / "engine", data.num_classes)
+    if data.name == "mini":
+        for folder in options.mtd_runs:
+            results = RunResults.load(folder / "results.npz")
+            yield Run("mini", folder.name, "trained", results.batch, results.has_normal_slot)
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """Figures, overall score and NMI of a run."""
+    num_slots = run.batch.class_probabilities.shape[1]  # type: ignore[union-attr]
+    names = [f"class_{slot + 1}" for slot in range(num_slots)]
+    if run.has_normal_slot:
+        names = ["normal", *names[: num_slots - 1]]
+    results = RunResults(run.batch, [], names, "", np.zeros((0, 2), np.float32), [])
+    figures = health_figures(run_evidence(results, names))
+    scores = clustering_report(run.batch.pred_class_id.numpy(), run.batch.class_id.numpy())  # type: ignore[union-attr]
+    health = health_report(figures)["score"]
+    return {"data": run.data, "run": run.name, "method": run.method, "health": health, **figures, **scores}
+
+
+def correlation(rows: list[dict[str, Any]], name: str) -> float:
+    """Spearman's coefficient of a figure with NMI; NaN for fewer than five runs or a constant figure."""
+    pairs = [(row[name], row["nmi"]) for row in rows if row[name] is not None and not math.isnan(row[name])]
+    if len(pairs) < 5 or len({pair[0] for pair in pairs}) < 2:
+        return math.nan
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Coefficients per figure and data set."""
+    sets = list(dict.fromkeys(row["data"] for row in rows))
+    print(f"| figure | mean | {' | '.join(sets)} |")
+    print(f"| --- | --- |{' --- |' * len(sets)}")
+    for name in ("health", *(figure.name for figure in FIGURES)):
+        found = [correlation([row for row in rows if row["data"] == each], name) for each in sets]
+        mean = np.nanmean(found) if not np.isnan(found).all() else math.nan
+        print(f"| {name} | {mean:.2f} | {' | '.join('' if math.isnan(value) else f'{value:.2f}' for value in found)} |")
+
+
+def print_fairness(rows: list[dict[str, Any]]) -> None:
+    """Of all pairs of a trained and a clustered run of one data set and backbone: how often health chooses which."""
+    right = total = clustered_chosen = clustered_better = 0
+    for trained in (row for row in rows if row["method"] == "trained"):
+        for other in rows:
+            if other["data"] == trained["data"] and other["run"].startswith("DeiT") and other["method"] != "random":
+                total += 1
+                chosen, better = other["health"] > trained["health"], other["nmi"] > trained["nmi"]
+                right += chosen == better
+                clustered_chosen += chosen
+                clustered_better += better
+    if total:
+        print(
+            f"{total} pairs of a trained and a clustered run: health picks the one with the higher NMI in "
+            f"{right / total:.0%}; it picks clusters in {clustered_chosen / total:.0%}, which are better in "
+            f"{clustered_better / total:.0%}."
+        )
+
+
+def draw(rows: list[dict[str, Any]], file: Path) -> None:
+    """NMI over health, one panel per data set."""
+    sets = list(dict.fromkeys(row["data"] for row in rows))
+    figure, axes = plt.subplots(3, 3, figsize=(9, 8.4), sharex=True, sharey=True, layout="constrained")
+    for axis, name in zip(axes.flat, sets, strict=False):
+        members = [row for row in rows if row["data"] == name]
+        for method, colour in METHOD_COLOURS.items():
+            points = [(row["health"], row["nmi"]) for row in members if row["method"] == method and row["health"]]
+            label = {"ward": "Ward", "kmeans": "k-means", "random": "random prototypes"}.get(method, method)
+            if points:
+                axis.scatter(*zip(*points, strict=True), s=16, color=colour, label=label, alpha=0.8)
+        axis.set_title(f"{name}: rank correlation {correlation(members, 'health'):.2f}", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    figure.supxlabel("health, without labels")
+    figure.supylabel("NMI of the images, with labels")
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    """Make and measure all runs, print the tables and draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with mtd, mtd_anomaly_maps and steel_base; without it no MTD")
+    parser.add_argument("--weights", type=Path, required=True, help="DeiT-Tiny weights")
+    parser.add_argument("--output", type=Path, default=Path("runs/health"))
+    parser.add_argument("--mtd_runs", nargs="*", type=Path, default=[], help="finished runs on MTD-mini")
+    parser.add_argument("--sets", nargs="+", help="names of data sets, if not all")
+    parser.add_argument("--figure", type=Path, help="file of the figure")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    models = {name: AnomalyNcd(**settings) for name, settings in backbones(options.weights).items()}
+    groups = {"generated": list(generated_sets(options.output / "generated"))}
+    if options.data:
+        groups["MTD"] = list(mtd_sets(options.data, options.output / "mtd"))
+    rows = []
+    for title, sets in groups.items():
+        found = []
+        for data in (each for each in sets if not options.sets or each.name in options.sets):
+            file = options.output / f"{data.name}.json"
+            if not file.is_file():
+                file.write_text(json.dumps([measure(run) for run in all_runs(data, models, options)]))
+            found += json.loads(file.read_text())
+        if not found:
+            continue
+        print(f"\n{title}, {len(found)} runs:\n")
+        print_table(found)
+        print()
+        print_fairness(found)
+        rows += found
+    if options.figure:
+        draw(rows, options.figure)
+
+
+if __name__ == "__main__":
+    main()
