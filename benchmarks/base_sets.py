@@ -99,6 +99,8 @@ def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dic
         data_args, model_args = generated(options.data, base, options.output / "plates")
     else:
         data_args, model_args = mtd(options.data, base, mini=set_name == "mini")
+    if options.paper:
+        model_args |= {"feature_layers": 1, "prototypes": "random"}
     seed_everything(seed, workers=True)
     start = time.perf_counter()
     datamodule = NcdDataModule(**data_args, labels="folders", work_dir=folder, seed=seed)
@@ -108,7 +110,6 @@ def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dic
         backbone_weights=options.weights,
         num_cached_views=options.views,
         visualizer=False,
-        **({"feature_layers": 1, "prototypes": "random"} if options.paper else {}),
     )
     engine = Engine(
         max_epochs=options.max_epochs,
