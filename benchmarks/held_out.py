@@ -17,8 +17,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from anomalib.engine import Engine
@@ -44,8 +46,8 @@ def split(images: Path, seed: int = 0) -> list[list[str]]:
     halves: list[list[str]] = [[], []]
     for paths in of_class.values():
         ordered = sorted(paths, key=lambda path: hashlib.sha256(f"{seed} {path}".encode()).digest())
-        for number, path in enumerate(ordered):
-            halves[number % 2].append(path)
+        for number, name in enumerate(ordered):
+            halves[number % 2].append(name)
     return [sorted(half) for half in halves]
 
 
@@ -53,9 +55,16 @@ def predict(run: Path, datamodule: NcdDataModule) -> NcdBatch:
     """Classify images with what a run has learnt."""
     model = AnomalyNcd.load_from_checkpoint(run / "model.ckpt")
     with TemporaryDirectory() as folder:
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        engine = Engine(accelerator="cpu", devices=1, default_root_dir=folder, **quiet)
-        return NcdBatch.collate(engine.predict(model, datamodule=datamodule))
+        engine = Engine(
+            accelerator="cpu",
+            devices=1,
+            default_root_dir=folder,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        batches: Sequence[Any] = engine.predict(model, datamodule=datamodule) or []
+        return NcdBatch.collate(list(batches))
 
 
 def image_scores(images: NcdBatch, class_names: list[str], label_names: list[str]) -> dict[str, float]:

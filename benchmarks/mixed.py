@@ -119,7 +119,8 @@ def gaps_and_separation(mixed: Mixed) -> list[tuple[float, bool]]:
         if len(boxes) == 2:
             (a, b), members = boxes, mixed.batch.region_image_index == image
             regions = mixed.batch.region_box_xyxy[members].numpy()
-            gap = float(np.hypot(*(max(0.0, max(a[i], b[i]) - min(a[i + 2], b[i + 2])) for i in (0, 1))))
+            apart = [max(0.0, max(a[i], b[i]) - min(a[i + 2], b[i + 2])) for i in (0, 1)]
+            gap = float(np.hypot(apart[0], apart[1]))
             held = [_holders(box, regions) for box in boxes]
             found.append((gap, bool(held[0] - held[1]) and bool(held[1] - held[0])))
     return found

@@ -102,7 +102,7 @@ def main() -> None:
             AnomalyNcd(backbone="deit_tiny_patch16_224", backbone_weights=options.weights),
             AnomalyNcd(backbone="offline"),
         ]
-        cases = []
+        cases: list[tuple[str, Clustered]] = []
         for data, model in product(generated_sets(options.output), models):
             datamodule = data.datamodule()
             datamodule.setup()

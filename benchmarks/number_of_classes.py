@@ -77,7 +77,7 @@ def drawn_cases(pool: Pool, seed: int, name: str) -> Iterator[Case]:
             classes = rng.choice(kinds, count, replace=False)
             if rng.random() < 0.5:
                 classes[rng.integers(count)] = good
-            yield cut(pool, classes, rng, name, balanced=balanced)
+            yield cut(pool, classes.tolist(), rng, name, balanced=balanced)
 
 
 def mtd_cases(pool: Pool) -> Iterator[Case]:
@@ -88,7 +88,7 @@ def mtd_cases(pool: Pool) -> Iterator[Case]:
         choices = list(combinations(labels, count))
         for classes in rng.permutation(choices)[:MTD_CHOICES]:
             for balanced in (True, False):
-                yield cut(pool, rng.permutation(classes), rng, "MTD", balanced=balanced)
+                yield cut(pool, rng.permutation(classes).tolist(), rng, "MTD", balanced=balanced)
     yield Case("MTD", pool.features, pool.labels, pool.base_features, pool.base_labels)
 
 

@@ -101,7 +101,7 @@ def resolve_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, device: to
         return
     datamodule.region_table()  # every process, since each waits for the first one to cut
     trainer = datamodule.trainer
-    plain = None
+    plain: dict[str, Any] = {}  # told by the first process
     if trainer is None or trainer.is_global_zero:
         features = frozen_features(model, datamodule, device)
         plain = estimate_num_classes(features, seed=datamodule.sampler_seed).plain()
