@@ -23,19 +23,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SCORES = ("nmi", "ari", "accuracy", "macro_f1")
+PAPER = ["--prototypes", "random", "--contrast", "true", "--feature_layers", "1"]
 METHODS = {
-    "online views": ["--method", "train", "--num_cached_views", "null"],
-    "8 cached views": ["--method", "train", "--num_cached_views", "8"],
-    "16 cached views": ["--method", "train", "--num_cached_views", "16"],
-    "16 cached views, CLS alone on empty masks": [
-        *["--method", "train", "--num_cached_views", "16", "--empty_mask", "cls"],
-    ],
-    "Ward, no training": ["--method", "cluster", "--clustering", "ward"],
-    "k-means, no training": ["--method", "cluster", "--clustering", "kmeans"],
+    "training": ["--method", "train"],
+    "training, online views": ["--method", "train", "--num_cached_views", "null"],
+    "training as in the paper, cached views": ["--method", "train", *PAPER],
+    "training as in the paper": ["--method", "train", *PAPER, "--num_cached_views", "null", "--empty_mask", "cls"],
+    "Ward": ["--method", "cluster", "--clustering", "ward"],
+    "Ward, one layer": ["--method", "cluster", "--clustering", "ward", "--feature_layers", "1"],
+    "k-means": ["--method", "cluster", "--clustering", "kmeans"],
 }
 
 
-DEFAULT_METHODS = ["8 cached views", "Ward, no training", "k-means, no training"]
+DEFAULT_METHODS = ["training", "Ward", "k-means"]
 
 
 def data_arguments(data: Path, name: str) -> list[str]:
