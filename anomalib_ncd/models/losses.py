@@ -8,7 +8,7 @@ The functions compute in the precision they are given; ``AnomalyNcdLoss`` gives 
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -314,6 +314,12 @@ class AnomalyNcdLoss(nn.Module):
             base_weight, novel_weight = self.supervised_weight, 1 - self.supervised_weight
             total = novel_weight * (novel.mean() + contrast) + base_weight * (base + base_contrast)
         return LossOutput(total, contrast, base_contrast, base, training.mean(), entropy.mean(), novel.detach())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        """Take a prior where one is kept; checkpoints of models that were never trained have none."""
+        if self.class_prior is not None:
+            state_dict.setdefault(f"{prefix}class_prior", self.class_prior)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _contrastive_terms(
         self,

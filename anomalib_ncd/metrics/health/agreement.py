@@ -59,8 +59,8 @@ def agreement_with(partitions: np.ndarray, preds: np.ndarray) -> float:
         ValueError: If the shapes don't agree.
 
     Example:
-        >>> agreement_with(np.array([[0, 0, 1, 1], [1, 0, 0, -1]]), np.array([4, 4, 6, 6]))
-        0.5
+        >>> agreement_with(np.array([[0, 0, 1, 1], [1, 0, 0, -1]]), np.array([4, 4, 6, 6]))  # 1 and -0.5
+        0.25
     """
     partitions, preds = np.asarray(partitions), np.asarray(preds)
     if partitions.ndim != 2 or preds.shape != partitions.shape[1:]:

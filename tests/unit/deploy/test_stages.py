@@ -80,7 +80,9 @@ def test_slots_of_one_name_stand_together(manifest):
     ],
 )
 def test_what_makes_an_image_normal(cut, probabilities, threshold, reason, manifest):
-    result = classify_image(cut, predictions_of(probabilities), replace(manifest, image_threshold=threshold))
+    result = classify_image(
+        cut, predictions_of(probabilities), replace(manifest, image_threshold=threshold, rejection=None)
+    )
     assert result.normal_reason == reason
     assert result.is_normal == (reason is not None)
 
