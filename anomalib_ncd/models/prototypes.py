@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 
+MAX_CLUSTERED = 2000  # Ward's method takes time and memory that grow with the square
+
+
 class ClusterStart(NamedTuple):
     """What training starts from.
 
@@ -48,7 +51,8 @@ def cluster_start(
     """Cluster regions, once for each head, and number the clusters alike.
 
     The first head starts from Ward's clusters, the others from k-means with seeds of their own, so that heads remain
-    different opinions. The cluster with the lowest mean score gets slot 0, *normal*.
+    different opinions. The cluster with the lowest mean score gets slot 0, *normal*. Of more than 2,000 regions, a
+    random 2,000 are clustered.
 
     Args:
         features: ``(R, D)`` float, of any norm; R at least 1.
@@ -66,6 +70,9 @@ def cluster_start(
         >>> start.prototypes[0, 0], start.class_prior
         (tensor([0., 1.]), tensor([0.4000, 0.6000]))
     """
+    if len(features) > MAX_CLUSTERED:
+        chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:MAX_CLUSTERED]
+        features, scores = features[chosen], scores[chosen]
     first = cluster_features(features, num_classes, "ward")
     means = [float(scores[torch.as_tensor(first == slot)].mean()) for slot in range(int(first.max()) + 1)]
     first = with_slot_first(first, int(np.argmin(means)))

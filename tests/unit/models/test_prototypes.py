@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.models import prototypes
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.prototypes import cluster_start, start_from_clusters, uniform_prior
 
@@ -50,14 +51,24 @@ def test_fewer_distinct_regions_than_classes():
     assert (start.prototypes[:, 2:] @ features.T).max() < 0  # nothing is ever put there
 
 
+def test_many_regions_start_from_a_sample(monkeypatch):
+    features, scores, _ = make_regions((90, 50, 160))
+    monkeypatch.setattr(prototypes, "MAX_CLUSTERED", 100)
+    start = cluster_start(features, scores, num_classes=3, num_heads=2, seed=3)
+    assert start.prototypes.argmax(dim=-1)[:, 0].tolist() == [2, 2]
+    torch.testing.assert_close(start.class_prior, torch.tensor([160.0, 90.0, 50.0]) / 300, rtol=0, atol=0.25)
+    assert float(start.class_prior.sum() * 103) == pytest.approx(103)
+    assert torch.equal(start.prototypes, cluster_start(features, scores, 3, 2, seed=3).prototypes)
+
+
 def test_uniform_prior():
     assert uniform_prior(5).tolist() == pytest.approx([0.2] * 5)
 
 
-@pytest.mark.parametrize("prototypes", ["clusters", "random"])
-def test_model_takes_prototypes_and_prior(prototypes):
+@pytest.mark.parametrize("start", ["clusters", "random"])
+def test_model_takes_prototypes_and_prior(start):
     features, scores, _ = make_regions(width=64)
-    model = AnomalyNcd("test_vit", pretrained=False, num_novel_classes=3, mask_layers=3, prototypes=prototypes)
+    model = AnomalyNcd("test_vit", pretrained=False, num_novel_classes=3, mask_layers=3, prototypes=start)
     model.set_base_classes(["scratch", "dent"])
     before = model.model.heads.weight.detach().clone()
     batch = NcdBatch(
@@ -76,7 +87,7 @@ def test_model_takes_prototypes_and_prior(prototypes):
     torch.testing.assert_close(weight[:, :2], before[:, :2])  # base classes
     torch.testing.assert_close(weight.norm(dim=-1), before.norm(dim=-1))
     assert weight[0, 2:].argmax(dim=-1).tolist() == [2, 0, 1]
-    if prototypes == "random":
+    if start == "random":
         assert model.loss.class_prior is None
     else:
         torch.testing.assert_close(model.loss.class_prior, torch.tensor([17.0, 10.0, 6.0]) / 33)
