@@ -104,6 +104,7 @@ def build_model(options: argparse.Namespace, num_cached_views: int | None) -> An
         num_novel_classes=6,
         feature_layers=1,
         prototypes="random",
+        contrast=True,
         num_cached_views=num_cached_views,
         false_reject_rate=None,
     )

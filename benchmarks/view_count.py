@@ -3,6 +3,8 @@
 
 """How many views to cache: scores on MTD-mini for several counts, against fresh views in every epoch.
 
+In the paper's configuration but for the views.
+
     python benchmarks/view_count.py --data ../shared/data \
         --weights ../shared/weights/deit_tiny_patch16_224.safetensors --figure docs/images/view_count.png
 
@@ -15,7 +17,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from discovery import SCORES, data_arguments, run, spread
+from discovery import PAPER, SCORES, data_arguments, run, spread
 from matplotlib import pyplot as plt
 
 COUNTS = ["2", "4", "8", "16", "32", "null"]
@@ -48,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     flags = [*data_arguments(options.data, "mini"), "--backbone", "deit_tiny_patch16_224"]
     flags += ["--backbone_weights", str(options.weights), "--merging_temperature", "50", "--accelerator", "cpu"]
-    flags += ["--precision", options.precision, "--max_epochs", str(options.max_epochs)]
+    flags += [*PAPER, "--precision", options.precision, "--max_epochs", str(options.max_epochs)]
     results: dict[str, list[dict[str, float]]] = {}
     print("| views | NMI | ARI | accuracy | macro-F1 |\n| --- | --- | --- | --- | --- |")
     for count in options.counts:
