@@ -100,7 +100,7 @@ def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dic
     else:
         data_args, model_args = mtd(options.data, base, mini=set_name == "mini")
     if options.paper:
-        model_args |= {"feature_layers": 1, "prototypes": "random"}
+        model_args |= {"feature_layers": 1, "prototypes": "random", "contrast": True}
     seed_everything(seed, workers=True)
     start = time.perf_counter()
     datamodule = NcdDataModule(**data_args, labels="folders", work_dir=folder, seed=seed)
