@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from discovery import run_timed
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from anomalib_ncd.data.generated import DEFECT_KINDS, GeneratedDataset, generate_dataset
 
@@ -65,6 +66,7 @@ def draw(results: list[dict[str, float]], file: Path) -> None:
         axis.plot(regions, values[0] + slope * (regions - regions[0]), color="#bbbbbb", label="straight line")
         axis.plot(regions, values, "o-", color="#0b6e99", label="measured")
         axis.set(xlabel="regions", ylabel=label, ylim=(0, None), xlim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)
