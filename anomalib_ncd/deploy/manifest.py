@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 FORMAT = "anomalib-ncd-classifier"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 NORMAL_NAME = "normal"
 MEBIN_OPTIONS = frozenset({"sample_rate", "min_interval_len", "erosion_size"})

@@ -55,7 +55,7 @@ def test_a_rejection_of_before_there_were_rates_is_read():
         (b"\xff\xfe\x00", "manifest.json is not JSON"),
         ("[]", "does not describe an artefact of anomalib_ncd"),
         (changed(format="other"), "does not describe an artefact of anomalib_ncd"),
-        (changed(format_version=2), "format version 2, this package reads 1"),
+        (changed(format_version=1), "format version 1, this package reads 2"),
         (changed(class_names=[]), "names no class"),
         (changed(surprise=1), "lacks or misstates something"),
         (changed(score_range=[1]), "lacks or misstates something"),
