@@ -186,7 +186,7 @@ def identity_of(encoder: nn.Module) -> dict[str, Any]:
     for name, value in encoder.state_dict().items():
         if name not in trained:
             digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     settings = ("mask_layers", "empty_mask", "trainable_blocks", "feature_layers")
     return {
         "encoder": type(encoder).__name__,

@@ -314,9 +314,10 @@ def test_bfloat16_trains(tiny_run, tmp_path, num_cached_views):
     assert torch.isfinite(torch.cat([batch.class_probabilities for batch in batches])).all()
 
 
-def test_cached_views_train(tiny_run, tmp_path):
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+def test_cached_views_train(backbone, tiny_run, tmp_path):
     seed_everything(1)
-    model, record = build_model(num_cached_views=3), Record()
+    model, record = build_model(backbone=backbone, num_cached_views=3), Record()
     datamodule = build_data(tiny_run, train_batch_size=8)
     engine = build_engine(tmp_path, max_epochs=2, callbacks=[record])
     engine.fit(model, datamodule)
