@@ -73,8 +73,8 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         learning_rate: Initial learning rate of SGD; falls to a thousandth along a cosine.
         momentum: Momentum of SGD.
         weight_decay: Weight decay, not on biases and other vectors.
-        contrast: Whether the two contrastive losses are learnt, as in the paper. From clusters they change no
-            score, and take most of an epoch.
+        contrast: Whether the two contrastive losses are learnt, as in the paper. From clusters they bring
+            0.02 NMI at most, and take most of an epoch.
         supervised_weight: Share of the losses on base classes.
         mean_entropy_weight: Weight of the mean-entropy term.
         normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` turns the
