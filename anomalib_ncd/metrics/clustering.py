@@ -7,32 +7,18 @@ They take class ids from a batch's ``pred_class_id`` and ``class_id`` unless tol
 ``class_id`` mean that the label is not known; such samples are left out.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from anomalib.metrics import AnomalibMetric
-from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from anomalib_ncd.functional.matching import clustering_accuracy, matched_macro_f1
+from anomalib_ncd.metrics.gathering import GatheringMetric
 from anomalib_ncd.metrics.report import ari, labelled, nmi
 
 
-class _ClusteringMetric(Metric):
+class _ClusteringMetric(GatheringMetric):
     """Gathers class ids; subclasses say how the labelled ones are scored."""
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
-    preds: list[torch.Tensor]
-    target: list[torch.Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-        self.add_state("preds", default=[], dist_reduce_fx="cat")
-        self.add_state("target", default=[], dist_reduce_fx="cat")
 
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
         """Add predicted and true class ids, each ``(N,)`` integer."""

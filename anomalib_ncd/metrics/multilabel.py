@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
+
+from anomalib_ncd.metrics.gathering import GatheringMetric
 
 
 def match_label_sets(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
@@ -76,7 +75,7 @@ def multilabel_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]
     }
 
 
-class ClusterMultilabelF1(Metric):
+class ClusterMultilabelF1(GatheringMetric):
     """Micro-F1 of sets of discovered classes after Hungarian matching with sets of true ones, from 0 to 1.
 
     Example:
@@ -85,18 +84,6 @@ class ClusterMultilabelF1(Metric):
         >>> metric.compute()
         tensor(1.)
     """
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
-    preds: list[torch.Tensor]
-    target: list[torch.Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-        self.add_state("preds", default=[], dist_reduce_fx="cat")
-        self.add_state("target", default=[], dist_reduce_fx="cat")
 
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
         """Add images: discovered classes ``(N, K)`` bool and true ones ``(N, L)`` bool."""
