@@ -50,6 +50,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "k-means": {"method": "kmeans"},
     "default": {},
     "no base classes": {"base": None},
+    "normal images": {"normal": True},
+    "normal images, no base classes": {"normal": True, "base": None},
     "no correction of pseudo-labels": {"normal_threshold": None},
     "mean-entropy weight 1": {"mean_entropy_weight": 1.0},
     "mean-entropy weight 0": {"mean_entropy_weight": 0.0},
@@ -96,10 +98,15 @@ def paint(data: Path, name: str, folder: Path) -> None:
     predict_anomaly_maps(detector, list_images(folder / "test", None), folder / "maps", accelerator="cpu")
 
 
-def datamodule_of(name: str, base: str | None, options: argparse.Namespace, work_dir: Path) -> NcdDataModule:
-    """A set with the steel defects as base classes, or without any."""
+def datamodule_of(
+    name: str, base: str | None, normal: bool, options: argparse.Namespace, work_dir: Path, seed: int
+) -> NcdDataModule:
+    """A set with the steel defects as base classes or without any, with the detector's good tiles or without."""
     data = options.data
-    arguments: dict[str, Any] = {"labels": "folders", "work_dir": work_dir}
+    arguments: dict[str, Any] = {"labels": "folders", "work_dir": work_dir, "seed": seed}
+    if normal:
+        tiles = data / "mtd" if name == "MTD-mini" else options.output / name.replace(", ", "_")
+        arguments["normal_images"] = tiles / "train" / "good"
     if base is not None:
         arguments |= {"base": data / "steel_base", "base_list": data / "steel_base_mini.txt"}
     if name == "MTD-mini":
@@ -118,8 +125,9 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
     settings = dict(VARIANTS[variant])
     base, method = settings.pop("base", "steel"), settings.pop("method", "train")
     # Views depend on what the frozen part is; variants that share it share them.
-    frozen = f"{settings.get('feature_layers')} {settings.get('empty_mask')} {base} {name}"
-    datamodule = datamodule_of(name, base, options, options.output / "work" / frozen)
+    normal = bool(settings.pop("normal", False))
+    frozen = f"{settings.get('feature_layers')} {settings.get('empty_mask')} {base} {normal} {name} {seed}"
+    datamodule = datamodule_of(name, base, normal, options, options.output / "work" / frozen, seed)
     seed_everything(seed, workers=True)
     datamodule.setup()
     model = AnomalyNcd(

@@ -26,6 +26,7 @@ SCORES = ("nmi", "ari", "accuracy", "macro_f1")
 PAPER = ["--prototypes", "random", "--contrast", "true", "--feature_layers", "1"]
 METHODS = {
     "training": ["--method", "train"],
+    "training, normal images": ["--method", "train", "--normal_images", "{data}/mtd/train/good", "--base", "null"],
     "training, online views": ["--method", "train", "--num_cached_views", "null"],
     "training as in the paper, cached views": ["--method", "train", *PAPER],
     "training as in the paper": ["--method", "train", *PAPER, "--num_cached_views", "null", "--empty_mask", "cls"],
@@ -120,7 +121,8 @@ def main() -> None:
             runs = []
             for seed in options.seeds:
                 folder = options.output / f"{set_name}_{method.replace(' ', '_').replace(',', '')}_seed{seed}"
-                flags = [*data_arguments(options.data, set_name), *model, *METHODS[method], "--seed", str(seed)]
+                own = [flag.format(data=options.data) for flag in METHODS[method]]
+                flags = [*data_arguments(options.data, set_name), *model, *own, "--seed", str(seed)]
                 runs.append(run(flags, folder))
             print(table_row(set_name, method, runs), flush=True)
 

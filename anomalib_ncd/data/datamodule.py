@@ -25,6 +25,7 @@ from anomalib_ncd.data.datasets import EvalImages, TrainRegions
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.images import ImageRecord, list_images
 from anomalib_ncd.data.labels import class_ids, read_labels
+from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
 from anomalib_ncd.data.samplers import BalancedSampler, OnceSampler
 from anomalib_ncd.data.synthetic_base import (
@@ -51,9 +52,11 @@ class NcdDataModule(AnomalibDataModule):
         base_list: The same for the base images, relative to ``base/images``.
         crop_base: Cut regions out of base images around their masks instead of taking whole images; synthetic ones
             are cut in any case.
-        normal_images: Where synthetic base classes are painted: folder of normal images, or an anomalib image
-            datamodule, whose normal training images are taken. Defaults to ``None``: those of ``images``, if it is such
-            a datamodule, else the quarter of the images that the maps find least anomalous.
+        normal_images: Images known to be normal, such as those that the detector was trained on: a folder, or an
+            anomalib image datamodule, whose normal training images are taken. Training sees regions of them as
+            examples of *normal*, and synthetic base classes are painted on them. Defaults to ``None``: there are no
+            such examples, and synthetic base classes are painted on those of ``images``, if it is such a datamodule,
+            else on the quarter of the images that the maps find least anomalous.
         synthetic: Which synthetic base classes are painted; all twelve kinds, 20 regions each, where ``None``.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
@@ -148,10 +151,11 @@ class NcdDataModule(AnomalibDataModule):
         records = list_images(self.images, self.image_list)
         if self.labels is not None:
             self.class_ids, self.class_names = class_ids(read_labels(records, self.labels), self.normal_label)
-        self._check_synthetic()
+        self._check_base_list()
+        if self.has_synthetic_base or self.normal_images is not None:
+            self._normal_records = find_normal_images(self.normal_images, self.images)
         if self.has_synthetic_base:
             self.base_class_names = self.synthetic_settings.class_names()
-            self._normal_records = find_normal_images(self.normal_images, self.images)
         elif self.base is not None:
             self.base_records, self.base_class_names = list_base(self.base, self.base_list)
         self.map_paths = self._find_maps(records)
@@ -187,7 +191,7 @@ class NcdDataModule(AnomalibDataModule):
         return self._table_range
 
     def train_regions(self) -> TrainRegions:
-        """Training set of base and novel regions."""
+        """Training set of base, normal and novel regions."""
         table = self.region_table()
         if self._train_regions is None:
             if self.has_synthetic_base:
@@ -198,6 +202,7 @@ class NcdDataModule(AnomalibDataModule):
                 self.n_views,
                 self.image_size,
                 self.crop_base and not self.has_synthetic_base,
+                self._normal_regions(table),
             )
         return self._train_regions
 
@@ -256,11 +261,8 @@ class NcdDataModule(AnomalibDataModule):
         folder = self.work_dir / "anomaly_maps" if self.work_dir else Path(self._temporary.name)  # type: ignore[union-attr]
         return predict_anomaly_maps(self.anomaly_maps, records, folder, ckpt_path=self.detector_ckpt)
 
-    def _check_synthetic(self) -> None:
-        """Refuse what only goes with a folder of base classes, or only without one."""
-        if self.normal_images is not None and not self.has_synthetic_base:
-            msg = f"`normal_images` is for `base='synthetic'`, but `base` is {self.base!r}; change one of them."
-            raise ValueError(msg)
+    def _check_base_list(self) -> None:
+        """Refuse what only goes with a folder of base classes."""
         if self.base_list is not None and self.has_synthetic_base:
             msg = "`base_list` narrows a folder of base images down; leave it out with `base='synthetic'`."
             raise ValueError(msg)
@@ -274,6 +276,12 @@ class NcdDataModule(AnomalibDataModule):
         with self.first_process_first():
             write_synthetic_base(folder, normal, self.synthetic_settings, self.region_settings, self.image_size)
         return list_base(folder)[0]
+
+    def _normal_regions(self, table: RegionTable) -> NormalRegions | None:
+        """Examples of *normal*, where images were given for them."""
+        if self.normal_images is None:
+            return None
+        return NormalRegions(self._normal_records, table, self.sampler_seed)
 
     def _score_range_in_force(self) -> tuple[float, float]:
         """The range given by hand, else the model's, else one fitted on these maps."""

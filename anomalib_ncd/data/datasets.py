@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from anomalib_ncd.data.base_classes import BaseRecord, read_base_regions
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
+from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import EvalView, TrainView
 
@@ -21,7 +22,9 @@ from anomalib_ncd.data.transforms import EvalView, TrainView
 class TrainRegions(Dataset):
     """Base and novel regions, each item with several random views.
 
-    Base regions come first. Novel regions carry label 0, which says nothing: their classes are to be discovered.
+    Base regions come first, then normal ones, then novel ones. Normal regions are labelled as the first novel class,
+    whose label follows those of the base classes. Novel regions carry label 0, which says nothing: their classes are
+    to be discovered.
 
     Args:
         table: Novel regions.
@@ -29,6 +32,11 @@ class TrainRegions(Dataset):
         n_views: Views per item. Defaults to ``2``.
         image_size: Side of a view in pixels. Defaults to ``224``.
         crop_base: Cut regions out of base images around their masks. Defaults to ``False``.
+        normal: Regions of normal images, labelled examples of *normal*. Defaults to ``None``: none.
+
+    Attributes:
+        is_base: ``(N,)`` bool, which regions are labelled: base and normal ones.
+        num_base: Number of base regions.
     """
 
     def __init__(
@@ -38,33 +46,41 @@ class TrainRegions(Dataset):
         n_views: int = 2,
         image_size: int = 224,
         crop_base: bool = False,
+        normal: NormalRegions | None = None,
     ) -> None:
         self.table = table
         self.n_views = n_views
         self.view = TrainView(image_size)
         pairs = [(region, record) for record in base for region in read_base_regions(record, crop_to_mask=crop_base)]
-        self._base_crops = [(region.image, region.mask) for region, _ in pairs]
-        num_novel = len(table)
-        self.is_base = torch.tensor([True] * len(pairs) + [False] * num_novel)
-        self.labels = torch.tensor([record.class_id for _, record in pairs] + [0] * num_novel)
+        self._labelled_crops = [(region.image, region.mask) for region, _ in pairs]
+        self.num_base, num_novel = len(pairs), len(table)
+        num_normal = 0 if normal is None else len(normal)
+        if normal is not None:
+            self._labelled_crops += [normal[number] for number in range(num_normal)]
+        normal_label = 1 + max((record.class_id for record in base), default=-1)
+        labels = [record.class_id for _, record in pairs] + [normal_label] * num_normal
+        self.is_base = torch.tensor([True] * len(labels) + [False] * num_novel)
+        self.labels = torch.tensor(labels + [0] * num_novel)
         digest = hashlib.sha256(f"{image_size} {crop_base}".encode())
         for record in base:
             stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (record.image_path, record.mask_path)]
             digest.update(repr((str(record.image_path), str(record.mask_path), stamps)).encode())
-        self._base_digest = digest.hexdigest()
-        self.scores = torch.tensor([1.0] * len(pairs) + [row.score for row in table.rows], dtype=torch.float32)
+        if num_normal and normal is not None:
+            digest.update(normal.describe().encode())
+        self._labelled_digest = digest.hexdigest()
+        self.scores = torch.tensor([1.0] * len(labels) + [row.score for row in table.rows], dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self.is_base)
 
     def fingerprint(self) -> str:
-        """Digest of what the views are made from: novel regions, base images and the size of a view."""
-        return hashlib.sha256(f"{self.table.fingerprint()} {self._base_digest}".encode()).hexdigest()
+        """Digest of what the views are made from: novel regions, labelled images and the size of a view."""
+        return hashlib.sha256(f"{self.table.fingerprint()} {self._labelled_digest}".encode()).hexdigest()
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region."""
-        num_base = len(self._base_crops)
-        return self._base_crops[index] if index < num_base else self.table.load(index - num_base)
+        num_labelled = len(self._labelled_crops)
+        return self._labelled_crops[index] if index < num_labelled else self.table.load(index - num_labelled)
 
     def describe(self, index: int) -> RegionViewBatch:
         """An item without views."""

@@ -78,7 +78,7 @@ def find_normal_images(
     normal_images: str | Path | AnomalibDataModule | None,
     images: str | Path | AnomalibDataModule,
 ) -> list[ImageRecord]:
-    """Find the images to paint on.
+    """Find the images that are known to be normal.
 
     Args:
         normal_images: Folder of normal images (searched recursively), or an anomalib image datamodule, whose normal

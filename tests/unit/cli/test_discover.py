@@ -93,12 +93,14 @@ def test_region_flags_reach_the_regions(tiny_run, tmp_path, monkeypatch):
     assert datamodule.work_dir == tmp_path
 
 
-@pytest.mark.parametrize("base", ["none", "synthetic"])
+@pytest.mark.parametrize("base", ["none", "normal images", "synthetic"])
 def test_training_without_a_labelled_base(tiny_run, tmp_path, base):
     args = arguments(tiny_run, tmp_path, *SMALL, "--accelerator", "cpu", "--max_epochs", "1", "--labels", "folders")
     args += ["--num_cached_views", "2"]
+    if base != "none":
+        args += ["--normal_images", str(tiny_run.images / "good")]
     if base == "synthetic":
-        args += ["--base", "synthetic", "--normal_images", str(tiny_run.images / "good")]
+        args += ["--base", "synthetic"]
         args += ["--synthetic.num_per_class", "2", "--synthetic.kinds", "[hole,crack]"]
     main(args)
     assert json.loads(read(tmp_path, "metrics.json"))["image"]["count"] == 18

@@ -349,8 +349,10 @@ def test_synthetic_base_classes_are_painted_when_training_asks_for_them(tiny_run
     assert module.base_class_names == ["crack", "hole"]
     assert not (tmp_path / "synthetic_base").exists()
     regions = module.train_regions()
-    assert regions.is_base.tolist() == [True] * 4 + [False] * len(module.region_table())
-    assert regions.labels[:4].tolist() == [0, 0, 1, 1]
+    num_novel = len(module.region_table())
+    assert regions.num_base == 4
+    assert regions.is_base.tolist() == [True] * (4 + num_novel) + [False] * num_novel
+    assert regions.labels[:5].tolist() == [0, 0, 1, 1, 2]
     again = synthetic(tiny_run, normal_images=tiny_run.images / "good", work_dir=tmp_path).train_regions()
     assert again.fingerprint() == regions.fingerprint()
     other = synthetic(tiny_run, synthetic=SyntheticSettings(2, ["hole", "crack"], seed=1), work_dir=tmp_path)
@@ -367,10 +369,26 @@ def test_synthetic_base_classes_need_no_folder_and_no_normal_images(tiny_run):
 def test_what_synthetic_base_classes_cant_use_is_refused(tiny_run, tmp_path):
     with pytest.raises(ValueError, match="`base_list` narrows a folder"):
         synthetic(tiny_run, base_list=tmp_path / "list.txt").setup()
-    with pytest.raises(ValueError, match=r"`normal_images` is for `base='synthetic'`"):
-        build(tiny_run, normal_images=tiny_run.images / "good").setup()
     with pytest.raises(FileNotFoundError, match=r"nowhere.*`normal_images`"):
         synthetic(tiny_run, normal_images=tmp_path / "nowhere").setup()
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="empty holds no images"):
         synthetic(tiny_run, normal_images=tmp_path / "empty").setup()
+
+
+def test_normal_images_are_examples_of_normal_whatever_the_base(tiny_run):
+    without = build(tiny_run, base=None).train_regions()
+    assert not without.is_base.any()
+    regions = build(tiny_run, base=None, normal_images=tiny_run.images / "good").train_regions()
+    assert int(regions.is_base.sum()) == len(without)
+    assert regions.num_base == 0
+    with_base = build(tiny_run, base=tiny_run.base, normal_images=tiny_run.images / "good").train_regions()
+    assert with_base.labels[with_base.num_base].item() == 2
+
+
+def test_normal_training_images_of_a_datamodule_are_examples_only_where_asked_for(tiny_run):
+    source = Folder(name="tiny", root=tiny_run.images, normal_dir="good", abnormal_dir="line", num_workers=0)
+    assert not build(tiny_run, images=source, base=None).train_regions().is_base.any()
+    module = build(tiny_run, images=source, normal_images=source, base=None)
+    assert int(module.train_regions().is_base.sum()) == len(module.region_table())
+    assert len(module._normal_records) == len(source.train_data.samples)

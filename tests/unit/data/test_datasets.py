@@ -9,6 +9,7 @@ from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps
 from anomalib_ncd.data.base_classes import list_base
 from anomalib_ncd.data.datasets import EvalImages, TrainRegions
 from anomalib_ncd.data.images import list_images
+from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
 from anomalib_ncd.data.transforms import EvalView
 
@@ -96,3 +97,21 @@ def test_without_labels_there_are_no_class_ids(table):
     assert item.class_id is None
     assert item.region_class_id is None
     assert item.image.shape[-1] == 64
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_normal_regions_are_labelled_as_the_first_novel_class(table, base, tiny_run, with_base):
+    normal = NormalRegions(list_images(tiny_run.images / "good"), table)
+    records = base if with_base else []
+    regions = TrainRegions(table, records, normal=normal)
+    num_base = len(records)
+    num_labelled = num_base + len(normal)
+    assert regions.num_base == num_base
+    assert regions.is_base.tolist() == [True] * num_labelled + [False] * len(table)
+    assert set(regions.labels[num_base:num_labelled].tolist()) == {2 if with_base else 0}
+    assert (regions.scores[:num_labelled] == 1).all()
+    np.testing.assert_array_equal(regions.load(num_base)[0], normal[0][0])
+    np.testing.assert_array_equal(regions.load(num_labelled)[0], table.load(0)[0])
+    assert regions.fingerprint() != TrainRegions(table, records).fingerprint()
+    other = NormalRegions(list_images(tiny_run.images / "good"), table, seed=1)
+    assert regions.fingerprint() != TrainRegions(table, records, normal=other).fingerprint()

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.transforms import EvalView
+from anomalib_ncd.functional import novel_probabilities
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.known_regions import known_regions, references_of
 from anomalib_ncd.models.prototypes import cluster_start
@@ -302,6 +304,25 @@ def test_base_classes_are_optional(tiny_run, tmp_path):
     assert all(math.isfinite(loss) for loss in record.losses)
     assert model.num_base_classes == 0
     assert AnomalyNcd.load_from_checkpoint(engine.best_model_path).base_class_names == []
+
+
+@pytest.mark.parametrize("base", ["labelled", None])
+def test_normal_images_teach_what_the_first_class_is(tiny_run, tmp_path, base):
+    arguments = {"train_batch_size": 8} | ({} if base else {"base": None})
+    normal = build_data(tiny_run, normal_images=tiny_run.images / "good", **arguments)
+    regions = normal.train_regions()
+    examples = range(regions.num_base, int(regions.is_base.sum()))
+    views = [EvalView()(*regions.load(index)) for index in examples]
+    images, masks = (torch.stack(parts) for parts in zip(*views, strict=True))
+    found = []
+    for datamodule in (build_data(tiny_run, **arguments), normal):
+        seed_everything(1)
+        model = build_model(num_cached_views=2, learning_rate=0.03, normal_threshold=None)
+        build_engine(tmp_path / str(len(found)), max_epochs=4).fit(model, datamodule)
+        with torch.no_grad():
+            logits = model.model.heads(model.eval().region_features(images, masks))[model.best_head]
+        found.append(float(novel_probabilities(logits, model.num_base_classes)[:, 0].mean()))
+    assert found[1] > found[0] + 0.2
 
 
 @pytest.mark.parametrize("num_cached_views", [None, 2])

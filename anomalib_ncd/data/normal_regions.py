@@ -1,0 +1,78 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Regions of known-normal images: labelled examples of *normal*, which the detector's false alarms look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from anomalib_ncd.data.images import ImageRecord, read_image
+from anomalib_ncd.data.region_table import RegionTable
+
+MAX_NORMAL_REGIONS = 300
+"""Most normal regions that are cut, so that an epoch doesn't grow with the number of normal images."""
+
+
+class NormalRegions:
+    """Regions cut out of normal images, with the shapes of the novel regions.
+
+    Each takes the mask and the relative size of a novel region, drawn at random, and lies anywhere in a normal image.
+    So a mask tells nothing about the label, and only what it shows does.
+
+    Args:
+        images: Normal images.
+        table: Novel regions, which lend their masks.
+        seed: Seed of images, places and masks.
+
+    Raises:
+        ValueError: If an image can't be read.
+
+    Example:
+        >>> normal = NormalRegions(images, table)  # doctest: +SKIP
+        >>> pixels, mask = normal[0]  # doctest: +SKIP
+    """
+
+    def __init__(self, images: Sequence[ImageRecord], table: RegionTable, seed: int = 0) -> None:
+        self.images, self.table, self.seed = list(images), table, seed
+        self._masks = np.random.default_rng([seed, len(table)]).permutation(len(table))[: self._count()]
+        self._crops = [
+            self._cut(number) for number in tqdm(range(len(self)), desc="Cutting normal regions", unit="region")
+        ]
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool."""
+        return self._crops[number]
+
+    def describe(self) -> str:
+        """All that the regions depend on beside the table."""
+        stats = [(image.key, image.path.stat().st_size, image.path.stat().st_mtime_ns) for image in self.images]
+        return repr((self.seed, len(self), stats))
+
+    def _count(self) -> int:
+        return min(len(self.table), MAX_NORMAL_REGIONS) if self.images else 0
+
+    def _cut(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cut one region; its place depends on the seed and its number alone."""
+        row = self.table.rows[self._masks[number]]
+        _, mask = self.table.load(int(self._masks[number]))
+        rng = np.random.default_rng([self.seed, number])
+        image = read_image(self.images[rng.integers(len(self.images))].path)
+        left, top, right, bottom = row.box_xyxy
+        height, width = self.table.sizes_hw[row.image_index]
+        size_hw = _scaled((bottom - top) / height, image.shape[0]), _scaled((right - left) / width, image.shape[1])
+        corner = [rng.integers(whole - part + 1) for whole, part in zip(image.shape, size_hw, strict=False)]
+        cut = image[corner[0] : corner[0] + size_hw[0], corner[1] : corner[1] + size_hw[1]]
+        return cv2.resize(cut, mask.shape[::-1], interpolation=cv2.INTER_LINEAR), mask
+
+
+def _scaled(share: float, whole: int) -> int:
+    """A share of a side in pixels, two at least and all of it at most."""
+    return min(max(round(share * whole), 2), whole)
