@@ -146,6 +146,20 @@ def test_pointing_at_a_region_shows_its_crop(open_report, finished):
     assert shown[..., :3].std() > 1
 
 
+def test_unknown_regions_are_marked_on_the_map(open_report, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    results = RunResults.load(run / "results.npz")
+    is_unknown = torch.arange(len(results.region_position)) == 4
+    results.batch.update(region_unknown=is_unknown)
+    write_run_files(run, results, SLOTS)
+    tab = open_report(run / "report.html")
+    assert tab.page.locator("#unknown figure").count() == 1
+    tab.hover(4)
+    assert "unknown" in tab.page.locator("#tip-text").inner_text().splitlines()
+    tab.hover(3)
+    assert "unknown" not in tab.page.locator("#tip-text").inner_text().splitlines()
+
+
 def test_the_map_can_be_used_with_the_keyboard(open_report, finished):
     file = finished / "report.html"
     tab = open_report(file)

@@ -186,6 +186,7 @@
     const sure = data.isProbability ? `${Math.round(value * 100)} %` : `closeness ${value.toFixed(2)}`;
     const lines = [`${nameOfClass(data.classOf[region])}, ${sure}`];
     if (data.doubtful[region] && data.second[region] >= 0) lines.push(`or ${nameOfClass(data.second[region])}`);
+    if (data.unknown[region]) lines.push("unknown");
     lines.push(data.images[data.imageOf[region]]);
     return lines;
   }
