@@ -221,7 +221,8 @@ def test_names_make_the_round_trip(open_report, finished, tmp_path):
 def test_names_that_would_be_refused_are_not_saved(open_report, finished):
     tab = open_report(finished / "report.html")
     field, status = tab.page.get_by_label("Name of class_1", exact=True), tab.page.locator("#save-status")
-    for name, advice in (("normal", "choose “same as normal”"), ("class_2", "choose “same as class_2”")):
+    refused = {"normal": "choose “same as normal”", "class_2": "choose “same as class_2”", "a; b": "holds “;”"}
+    for name, advice in refused.items():
         field.fill(name)
         assert advice in status.inner_text()
         tab.page.get_by_role("button", name="Save class_names.json").click()
