@@ -91,18 +91,18 @@ def predicted_sets(mixed: Mixed, rule: tuple[float, float]) -> np.ndarray:
     """Classes ``(N, K)`` bool of each image by a rule: least relative score and confidence."""
     batch = mixed.batch
     counting = counting_regions(
-        batch.region_score,
-        batch.region_area,
-        batch.region_pred_class_score,  # type: ignore[arg-type]
-        batch.region_image_index,
+        batch.region_score.numpy(),
+        batch.region_area.numpy(),
+        batch.region_pred_class_score.numpy(),  # type: ignore[union-attr]
+        batch.region_image_index.numpy(),
         *rule,
     )
     normal = mixed.names.index("normal") if "normal" in mixed.names else None
     found = classes_of_images(
-        batch.pred_class_id,  # type: ignore[arg-type]
-        batch.region_pred_class_id,  # type: ignore[arg-type]
+        batch.pred_class_id.numpy(),  # type: ignore[union-attr]
+        batch.region_pred_class_id.numpy(),  # type: ignore[union-attr]
         counting,
-        batch.region_image_index,
+        batch.region_image_index.numpy(),
         mixed.names,
         normal,
     )

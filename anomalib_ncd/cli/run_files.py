@@ -26,7 +26,7 @@ from anomalib_ncd.data.predictions import (
 )
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.run_results import RunResults
-from anomalib_ncd.functional.named_classes import first_slots
+from anomalib_ncd.functional.slots import first_slots
 from anomalib_ncd.metrics.discovery import discovery_report
 from anomalib_ncd.metrics.normal import normal_report
 from anomalib_ncd.models.checkpoints import write_class_names

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_ncd.data.run_results import RunResults
-from anomalib_ncd.functional.named_classes import first_slots
+from anomalib_ncd.functional.slots import first_slots
 from anomalib_ncd.metrics.health import RunEvidence, health_figures, health_report
 
 

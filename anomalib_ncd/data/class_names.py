@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from anomalib_ncd.functional.image_classes import CLASS_SEPARATOR
+
 NORMAL = "normal"
 FILE_NAME = "class_names.json"
 
@@ -63,8 +65,8 @@ def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:  # 
         One name per slot.
 
     Raises:
-        ValueError: If a class is unknown, a name is empty, the same class has two names, or a defect would become
-            normal without a group of ``same`` that says so.
+        ValueError: If a class is unknown, a name is empty or holds ``;``, the same class has two names, or a defect
+            would become normal without a group of ``same`` that says so.
 
     Example:
         >>> given = {"names": {"class_2": "dent"}, "same": [["class_1", "class_2"]]}
@@ -94,6 +96,9 @@ def _checked_names(given: Any, slot_names: Sequence[str]) -> dict[str, str]:  # 
         _refuse_unknown(slot, slot_names, '"names"')
         if not isinstance(name, str) or not name.split():
             msg = f"The name of {slot!r} is empty or no text: {name!r}; leave the class out to keep its name."
+            raise ValueError(msg)
+        if CLASS_SEPARATOR in name:
+            msg = f"The name of {slot!r} holds {CLASS_SEPARATOR!r}, which parts names in tables: {name!r}; drop it."
             raise ValueError(msg)
         tidy[slot] = " ".join(name.split())
     return tidy

@@ -15,9 +15,7 @@ import torch
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.class_names import NORMAL
-from anomalib_ncd.functional import classes_of_images, counting_regions
-
-CLASS_SEPARATOR = ";"
+from anomalib_ncd.functional.image_classes import CLASS_SEPARATOR, classes_of_images, counting_regions
 
 
 @dataclass(frozen=True)
@@ -121,11 +119,16 @@ def class_sets(batch: NcdBatch, class_names: Sequence[str], normal_name: str = N
     if batch.pred_class_id is None or region_ids is None or region_confidences is None:
         msg = "The batch holds no predictions of regions; pass what Engine.predict returns."
         raise ValueError(msg)
+    image_index = batch.region_image_index.cpu().numpy()
     counting = counting_regions(
-        batch.region_score.float(), batch.region_area, region_confidences.float(), batch.region_image_index
+        batch.region_score.float().cpu().numpy(),
+        batch.region_area.cpu().numpy(),
+        region_confidences.float().cpu().numpy(),
+        image_index,
     )
     normal = list(class_names).index(normal_name) if normal_name in class_names else None
-    return classes_of_images(batch.pred_class_id, region_ids, counting, batch.region_image_index, class_names, normal)
+    image_classes, region_classes = (ids.cpu().numpy() for ids in (batch.pred_class_id, region_ids))
+    return classes_of_images(image_classes, region_classes, counting, image_index, class_names, normal)
 
 
 def region_predictions(batches: Iterable[NcdBatch], class_names: Sequence[str]) -> list[RegionPrediction]:

@@ -21,6 +21,7 @@ from anomalib_ncd.deploy.drawing import draw_result
 from anomalib_ncd.deploy.journal import UNSETTLED, FileStamp, Journal, OutputError, append_whole, write_file
 from anomalib_ncd.deploy.manifest import Manifest
 from anomalib_ncd.deploy.results import ImageResult
+from anomalib_ncd.functional.image_classes import CLASS_SEPARATOR
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,7 +30,7 @@ JOURNAL_NAME = "results.jsonl"
 CLASSIFIER_NAME = "classifier.json"
 # The columns of a run's predictions.csv and regions.csv come first.
 COLUMNS = {
-    "predictions.csv": ("image", "class", "confidence", "num_regions", "unknown", "normal", "score"),
+    "predictions.csv": ("image", "class", "confidence", "num_regions", "unknown", "classes", "normal", "score"),
     "regions.csv": (
         "image",
         "left",
@@ -192,7 +193,8 @@ def _prediction_rows(result: dict[str, Any]) -> list[list[Any]]:
     """Row of an image in ``predictions.csv``."""
     if result["error"] is not None:
         return []
-    values = {**result, "num_regions": len(result["regions"])}
+    classes = CLASS_SEPARATOR.join(result.get("classes", ()))  # journals of before have none
+    values = {**result, "num_regions": len(result["regions"]), "classes": classes}
     return [[values[column] for column in COLUMNS["predictions.csv"]]]
 
 

@@ -81,6 +81,8 @@ class ImageResult:
         class_id: Slot of the most probable class after region merging.
         class_name: Its name.
         confidence: Its probability, 0 to 1.
+        classes: Names of all classes of the image, that of the merged regions first; several where regions that count
+            are of different classes, see :mod:`~anomalib_ncd.functional.image_classes`.
         is_unknown: Whether regions that are unknown make up most of the image's weight.
         num_anomalies: Number of anomalies that MEBin estimates.
         probabilities: Probability of each class.
@@ -97,6 +99,7 @@ class ImageResult:
     class_id: int | None = None
     class_name: str | None = None
     confidence: float = 0.0
+    classes: tuple[str, ...] = ()
     is_unknown: bool = False
     num_anomalies: int = 0
     probabilities: tuple[float, ...] = ()
@@ -124,6 +127,7 @@ class ImageResult:
             "class": self.class_name,
             "class_id": self.class_id,
             "confidence": round(self.confidence, 6),
+            "classes": list(self.classes),
             "unknown": self.is_unknown,
             "num_anomalies": self.num_anomalies,
             "probabilities": [round(value, 6) for value in self.probabilities],

@@ -14,6 +14,7 @@ from anomalib_ncd.deploy.encoders import RegionPredictions
 from anomalib_ncd.deploy.image_files import ImageInput
 from anomalib_ncd.deploy.manifest import NORMAL_NAME, Manifest
 from anomalib_ncd.deploy.results import ImageResult, NormalReason, RegionResult
+from anomalib_ncd.functional.image_classes import classes_of_images, counting_regions
 from anomalib_ncd.functional.image_merging import choose_classes, merging_temperature_of, region_weights
 from anomalib_ncd.functional.mebin import BinarizedMap, binarize, normalize_anomaly_map
 from anomalib_ncd.functional.regions import Region, extract_regions
@@ -84,6 +85,16 @@ def classify_image(cut: CutImage, predictions: RegionPredictions, manifest: Mani
     class_id, confidence = (values[0].item() for values in choose_classes(merged[None], manifest.class_names))
     image_is_unknown = is_image_unknown(is_unknown, weights)
     reason = _normal_reason(cut, manifest.class_names[class_id], image_is_unknown, manifest.image_threshold)
+    regions = tuple(
+        _region_result(region, row, unknown, feature, manifest.class_names)
+        for region, row, unknown, feature in zip(
+            cut.regions,
+            probabilities,
+            is_unknown.tolist(),
+            predictions.region_feature,
+            strict=True,
+        )
+    )
     return ImageResult(
         image=None if cut.image.path is None else str(cut.image.path),
         size_hw=size_hw,
@@ -94,20 +105,25 @@ def classify_image(cut: CutImage, predictions: RegionPredictions, manifest: Mani
         class_id=class_id,
         class_name=manifest.class_names[class_id],
         confidence=confidence,
+        classes=_classes_of(class_id, regions, manifest.class_names),
         is_unknown=image_is_unknown,
         num_anomalies=cut.num_anomalies,
         probabilities=tuple(merged.tolist()),
-        regions=tuple(
-            _region_result(region, row, unknown, feature, manifest.class_names)
-            for region, row, unknown, feature in zip(
-                cut.regions,
-                probabilities,
-                is_unknown.tolist(),
-                predictions.region_feature,
-                strict=True,
-            )
-        ),
+        regions=regions,
     )
+
+
+def _classes_of(class_id: int, regions: tuple[RegionResult, ...], class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """All classes of an image, as the tables of a run have them."""
+    scores, areas, confidences, class_ids = (
+        np.array([getattr(region, name) for region in regions], kind)
+        for name, kind in (("score", np.float32), ("area", int), ("confidence", np.float32), ("class_id", int))
+    )
+    one_image = np.zeros(len(regions), int)
+    counting = counting_regions(scores, areas, confidences, one_image)
+    normal = class_names.index(NORMAL_NAME) if NORMAL_NAME in class_names else None
+    [found] = classes_of_images(np.array([class_id]), class_ids, counting, one_image, class_names, normal)
+    return tuple(class_names[slot] for slot in found)
 
 
 def _region_result(

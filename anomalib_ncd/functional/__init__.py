@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         normalize_anomaly_map,
         select_interval,
     )
-    from anomalib_ncd.functional.named_classes import first_slots, named_probabilities, predict_classes
+    from anomalib_ncd.functional.named_classes import named_probabilities, predict_classes
     from anomalib_ncd.functional.neighbours import left_out_similarity, neighbour_similarity
     from anomalib_ncd.functional.normal_cluster import find_normal_cluster, with_slot_first
     from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities, relative_merging_temperature
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         rejection_threshold,
     )
     from anomalib_ncd.functional.resampling import resize_antialiased
+    from anomalib_ncd.functional.slots import first_slots
     from anomalib_ncd.functional.views import eval_view
 
 _NAMES_OF = {
@@ -60,7 +61,7 @@ _NAMES_OF = {
         "normalize_anomaly_map",
         "select_interval",
     ),
-    "named_classes": ("first_slots", "named_probabilities", "predict_classes"),
+    "named_classes": ("named_probabilities", "predict_classes"),
     "neighbours": ("left_out_similarity", "neighbour_similarity"),
     "normal_cluster": ("find_normal_cluster", "with_slot_first"),
     "region_merging": ("merge_regions", "novel_probabilities", "relative_merging_temperature"),
@@ -72,6 +73,7 @@ _NAMES_OF = {
         "rejection_threshold",
     ),
     "resampling": ("resize_antialiased",),
+    "slots": ("first_slots",),
     "views": ("eval_view",),
 }
 _HOMES = {name: module for module, names in _NAMES_OF.items() for name in names}

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anomalib_ncd.functional.slots import first_slots
+
 
 def region_weights(areas: np.ndarray, temperature: float) -> np.ndarray:
     """Weight of each region of an image: softmax of the root of its area over the temperature.
@@ -107,8 +109,7 @@ def choose_classes(probabilities: np.ndarray, class_names: Sequence[str]) -> tup
     if probabilities.ndim != 2 or probabilities.shape[1] != len(class_names):
         msg = f"`class_names` must name the K slots of (N, K), got {len(class_names)} for {probabilities.shape}."
         raise ValueError(msg)
-    first: dict[str, int] = {}
-    slots = np.array([first.setdefault(name, slot) for slot, name in enumerate(class_names)])
+    slots = np.array(first_slots(class_names))
     by_name = np.zeros_like(probabilities)
     for slot, target in enumerate(slots.tolist()):
         by_name[:, target] += probabilities[:, slot]

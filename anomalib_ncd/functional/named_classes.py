@@ -10,22 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
-def first_slots(class_names: Sequence[str]) -> list[int]:
-    """Give each slot the first slot of its name.
-
-    Args:
-        class_names: Name of each slot.
-
-    Returns:
-        One index per slot; a slot whose name is its own has its own index.
-
-    Example:
-        >>> first_slots(["normal", "scratch", "dent", "scratch"])
-        [0, 1, 2, 1]
-    """
-    first: dict[str, int] = {}
-    return [first.setdefault(name, slot) for slot, name in enumerate(class_names)]
+from anomalib_ncd.functional.slots import first_slots
 
 
 def named_probabilities(probabilities: Tensor, class_names: Sequence[str]) -> Tensor:

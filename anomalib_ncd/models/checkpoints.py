@@ -13,6 +13,8 @@ import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.pytorch import LightningModule, Trainer
 
+from anomalib_ncd.functional.image_classes import CLASS_SEPARATOR
+
 CHECKPOINT_KEY = "anomalib_ncd"
 
 
@@ -89,11 +91,14 @@ def checked_class_names(class_names: Sequence[str], num_novel_classes: int) -> l
         The names as a list.
 
     Raises:
-        ValueError: If there are more or fewer names than slots, or one is empty.
+        ValueError: If there are more or fewer names than slots, or one is empty or holds ``;``.
     """
     names = list(class_names)
     if isinstance(class_names, str) or len(names) != num_novel_classes or not all(names):
         msg = f"`class_names` must hold {num_novel_classes} names that aren't empty, one per slot, got {class_names!r}."
+        raise ValueError(msg)
+    if any(CLASS_SEPARATOR in name for name in names):
+        msg = f"`class_names` must not hold {CLASS_SEPARATOR!r}, which parts names in tables, got {class_names!r}."
         raise ValueError(msg)
     return names
 

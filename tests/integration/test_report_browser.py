@@ -146,6 +146,20 @@ def test_pointing_at_a_region_shows_its_crop(open_report, finished):
     assert shown[..., :3].std() > 1
 
 
+def test_unknown_regions_are_marked_on_the_map(open_report, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    results = RunResults.load(run / "results.npz")
+    is_unknown = torch.arange(len(results.region_position)) == 4
+    results.batch.update(region_unknown=is_unknown)
+    write_run_files(run, results, SLOTS)
+    tab = open_report(run / "report.html")
+    assert tab.page.locator("#unknown figure").count() == 1
+    tab.hover(4)
+    assert "unknown" in tab.page.locator("#tip-text").inner_text().splitlines()
+    tab.hover(3)
+    assert "unknown" not in tab.page.locator("#tip-text").inner_text().splitlines()
+
+
 def test_the_map_can_be_used_with_the_keyboard(open_report, finished):
     file = finished / "report.html"
     tab = open_report(file)
@@ -207,7 +221,8 @@ def test_names_make_the_round_trip(open_report, finished, tmp_path):
 def test_names_that_would_be_refused_are_not_saved(open_report, finished):
     tab = open_report(finished / "report.html")
     field, status = tab.page.get_by_label("Name of class_1", exact=True), tab.page.locator("#save-status")
-    for name, advice in (("normal", "choose “same as normal”"), ("class_2", "choose “same as class_2”")):
+    refused = {"normal": "choose “same as normal”", "class_2": "choose “same as class_2”", "a; b": "holds “;”"}
+    for name, advice in refused.items():
         field.fill(name)
         assert advice in status.inner_text()
         tab.page.get_by_role("button", name="Save class_names.json").click()

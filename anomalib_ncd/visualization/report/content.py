@@ -15,7 +15,7 @@ import numpy as np
 from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.predictions import class_sets
 from anomalib_ncd.data.run_results import RunResults
-from anomalib_ncd.functional.named_classes import first_slots
+from anomalib_ncd.functional.slots import first_slots
 from anomalib_ncd.visualization.gallery import region_tile
 from anomalib_ncd.visualization.report.certainty import Certainty, region_certainty
 from anomalib_ncd.visualization.report.crops import image_with_boxes, jpeg_data_uri
@@ -24,7 +24,7 @@ TYPICAL_REGIONS = 8
 IMAGES_PER_CLASS = 4
 DOUBTFUL_REGIONS = 24
 SEVERAL_IMAGES = 12
-REJECTED_REGIONS = 12
+SUSPICIOUS_REGIONS = 12
 TILE_PX = 160
 TILE_MARGIN = 150  # a grey for light and dark pages
 
@@ -107,7 +107,7 @@ class ClassCard:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything that the page shows but the map."""
+    """Everything that the page shows but the map; ``is_unknown`` is ``(R,)`` bool, regions like none of the run."""
 
     sentence: str
     figures: list[tuple[str, str]]
@@ -117,7 +117,10 @@ class ReportContent:
     num_doubtful: int
     several: list[Picture]
     num_several: int
+    unknown: list[Picture]
+    num_unknown: int
     certainty: Certainty
+    is_unknown: np.ndarray
 
 
 class ContentBuilder:
@@ -141,6 +144,8 @@ class ContentBuilder:
         self.class_names, self.load, self.metrics = list(class_names), load, metrics
         self.certainty = region_certainty(results.batch, class_names)
         self.image_of = results.batch.region_image_index.numpy()
+        unknown = results.batch.region_unknown  # results of before there was rejection have none
+        self.is_unknown = np.zeros(len(self.image_of), bool) if unknown is None else unknown.numpy().astype(bool)
 
     def build(self) -> ReportContent:
         """Gather everything."""
@@ -150,7 +155,7 @@ class ContentBuilder:
         if self.results.has_normal_slot:
             normal = cards[0]
             cards = [self._card(slot, color) for color, slot in enumerate(slots[1:])]
-        doubtful = self._doubtful()
+        doubtful, unknown = self._doubtful(), self._most_suspicious(np.flatnonzero(self.is_unknown))
         sets = class_sets(self.batch, self.class_names, self.results.normal_name(self.class_names))
         several = [image for image, classes in enumerate(sets) if len(classes) > 1]
         return ReportContent(
@@ -164,7 +169,10 @@ class ContentBuilder:
                 several, lambda image: " and ".join(self.class_names[slot] for slot in sets[image]), SEVERAL_IMAGES
             ),
             num_several=len(several),
+            unknown=[self.picture(region, with_score=True) for region in unknown],
+            num_unknown=int(self.is_unknown.sum()),
             certainty=self.certainty,
+            is_unknown=self.is_unknown,
         )
 
     def picture(self, region: int, *, with_runner_up: bool = False, with_score: bool = False) -> Picture:
@@ -172,6 +180,8 @@ class ContentBuilder:
         key = self.results.image_keys[self.image_of[region]]
         name, value = self.class_names[self.certainty.slot[region]], self.certainty_text(self.certainty.value[region])
         lines = [key, f"{name} · {value}"]
+        if self.is_unknown[region]:
+            lines.append("unknown")
         runner_up = int(self.certainty.runner_up[region])
         if with_runner_up and runner_up >= 0:
             lines.append(f"or {self.class_names[runner_up]}")
@@ -215,7 +225,7 @@ class ContentBuilder:
     def _most_suspicious(self, members: np.ndarray) -> list[int]:
         """Regions that the detector scored highest."""
         scores = self.batch.region_score.numpy()[members]
-        return members[np.argsort(-scores, kind="stable")][:REJECTED_REGIONS].tolist()
+        return members[np.argsort(-scores, kind="stable")][:SUSPICIOUS_REGIONS].tolist()
 
     def _images_of(self, slot: int, regions: Sequence[int]) -> list[Picture]:
         """Images that regions came from, with all regions of the class outlined."""
@@ -293,6 +303,8 @@ class ContentBuilder:
         figures.append(("doubtful", f"{num_doubtful:,}"))
         if num_several:
             figures.append(("images of several kinds", f"{num_several:,}"))
+        if self.is_unknown.any():
+            figures.append(("unknown", f"{int(self.is_unknown.sum()):,}"))
         image = (self.metrics or {}).get("image", {})
         if "nmi" in image:
             figures += [("NMI with labels", f"{image['nmi']:.2f}"), ("accuracy", f"{image['accuracy']:.2f}")]

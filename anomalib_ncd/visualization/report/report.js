@@ -186,6 +186,7 @@
     const sure = data.isProbability ? `${Math.round(value * 100)} %` : `closeness ${value.toFixed(2)}`;
     const lines = [`${nameOfClass(data.classOf[region])}, ${sure}`];
     if (data.doubtful[region] && data.second[region] >= 0) lines.push(`or ${nameOfClass(data.second[region])}`);
+    if (data.unknown[region]) lines.push("unknown");
     lines.push(data.images[data.imageOf[region]]);
     return lines;
   }
@@ -394,9 +395,10 @@
     return { names, same: [...groups.values()].filter((group) => group.length > 1) };
   }
 
-  // The two mistakes that reading the file would refuse.
+  // The mistakes that reading the file would refuse.
   function mistake({ names }) {
     for (const [slot, name] of Object.entries(names)) {
+      if (name.includes(";")) return `The name of ${slot} holds “;”, which parts names in tables: leave it out.`;
       if (data.hasNormal && name === data.slots[0]) return `To make ${slot} normal, choose “same as ${name}”.`;
       if (data.slots.includes(name) && name !== slot && !names[name] && root(name) === name) {
         return `${slot} has the name of another class, ${name}: choose “same as ${name}”.`;

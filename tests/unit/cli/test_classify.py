@@ -61,6 +61,7 @@ def assert_same_classes(found, wanted):
     for image, row in found.items():
         assert float(row["confidence"]) == pytest.approx(float(wanted[image]["confidence"]), abs=1e-4)
         assert row["num_regions"] == wanted[image]["num_regions"]
+        assert row["classes"] == wanted[image]["classes"]
 
 
 @pytest.mark.parametrize("fixture", ["run", "packed"])

@@ -54,6 +54,10 @@ def test_names_of_slots(given, expected):
         ({"names": ["a"]}, '"names" must map classes to names'),
         ({"names": {"class_9": "a"}}, "'class_9', but the classes of the run are normal, class_1, "),
         ({"names": {"class_1": "  "}}, "name of 'class_1' is empty"),
+        (
+            {"names": {"class_1": "dent; deep"}},
+            "name of 'class_1' holds ';', which parts names in tables: 'dent; ",
+        ),
         ({"names": {"class_1": None}}, "name of 'class_1' is empty"),
         ({"same": [["class_1", "class_7"]]}, "\"same\" speaks of 'class_7'"),
         ({"same": [["class_1", ["class_2"]]]}, r"\"same\" speaks of \['class_2'\]"),

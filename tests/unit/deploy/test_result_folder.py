@@ -46,6 +46,7 @@ def build_finished(name, *, error=None, is_final=True):
         class_id=1,
         class_name="dark",
         confidence=0.75,
+        classes=("dark", "bright"),
         num_anomalies=1,
         probabilities=(0.25, 0.75, 0, 0),
         regions=(region, region),
@@ -69,6 +70,7 @@ def test_tables_and_pictures(manifest, tmp_path):
             "confidence": "0.75",
             "num_regions": "2",
             "unknown": "False",
+            "classes": "dark;bright",
             "normal": "False",
             "score": "0.5",
         }
@@ -89,8 +91,17 @@ def test_columns_begin_like_those_of_a_run(run_folder, tiny_run, tmp_path):
     for name, row_type in (("predictions.csv", ImagePrediction), ("regions.csv", RegionPrediction)):
         write_csv(tmp_path / name, [], row_type)
         columns = (tmp_path / name).read_text().strip().split(",")
-        shared = columns[: columns.index("unknown") + 1]
-        assert list(COLUMNS[name][: len(shared)]) == shared
+        assert list(COLUMNS[name][: len(columns)]) == columns
+
+
+def test_a_journal_of_before_goes_on(manifest, tmp_path):
+    with ResultFolder(tmp_path, manifest, pictures=False) as results:
+        results.add([build_finished("a.png")])
+    journal = tmp_path / "results.jsonl"
+    journal.write_text(journal.read_text().replace('"classes": ["dark", "bright"], ', ""))
+    with ResultFolder(tmp_path, manifest, pictures=False) as results:
+        results.add([build_finished("b.png")])
+    assert [row["classes"] for row in rows_of(tmp_path / "predictions.csv")] == ["", "dark;bright"]
 
 
 def test_tables_are_made_anew_from_the_journal(manifest, tmp_path):

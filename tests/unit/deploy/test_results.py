@@ -36,6 +36,7 @@ def build_image(**values):
         "class_id": 1,
         "class_name": "Kratzer",
         "confidence": 0.75,
+        "classes": ("Kratzer", "Delle"),
         "num_anomalies": 1,
         "probabilities": (0.25, 0.75),
         "regions": (build_region(),),
@@ -47,6 +48,7 @@ def test_a_result_becomes_json_and_back():
     found = json.loads(build_image().to_json())
     assert found["image"] == "parts/ä.png"
     assert found["class"] == "Kratzer"
+    assert found["classes"] == ["Kratzer", "Delle"]
     assert (found["normal"], found["unknown"], found["error"]) == (False, False, None)
     [region] = found["regions"]
     assert region["box_xyxy"] == [1.5, 2.0, 4.5, 4.0]

@@ -58,6 +58,22 @@ def test_regions_weigh_by_the_root_of_their_area(manifest):
     assert [region.class_name for region in result.regions] == ["dark", "bright"]
 
 
+def test_an_image_has_the_classes_of_regions_that_count(manifest):
+    dark, bright, unsure = [0.1, 0.8, 0.1, 0], [0.1, 0.1, 0.8, 0], [0.2, 0.3, 0.1, 0.4]
+    result = classify_image(build_cut(100, 400), predictions_of(dark, bright), manifest)
+    assert (result.class_name, result.classes) == ("bright", ("bright", "dark"))
+    cut = build_cut(100, 400, 400)
+    cut.regions[0] = replace(cut.regions[0], score=0.34)  # below 0.7 of the highest
+    assert classify_image(cut, predictions_of(dark, bright, bright), manifest).classes == ("bright",)
+    assert classify_image(build_cut(0, 400), predictions_of(dark, bright), manifest).classes == ("bright",)
+    # Slots of one name are one class; normal is named only as the class of the image.
+    twins = classify_image(build_cut(400, 100), predictions_of(dark, unsure), manifest)
+    assert twins.classes == ("dark",)
+    normal = [0.9, 0.1, 0, 0]
+    assert classify_image(build_cut(400, 100), predictions_of(dark, normal), manifest).classes == ("dark",)
+    assert classify_image(build_cut(100, 400), predictions_of(dark, normal), manifest).classes == ("normal", "dark")
+
+
 def test_slots_of_one_name_stand_together(manifest):
     result = classify_image(build_cut(9), predictions_of([0, 0.3, 0.4, 0.3]), manifest)
     assert (result.class_id, result.class_name) == (1, "dark")

@@ -1,28 +1,28 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import numpy as np
 import pytest
-import torch
 
 from anomalib_ncd.functional.image_classes import classes_of_images, counting_regions
 
 NAMES = ["normal", "a", "b", "a"]
-IMAGE = torch.tensor([0, 0, 0, 1, 1])
+IMAGE = np.array([0, 0, 0, 1, 1])
 
 
 def sets(image_classes, region_classes, counting, normal_slot=0, names=NAMES):
     return classes_of_images(
-        torch.tensor(image_classes), torch.tensor(region_classes), torch.tensor(counting), IMAGE, names, normal_slot
+        np.array(image_classes), np.array(region_classes), np.array(counting), IMAGE, names, normal_slot
     )
 
 
 def test_regions_count_by_score_mask_and_confidence():
-    scores, areas = torch.tensor([0.8, 0.4, 0.39, 0.2, 0.2]), torch.tensor([50, 9, 9, 9, 0])
-    confidence = torch.tensor([0.9, 0.5, 0.9, 0.5, 0.9])
+    scores, areas = np.array([0.8, 0.4, 0.39, 0.2, 0.2]), np.array([50, 9, 9, 9, 0])
+    confidence = np.array([0.9, 0.5, 0.9, 0.5, 0.9])
     assert counting_regions(scores, areas, confidence, IMAGE, 0.5, 0.5).tolist() == [True, True, False, True, False]
     assert counting_regions(scores, areas, confidence, IMAGE, 0.0, 0.6).tolist() == [True, False, True, False, False]
-    nothing = torch.zeros(0)
-    assert counting_regions(nothing, nothing, nothing, nothing.long()).tolist() == []
+    nothing = np.zeros(0)
+    assert counting_regions(nothing, nothing, nothing, nothing.astype(int)).tolist() == []
     with pytest.raises(ValueError, match=r"must have one shape \(R,\), got .*\(4,\)"):
         counting_regions(scores, areas[:4], confidence, IMAGE)
 

@@ -4,16 +4,10 @@
 import pytest
 import torch
 
-from anomalib_ncd.functional import first_slots, named_probabilities, predict_classes
+from anomalib_ncd.functional import named_probabilities, predict_classes
 
 PROBABILITIES = torch.tensor([[0.40, 0.30, 0.05, 0.25], [0.10, 0.20, 0.60, 0.10], [0.25, 0.25, 0.25, 0.25]])
 TWINS = ["normal", "scratch", "dent", "scratch"]
-
-
-def test_slots_of_one_name_have_one_first_slot():
-    assert first_slots(TWINS) == [0, 1, 2, 1]
-    assert first_slots(["a", "a", "a"]) == [0, 0, 0]
-    assert first_slots([]) == []
 
 
 def test_probabilities_of_one_name_add_up():

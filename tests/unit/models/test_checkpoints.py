@@ -61,6 +61,11 @@ def test_there_is_one_name_per_slot(names):
         checked_class_names(names, 2)
 
 
+def test_names_do_not_hold_what_parts_them():
+    with pytest.raises(ValueError, match=r"must not hold ';'.*\['a;b', 'c'\]"):
+        checked_class_names(["a;b", "c"], 2)
+
+
 def test_other_checkpoints_are_refused():
     with pytest.raises(ValueError, match="no checkpoint of AnomalyNcd"):
         own_part({"state_dict": {}})

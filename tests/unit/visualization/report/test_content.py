@@ -4,6 +4,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from anomalib_ncd.visualization.report.content import ContentBuilder, counted
 
@@ -120,6 +121,26 @@ def test_images_of_several_kinds_are_shown(results_of, tmp_path):
     assert set(content.several[1].lines[1].split(" and ")) == {"dent", "scratch"}
     assert content.several[0].alt == "Image part/0 with 3 outlined regions"
     assert ("images of several kinds", "2") in content.figures
+
+
+def test_unknown_regions_are_marked_the_highest_score_first(results_of):
+    results = results_of([SURE[1], SURE[2], SURE[1]], [0, 1, 2])
+    results.batch.update(region_unknown=torch.tensor([True, False, True]))
+    content = build(results)
+    assert content.num_unknown == 2
+    assert content.is_unknown.tolist() == [True, False, True]
+    assert [picture.lines for picture in content.unknown] == [
+        ["part/2", "dent · 90%", "unknown", "anomaly score 1.00"],
+        ["part/0", "dent · 90%", "unknown", "anomaly score 0.00"],
+    ]
+    assert ("unknown", "2") in content.figures
+    assert [picture.lines[2:] for card in content.cards for picture in card.typical] == [["unknown"], ["unknown"], []]
+
+
+def test_results_without_rejection_have_nothing_unknown(results_of):
+    content = build(results_of([SURE[1]], [0]))
+    assert (content.num_unknown, content.unknown, content.is_unknown.tolist()) == (0, [], [False])
+    assert "unknown" not in dict(content.figures)
 
 
 @pytest.mark.parametrize(("number", "expected"), [(0, "0 dents"), (1, "1 dent"), (1000, "1,000 dents")])

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 
 from anomalib_ncd.visualization.report import Finding, ReportSection, write_report
 from anomalib_ncd.visualization.report.report import _regions_of_map
@@ -137,6 +138,21 @@ def test_normal_is_scored_where_it_is_known(results_of, tmp_path):
     text = write(tmp_path, results_of(BY_REGION, range(4)), metrics=metrics)
     assert "False alarms set aside as normal" in text
     assert "<td>7</td><td>0.000</td><td></td><td>0.125</td>" in text
+
+
+def test_unknown_regions_have_a_section_where_there_are_some(results_of, tmp_path):
+    results = results_of(BY_REGION, range(4))
+    text = write(tmp_path, results)
+    assert 'id="unknown"' not in text
+    assert 'href="#unknown"' not in text
+    assert Elements(text).data()["unknown"] == [0, 0, 0, 0]
+    results.batch.update(region_unknown=torch.tensor([False, True, False, False]))
+    text = write(tmp_path, results)
+    assert 'href="#unknown"' in text
+    section = re.search(r'<section id="unknown".*?</section>', text, re.DOTALL).group()
+    assert "1 region is like none of those" in section
+    assert section.count("<figure") == 1
+    assert Elements(text).data()["unknown"] == [0, 1, 0, 0]
 
 
 def test_sections_can_be_added(results_of, tmp_path):
