@@ -43,7 +43,14 @@ from anomalib_ncd.metrics.report import clustering_report
 
 TRAINED_SETS = "BD"
 TRAINED_EPOCHS = (3, 25)
-METHOD_COLOURS = {"ward": "#0072b2", "kmeans": "#56b4e9", "trained": "#d55e00", "random": "#999999"}
+KIND_COLOURS = {
+    "Ward": "#0072b2",
+    "k-means": "#56b4e9",
+    "trained": "#d55e00",
+    "maps of other images": "#009e73",
+    "network of random weights": "#cc79a7",
+    "random prototypes": "#999999",
+}
 
 
 def backbones(weights: Path) -> dict[str, dict[str, Any]]:
@@ -84,7 +91,8 @@ def measure(run: Run) -> dict[str, Any]:
     figures = health_figures(run_evidence(results, names))
     scores = clustering_report(run.batch.pred_class_id.numpy(), run.batch.class_id.numpy())  # type: ignore[union-attr]
     health = health_report(figures)["score"]
-    return {"data": run.data, "run": run.name, "method": run.method, "health": health, **figures, **scores}
+    kind = {"data": run.data, "run": run.name, "method": run.method, "num_slots": num_slots}
+    return {**kind, "health": health, **figures, **scores}
 
 
 def correlation(rows: list[dict[str, Any]], name: str) -> float:
@@ -102,27 +110,52 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     print(f"| --- | --- |{' --- |' * len(sets)}")
     for name in ("health", *(figure.name for figure in FIGURES)):
         found = [correlation([row for row in rows if row["data"] == each], name) for each in sets]
-        mean = np.nanmean(found) if not np.isnan(found).all() else math.nan
-        print(f"| {name} | {mean:.2f} | {' | '.join('' if math.isnan(value) else f'{value:.2f}' for value in found)} |")
+        values = [math.nan if np.isnan(found).all() else np.nanmean(found), *found]
+        print(f"| {name} | {' | '.join('' if math.isnan(value) else f'{value:.2f}' for value in values)} |")
+
+
+def is_random(row: dict[str, Any]) -> bool:
+    """Whether a run saw its regions through a network that never learnt anything."""
+    return row["run"].startswith("random weights")
 
 
 def print_fairness(rows: list[dict[str, Any]]) -> None:
-    """Of all pairs of a trained and a clustered run of one data set and backbone: how often health chooses which."""
-    right = total = clustered_chosen = clustered_better = 0
-    for trained in (row for row in rows if row["method"] == "trained"):
-        for other in rows:
-            if other["data"] == trained["data"] and other["run"].startswith("DeiT") and other["method"] != "random":
-                total += 1
-                chosen, better = other["health"] > trained["health"], other["nmi"] > trained["nmi"]
-                right += chosen == better
-                clustered_chosen += chosen
-                clustered_better += better
-    if total:
-        print(
-            f"{total} pairs of a trained and a clustered run: health picks the one with the higher NMI in "
-            f"{right / total:.0%}; it picks clusters in {clustered_chosen / total:.0%}, which are better in "
-            f"{clustered_better / total:.0%}."
-        )
+    """Pairs of a trained and a clustered run of one data set and backbone: how often health chooses which."""
+    clustered = [row for row in rows if row["run"].startswith("DeiT") and row["method"] in {"ward", "kmeans"}]
+    pairs = [
+        (trained, other)
+        for trained in rows
+        for other in clustered
+        if trained["method"] == "trained" and other["data"] == trained["data"]
+    ]
+    print_choices("trained and clustered", pairs)
+    print_choices("both of the right number of classes", [(a, b) for a, b in pairs if a["num_slots"] == b["num_slots"]])
+
+
+def print_choices(title: str, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """How often health picks the better one of a pair, and what that costs."""
+    if not pairs:
+        return
+    chosen = np.array([other["health"] > trained["health"] for trained, other in pairs])
+    gain = np.array([other["nmi"] - trained["nmi"] for trained, other in pairs])
+    is_right = chosen == (gain > 0)
+    cost = np.where(is_right, 0, np.abs(gain))
+    print(
+        f"{len(pairs)} pairs, {title}: health picks the one with the higher NMI in {is_right.mean():.0%}; wrong picks "
+        f"cost {cost.mean():.3f} NMI a pair, whose two differ by {np.abs(gain).mean():.3f}. It picks clusters in "
+        f"{chosen.mean():.0%}, which are better in {np.mean(gain > 0):.0%}."
+    )
+
+
+def kind_of(row: dict[str, Any]) -> str:
+    """What makes a run good or bad, for its colour."""
+    if row["method"] == "random":
+        return "random prototypes"
+    if is_random(row):
+        return "network of random weights"
+    if row["run"].startswith("maps of others"):
+        return "maps of other images"
+    return {"ward": "Ward", "kmeans": "k-means"}.get(row["method"], row["method"])
 
 
 def draw(rows: list[dict[str, Any]], file: Path) -> None:
@@ -131,14 +164,14 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
     figure, axes = plt.subplots(3, 3, figsize=(9, 8.4), sharex=True, sharey=True, layout="constrained")
     for axis, name in zip(axes.flat, sets, strict=False):
         members = [row for row in rows if row["data"] == name]
-        for method, colour in METHOD_COLOURS.items():
-            points = [(row["health"], row["nmi"]) for row in members if row["method"] == method and row["health"]]
-            label = {"ward": "Ward", "kmeans": "k-means", "random": "random prototypes"}.get(method, method)
+        for kind, colour in KIND_COLOURS.items():
+            points = [(row["health"], row["nmi"]) for row in members if kind_of(row) == kind]
             if points:
-                axis.scatter(*zip(*points, strict=True), s=16, color=colour, label=label, alpha=0.8)
+                axis.scatter(*zip(*points, strict=True), s=16, color=colour, alpha=0.8)
         axis.set_title(f"{name}: rank correlation {correlation(members, 'health'):.2f}", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(fontsize=8, frameon=False)
+    handles = [axes[0, 0].scatter([], [], s=16, color=colour, label=kind) for kind, colour in KIND_COLOURS.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=9, frameon=False)
     figure.supxlabel("health, without labels")
     figure.supylabel("NMI of the images, with labels")
     figure.savefig(file, dpi=120)
@@ -170,8 +203,9 @@ def main() -> None:
             found += json.loads(file.read_text())
         if not found:
             continue
-        print(f"\n{title}, {len(found)} runs:\n")
-        print_table(found)
+        for which, part in (("", found), (" without random weights", [row for row in found if not is_random(row)])):
+            print(f"\n{title}, {len(part)} runs{which}:\n")
+            print_table(part)
         print()
         print_fairness(found)
         rows += found
