@@ -65,6 +65,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def folder_of(name: str, options: argparse.Namespace) -> Path:
+    """Where a painted set lies."""
+    return options.output / name.replace(", ", "_")
+
+
 def paint(data: Path, name: str, folder: Path) -> None:
     """Paint a set onto good tiles and predict its maps, if that isn't done yet."""
     if (folder / "maps").is_dir():
@@ -105,14 +110,14 @@ def datamodule_of(
     data = options.data
     arguments: dict[str, Any] = {"labels": "folders", "work_dir": work_dir, "seed": seed}
     if normal:
-        tiles = data / "mtd" if name == "MTD-mini" else options.output / name.replace(", ", "_")
+        tiles = data / "mtd" if name == "MTD-mini" else folder_of(name, options)
         arguments["normal_images"] = tiles / "train" / "good"
     if base is not None:
         arguments |= {"base": data / "steel_base", "base_list": data / "steel_base_mini.txt"}
     if name == "MTD-mini":
         folders = data / "mtd" / "test", data / "mtd_anomaly_maps"
         return NcdDataModule(*folders, image_list=data / "mtd_mini.txt", **arguments)
-    folder = options.output / name.replace(", ", "_")
+    folder = folder_of(name, options)
     paint(data, name, folder)
     return NcdDataModule(folder / "test", folder / "maps", **arguments)
 
@@ -124,8 +129,8 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
         return json.loads(result_file.read_text())
     settings = dict(VARIANTS[variant])
     base, method = settings.pop("base", "steel"), settings.pop("method", "train")
-    # Views depend on what the frozen part is; variants that share it share them.
     normal = bool(settings.pop("normal", False))
+    # Views depend on what the frozen part is; variants that share it share them.
     frozen = f"{settings.get('feature_layers')} {settings.get('empty_mask')} {base} {normal} {name} {seed}"
     datamodule = datamodule_of(name, base, normal, options, options.output / "work" / frozen, seed)
     seed_everything(seed, workers=True)

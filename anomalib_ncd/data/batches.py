@@ -25,8 +25,9 @@ class RegionViewBatch:
 
     Attributes:
         region_index: ``(B,)`` long, index of the region in the training set.
-        label: ``(B,)`` long, base class; 0 for novel regions, whose class nobody knows.
-        is_base: ``(B,)`` bool.
+        label: ``(B,)`` long, base class, or the first novel one for regions known to be normal; 0 for novel regions,
+            whose class nobody knows.
+        is_base: ``(B,)`` bool, which regions are labelled.
         score: ``(B,)`` float, region score in [0, 1].
         image: ``(V, B, 3, S, S)`` uint8, V views; ``None`` where tokens are given.
         mask: ``(V, B, 1, S, S)`` float in [0, 1]; ``None`` where tokens are given.

@@ -20,7 +20,7 @@ from anomalib_ncd.data.transforms import EvalView, TrainView
 
 
 class TrainRegions(Dataset):
-    """Base and novel regions, each item with several random views.
+    """Base, normal and novel regions, each item with several random views.
 
     Base regions come first, then normal ones, then novel ones. Normal regions are labelled as the first novel class,
     whose label follows those of the base classes. Novel regions carry label 0, which says nothing: their classes are
@@ -52,20 +52,18 @@ class TrainRegions(Dataset):
         self.n_views = n_views
         self.view = TrainView(image_size)
         pairs = [(region, record) for record in base for region in read_base_regions(record, crop_to_mask=crop_base)]
-        self._labelled_crops = [(region.image, region.mask) for region, _ in pairs]
+        normal_crops = [] if normal is None else [normal[number] for number in range(len(normal))]
+        self._labelled_crops = [(region.image, region.mask) for region, _ in pairs] + normal_crops
         self.num_base, num_novel = len(pairs), len(table)
-        num_normal = 0 if normal is None else len(normal)
-        if normal is not None:
-            self._labelled_crops += [normal[number] for number in range(num_normal)]
         normal_label = 1 + max((record.class_id for record in base), default=-1)
-        labels = [record.class_id for _, record in pairs] + [normal_label] * num_normal
+        labels = [record.class_id for _, record in pairs] + [normal_label] * len(normal_crops)
         self.is_base = torch.tensor([True] * len(labels) + [False] * num_novel)
         self.labels = torch.tensor(labels + [0] * num_novel)
         digest = hashlib.sha256(f"{image_size} {crop_base}".encode())
         for record in base:
             stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (record.image_path, record.mask_path)]
             digest.update(repr((str(record.image_path), str(record.mask_path), stamps)).encode())
-        if num_normal and normal is not None:
+        if normal is not None:
             digest.update(normal.describe().encode())
         self._labelled_digest = digest.hexdigest()
         self.scores = torch.tensor([1.0] * len(labels) + [row.score for row in table.rows], dtype=torch.float32)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,15 @@ def normal_training_images(datamodule: AnomalibDataModule) -> list[ImageRecord]:
         msg = f"{type(datamodule).__name__} has no normal training images; give a folder of them as `normal_images`."
         raise FileNotFoundError(msg)
     return _unique_records(paths, _shared_folder(paths))
+
+
+def digest_of_images(images: Sequence[ImageRecord]) -> str:
+    """Digest of keys, sizes and times of change, which tells whether images are still the same."""
+    digest = hashlib.sha256()
+    for image in images:
+        stat = image.path.stat()
+        digest.update(repr((image.key, stat.st_size, stat.st_mtime_ns)).encode())
+    return digest.hexdigest()
 
 
 def read_relative_paths(list_file: str | Path) -> list[str]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anomalib_ncd.data.images import ImageRecord, read_image
+from anomalib_ncd.data.images import ImageRecord, digest_of_images, read_image
 from anomalib_ncd.data.region_table import RegionTable
 
 MAX_NORMAL_REGIONS = 300
@@ -53,8 +53,7 @@ class NormalRegions:
 
     def describe(self) -> str:
         """All that the regions depend on beside the table."""
-        stats = [(image.key, image.path.stat().st_size, image.path.stat().st_mtime_ns) for image in self.images]
-        return repr((self.seed, len(self), stats))
+        return f"{self.seed} {len(self)} {digest_of_images(self.images)}"
 
     def _count(self) -> int:
         return min(len(self.table), MAX_NORMAL_REGIONS) if self.images else 0

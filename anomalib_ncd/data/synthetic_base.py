@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -19,7 +18,13 @@ from anomalib.data import AnomalibDataModule
 from tqdm import tqdm
 
 from anomalib_ncd.data.generated_defects import DEFECT_KINDS, check_kinds
-from anomalib_ncd.data.images import ImageRecord, list_images, normal_training_images, read_image
+from anomalib_ncd.data.images import (
+    ImageRecord,
+    digest_of_images,
+    list_images,
+    normal_training_images,
+    read_image,
+)
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
 from anomalib_ncd.data.synthetic_defects import paint_on_surface
 from anomalib_ncd.functional.decoding import MIN_IMAGE_SIDE_PX
@@ -224,17 +229,13 @@ def _settings_text(
     image_size: int,
 ) -> str:
     """All that the painted regions depend on, as JSON."""
-    digest = hashlib.sha256()
-    for image in images:
-        stat = image.path.stat()
-        digest.update(repr((image.key, stat.st_size, stat.st_mtime_ns)).encode())
     content = {
         "painter_version": _PAINTER_VERSION,
         **asdict(settings),
         "kinds": settings.class_names(),
         "regions": asdict(regions),
         "image_size": image_size,
-        "normal_images": digest.hexdigest(),
+        "normal_images": digest_of_images(images),
     }
     return json.dumps(content, indent=2)
 
