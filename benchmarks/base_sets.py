@@ -3,6 +3,8 @@
 
 """Base classes: none, painted onto normal images, or labelled steel defects; on MTD and on generated plates.
 
+The normal images that are painted on may be examples of *normal*, too, as they are where users give them.
+
     python benchmarks/base_sets.py --data ../shared/data \
         --weights ../shared/weights/deit_tiny_patch16_224.safetensors --output runs/base_sets
 
@@ -29,8 +31,11 @@ from lightning.pytorch import seed_everything
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data import SyntheticSettings
 from anomalib_ncd.data.generated import DEFECT_KINDS, draw_part, paint_defect, simulate_anomaly_map
+from anomalib_ncd.data.images import list_images
+from anomalib_ncd.data.region_table import RegionSettings
+from anomalib_ncd.data.synthetic_base import write_synthetic_base
 
-BASES = ("none", "synthetic", "steel")
+BASES = ("none", "synthetic", "synthetic, examples of normal", "steel")
 NOVEL_KINDS = DEFECT_KINDS[:8]
 IMAGE_SCORES = {
     "nmi": "image_NMI",
@@ -40,7 +45,15 @@ IMAGE_SCORES = {
 }
 
 
-def mtd(data: Path, base: str, *, mini: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def synthetic(base: str, normal: Path, settings: SyntheticSettings, folder: Path) -> dict[str, Any]:
+    """Arguments for painted base classes: on normal images, which are examples of *normal* or not, or without any."""
+    if base == "synthetic":  # the painted folder alone
+        return {"base": write_synthetic_base(folder, list_images(normal), settings, RegionSettings())}
+    normal_images = None if base == "synthetic, no normal images" else normal
+    return {"base": "synthetic", "synthetic": settings, "normal_images": normal_images}
+
+
+def mtd(data: Path, base: str, folder: Path, *, mini: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of the datamodule and the model for Magnetic Tile Defect."""
     arguments: dict[str, Any] = {
         "images": data / "mtd" / "test",
@@ -49,10 +62,8 @@ def mtd(data: Path, base: str, *, mini: bool) -> tuple[dict[str, Any], dict[str,
     }
     if base == "steel":
         arguments |= {"base": data / "steel_base", "base_list": data / "steel_base_mini.txt" if mini else None}
-    elif base == "synthetic":
-        arguments |= {"base": "synthetic", "normal_images": data / "mtd" / "train" / "good"}
-    elif base == "synthetic, no normal images":
-        arguments |= {"base": "synthetic"}
+    elif base.startswith("synthetic"):
+        arguments |= synthetic(base, data / "mtd" / "train" / "good", SyntheticSettings(), folder / "painted_mtd")
     return arguments, {"num_novel_classes": 6, "merging_temperature": 50}
 
 
@@ -65,9 +76,8 @@ def generated(data: Path, base: str, folder: Path) -> tuple[dict[str, Any], dict
         arguments |= {"base": data / "steel_base", "base_list": data / "steel_base_mini.txt"}
     elif base.startswith("synthetic"):
         others = [kind for kind in DEFECT_KINDS if kind not in NOVEL_KINDS]
-        arguments |= {"base": "synthetic", "synthetic": SyntheticSettings(num_per_class=45, kinds=others)}
-        if base == "synthetic":
-            arguments["normal_images"] = folder / "train" / "good"
+        settings = SyntheticSettings(num_per_class=45, kinds=others)
+        arguments |= synthetic(base, folder / "train" / "good", settings, folder / "painted")
     return arguments, {"num_novel_classes": len(NOVEL_KINDS) + 1}
 
 
@@ -98,7 +108,7 @@ def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dic
     if set_name == "generated":
         data_args, model_args = generated(options.data, base, options.output / "plates")
     else:
-        data_args, model_args = mtd(options.data, base, mini=set_name == "mini")
+        data_args, model_args = mtd(options.data, base, options.output, mini=set_name == "mini")
     if options.paper:
         model_args |= {"feature_layers": 1, "prototypes": "random", "contrast": True}
     seed_everything(seed, workers=True)
