@@ -48,6 +48,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "Ward, one layer": {"method": "ward", "feature_layers": 1},
     "Ward": {"method": "ward"},
     "k-means": {"method": "kmeans"},
+    "Ward, normal images": {"method": "ward", "normal": True, "base": None},
+    "k-means, normal images": {"method": "kmeans", "normal": True, "base": None},
     "default": {},
     "no base classes": {"base": None},
     "normal images": {"normal": True},

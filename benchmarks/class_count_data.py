@@ -9,6 +9,7 @@ how many regions of each.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset, paint_defect, simulate_anomaly_map
 from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.transforms import EvalView
+from anomalib_ncd.models.normal_comparison import compare_with_normal
 
 IMBALANCE = 10
 PER_KIND = 36
@@ -89,20 +91,26 @@ def generated_pool(folder: Path, seed: int, backbone: str, weights: Path | None)
     return read_pool(file)
 
 
-def painted_pool(folder: Path, data: Path, seed: int, backbone: str, weights: Path | None) -> Pool:
-    """Regions of real good tiles with defects painted on them, fainter and of other sizes than on generated plates."""
-    file = folder / f"painted_{seed}_{backbone}.npz"
+def painted_pool(
+    folder: Path, data: Path, seed: int, backbone: str, weights: Path | None, *, normal: bool = False
+) -> Pool:
+    """Regions of real good tiles with defects painted on them, fainter and of other sizes than on generated plates.
+
+    With `normal` they are compared with good tiles that aren't among the images.
+    """
+    file = folder / f"painted_{seed}_{backbone}{'_normal' if normal else ''}.npz"
     if not file.is_file():
         root = folder / f"painted_images_{seed}"
         if not (root / "done").is_file():
             paint_tiles(root, sorted((data / "mtd" / "train" / "good").glob("*.jpg")), seed)
-        datamodule = NcdDataModule(root / "images", root / "maps", labels="folders")
+        normal_images = root / "normal" if normal else None
+        datamodule = NcdDataModule(root / "images", root / "maps", labels="folders", normal_images=normal_images)
         compute_features(file, datamodule, backbone, weights)
     return read_pool(file)
 
 
 def paint_tiles(root: Path, tiles: Sequence[Path], seed: int) -> None:
-    """Write one tile per image and class, and a simulated map for each."""
+    """Write one tile per image and class, a simulated map for each, and good tiles that are no images."""
     order = iter(np.random.default_rng(seed).permutation(len(tiles)))
     for kind in ("good", *DEFECT_KINDS):
         (root / "images" / kind).mkdir(parents=True, exist_ok=True)
@@ -117,18 +125,25 @@ def paint_tiles(root: Path, tiles: Sequence[Path], seed: int) -> None:
                 tile = np.repeat(tile.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
             cv2.imwrite(str(root / "images" / kind / f"{index:03d}.png"), tile)
             np.save(root / "maps" / kind / f"{index:03d}.npy", simulate_anomaly_map(mask, rng))
+    (root / "normal").mkdir(exist_ok=True)
+    for index in order:
+        shutil.copy(tiles[index], root / "normal" / tiles[index].name)
     (root / "done").touch()
 
 
-def mtd_pool(folder: Path, data: Path, backbone: str, weights: Path | None) -> Pool:
-    """Regions of all test images of Magnetic Tile Defect, with steel defects as base classes."""
-    file = folder / f"mtd_{backbone}.npz"
+def mtd_pool(folder: Path, data: Path, backbone: str, weights: Path | None, *, normal: bool = False) -> Pool:
+    """Regions of all test images of Magnetic Tile Defect, with steel defects as base classes.
+
+    With `normal` they are compared with its good training tiles, and there are no base classes.
+    """
+    file = folder / f"mtd_{backbone}{'_normal' if normal else ''}.npz"
     if not file.is_file():
         datamodule = NcdDataModule(
             data / "mtd" / "test",
             data / "mtd_anomaly_maps",
-            base=data / "steel_base",
-            base_list=data / "steel_base_mini.txt",
+            base=None if normal else data / "steel_base",
+            base_list=None if normal else data / "steel_base_mini.txt",
+            normal_images=data / "mtd" / "train" / "good" if normal else None,
             labels="folders",
         )
         compute_features(file, datamodule, backbone, weights)
@@ -147,13 +162,14 @@ def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weigh
     """Write features and labels of all regions of a datamodule, and of its base regions."""
     torch.manual_seed(0)
     model = AnomalyNcd(backbone=backbone, backbone_weights=weights, num_novel_classes=2, num_cached_views=None).eval()
+    compare_with_normal(model, datamodule)
     batches = [
         (model.region_features(batch.image, batch.region_mask).numpy(), batch.region_class_id.numpy())
         for batch in tqdm(datamodule.test_dataloader(), desc=file.stem)
     ]
     regions, view = datamodule.train_regions(), EvalView(datamodule.image_size)
     base = np.zeros((0, batches[0][0].shape[1]), np.float32)
-    num_base = int(regions.is_base.sum())
+    num_base = regions.num_base
     for start in tqdm(range(0, num_base, 32), desc=f"{file.stem}, base"):
         views = [view(*regions.load(index)) for index in range(start, min(start + 32, num_base))]
         images, masks = (torch.stack(part) for part in zip(*views, strict=True))

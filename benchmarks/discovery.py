@@ -24,14 +24,17 @@ from pathlib import Path
 
 SCORES = ("nmi", "ari", "accuracy", "macro_f1")
 PAPER = ["--prototypes", "random", "--contrast", "true", "--feature_layers", "1"]
+NORMAL = ["--normal_images", "{data}/mtd/train/good", "--base", "null"]
 METHODS = {
     "training": ["--method", "train"],
-    "training, normal images": ["--method", "train", "--normal_images", "{data}/mtd/train/good", "--base", "null"],
+    "training, normal images": ["--method", "train", *NORMAL],
     "training, online views": ["--method", "train", "--num_cached_views", "null"],
     "training as in the paper, cached views": ["--method", "train", *PAPER],
     "training as in the paper": ["--method", "train", *PAPER, "--num_cached_views", "null", "--empty_mask", "cls"],
     "Ward": ["--method", "cluster", "--clustering", "ward"],
     "Ward, one layer": ["--method", "cluster", "--clustering", "ward", "--feature_layers", "1"],
+    "Ward, normal images": ["--method", "cluster", *NORMAL],
+    "k-means, normal images": ["--method", "cluster", "--clustering", "kmeans", *NORMAL],
     "k-means": ["--method", "cluster", "--clustering", "kmeans"],
 }
 

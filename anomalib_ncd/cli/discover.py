@@ -30,7 +30,11 @@ def add_discover_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="Folder of images, searched recursively.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps, paired by relative path and stem.")
     add_detector_arguments(parser)
-    parser.add_argument("--method", type=Literal["train", "cluster"], default="train", help="Train, or only cluster.")
+    parser.add_argument(
+        "--method",
+        type=Literal["train", "cluster"] | None,
+        help="Train, or only cluster. Default: cluster where `normal_images` are given, but no `base`; else train.",
+    )
     parser.add_class_arguments(RunOptions, as_group=False)
     parser.add_class_arguments(NcdDataModule, as_group=False, skip=NOT_DATA_FLAGS, fail_untyped=False)
     parser.add_class_arguments(AnomalyNcd, as_group=False, skip=NOT_MODEL_FLAGS, fail_untyped=False)
@@ -39,6 +43,8 @@ def add_discover_arguments(parser: ArgumentParser) -> None:
 def run_discover(config: Namespace) -> None:
     """Run ``discover`` with parsed flags."""
     output = Path(config.output)
+    if config.method is None:  # what is better on generated defects, see docs/discovery.md
+        config.method = "train" if config.normal_images is None or config.base is not None else "cluster"
     plain = plain_config(config)
     if (config.anomaly_maps is None) == (config.detector.class_path is None):
         msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."

@@ -53,10 +53,11 @@ class NcdDataModule(AnomalibDataModule):
         crop_base: Cut regions out of base images around their masks instead of taking whole images; synthetic ones
             are cut in any case.
         normal_images: Images known to be normal, such as those that the detector was trained on: a folder, or an
-            anomalib image datamodule, whose normal training images are taken. Training sees regions of them as
-            examples of *normal*, and synthetic base classes are painted on them. Defaults to ``None``: there are no
-            such examples, and synthetic base classes are painted on those of ``images``, if it is such a datamodule,
-            else on the quarter of the images that the maps find least anomalous.
+            anomalib image datamodule, whose normal training images are taken. Clusters compare regions with them,
+            training sees regions of them as examples of *normal*, and synthetic base classes are painted on them.
+            Defaults to ``None``: none of the first two, and synthetic base classes are painted on those of
+            ``images``, if it is such a datamodule, else on the quarter of the images that the maps find least
+            anomalous.
         synthetic: Which synthetic base classes are painted; all twelve kinds, 20 regions each, where ``None``.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
@@ -202,9 +203,16 @@ class NcdDataModule(AnomalibDataModule):
                 self.n_views,
                 self.image_size,
                 self.crop_base and not self.has_synthetic_base,
-                self._normal_regions(table),
+                self.normal_regions(),
             )
         return self._train_regions
+
+    def normal_regions(self, num_regions: int | None = None) -> NormalRegions | None:
+        """Regions of the normal images, ``None`` where none were given; see :class:`NormalRegions`."""
+        table = self.region_table()
+        if self.normal_images is None:
+            return None
+        return NormalRegions(self._normal_records, table, self.sampler_seed, num_regions)
 
     @contextmanager
     def first_process_first(self) -> Iterator[None]:
@@ -276,12 +284,6 @@ class NcdDataModule(AnomalibDataModule):
         with self.first_process_first():
             write_synthetic_base(folder, normal, self.synthetic_settings, self.region_settings, self.image_size)
         return list_base(folder)[0]
-
-    def _normal_regions(self, table: RegionTable) -> NormalRegions | None:
-        """Examples of *normal*, where images were given for them."""
-        if self.normal_images is None:
-            return None
-        return NormalRegions(self._normal_records, table, self.sampler_seed)
 
     def _score_range_in_force(self) -> tuple[float, float]:
         """The range given by hand, else the model's, else one fitted on these maps."""

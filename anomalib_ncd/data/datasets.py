@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from anomalib_ncd.data.base_classes import BaseRecord, read_base_regions
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
@@ -52,7 +53,8 @@ class TrainRegions(Dataset):
         self.n_views = n_views
         self.view = TrainView(image_size)
         pairs = [(region, record) for record in base for region in read_base_regions(record, crop_to_mask=crop_base)]
-        normal_crops = [] if normal is None else [normal[number] for number in range(len(normal))]
+        numbers = tqdm(range(0 if normal is None else len(normal)), desc="Cutting normal regions", unit="region")
+        normal_crops = [] if normal is None else [normal[number] for number in numbers]
         self._labelled_crops = [(region.image, region.mask) for region, _ in pairs] + normal_crops
         self.num_base, num_novel = len(pairs), len(table)
         normal_label = 1 + max((record.class_id for record in base), default=-1)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Regions of known-normal images: labelled examples of *normal*, which the detector's false alarms look like."""
+"""Regions of known-normal images, which the detector's false alarms look like."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from anomalib_ncd.data.images import ImageRecord, digest_of_images, read_image
 from anomalib_ncd.data.region_table import RegionTable
 
 MAX_NORMAL_REGIONS = 300
-"""Most normal regions that are cut, so that an epoch doesn't grow with the number of normal images."""
+"""Most normal regions that are cut, so that the work doesn't grow with the number of normal images."""
 
 
 class NormalRegions:
@@ -28,48 +27,54 @@ class NormalRegions:
         images: Normal images.
         table: Novel regions, which lend their masks.
         seed: Seed of images, places and masks.
-
-    Raises:
-        ValueError: If an image can't be read.
+        num_regions: Number of regions; masks serve several times if there are fewer. Defaults to ``None``: as many as
+            novel regions, 300 at most.
 
     Example:
         >>> normal = NormalRegions(images, table)  # doctest: +SKIP
         >>> pixels, mask = normal[0]  # doctest: +SKIP
     """
 
-    def __init__(self, images: Sequence[ImageRecord], table: RegionTable, seed: int = 0) -> None:
+    def __init__(
+        self, images: Sequence[ImageRecord], table: RegionTable, seed: int = 0, num_regions: int | None = None
+    ) -> None:
         self.images, self.table, self.seed = list(images), table, seed
-        self._masks = np.random.default_rng([seed, len(table)]).permutation(len(table))[: self._count()]
-        self._crops = [
-            self._cut(number) for number in tqdm(range(len(self)), desc="Cutting normal regions", unit="region")
-        ]
+        count = min(len(table), MAX_NORMAL_REGIONS) if num_regions is None else num_regions
+        order = np.random.default_rng([seed, len(table)]).permutation(len(table))
+        self._masks = np.resize(order, count if self.images and len(table) else 0)
 
     def __len__(self) -> int:
         return len(self._masks)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool."""
-        return self._crops[number]
+        """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool, cut out of the file at each call.
 
-    def describe(self) -> str:
-        """All that the regions depend on beside the table."""
-        return f"{self.seed} {len(self)} {digest_of_images(self.images)}"
-
-    def _count(self) -> int:
-        return min(len(self.table), MAX_NORMAL_REGIONS) if self.images else 0
-
-    def _cut(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Cut one region; its place depends on the seed and its number alone."""
+        Raises:
+            ValueError: If the image can't be read.
+        """
         row = self.table.rows[self._masks[number]]
         _, mask = self.table.load(int(self._masks[number]))
-        rng = np.random.default_rng([self.seed, number])
-        image = read_image(self.images[rng.integers(len(self.images))].path)
+        index, rng = self._draw(number)
+        image = read_image(self.images[index].path)
         left, top, right, bottom = row.box_xyxy
         height, width = self.table.sizes_hw[row.image_index]
         size_hw = _scaled((bottom - top) / height, image.shape[0]), _scaled((right - left) / width, image.shape[1])
         corner = [rng.integers(whole - part + 1) for whole, part in zip(image.shape, size_hw, strict=False)]
         cut = image[corner[0] : corner[0] + size_hw[0], corner[1] : corner[1] + size_hw[1]]
         return cv2.resize(cut, mask.shape[::-1], interpolation=cv2.INTER_LINEAR), mask
+
+    def image_index(self, number: int) -> int:
+        """The image that a region lies in."""
+        return self._draw(number)[0]
+
+    def describe(self) -> str:
+        """All that the regions depend on beside the table."""
+        return f"{self.seed} {len(self)} {digest_of_images(self.images)}"
+
+    def _draw(self, number: int) -> tuple[int, np.random.Generator]:
+        """Image of a region, and the generator that draws its place; both depend on the seed and its number alone."""
+        rng = np.random.default_rng([self.seed, number])
+        return int(rng.integers(len(self.images))), rng
 
 
 def _scaled(share: float, whole: int) -> int:

@@ -10,6 +10,8 @@ from scipy.stats import rankdata
 
 MIN_SEPARATION = 0.9
 MAX_SCORE = 0.3
+NORMAL_QUANTILE = 0.95
+MIN_NORMAL_SHARE = 0.25
 
 
 def find_normal_cluster(
@@ -60,6 +62,53 @@ def find_normal_cluster(
         if separation >= best_separation:
             best, best_separation = cluster, separation
     return best
+
+
+def find_cluster_of_normal(
+    lengths: np.ndarray,
+    labels: np.ndarray,
+    normal_lengths: np.ndarray,
+    normal_labels: np.ndarray,
+    quantile: float = NORMAL_QUANTILE,
+) -> int | None:
+    """Find the cluster that known-normal regions belong to.
+
+    Of the clusters that at least a quarter of them are put into, it is the one most like normal images, if its own
+    regions are no more unlike those than known-normal regions are. Otherwise normal regions have no cluster, and merely
+    went to the nearest one.
+
+    Args:
+        lengths: ``(R,)`` float, how unlike normal images each region is.
+        labels: ``(R,)`` int, cluster of each region.
+        normal_lengths: ``(N,)`` float, the same of known-normal regions, compared with other images than their own.
+        normal_labels: ``(N,)`` int, the cluster that each of them would be put into.
+        quantile: Where the median of the cluster may lie at most among the normal lengths.
+
+    Returns:
+        The cluster; ``None`` where none is normal, or no normal region is known.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> lengths, labels = np.array([0.1, 0.2, 0.9, 0.8]), np.array([1, 1, 0, 0])
+        >>> find_cluster_of_normal(lengths, labels, np.array([0.1, 0.3, 0.2]), np.array([1, 1, 0]))
+        1
+    """
+    if lengths.shape != labels.shape or normal_lengths.shape != normal_labels.shape:
+        shapes = [tuple(each.shape) for each in (lengths, labels, normal_lengths, normal_labels)]
+        msg = f"Lengths and labels must have one shape each for regions and for normal regions, got {shapes}."
+        raise ValueError(msg)
+    if not len(normal_labels):
+        return None
+    shares = np.bincount(normal_labels) / len(normal_labels)
+    medians = {
+        cluster: float(np.median(lengths[labels == cluster]))
+        for cluster in np.flatnonzero(shares >= MIN_NORMAL_SHARE).tolist()
+        if (labels == cluster).any()
+    }
+    cluster = min(medians, key=lambda one: medians[one], default=None)
+    return cluster if cluster is not None and medians[cluster] <= np.quantile(normal_lengths, quantile) else None
 
 
 def with_slot_first(labels: np.ndarray, slot: int) -> np.ndarray:

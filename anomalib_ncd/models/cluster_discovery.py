@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.functional import find_normal_cluster, with_slot_first
+from anomalib_ncd.functional.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.known_regions import classify_encoded, encode_images, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.models.normal_comparison import compare_with_normal
 from anomalib_ncd.models.number_of_classes import estimate_num_classes
 
 
@@ -32,8 +35,12 @@ def discover_by_clustering(
     """Cluster all regions, make the model a classifier by their centres, and predict every image with it.
 
     Afterwards the model classifies new images as a trained one does, with ``Engine.predict``. The centres become the
-    prototypes of its heads. Where one cluster is clearly what the detector scores low, it is *normal* and has slot 0,
-    see :func:`~anomalib_ncd.functional.normal_cluster.find_normal_cluster`; else all slots are defects.
+    prototypes of its heads.
+
+    Where the datamodule has normal images, regions are described by what sets them apart from those, see
+    :class:`~anomalib_ncd.models.normal_patches.NormalPatches`, and the cluster that normal regions belong to is
+    *normal* and has slot 0. Without such images, or where none looks like them, it is the one that the detector clearly
+    scores low. Where there is none either, all slots are defects.
 
     Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
     and whenever it comes again, with a confidence that means the same. It matters for regions between two clusters
@@ -54,14 +61,14 @@ def discover_by_clustering(
         Batches as ``Engine.predict`` would return them.
     """
     model.eval().to(device)
+    known_normal = compare_with_normal(model, datamodule, seed)
     encoded = encode_images(model, tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"))
     references, image_index = references_of(encoded)
     features = torch.cat([batch.region_feature for batch in encoded if batch.region_feature is not None])
     if not model.knows_num_classes:
         model.take_estimate(estimate_num_classes(features, seed=seed))
     labels = cluster_features(features, model.num_novel_classes, method, seed=seed)
-    scores, areas = (torch.cat([getattr(b, name) for b in encoded]).numpy() for name in ("region_score", "region_area"))
-    normal = find_normal_cluster(labels, scores, areas)
+    normal = _normal_cluster(NcdBatch.collate(encoded), features, labels, known_normal)
     if normal is not None:
         labels = with_slot_first(labels, normal)
     centres = cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes)
@@ -70,6 +77,25 @@ def discover_by_clustering(
     if datamodule.fitted_score_range is not None:
         model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
     return [classify_encoded(batch, model) for batch in encoded]
+
+
+def _normal_cluster(
+    regions: NcdBatch,
+    features: torch.Tensor,
+    labels: np.ndarray,
+    known_normal: torch.Tensor | None,
+) -> int | None:
+    """The cluster of normal regions: by known-normal ones where there are any, else by the detector's scores."""
+    normal = None
+    if known_normal is not None:
+        centres = cluster_centres(features, torch.as_tensor(labels), int(labels.max()) + 1)
+        normal_labels = (unit_rows(known_normal) @ centres.T).argmax(dim=1).numpy()
+        # All but the last number, which is a constant.
+        lengths, normal_lengths = (rows[:, :-1].norm(dim=1).numpy() for rows in (features, known_normal))
+        normal = find_cluster_of_normal(lengths, labels, normal_lengths, normal_labels)
+    if normal is None:
+        normal = find_normal_cluster(labels, regions.region_score.numpy(), regions.region_area.numpy())
+    return normal
 
 
 def _classify_by(model: AnomalyNcd, prototypes: torch.Tensor, *, has_normal_slot: bool) -> None:

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from anomalib_ncd.models.cnn_stages import chain_of
 from anomalib_ncd.models.encoder import MAX_DEFAULT_LAYERS, TrunkOutput, check_masks
+from anomalib_ncd.models.normal_patches import NormalPatches
 
 FAST_FORMAT = torch.channels_last  # depthwise convolutions take half the time in it, on CPUs as well
 
@@ -78,10 +79,13 @@ class MaskGuidedCnn(nn.Module):
         self.links[self._first_trained :].requires_grad_(requires_grad=True)
         self.train(self.training)
         self._shapes = self._output_shapes()
+        self.normal_patches = NormalPatches(self._shapes[self._first_trained][0])
 
     @property
     def feature_dim(self) -> int:
         """Width of the feature."""
+        if self.normal_patches.is_fitted:
+            return self.normal_patches.feature_dim
         return sum(self._shapes[index + 1][0] for index in self._layers)
 
     def train(self, mode: bool = True) -> MaskGuidedCnn:
@@ -123,13 +127,30 @@ class MaskGuidedCnn(nn.Module):
         averages: list[Tensor] = []
         for index, link in enumerate(self.links[: self._first_trained]):
             maps = link(maps)
-            if index in self._layers and self._is_early(index):
+            if index in self._layers and self._is_early(index) and not self.normal_patches.is_fitted:
                 averages.append(masked_average(maps, self._share(masks, index)).to(maps.dtype))
         share = self._share(masks, self._first_trained - 1).to(maps.dtype)
         tokens = torch.cat([maps, share], dim=1).flatten(2).transpose(1, 2)  # (B, h * w, C + 1)
+        if self.normal_patches.is_fitted:
+            averages.append(self.normal_patches(tokens[..., :-1], _nowhere_empty(tokens[..., -1:])).to(maps.dtype))
         if averages:
             tokens = torch.cat([tokens, _in_rows(torch.cat(averages, dim=1), tokens.shape[2])], dim=1)
         return TrunkOutput(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+    @torch.no_grad()
+    def compared_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Places of regions as they are compared with normal ones: of the map that the trained stages start from.
+
+        Args:
+            images: Normalised images (B, 3, H, W).
+            masks: Masks (B, 1, H, W) of any type, with values in [0, 1].
+
+        Returns:
+            Patches (B, N, C), and the share (B, N, 1) of each that belongs to its region, 0 for those outside.
+        """
+        tokens = self.trunk(images, masks).tokens
+        places = math.prod(self._shapes[self._first_trained][1:])
+        return tokens[:, :places, :-1], _nowhere_empty(tokens[:, :places, -1:])
 
     def reference(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Describe regions by the frozen stages alone, which training leaves as they are.
@@ -157,6 +178,8 @@ class MaskGuidedCnn(nn.Module):
         """
         del attended
         maps, share, rows = self._map_of(tokens.to(self._dtype))
+        if self.normal_patches.is_fitted:
+            return self.normal_patches.feature(rows.flatten(1)[:, : self.normal_patches.dim])
         maps = maps.contiguous(memory_format=FAST_FORMAT)
         frozen = [self._shapes[index + 1][0] for index in self._layers if self._is_early(index)]
         averages = list(rows.flatten(1)[:, : sum(frozen)].split(frozen, dim=1)) if frozen else []
@@ -248,6 +271,11 @@ def masked_average(maps: Tensor, share: Tensor) -> Tensor:
     share = share.to(maps.dtype)
     share = share + (share.sum(dim=(2, 3), keepdim=True) == 0)  # all ones where the mask is empty
     return (maps * share).sum(dim=(2, 3)) / share.sum(dim=(2, 3))
+
+
+def _nowhere_empty(share: Tensor) -> Tensor:
+    """Share (B, N, 1) of the mask in each place; ones where it is 0 in all of them."""
+    return share + (share.sum(dim=1, keepdim=True) == 0)
 
 
 def _in_rows(vectors: Tensor, width: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from anomalib_ncd.models.attention import attended_rows_of_block, cls_mask, cls_of_block
 from anomalib_ncd.models.backbone import require_vit
+from anomalib_ncd.models.normal_patches import NormalPatches
 from anomalib_ncd.models.onednn_linear import use_onednn
 
 EmptyMask = Literal["region", "cls"]
@@ -83,6 +84,7 @@ class MaskGuidedEncoder(nn.Module):
         self.feature_layers = _quarter(backbone, trainable_blocks) if feature_layers is None else feature_layers
         self.empty_mask = empty_mask
         self.depth = len(backbone.blocks)
+        self.normal_patches = NormalPatches(backbone.embed_dim)
         _check_feature_layers(self.depth, self.feature_layers, trainable_blocks)
         backbone.requires_grad_(requires_grad=False)
         for index in self._trainable:
@@ -93,6 +95,8 @@ class MaskGuidedEncoder(nn.Module):
     @property
     def feature_dim(self) -> int:
         """Width of the feature."""
+        if self.normal_patches.is_fitted:
+            return self.normal_patches.feature_dim
         return self.backbone.embed_dim * (1 + self._num_layer_rows)
 
     @property
@@ -165,6 +169,25 @@ class MaskGuidedEncoder(nn.Module):
             tokens = torch.cat([self._frozen_blocks(*part) for part in parts])
         return TrunkOutput(tokens, F.pad(attended, (self._num_layer_rows, 0), value=True))
 
+    @torch.no_grad()
+    def compared_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches of regions as they are compared with normal ones: after two thirds of the blocks.
+
+        Args:
+            images: Normalised images (B, 3, H, W).
+            masks: Masks (B, 1, H, W) in [0, 1] of the same size.
+
+        Returns:
+            Patches (B, N, D), and the share (B, N, 1) of each in its region, 0 for those outside.
+        """
+        self._check_images(images, masks)
+        attended = self.attended_tokens(masks)
+        tokens = self._embedded(images)
+        guide = self._guide(attended, tokens.dtype)
+        for index in range(self._compared_block + 1):
+            tokens = self._block(index, tokens, guide)
+        return tokens[:, self.backbone.num_prefix_tokens :], self._share(masks, attended)
+
     def reference(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Describe regions by the frozen blocks alone, which training leaves as they are.
 
@@ -192,6 +215,8 @@ class MaskGuidedEncoder(nn.Module):
         """
         tokens = tokens.to(self.backbone.patch_embed.proj.weight.dtype)
         rows, tokens, attended = self._without_layer_rows(tokens, attended)
+        if self.normal_patches.is_fitted:
+            return self.normal_patches.feature(rows[:, 0])
         if len(self._trainable) > 1:
             whole = self._guide(attended, tokens.dtype)
             for index in self._trainable[:-1]:
@@ -225,11 +250,11 @@ class MaskGuidedEncoder(nn.Module):
 
     def _frozen_blocks(self, images: Tensor, masks: Tensor, attended: Tensor) -> Tensor:
         """Tokens (B, N, D) before the first trainable block, rows of earlier layers behind CLS."""
-        tokens = self.backbone.patch_embed(images)
-        tokens = self.backbone.norm_pre(self.backbone.patch_drop(self.backbone._pos_embed(tokens)))
+        tokens = self._embedded(images)
         guide = self._guide(attended, tokens.dtype)
-        share = self._share(masks, attended) if self.feature_layers > 1 else attended
-        rows: list[Tensor] = []
+        needs_share = self.feature_layers > 1 or self.normal_patches.is_fitted
+        share = self._share(masks, attended) if needs_share else attended
+        rows = self._layer_rows(-1, tokens, share)
         for index in range(self.depth - self.trainable_blocks):
             if index == self.depth - 2 and self.trainable_blocks == 1 and self._is_guided(index):
                 tokens = attended_rows_of_block(self.backbone.blocks[index], tokens, attended)
@@ -237,6 +262,16 @@ class MaskGuidedEncoder(nn.Module):
                 tokens = self._block(index, tokens, guide)
             rows += self._layer_rows(index, tokens, share)
         return torch.cat([tokens[:, :1], *rows, tokens[:, 1:]], dim=1) if rows else tokens
+
+    def _embedded(self, images: Tensor) -> Tensor:
+        """Tokens (B, N, D) before the first block."""
+        tokens = self.backbone._pos_embed(self.backbone.patch_embed(images))
+        return self.backbone.norm_pre(self.backbone.patch_drop(tokens))
+
+    @property
+    def _compared_block(self) -> int:
+        """The block whose patches are compared with normal ones, at two thirds of the depth; -1 if none is frozen."""
+        return min(self.depth * 2 // 3, self.depth - self.trainable_blocks) - 1
 
     def _block(self, index: int, tokens: Tensor, guide: Tensor | None) -> Tensor:
         """Run a whole block, guided by ``guide`` of :meth:`_guide` if it is among the last ``mask_layers``."""
@@ -249,11 +284,21 @@ class MaskGuidedEncoder(nn.Module):
 
     @property
     def _num_layer_rows(self) -> int:
-        """CLS of earlier blocks and averages of masked patches that the feature has beside CLS of the last block."""
+        """CLS of earlier blocks and averages of masked patches that the feature has beside CLS of the last block.
+
+        Where there are normal patches, the one row that sets a region apart from them.
+        """
+        if self.normal_patches.is_fitted:
+            return 1
         return 2 * self.feature_layers - 1 if self.feature_layers > 1 else 0
 
     def _layer_rows(self, index: int, tokens: Tensor, share: Tensor) -> list[Tensor]:
-        """What the feature takes from a frozen block: (B, 1, D) each."""
+        """What the feature takes from the output of a frozen block, or from the input of the first: (B, 1, D) each."""
+        if self.normal_patches.is_fitted:
+            if index != self._compared_block:
+                return []
+            patches = tokens[:, self.backbone.num_prefix_tokens :]
+            return [self.normal_patches(patches, share)[:, None].to(tokens.dtype)]
         first = self.depth - self.feature_layers
         rows = []
         if self.feature_layers > 1 and first - 1 <= index < self.depth - 1:

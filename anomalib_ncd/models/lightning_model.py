@@ -276,6 +276,10 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         trunk = self._trunk(images, masks)
         return self.model.encoder.head(*trunk), self.model.encoder.reference(*trunk)
 
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """Views ``(R, 3, S, S)`` uint8 as the backbone takes them."""
+        return (images.float() - self.pixel_mean) / self.pixel_std
+
     def merging_temperatures(self, image_size: torch.Tensor) -> torch.Tensor:
         """T of region merging for images of the sizes ``(B, 2)``, height and width in pixels."""
         if self.merging_temperature is not None:
@@ -307,6 +311,7 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         self.take_saved_number(saved)
         checkpoints.refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
         super().on_load_checkpoint(checkpoint)
+        self.model.encoder.normal_patches.make_room(checkpoint["state_dict"], "model.encoder.normal_patches.")
         self.set_base_classes(saved["base_class_names"])
         self.has_normal_slot, self.made_from_clusters = checkpoints.slot_kinds(saved)
         self._class_names = saved.get("class_names")  # checkpoints of 0.1.0 have none
@@ -387,7 +392,7 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
 
     def _trunk(self, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frozen blocks on 8-bit views."""
-        tokens, attended = self.model.encoder.trunk((images.float() - self.pixel_mean) / self.pixel_std, masks)
+        tokens, attended = self.model.encoder.trunk(self.normalised(images), masks)
         return tokens, attended
 
     def _view_tokens(self, batch: RegionViewBatch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -93,10 +93,32 @@ def test_region_flags_reach_the_regions(tiny_run, tmp_path, monkeypatch):
     assert datamodule.work_dir == tmp_path
 
 
+@pytest.mark.parametrize(
+    ("flags", "method"),
+    [
+        ([], "train"),
+        (["--normal_images", "good"], "cluster"),
+        (["--normal_images", "good", "--base", "synthetic"], "train"),
+        (["--normal_images", "good", "--method", "train"], "train"),
+        (["--method", "cluster"], "cluster"),
+    ],
+)
+def test_normal_images_alone_are_for_clusters(own_tiny_run, tmp_path, monkeypatch, flags, method):
+    seen = {}
+
+    def remember(_model, _data, _output, method, _options, plain):
+        seen.update(method=method, written=plain["method"])
+
+    monkeypatch.setattr("anomalib_ncd.cli.discover.discover", remember)
+    monkeypatch.chdir(own_tiny_run.images)
+    main(arguments(own_tiny_run, tmp_path / "run", *SMALL, *flags))
+    assert seen == {"method": method, "written": method}
+
+
 @pytest.mark.parametrize("base", ["none", "normal images", "synthetic"])
 def test_training_without_a_labelled_base(tiny_run, tmp_path, base):
     args = arguments(tiny_run, tmp_path, *SMALL, "--accelerator", "cpu", "--max_epochs", "1", "--labels", "folders")
-    args += ["--num_cached_views", "2"]
+    args += ["--num_cached_views", "2", "--method", "train"]
     if base != "none":
         args += ["--normal_images", str(tiny_run.images / "good")]
     if base == "synthetic":

@@ -61,4 +61,20 @@ def test_images_smaller_than_a_region_are_enlarged(table, tmp_path):
 def test_unreadable_images_are_named(table, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"broken\.png"):
-        NormalRegions(list_images(tmp_path), table)
+        NormalRegions(list_images(tmp_path), table)[0]
+
+
+def test_masks_serve_again_where_more_regions_are_asked_for(table, tiny_run):
+    images = list_images(tiny_run.images / "good")
+    normal = NormalRegions(images, table, num_regions=2 * len(table) + 1)
+    assert len(normal) == 2 * len(table) + 1
+    assert (normal[0][1] == normal[len(table)][1]).all()
+    assert {normal.image_index(number) for number in range(len(normal))} == set(range(len(images)))
+
+
+def test_a_region_lies_in_the_image_that_is_told(table, tmp_path):
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((50, 80), 20 * number, dtype=np.uint8))
+    normal = NormalRegions(list_images(tmp_path), table)
+    for number in range(len(normal)):
+        assert (normal[number][0] == 20 * normal.image_index(number)).all()

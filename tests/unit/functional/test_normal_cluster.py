@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from anomalib_ncd.functional.normal_cluster import find_normal_cluster, with_slot_first
+from anomalib_ncd.functional.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 
 LABELS = np.repeat([0, 1, 2], 10)
 AREAS = np.full(30, 20)
@@ -42,3 +42,34 @@ def test_slots_before_move_up():
     assert with_slot_first(np.array([0, 1, 2, 3]), 3).tolist() == [1, 2, 3, 0]
     with pytest.raises(ValueError, match=r"one shape \(R,\), got \(3,\), \(2,\), \(3,\)"):
         find_normal_cluster(np.zeros(3), np.zeros(2), np.zeros(3))
+
+
+NORMAL_LENGTHS = np.linspace(0.1, 0.4, 20)
+
+
+def test_the_cluster_that_known_normal_regions_go_to_is_normal():
+    lengths = scores(0.8, 0.25, 0.7)
+    assert find_cluster_of_normal(lengths, LABELS, NORMAL_LENGTHS, np.repeat([1, 2], [15, 5])) == 1
+
+
+def test_a_cluster_of_defects_is_not_normal_for_being_the_nearest():
+    lengths = scores(0.8, 0.5, 0.7)  # no cluster is as near to normal images as normal regions are
+    assert find_cluster_of_normal(lengths, LABELS, NORMAL_LENGTHS, np.ones(20, int)) is None
+    assert find_cluster_of_normal(lengths, LABELS, NORMAL_LENGTHS + 0.2, np.ones(20, int)) == 1
+
+
+def test_of_two_clusters_with_normal_regions_the_nearer_is_normal():
+    lengths = scores(0.3, 0.25, 0.7)
+    assert find_cluster_of_normal(lengths, LABELS, NORMAL_LENGTHS, np.repeat([0, 1], [14, 6])) == 1
+    assert find_cluster_of_normal(lengths, LABELS, NORMAL_LENGTHS, np.repeat([0, 1], [17, 3])) == 0
+
+
+def test_without_known_normal_regions_or_members_none_is_normal():
+    nothing = np.zeros(0)
+    assert find_cluster_of_normal(scores(0.1, 0.2, 0.3), LABELS, nothing, nothing.astype(int)) is None
+    assert find_cluster_of_normal(scores(0.1, 0.2, 0.3), LABELS, NORMAL_LENGTHS, np.full(20, 3)) is None
+
+
+def test_lengths_and_labels_belong_together():
+    with pytest.raises(ValueError, match="one shape each"):
+        find_cluster_of_normal(np.zeros(3), np.zeros(2, int), np.zeros(1), np.zeros(1, int))

@@ -125,6 +125,42 @@ def test_a_cluster_that_scores_clearly_lowest_is_normal_for_good(tiny_run, tmp_p
     assert loaded.made_from_clusters
 
 
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+def test_regions_are_compared_with_normal_images(backbone, tiny_run, tmp_path):
+    torch.manual_seed(0)
+    model = AnomalyNcd(backbone=backbone, pretrained=False, mask_layers=3, num_novel_classes=3)
+    run = data(tiny_run, normal_images=tiny_run.images / "good")
+    batches = discover_by_clustering(model, run)
+    found = classes(batches)
+    assert found[:6] == [0] * 6
+    assert 0 not in found[6:]
+    assert model.class_names == ["normal", "class_1", "class_2"]
+    save_model(model, tmp_path / "model.ckpt")
+    loaded = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt")
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    again = engine.predict(loaded, datamodule=data(tiny_run, eval_batch_size=5))  # needs no normal images any more
+    assert classes(again) == found
+    for name in ("class_probabilities", "region_feature"):
+        before, after = (torch.cat([getattr(batch, name) for batch in found]) for found in (batches, again))
+        torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+
+
+def test_a_cluster_is_normal_only_if_it_looks_it(tiny_run, monkeypatch):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    monkeypatch.setattr(cluster_discovery, "find_cluster_of_normal", lambda *given: None)
+    monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: None)
+    discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good"))
+    assert model.class_names == ["class_1", "class_2", "class_3"]
+
+
+def test_scores_decide_where_there_is_but_one_normal_image(tiny_run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: seen.append(given))
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good" / "000.png"))
+    assert len(seen) == 1
+
+
 def test_scores_and_masks_are_the_evidence(model, tiny_run, monkeypatch):
     seen = {}
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: seen.update(given=given))

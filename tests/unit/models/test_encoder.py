@@ -10,6 +10,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from anomalib_ncd.models.attention import cls_mask
 from anomalib_ncd.models.backbone import build_backbone
 from anomalib_ncd.models.encoder import MaskGuidedEncoder
 
@@ -234,6 +235,42 @@ def test_the_frozen_part_stays_in_evaluation_mode():
     assert [block.training for block in encoder.backbone.blocks] == [False, False, True]
     assert not torch.equal(encoder.head(*first), encoder.head(*first))
     assert not encoder.eval().backbone.blocks[2].training
+
+
+def compared_encoder(**kwargs):
+    """An encoder that compares with patches of other images."""
+    encoder = make_encoder(**kwargs)
+    patches, share = encoder.compared_patches(torch.randn(6, 3, 32, 32), make_batch(6)[1])
+    encoder.normal_patches.fit(patches[share[..., 0] > 0])
+    return encoder
+
+
+@torch.no_grad()
+def test_regions_are_compared_with_normal_patches_of_two_thirds_of_the_depth():
+    encoder = compared_encoder(trainable_blocks=1, feature_layers=2)
+    images, masks = make_batch()
+    backbone, attended = encoder.backbone, encoder.attended_tokens(masks)
+    tokens = backbone._pos_embed(backbone.patch_embed(images))
+    for block in backbone.blocks[:2]:
+        tokens = block(tokens, attn_mask=cls_mask(attended, tokens.dtype))
+    share = masks.unfold(2, 8, 8).unfold(3, 8, 8).mean(dim=(4, 5)).flatten(1)[..., None] * attended[:, 1:, None]
+    row = encoder.normal_patches(tokens[:, 1:], share / share.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(encoder(images, masks), encoder.normal_patches.feature(row), atol=1e-4, rtol=1e-4)
+    assert encoder.feature_dim == 25
+
+
+@pytest.mark.parametrize("trainable_blocks", [0, 1, 2, 3])
+@torch.no_grad()
+def test_compared_features_and_references_with_any_number_of_trained_blocks(trainable_blocks):
+    encoder = compared_encoder(trainable_blocks=trainable_blocks)
+    plain = make_encoder(trainable_blocks=trainable_blocks)
+    images, masks = make_batch()
+    masks[2] = 0
+    whole = encoder(images, masks)
+    assert whole.shape == (5, encoder.feature_dim)
+    torch.testing.assert_close(encoder(images[2:3], masks[2:3]), whole[2:3], atol=1e-4, rtol=1e-4)
+    reference = encoder.reference(*encoder.trunk(images, masks))
+    torch.testing.assert_close(reference, plain.reference(*plain.trunk(images, masks)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

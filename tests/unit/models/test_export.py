@@ -18,12 +18,17 @@ from anomalib_ncd.functional import novel_probabilities
 from anomalib_ncd.models import export
 from anomalib_ncd.models.export import OUTPUT_NAMES, RegionClassifier, calibration_inputs
 
-BACKBONES = ["test_vit", "offline"]
+BACKBONES = ["test_vit", "offline", "test_vit compared with normal", "offline compared with normal"]
 
 
-def build_model(backbone, **arguments):
+def build_model(kind, **arguments):
     torch.manual_seed(0)
+    backbone = kind.split()[0]
     model = AnomalyNcd(backbone=backbone, pretrained=False, mask_layers=3, num_novel_classes=4, **arguments)
+    if kind != backbone:
+        encoder, (views, masks) = model.model.encoder, build_inputs()
+        patches, share = encoder.compared_patches(model.normalised(views.flip(3)), masks)
+        encoder.normal_patches.fit(patches[share[..., 0] > 0])
     model.set_base_classes(["base_line", "base_square"])
     model.best_head.fill_(1)
     views, masks = build_inputs()

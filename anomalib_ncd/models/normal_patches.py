@@ -1,0 +1,143 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What sets a region apart from the patches of normal images.
+
+A detector such as PatchCore (Roth et al., CVPR 2022) measures how far a patch is from the nearest normal one. Which way
+it lies from there tells more: the surface, which all kinds of defect share, falls away, and what is left is the defect.
+Residuals of features: "ResAD" (Yao et al., NeurIPS 2024, arXiv 2410.20047), who use them for detection across products.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MAX_NORMAL_PATCHES = 8192
+NEIGHBOURHOOD = 0.05
+"""Squared distance, over the number of dimensions, within which normal patches count as neighbours."""
+CONSTANT = 1.5
+"""Beside the residual, so that its length counts for classifiers that look at directions alone."""
+SMALLEST = 1e-6
+
+
+class NormalPatches(nn.Module):
+    """Keeps patches of normal images and describes regions by how they differ from them.
+
+    Patches are standardised over the normal ones. From each patch of a region, the mean of its normal neighbours is
+    taken, by attention: a normal patch at the squared distance d counts with exp(-d / 0.05 D). The region is the mean
+    of these residuals, weighted by the mask and by their squared length, for masks of detectors are larger than
+    defects. Of its length the root is taken, so that strong defects don't drown out weak ones.
+
+    All that is fitted lies in buffers, so that it travels with checkpoints.
+
+    Args:
+        dim: Width D of a patch.
+
+    Example:
+        >>> patches = NormalPatches(dim=2)
+        >>> patches.fit(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]]))
+        >>> patches(torch.tensor([[[0.0, 1.0]], [[3.0, 1.0]]]), torch.ones(2, 1, 1)).norm(dim=1)
+        tensor([0.0000, 1.4953])
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.register_buffer("patches", torch.zeros(0, dim))
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+        self.patches: Tensor
+        self.centre: Tensor
+        self.scale: Tensor
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are normal patches to compare with."""
+        return len(self.patches) > 0
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of :meth:`feature`."""
+        return self.dim + 1
+
+    def fit(self, patches: Tensor, seed: int = 0) -> None:
+        """Take over normal patches in place of those known before.
+
+        Args:
+            patches: ``(P, D)`` float, at least one. Of more than 8,192, random ones are kept.
+            seed: Seed of the choice.
+
+        Raises:
+            ValueError: If there is none, or they are of another width.
+        """
+        if patches.ndim != 2 or patches.shape[1] != self.dim or not len(patches):
+            msg = f"`patches` must have shape (P, {self.dim}), P of 1 or more, got {tuple(patches.shape)}."
+            raise ValueError(msg)
+        rows = patches.detach().float().to(self.centre.device)
+        centre, scale = rows.mean(dim=0), rows.std(dim=0, correction=0).clamp(min=SMALLEST)
+        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:MAX_NORMAL_PATCHES]
+        self.centre, self.scale = centre, scale
+        self.patches = ((rows[chosen.to(rows.device)] - centre) / scale).contiguous()
+
+    def forward(self, patches: Tensor, share: Tensor) -> Tensor:
+        """Describe regions by what sets them apart from normal patches.
+
+        Args:
+            patches: ``(B, N, D)`` float.
+            share: ``(B, N, 1)``, 0 or more: how much of each patch belongs to the region, not 0 for all.
+
+        Returns:
+            ``(B, D)`` float32; near 0 for what looks normal.
+        """
+        with torch.autocast(patches.device.type, enabled=False):
+            residuals = self._residuals(patches.float(), share)
+            weights = share.float() * residuals.square().sum(dim=2, keepdim=True)
+            mean = (residuals * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=SMALLEST)
+            return mean / (mean.norm(dim=1, keepdim=True) * self.dim**0.5).clamp(min=SMALLEST).sqrt()
+
+    def feature(self, rows: Tensor) -> Tensor:
+        """Make features ``(B, D + 1)`` for a classifier by directions of what :meth:`forward` returned, ``(B, D)``."""
+        return F.pad(rows, (0, 1), value=CONSTANT) * self.dim**0.5
+
+    def _residuals(self, patches: Tensor, share: Tensor) -> Tensor:
+        """Residuals of patches ``(B, N, D)``; zeros where they have no share in a region."""
+        if torch.compiler.is_compiling():  # a graph would get shapes that depend on the mask
+            return self._residual((patches - self.centre) / self.scale)
+        places = (share.flatten() > 0).nonzero().squeeze(1)
+        rows = (patches.flatten(0, 1).index_select(0, places) - self.centre) / self.scale
+        return torch.zeros_like(patches).flatten(0, 1).index_copy(0, places, self._residual(rows)).view_as(patches)
+
+    def _residual(self, rows: Tensor) -> Tensor:
+        """Standardised patches ``(..., D)`` less their normal neighbours."""
+        nearness = -self.patches.square().sum(dim=1) / (NEIGHBOURHOOD * self.dim)
+        flat = rows.reshape(1, 1, -1, self.dim)
+        # -|p - n|² is 2 p·n - |n|² but for |p|², which adds the same to all.
+        neighbours = F.scaled_dot_product_attention(
+            flat,
+            self.patches[None, None],
+            self.patches[None, None],
+            attn_mask=nearness[None, None, None],
+            scale=2 / (NEIGHBOURHOOD * self.dim),
+        )
+        return rows - neighbours.view_as(rows)
+
+    def make_room(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Make room for the patches of a checkpoint; those from before there were any have none.
+
+        Args:
+            state_dict: Of a model; gets empty buffers if it has none.
+            prefix: What their names begin with.
+        """
+        for name in ("patches", "centre", "scale"):
+            state_dict.setdefault(prefix + name, getattr(NormalPatches(self.dim), name))
+        saved = state_dict[prefix + "patches"]
+        if saved.shape != self.patches.shape:
+            self.patches = saved.new_empty(saved.shape, device=self.patches.device)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        self.make_room(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)

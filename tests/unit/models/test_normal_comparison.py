@@ -1,0 +1,58 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+import torch
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.models.normal_comparison import compare_with_normal
+
+
+def build(backbone="test_vit"):
+    torch.manual_seed(0)
+    return AnomalyNcd(backbone=backbone, pretrained=False, mask_layers=3, num_novel_classes=3).eval()
+
+
+def data(run, **arguments):
+    return NcdDataModule(run.images, run.anomaly_maps, **arguments)
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+def test_the_encoder_compares_regions_with_normal_images(backbone, tiny_run):
+    model, module = build(backbone), data(tiny_run, normal_images=tiny_run.images / "good")
+    width = model.model.encoder.feature_dim
+    held_out = compare_with_normal(model, module)
+    encoder = model.model.encoder
+    assert encoder.normal_patches.is_fitted
+    assert encoder.feature_dim == encoder.normal_patches.dim + 1 != width
+    assert held_out.shape[1] == encoder.feature_dim
+    assert 50 < len(held_out) < 250  # of 300 regions, those of every other image
+    views = [(batch.image, batch.region_mask, batch.region_image_index) for batch in module.test_dataloader()]
+    features = torch.cat([model.region_features(images, masks) for images, masks, _ in views])
+    good = torch.cat([index for _, _, index in views]) < 6
+    lengths = features[:, :-1].norm(dim=1)
+    assert lengths[good].max() < lengths[~good].min()
+    assert held_out[:, :-1].norm(dim=1).median() < lengths[~good].min()
+
+
+def test_without_normal_images_nothing_changes(tiny_run):
+    model = build()
+    assert compare_with_normal(model, data(tiny_run)) is None
+    assert not model.model.encoder.normal_patches.is_fitted
+
+
+def test_a_single_normal_image_has_no_other_to_be_compared_with(tiny_run):
+    model = build()
+    held_out = compare_with_normal(model, data(tiny_run, normal_images=tiny_run.images / "good" / "000.png"))
+    assert held_out.shape == (0, 65)
+    assert model.model.encoder.normal_patches.is_fitted
+
+
+def test_the_seed_decides(tiny_run):
+    patches = []
+    for seed in (3, 3, 4):
+        model = build()
+        compare_with_normal(model, data(tiny_run, normal_images=tiny_run.images / "good"), seed)
+        patches.append(model.model.encoder.normal_patches.patches)
+    assert torch.equal(patches[0], patches[1])
+    assert not torch.equal(patches[0], patches[2])
