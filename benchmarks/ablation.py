@@ -55,10 +55,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "normal images": {"normal": True},
     "normal images, no base classes": {"normal": True, "base": None},
     "no correction of pseudo-labels": {"normal_threshold": None},
-    "mean-entropy weight 1": {"mean_entropy_weight": 1.0},
-    "mean-entropy weight 0": {"mean_entropy_weight": 0.0},
-    "learning rate 0.001": {"learning_rate": 0.001},
-    "learning rate 0.01": {"learning_rate": 0.01},
+    "no base, mean-entropy weight 1": {"base": None, "mean_entropy_weight": 1.0},
+    "no base, mean-entropy weight 10": {"base": None, "mean_entropy_weight": 10.0},
+    "no base, learning rate 0.001": {"base": None, "learning_rate": 0.001},
+    "no base, learning rate 0.01": {"base": None, "learning_rate": 0.01},
+    "no base, 20 epochs": {"base": None, "max_epochs": 20},
+    "no base, 100 epochs": {"base": None, "max_epochs": 100},
+    "no base, no trained block": {"base": None, "trainable_blocks": 0},
+    "no base, one head": {"base": None, "num_heads": 1},
+    "no base, mask in no block": {"base": None, "mask_layers": 0},
     "with contrastive losses": {"contrast": True},
     "random start": {"prototypes": "random"},
     "random start, with contrastive losses": {"prototypes": "random", "contrast": True},
@@ -131,9 +136,10 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
         return json.loads(result_file.read_text())
     settings = dict(VARIANTS[variant])
     base, method = settings.pop("base", "steel"), settings.pop("method", "train")
-    normal = bool(settings.pop("normal", False))
+    normal, max_epochs = bool(settings.pop("normal", False)), settings.pop("max_epochs", options.max_epochs)
     # Views depend on what the frozen part is; variants that share it share them.
-    frozen = f"{settings.get('feature_layers')} {settings.get('empty_mask')} {base} {normal} {name} {seed}"
+    shared = [settings.get(key) for key in ("feature_layers", "empty_mask", "trainable_blocks", "mask_layers")]
+    frozen = " ".join(str(part) for part in (*shared, base, normal, name, seed))
     datamodule = datamodule_of(name, base, normal, options, options.output / "work" / frozen, seed)
     seed_everything(seed, workers=True)
     datamodule.setup()
@@ -147,7 +153,7 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
     )
     if method == "train":
         engine = Engine(
-            max_epochs=options.max_epochs,
+            max_epochs=max_epochs,
             accelerator="cpu",
             devices=1,
             precision=options.precision,

@@ -33,6 +33,7 @@ from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset
 from anomalib_ncd.models.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.known_regions import encode_images
+from anomalib_ncd.models.normal_comparison import compare_with_normal
 from anomalib_ncd.models.rejection import RegionRejection
 
 # Takes features of the run, features of other regions and the number of classes; the larger, the less known.
@@ -75,8 +76,9 @@ class Trial:
 
 
 def encode(model: AnomalyNcd, datamodule: NcdDataModule) -> Regions:
-    """Features of all regions of a datamodule."""
-    whole = NcdBatch.collate(encode_images(model.eval(), datamodule.test_dataloader()))
+    """Features of all regions of a datamodule, compared with its normal images if it has any."""
+    compare_with_normal(model.eval(), datamodule)
+    whole = NcdBatch.collate(encode_images(model, datamodule.test_dataloader()))
     assert whole.region_feature is not None
     assert whole.region_reference is not None
     assert whole.region_class_id is not None
@@ -231,11 +233,12 @@ def build_models(weights: Path | None) -> Iterator[tuple[str, AnomalyNcd]]:
 
 def on_generated(options: argparse.Namespace) -> None:
     """Compare scores and check rates on generated plates."""
+    num_normal = 40 if options.normal_images else 0
     sets = [
         generate_dataset(
-            options.output / f"plates{seed}",
+            options.output / f"plates{seed}_{num_normal}",
             kinds=DEFECT_KINDS,
-            num_train_good=0,
+            num_train_good=num_normal,
             num_test_good=40,
             num_per_kind=30,
             num_mixed=0,
@@ -251,7 +254,9 @@ def on_generated(options: argparse.Namespace) -> None:
         compared: dict[tuple[str, str], list[float]] = {}
         for data in sets:
             assert data.anomaly_maps_dir is not None
-            regions = encode(model, NcdDataModule(data.test_dir, data.anomaly_maps_dir, labels="folders"))
+            normal = data.train_good_dir if options.normal_images else None
+            images, maps = data.test_dir, data.anomaly_maps_dir
+            regions = encode(model, NcdDataModule(images, maps, labels="folders", normal_images=normal))
             for key, values in compare(regions).items():
                 compared.setdefault(key, []).extend(values)
             for kind, rows in measure(regions, options.splits).items():
@@ -271,7 +276,9 @@ def on_mtd(options: argparse.Namespace) -> None:
     print_rates_header()
     for name, model in build_models(options.weights):
         images, maps = options.data / "mtd" / "test", options.data / "mtd_anomaly_maps"
-        print_measured(name, measure(encode(model, NcdDataModule(images, maps, labels="folders")), options.splits))
+        normal = options.data / "mtd" / "train" / "good" if options.normal_images else None
+        regions = encode(model, NcdDataModule(images, maps, labels="folders", normal_images=normal))
+        print_measured(name, measure(regions, options.splits))
 
 
 def main() -> None:
@@ -281,6 +288,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with mtd and mtd_anomaly_maps")
     parser.add_argument("--weights", type=Path, help="DeiT-Tiny weights")
     parser.add_argument("--output", type=Path, default=Path("runs/unknown"), help="folder for generated images")
+    parser.add_argument("--normal_images", action="store_true", help="compare regions with normal images")
     parser.add_argument("--splits", type=int, default=5, help="splits of the known images")
     options = parser.parse_args()
     (on_mtd if options.what == "mtd" else on_generated)(options)

@@ -160,10 +160,13 @@ class MaskGuidedCnn(nn.Module):
             attended: Boolean (B, N) of ``trunk``, all ``True``.
 
         Returns:
-            Average (B, C) over the anomaly of the map that the trained stages start from, in single precision.
+            Average (B, C) over the anomaly of the map that the trained stages start from, in single precision; where
+            there are normal patches, the feature.
         """
         del attended
-        maps, share = self._map_of(tokens.float())[:2]
+        maps, share, rows = self._map_of(tokens.float())
+        if self.normal_patches.is_fitted:
+            return self._compared_feature(rows)
         return masked_average(maps, share)
 
     def head(self, tokens: Tensor, attended: Tensor) -> Tensor:
@@ -179,7 +182,7 @@ class MaskGuidedCnn(nn.Module):
         del attended
         maps, share, rows = self._map_of(tokens.to(self._dtype))
         if self.normal_patches.is_fitted:
-            return self.normal_patches.feature(rows.flatten(1)[:, : self.normal_patches.dim])
+            return self._compared_feature(rows)
         maps = maps.contiguous(memory_format=FAST_FORMAT)
         frozen = [self._shapes[index + 1][0] for index in self._layers if self._is_early(index)]
         averages = list(rows.flatten(1)[:, : sum(frozen)].split(frozen, dim=1)) if frozen else []
@@ -202,6 +205,10 @@ class MaskGuidedCnn(nn.Module):
             Features (B, D), of root mean square 1.
         """
         return self.head(*self.trunk(images, masks))
+
+    def _compared_feature(self, rows: Tensor) -> Tensor:
+        """Feature of what sets regions apart from normal patches, out of the rows of :meth:`_map_of`."""
+        return self.normal_patches.feature(rows.flatten(1)[:, : self.normal_patches.dim])
 
     @property
     def _dtype(self) -> torch.dtype:

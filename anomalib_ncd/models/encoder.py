@@ -167,6 +167,8 @@ class MaskGuidedEncoder(nn.Module):
         else:
             parts = zip(images.split(per_pass), masks.split(per_pass), attended.split(per_pass), strict=True)
             tokens = torch.cat([self._frozen_blocks(*part) for part in parts])
+        if self.normal_patches.is_fitted:
+            attended = attended[:, :1]  # of CLS
         return TrunkOutput(tokens, F.pad(attended, (self._num_layer_rows, 0), value=True))
 
     @torch.no_grad()
@@ -196,9 +198,11 @@ class MaskGuidedEncoder(nn.Module):
             attended: Boolean (B, N) of ``trunk``.
 
         Returns:
-            Mean (B, D) of the attended patches, in single precision.
+            Mean (B, D) of the attended patches, in single precision; where there are normal patches, the feature.
         """
-        _, tokens, attended = self._without_layer_rows(tokens, attended)
+        rows, tokens, attended = self._without_layer_rows(tokens, attended)
+        if self.normal_patches.is_fitted:
+            return self.normal_patches.feature(rows[:, 0].float())
         prefix = self.backbone.num_prefix_tokens
         weights = attended[:, prefix:, None].float()
         return (tokens[:, prefix:].float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
@@ -249,19 +253,24 @@ class MaskGuidedEncoder(nn.Module):
         return index >= self.depth - self.mask_layers
 
     def _frozen_blocks(self, images: Tensor, masks: Tensor, attended: Tensor) -> Tensor:
-        """Tokens (B, N, D) before the first trainable block, rows of earlier layers behind CLS."""
+        """Tokens (B, N, D) before the first trainable block, rows of earlier layers behind CLS.
+
+        Where there are normal patches, the row that sets a region apart from them is all that is needed behind CLS.
+        """
         tokens = self._embedded(images)
         guide = self._guide(attended, tokens.dtype)
         needs_share = self.feature_layers > 1 or self.normal_patches.is_fitted
         share = self._share(masks, attended) if needs_share else attended
         rows = self._layer_rows(-1, tokens, share)
-        for index in range(self.depth - self.trainable_blocks):
+        compares = self.normal_patches.is_fitted
+        for index in range(self._compared_block + 1 if compares else self.depth - self.trainable_blocks):
             if index == self.depth - 2 and self.trainable_blocks == 1 and self._is_guided(index):
                 tokens = attended_rows_of_block(self.backbone.blocks[index], tokens, attended)
             else:
                 tokens = self._block(index, tokens, guide)
             rows += self._layer_rows(index, tokens, share)
-        return torch.cat([tokens[:, :1], *rows, tokens[:, 1:]], dim=1) if rows else tokens
+        rest = tokens[:, :0] if compares else tokens[:, 1:]
+        return torch.cat([tokens[:, :1], *rows, rest], dim=1) if rows else tokens
 
     def _embedded(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) before the first block."""

@@ -199,7 +199,6 @@ def test_regions_are_compared_with_normal_places(trainable_blocks):
     encoder = make_encoder(trainable_blocks=trainable_blocks, feature_layers=2)
     images, masks = make_batch()
     masks[3] = 0
-    reference = encoder.reference(*encoder.trunk(images, masks))
     patches, share = encoder.compared_patches(torch.randn(6, 3, SIDE, SIDE), make_batch(6)[1])
     encoder.normal_patches.fit(patches[share[..., 0] > 0])
     row = encoder.normal_patches(*encoder.compared_patches(images, masks))
@@ -207,7 +206,7 @@ def test_regions_are_compared_with_normal_places(trainable_blocks):
     torch.testing.assert_close(features, encoder.normal_patches.feature(row))
     assert features.shape == (4, encoder.feature_dim)
     assert encoder.feature_dim == patches.shape[2] + 1
-    torch.testing.assert_close(encoder.reference(*encoder.trunk(images, masks)), reference)
+    torch.testing.assert_close(encoder.reference(*encoder.trunk(images, masks)), features)
     assert encoder(images[:0], masks[:0]).shape == (0, encoder.feature_dim)
 
 
