@@ -34,6 +34,7 @@ from anomalib_ncd.metrics.discovery import discovery_report
 
 METHODS = {
     "cluster": ["--method", "cluster", "--clustering", "ward"],
+    "cluster, normal images": ["--method", "cluster", "--normal_images", "{data}/mtd/train/good"],
     "train": ["--method", "train", "--num_cached_views", "4", "--precision", "bf16-mixed"],
 }
 
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="weights of the backbone, but for offline")
     parser.add_argument("--output", type=Path, default=Path("runs/held_out"))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["cluster"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="of training; clusters have none")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="clusters without normal images have none")
     parser.add_argument("--max_epochs", type=int, default=50)
     options = parser.parse_args()
 
@@ -123,11 +124,14 @@ def main() -> None:
     print("| method | images | runs | NMI | ARI | accuracy | macro-F1 | accuracy under names | unknown regions |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for method in options.methods:
-        seeds = options.seeds if method == "train" else options.seeds[:1]
+        seeds = options.seeds[:1] if method == "cluster" else options.seeds  # nothing in it is random
         pairs = []
         for seed in seeds:
-            flags = [*model, *METHODS[method], "--seed", str(seed), *(base if method == "train" else [])]
-            pairs += [one_run(f"{method}_seed{seed}", flags, options, halves, half) for half in range(2)]
+            own = [flag.format(data=options.data) for flag in METHODS[method]]
+            flags = [*model, *own, "--seed", str(seed), *(base if method == "train" else [])]
+            pairs += [
+                one_run(f"{method.replace(', ', '_')}_seed{seed}", flags, options, halves, half) for half in range(2)
+            ]
         for name, column in zip(("of the run", "held out"), zip(*pairs, strict=True), strict=True):
             scores = " | ".join(spread([scores[key] for scores in column]) for key in (*SCORES, "names", "unknown"))
             print(f"| {method} | {name} | {len(column)} | {scores} |", flush=True)

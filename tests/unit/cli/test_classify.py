@@ -77,6 +77,21 @@ def test_a_clustered_run_classifies_new_images(clustered, tiny_run, tmp_path):
     assert_same_classes(rows_of(tmp_path / "out" / "predictions.csv"), rows_of(clustered / "predictions.csv"))
 
 
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+def test_a_run_that_compared_with_normal_images_needs_them_no_more(backbone, own_tiny_run, tmp_path):
+    normal = own_tiny_run.images.rename(tmp_path / "all")  # gone when new images are classified
+    flags = ["--images", str(normal), "--anomaly_maps", str(own_tiny_run.anomaly_maps), "--accelerator", "cpu"]
+    flags += ["--normal_images", str(normal / "good"), *SMALL, "--backbone", backbone]
+    main(["discover", *flags, "--output", str(tmp_path / "run")])
+    normal.rename(own_tiny_run.images)
+    main(["pack", str(tmp_path / "run"), "--runtime", "torch", "--output", str(tmp_path / "run.zip")])
+    for model in ("run", "run.zip"):
+        classify_maps(tmp_path / model, own_tiny_run, tmp_path / f"of_{model}", "--pictures", "false")
+        found = rows_of(tmp_path / f"of_{model}" / "predictions.csv")
+        assert {row["class"] for image, row in found.items() if "good" in image} == {"normal"}
+        assert "normal" not in {row["class"] for image, row in found.items() if "good" not in image}
+
+
 def test_a_new_kind_is_unknown_and_the_rate_can_be_changed(own_tiny_run, tmp_path):
     # The run sees squares and good plates; lines come later.
     lines = tmp_path / "lines"
