@@ -121,21 +121,13 @@ class MaskGuidedCnn(nn.Module):
         Raises:
             ValueError: If shapes or sizes are not those of the encoder.
         """
-        self._check_inputs(images, masks)
-        masks = masks.to(images.dtype)
-        maps = images.contiguous(memory_format=FAST_FORMAT)
-        averages: list[Tensor] = []
-        for index, link in enumerate(self.links[: self._first_trained]):
-            maps = link(maps)
-            if index in self._layers and self._is_early(index) and not self.normal_patches.is_fitted:
-                averages.append(masked_average(maps, self._share(masks, index)).to(maps.dtype))
-        share = self._share(masks, self._first_trained - 1).to(maps.dtype)
-        tokens = torch.cat([maps, share], dim=1).flatten(2).transpose(1, 2)  # (B, h * w, C + 1)
+        places, averages = self._frozen_stages(images, masks)
         if self.normal_patches.is_fitted:
-            averages.append(self.normal_patches(tokens[..., :-1], _nowhere_empty(tokens[..., -1:])).to(maps.dtype))
+            patches, share = _parted(places)
+            averages = [self.normal_patches(patches, share).to(places.dtype)]
         if averages:
-            tokens = torch.cat([tokens, _in_rows(torch.cat(averages, dim=1), tokens.shape[2])], dim=1)
-        return TrunkOutput(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+            places = torch.cat([places, _in_rows(torch.cat(averages, dim=1), places.shape[2])], dim=1)
+        return TrunkOutput(places, torch.ones(places.shape[:2], dtype=torch.bool, device=places.device))
 
     @torch.no_grad()
     def compared_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,9 +140,7 @@ class MaskGuidedCnn(nn.Module):
         Returns:
             Patches (B, N, C), and the share (B, N, 1) of each that belongs to its region, 0 for those outside.
         """
-        tokens = self.trunk(images, masks).tokens
-        places = math.prod(self._shapes[self._first_trained][1:])
-        return tokens[:, :places, :-1], _nowhere_empty(tokens[:, :places, -1:])
+        return _parted(self._frozen_stages(images, masks)[0])
 
     def reference(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Describe regions by the frozen stages alone, which training leaves as they are.
@@ -209,6 +199,19 @@ class MaskGuidedCnn(nn.Module):
     def _compared_feature(self, rows: Tensor) -> Tensor:
         """Feature of what sets regions apart from normal patches, out of the rows of :meth:`_map_of`."""
         return self.normal_patches.feature(rows.flatten(1)[:, : self.normal_patches.dim])
+
+    def _frozen_stages(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Places (B, h * w, C + 1) of the map that the trained stages start from, and averages of earlier stages."""
+        self._check_inputs(images, masks)
+        masks = masks.to(images.dtype)
+        maps = images.contiguous(memory_format=FAST_FORMAT)
+        averages: list[Tensor] = []
+        for index, link in enumerate(self.links[: self._first_trained]):
+            maps = link(maps)
+            if index in self._layers and self._is_early(index):
+                averages.append(masked_average(maps, self._share(masks, index)).to(maps.dtype))
+        share = self._share(masks, self._first_trained - 1).to(maps.dtype)
+        return torch.cat([maps, share], dim=1).flatten(2).transpose(1, 2), averages
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -280,9 +283,10 @@ def masked_average(maps: Tensor, share: Tensor) -> Tensor:
     return (maps * share).sum(dim=(2, 3)) / share.sum(dim=(2, 3))
 
 
-def _nowhere_empty(share: Tensor) -> Tensor:
-    """Share (B, N, 1) of the mask in each place; ones where it is 0 in all of them."""
-    return share + (share.sum(dim=1, keepdim=True) == 0)
+def _parted(places: Tensor) -> tuple[Tensor, Tensor]:
+    """Map (B, N, C) and share (B, N, 1) of the mask in each place; ones where it is 0 in all of them."""
+    patches, share = places.split([places.shape[2] - 1, 1], dim=2)
+    return patches, share + (share.sum(dim=1, keepdim=True) == 0)
 
 
 def _in_rows(vectors: Tensor, width: int) -> Tensor:

@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS, NormalRegions
+from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.data.transforms import EvalView
 
 if TYPE_CHECKING:
-    from anomalib_ncd.models.build_encoder import Encoder
     from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 BATCH_SIZE = 16
@@ -41,31 +42,33 @@ def compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int 
     regions = datamodule.normal_regions(MAX_NORMAL_REGIONS)
     if regions is None:
         return None
-    encoder = model.model.encoder
-    patches, shares = _encode(model, regions, datamodule.image_size)
-    is_first_half = torch.tensor([regions.image_index(number) % 2 == 0 for number in range(len(regions))])
-    held_out = torch.zeros(0, encoder.normal_patches.feature_dim)
-    if is_first_half.any() and not is_first_half.all():
-        _keep(encoder, patches[is_first_half], shares[is_first_half], seed)
-        described = encoder.normal_patches(patches[~is_first_half], shares[~is_first_half])
-        held_out = encoder.normal_patches.feature(described).cpu()
-    _keep(encoder, patches, shares, seed)
-    return held_out
-
-
-def _encode(model: AnomalyNcd, regions: NormalRegions, image_size: int) -> tuple[Tensor, Tensor]:
-    """Patches ``(R, N, D)`` of regions and their shares ``(R, N, 1)``, on the model's device."""
-    view, parts = EvalView(image_size), []
+    normal_patches = model.model.encoder.normal_patches
+    halves: list[list[int]] = [[], []]
+    for number in range(len(regions)):
+        halves[regions.image_index(number) % 2].append(number)
+    kept: dict[int, Tensor] = {}  # what lies in each region
+    held_out = [torch.zeros(0, normal_patches.feature_dim)]
     with tqdm(total=len(regions), desc="Encoding normal regions", unit="region") as progress:
-        for start in range(0, len(regions), BATCH_SIZE):
-            numbers = range(start, min(start + BATCH_SIZE, len(regions)))
-            views = [view(*regions[number]) for number in numbers]
-            images, masks = (torch.stack(part).to(model.device) for part in zip(*views, strict=True))
-            parts.append(model.model.encoder.compared_patches(model.normalised(images), masks))
-            progress.update(len(numbers))
-    return torch.cat([patches for patches, _ in parts]), torch.cat([shares for _, shares in parts])
+        for half, numbers in enumerate(halves):
+            for start in range(0, len(numbers), BATCH_SIZE):
+                chosen = numbers[start : start + BATCH_SIZE]
+                patches, shares = _encode(model, [regions[number] for number in chosen], datamodule.image_size)
+                kept |= {number: patches[row][shares[row, :, 0] > 0] for row, number in enumerate(chosen)}
+                if half and halves[0]:
+                    held_out.append(normal_patches.feature(normal_patches(patches, shares)).cpu())
+                progress.update(len(chosen))
+            if kept:
+                normal_patches.fit(torch.cat([kept[number] for number in sorted(kept)]), seed)
+    return torch.cat(held_out)
 
 
-def _keep(encoder: Encoder, patches: Tensor, shares: Tensor, seed: int) -> None:
-    """Compare with the patches of regions from now on."""
-    encoder.normal_patches.fit(patches[shares[..., 0] > 0], seed)
+def _encode(
+    model: AnomalyNcd,
+    crops: Sequence[tuple[np.ndarray, np.ndarray]],
+    image_size: int,
+) -> tuple[Tensor, Tensor]:
+    """Patches ``(R, N, D)`` of regions and their shares ``(R, N, 1)``, on the model's device."""
+    view = EvalView(image_size)
+    views = [view(pixels, mask) for pixels, mask in crops]
+    images, masks = (torch.stack(part).to(model.device) for part in zip(*views, strict=True))
+    return model.model.encoder.compared_patches(model.normalised(images), masks)
