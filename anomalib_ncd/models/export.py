@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 INPUT_NAMES = ("image", "mask")
 OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature", "neighbour_similarity")
-LOGIT_TEMPERATURE = 0.1  # of the paper, as in functional.novel_probabilities
 OPSET = 18
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # as the deployed classifier runs; OpenVINO's default may be bfloat16
 NUM_CALIBRATION_REGIONS = 300  # what NNCF recommends
@@ -127,7 +126,7 @@ class RegionClassifier(nn.Module):
         trunk = self.encoder.trunk((image.float() - self.pixel_mean) / self.pixel_std, mask)
         feature = self.encoder.head(*trunk)
         similarity = unit_rows(feature.float()) @ self.prototypes.T
-        probabilities = (similarity / LOGIT_TEMPERATURE).softmax(dim=-1)
+        probabilities = (similarity / self.encoder.normal_patches.logit_temperature).softmax(dim=-1)
         return RegionOutput(probabilities, similarity, feature, self.rejection(self.encoder.reference(*trunk)))
 
 

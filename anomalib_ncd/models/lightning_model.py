@@ -263,7 +263,9 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
 
     def classify_logits(self, batch: NcdBatch, logits: torch.Tensor) -> NcdBatch:
         """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)`` float."""
-        by_region = novel_probabilities(logits, self.num_base_classes)
+        by_region = novel_probabilities(
+            logits, self.num_base_classes, self.model.encoder.normal_patches.logit_temperature
+        )
         temperatures = self.merging_temperatures(batch.image_size)
         return predict_images(batch, by_region, self.rejection.of_batch(batch), temperatures, self.class_names)
 

@@ -21,6 +21,9 @@ NEIGHBOURHOOD = 0.05
 """Squared distance, over the number of dimensions, within which normal patches count as neighbours."""
 CONSTANT = 1.5
 """Beside the residual, so that its length counts for classifiers that look at directions alone."""
+LOGIT_TEMPERATURE = 0.1  # of the paper
+COMPARED_TEMPERATURE = 0.03
+"""What cosines are divided by where the constant brings them nearer to 1; as sure as without, on painted sets."""
 SMALLEST = 1e-6
 
 
@@ -63,6 +66,11 @@ class NormalPatches(nn.Module):
     def feature_dim(self) -> int:
         """Width of :meth:`feature`."""
         return self.dim + 1
+
+    @property
+    def logit_temperature(self) -> float:
+        """What cosines to the prototypes are divided by in predictions."""
+        return COMPARED_TEMPERATURE if self.is_fitted else LOGIT_TEMPERATURE
 
     def fit(self, patches: Tensor, seed: int = 0) -> None:
         """Take over normal patches in place of those known before.

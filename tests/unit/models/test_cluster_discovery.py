@@ -135,6 +135,7 @@ def test_regions_are_compared_with_normal_images(backbone, tiny_run, tmp_path):
     assert found[:6] == [0] * 6
     assert 0 not in found[6:]
     assert model.class_names == ["normal", "class_1", "class_2"]
+    assert min(batch.region_pred_class_score.min() for batch in batches) > 0.5  # sure in spite of the constant
     save_model(model, tmp_path / "model.ckpt")
     loaded = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt")
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
