@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.data.synthetic_base import SyntheticSettings
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+
+logger = logging.getLogger(__name__)
 
 NOT_MODEL_FLAGS: set[str | int] = {"evaluator", "visualizer"}
 NOT_DATA_FLAGS: set[str | int] = {"images", "anomaly_maps", "detector_ckpt", "work_dir"}
@@ -43,8 +46,8 @@ def add_discover_arguments(parser: ArgumentParser) -> None:
 def run_discover(config: Namespace) -> None:
     """Run ``discover`` with parsed flags."""
     output = Path(config.output)
-    if config.method is None:  # what is better on generated defects, see docs/discovery.md
-        config.method = "train" if config.normal_images is None or config.base is not None else "cluster"
+    if config.method is None:
+        config.method = _default_method(config)
     plain = plain_config(config)
     if (config.anomaly_maps is None) == (config.detector.class_path is None):
         msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."
@@ -62,6 +65,14 @@ def run_discover(config: Namespace) -> None:
     datamodule.setup()
     options = RunOptions(**{name: config[name] for name in names["run"]})
     discover(model, datamodule, output, config.method, options, plain)
+
+
+def _default_method(config: Namespace) -> Literal["train", "cluster"]:
+    """The better method on painted defects, see docs/discovery.md."""
+    if config.normal_images is None or config.base is not None:
+        return "train"
+    logger.info("Regions are compared with normal images and clustered; `--method train` trains instead.")
+    return "cluster"
 
 
 def plain_config(config: Namespace) -> dict[str, Any]:

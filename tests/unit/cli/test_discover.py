@@ -103,7 +103,8 @@ def test_region_flags_reach_the_regions(tiny_run, tmp_path, monkeypatch):
         (["--method", "cluster"], "cluster"),
     ],
 )
-def test_normal_images_alone_are_for_clusters(own_tiny_run, tmp_path, monkeypatch, flags, method):
+def test_normal_images_alone_are_for_clusters(own_tiny_run, tmp_path, monkeypatch, caplog, flags, method):
+    caplog.set_level("INFO")
     seen = {}
 
     def remember(_model, _data, _output, method, _options, plain):
@@ -113,6 +114,7 @@ def test_normal_images_alone_are_for_clusters(own_tiny_run, tmp_path, monkeypatc
     monkeypatch.chdir(own_tiny_run.images)
     main(arguments(own_tiny_run, tmp_path / "run", *SMALL, *flags))
     assert seen == {"method": method, "written": method}
+    assert ("`--method train` trains instead" in caplog.text) == (method == "cluster" and "--method" not in flags)
 
 
 @pytest.mark.parametrize("base", ["none", "normal images", "synthetic"])
