@@ -59,8 +59,9 @@ def run_demo(config: Namespace) -> None:
     model = AnomalyNcd(backbone="offline", num_novel_classes=len(data.kinds) + 1, num_cached_views=4)
     discover(model, datamodule, config.output, config.method, RunOptions(accelerator="cpu"))
     logger.info(
-        "Next, your own images and the maps of your own detector: anomalib-ncd discover --images FOLDER "
-        "--anomaly_maps FOLDER --backbone offline --method %s --output runs/mine",
+        "Next, your own images, the maps of your own detector and the good images that it was trained on: anomalib-ncd "
+        "discover --images FOLDER --anomaly_maps FOLDER --normal_images FOLDER --backbone offline --method %s "
+        "--output runs/mine",
         config.method,
     )
 
