@@ -53,8 +53,7 @@ class TrainRegions(Dataset):
         self.n_views = n_views
         self.view = TrainView(image_size)
         pairs = [(region, record) for record in base for region in read_base_regions(record, crop_to_mask=crop_base)]
-        numbers = tqdm(range(0 if normal is None else len(normal)), desc="Cutting normal regions", unit="region")
-        normal_crops = [] if normal is None else [normal[number] for number in numbers]
+        normal_crops = [] if normal is None else _cut(normal)
         self._labelled_crops = [(region.image, region.mask) for region, _ in pairs] + normal_crops
         self.num_base, num_novel = len(pairs), len(table)
         normal_label = 1 + max((record.class_id for record in base), default=-1)
@@ -102,6 +101,11 @@ class TrainRegions(Dataset):
         item.image = torch.stack([view for view, _ in views])[:, None]
         item.mask = torch.stack([view_mask for _, view_mask in views])[:, None]
         return item
+
+
+def _cut(normal: NormalRegions) -> list[tuple[np.ndarray, np.ndarray]]:
+    """All normal regions, cut once, with progress."""
+    return [normal[number] for number in tqdm(range(len(normal)), desc="Cutting normal regions", unit="region")]
 
 
 class EvalImages(Dataset):

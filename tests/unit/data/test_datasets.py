@@ -115,3 +115,8 @@ def test_normal_regions_are_labelled_as_the_first_novel_class(table, base, tiny_
     assert regions.fingerprint() != TrainRegions(table, records).fingerprint()
     other = NormalRegions(list_images(tiny_run.images / "good"), table, seed=1)
     assert regions.fingerprint() != TrainRegions(table, records, normal=other).fingerprint()
+
+
+def test_nothing_is_said_of_normal_regions_where_there_are_none(table, capsys):
+    TrainRegions(table)
+    assert "normal regions" not in capsys.readouterr().err
