@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LOGIT_TEMPERATURE = 0.1  # of the paper: what cosines are divided by
+
 
 class ProjectionHead(nn.Module):
     """MLP of three linear layers with GELU, whose output only the contrastive losses read.

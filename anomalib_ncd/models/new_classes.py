@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anomalib_ncd.models.clustering import cluster_features
-from anomalib_ncd.models.heads import unit_rows
+from anomalib_ncd.models.heads import LOGIT_TEMPERATURE, unit_rows
 
 LEFT_UNKNOWN = -1
-LOGIT_TEMPERATURE = 0.1  # of the paper
 FITTING_STEPS = 200
 
 

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from anomalib_ncd.models.buffers import make_room
+from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
+
 MAX_NORMAL_PATCHES = 8192
 NEIGHBOURHOOD = 0.05
 """Squared distance, over the number of dimensions, within which normal patches count as neighbours."""
 CONSTANT = 1.5
 """Beside the residual, so that its length counts for classifiers that look at directions alone."""
-LOGIT_TEMPERATURE = 0.1  # of the paper
 COMPARED_TEMPERATURE = 0.03
 """What cosines are divided by where the constant brings them nearer to 1; as sure as without, on painted sets."""
 SMALLEST = 1e-6
@@ -51,8 +53,8 @@ class NormalPatches(nn.Module):
         super().__init__()
         self.dim = dim
         self.register_buffer("patches", torch.zeros(0, dim))
-        self.register_buffer("centre", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(dim))
+        self.register_buffer("centre", torch.zeros(0))
+        self.register_buffer("scale", torch.zeros(0))
         self.patches: Tensor
         self.centre: Tensor
         self.scale: Tensor
@@ -140,11 +142,7 @@ class NormalPatches(nn.Module):
             state_dict: Of a model; gets empty buffers if it has none.
             prefix: What their names begin with.
         """
-        for name in ("patches", "centre", "scale"):
-            state_dict.setdefault(prefix + name, getattr(NormalPatches(self.dim), name))
-        saved = state_dict[prefix + "patches"]
-        if saved.shape != self.patches.shape:
-            self.patches = saved.new_empty(saved.shape, device=self.patches.device)
+        make_room(self, ("patches", "centre", "scale"), state_dict, prefix)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
         self.make_room(state_dict, prefix)

@@ -20,6 +20,7 @@ from anomalib_ncd.functional.rejection import (
     check_false_reject_rate,
     rejection_threshold,
 )
+from anomalib_ncd.models.buffers import make_room
 from anomalib_ncd.models.heads import unit_rows
 
 logger = logging.getLogger(__name__)
@@ -146,9 +147,5 @@ class RegionRejection(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
         """Take buffers of any number of regions; checkpoints from before there was rejection have none."""
-        for name in ("centre", "scale", "references", "groups", "left_out_similarity"):
-            own = getattr(self, name)
-            saved = state_dict.setdefault(prefix + name, own[:0])
-            if saved.shape != own.shape:
-                setattr(self, name, saved.new_empty(saved.shape, device=own.device))
+        make_room(self, ("centre", "scale", "references", "groups", "left_out_similarity"), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
