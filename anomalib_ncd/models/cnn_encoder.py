@@ -123,9 +123,8 @@ class MaskGuidedCnn(nn.Module):
         """
         places, averages = self._frozen_stages(images, masks)
         if self.normal_patches.is_fitted:
-            patches, share = _parted(places)
-            averages = [self.normal_patches(patches, share).to(places.dtype)]
-        if averages:
+            places = self.normal_patches(*_parted(places))[:, None].to(places.dtype)  # the one row that is needed
+        elif averages:
             places = torch.cat([places, _in_rows(torch.cat(averages, dim=1), places.shape[2])], dim=1)
         return TrunkOutput(places, torch.ones(places.shape[:2], dtype=torch.bool, device=places.device))
 
@@ -154,9 +153,9 @@ class MaskGuidedCnn(nn.Module):
             there are normal patches, the feature.
         """
         del attended
-        maps, share, rows = self._map_of(tokens.float())
         if self.normal_patches.is_fitted:
-            return self._compared_feature(rows)
+            return self.normal_patches.feature(tokens[:, 0].float())
+        maps, share = self._map_of(tokens.float())[:2]
         return masked_average(maps, share)
 
     def head(self, tokens: Tensor, attended: Tensor) -> Tensor:
@@ -170,9 +169,9 @@ class MaskGuidedCnn(nn.Module):
             Features (B, D), of root mean square 1.
         """
         del attended
-        maps, share, rows = self._map_of(tokens.to(self._dtype))
         if self.normal_patches.is_fitted:
-            return self._compared_feature(rows)
+            return self.normal_patches.feature(tokens[:, 0].to(self._dtype))
+        maps, share, rows = self._map_of(tokens.to(self._dtype))
         maps = maps.contiguous(memory_format=FAST_FORMAT)
         frozen = [self._shapes[index + 1][0] for index in self._layers if self._is_early(index)]
         averages = list(rows.flatten(1)[:, : sum(frozen)].split(frozen, dim=1)) if frozen else []
@@ -195,10 +194,6 @@ class MaskGuidedCnn(nn.Module):
             Features (B, D), of root mean square 1.
         """
         return self.head(*self.trunk(images, masks))
-
-    def _compared_feature(self, rows: Tensor) -> Tensor:
-        """Feature of what sets regions apart from normal patches, out of the rows of :meth:`_map_of`."""
-        return self.normal_patches.feature(rows.flatten(1)[:, : self.normal_patches.dim])
 
     def _frozen_stages(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Places (B, h * w, C + 1) of the map that the trained stages start from, and averages of earlier stages."""

@@ -161,14 +161,15 @@ class MaskGuidedEncoder(nn.Module):
         """
         self._check_images(images, masks)
         attended = self.attended_tokens(masks)
+        run = self._compared_row if self.normal_patches.is_fitted else self._frozen_blocks
         per_pass = max(1, CPU_TOKENS_PER_PASS // attended.shape[1])
         if images.device.type != "cpu" or torch.compiler.is_compiling() or len(images) <= per_pass:
-            tokens = self._frozen_blocks(images, masks, attended)
+            tokens = run(images, masks, attended)
         else:
             parts = zip(images.split(per_pass), masks.split(per_pass), attended.split(per_pass), strict=True)
-            tokens = torch.cat([self._frozen_blocks(*part) for part in parts])
+            tokens = torch.cat([run(*part) for part in parts])
         if self.normal_patches.is_fitted:
-            attended = attended[:, :1]  # of CLS
+            return TrunkOutput(tokens, attended[:, :1])  # always true, as CLS is attended
         return TrunkOutput(tokens, F.pad(attended, (self._num_layer_rows, 0), value=True))
 
     @torch.no_grad()
@@ -184,11 +185,7 @@ class MaskGuidedEncoder(nn.Module):
         """
         self._check_images(images, masks)
         attended = self.attended_tokens(masks)
-        tokens = self._embedded(images)
-        guide = self._guide(attended, tokens.dtype)
-        for index in range(self._compared_block + 1):
-            tokens = self._block(index, tokens, guide)
-        return tokens[:, self.backbone.num_prefix_tokens :], self._share(masks, attended)
+        return self._compared_patches(images, attended), self._share(masks, attended)
 
     def reference(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Describe regions by the frozen blocks alone, which training leaves as they are.
@@ -200,9 +197,9 @@ class MaskGuidedEncoder(nn.Module):
         Returns:
             Mean (B, D) of the attended patches, in single precision; where there are normal patches, the feature.
         """
-        rows, tokens, attended = self._without_layer_rows(tokens, attended)
         if self.normal_patches.is_fitted:
-            return self.normal_patches.feature(rows[:, 0].float())
+            return self.normal_patches.feature(tokens[:, 0].float())
+        _, tokens, attended = self._without_layer_rows(tokens, attended)
         prefix = self.backbone.num_prefix_tokens
         weights = attended[:, prefix:, None].float()
         return (tokens[:, prefix:].float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
@@ -218,9 +215,9 @@ class MaskGuidedEncoder(nn.Module):
             Features (B, D).
         """
         tokens = tokens.to(self.backbone.patch_embed.proj.weight.dtype)
-        rows, tokens, attended = self._without_layer_rows(tokens, attended)
         if self.normal_patches.is_fitted:
-            return self.normal_patches.feature(rows[:, 0])
+            return self.normal_patches.feature(tokens[:, 0])
+        rows, tokens, attended = self._without_layer_rows(tokens, attended)
         if len(self._trainable) > 1:
             whole = self._guide(attended, tokens.dtype)
             for index in self._trainable[:-1]:
@@ -253,24 +250,31 @@ class MaskGuidedEncoder(nn.Module):
         return index >= self.depth - self.mask_layers
 
     def _frozen_blocks(self, images: Tensor, masks: Tensor, attended: Tensor) -> Tensor:
-        """Tokens (B, N, D) before the first trainable block, rows of earlier layers behind CLS.
-
-        Where there are normal patches, the row that sets a region apart from them is all that is needed behind CLS.
-        """
+        """Tokens (B, N, D) before the first trainable block, rows of earlier layers behind CLS."""
         tokens = self._embedded(images)
         guide = self._guide(attended, tokens.dtype)
-        needs_share = self.feature_layers > 1 or self.normal_patches.is_fitted
-        share = self._share(masks, attended) if needs_share else attended
-        rows = self._layer_rows(-1, tokens, share)
-        compares = self.normal_patches.is_fitted
-        for index in range(self._compared_block + 1 if compares else self.depth - self.trainable_blocks):
+        share = self._share(masks, attended) if self.feature_layers > 1 else attended
+        rows: list[Tensor] = []
+        for index in range(self.depth - self.trainable_blocks):
             if index == self.depth - 2 and self.trainable_blocks == 1 and self._is_guided(index):
                 tokens = attended_rows_of_block(self.backbone.blocks[index], tokens, attended)
             else:
                 tokens = self._block(index, tokens, guide)
             rows += self._layer_rows(index, tokens, share)
-        rest = tokens[:, :0] if compares else tokens[:, 1:]
-        return torch.cat([tokens[:, :1], *rows, rest], dim=1) if rows else tokens
+        return torch.cat([tokens[:, :1], *rows, tokens[:, 1:]], dim=1) if rows else tokens
+
+    def _compared_row(self, images: Tensor, masks: Tensor, attended: Tensor) -> Tensor:
+        """The one row (B, 1, D) that is needed where there are normal patches: what sets a region apart from them."""
+        patches = self._compared_patches(images, attended)
+        return self.normal_patches(patches, self._share(masks, attended))[:, None].to(patches.dtype)
+
+    def _compared_patches(self, images: Tensor, attended: Tensor) -> Tensor:
+        """Patches (B, N, D) after the block that is compared."""
+        tokens = self._embedded(images)
+        guide = self._guide(attended, tokens.dtype)
+        for index in range(self._compared_block + 1):
+            tokens = self._block(index, tokens, guide)
+        return tokens[:, self.backbone.num_prefix_tokens :]
 
     def _embedded(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) before the first block."""
@@ -293,21 +297,11 @@ class MaskGuidedEncoder(nn.Module):
 
     @property
     def _num_layer_rows(self) -> int:
-        """CLS of earlier blocks and averages of masked patches that the feature has beside CLS of the last block.
-
-        Where there are normal patches, the one row that sets a region apart from them.
-        """
-        if self.normal_patches.is_fitted:
-            return 1
+        """CLS of earlier blocks and averages of masked patches that the feature has beside CLS of the last block."""
         return 2 * self.feature_layers - 1 if self.feature_layers > 1 else 0
 
     def _layer_rows(self, index: int, tokens: Tensor, share: Tensor) -> list[Tensor]:
-        """What the feature takes from the output of a frozen block, or from the input of the first: (B, 1, D) each."""
-        if self.normal_patches.is_fitted:
-            if index != self._compared_block:
-                return []
-            patches = tokens[:, self.backbone.num_prefix_tokens :]
-            return [self.normal_patches(patches, share)[:, None].to(tokens.dtype)]
+        """What the feature takes from a frozen block: (B, 1, D) each."""
         first = self.depth - self.feature_layers
         rows = []
         if self.feature_layers > 1 and first - 1 <= index < self.depth - 1:

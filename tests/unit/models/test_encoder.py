@@ -269,7 +269,8 @@ def test_compared_features_and_references_with_any_number_of_trained_blocks(trai
     assert whole.shape == (5, encoder.feature_dim)
     torch.testing.assert_close(encoder(images[2:3], masks[2:3]), whole[2:3], atol=1e-4, rtol=1e-4)
     tokens, attended = encoder.trunk(images, masks)
-    assert tokens.shape[:2] == attended.shape == (5, 2)  # CLS and the row that the feature is made of
+    assert tokens.shape[:2] == attended.shape == (5, 1)  # the row that the feature is made of
+    assert attended.all()
     torch.testing.assert_close(encoder.reference(tokens, attended), whole)
 
 
