@@ -24,6 +24,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from discovery import spread
@@ -34,7 +35,9 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.generated import paint_defect
 from anomalib_ncd.data.images import list_images, read_image
+from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.metrics.discovery import discovery_report
+from anomalib_ncd.models import normal_patches
 from anomalib_ncd.models.cluster_discovery import discover_by_clustering
 from anomalib_ncd.models.offline_detector import build_offline_detector
 
@@ -49,7 +52,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "Ward": {"method": "ward"},
     "k-means": {"method": "kmeans"},
     "Ward, normal images": {"method": "ward", "normal": True, "base": None},
+    "Ward, normal images, scores left out": {"method": "ward", "normal": True, "base": None, "score_power": 0.0},
+    "Ward, normal images, score itself": {"method": "ward", "normal": True, "base": None, "score_power": 1.0},
     "k-means, normal images": {"method": "kmeans", "normal": True, "base": None},
+    "Ward, normal images, padding 0.5": {"method": "ward", "normal": True, "base": None, "padding_ratio": 0.5},
+    "Ward, normal images, padding 1": {"method": "ward", "normal": True, "base": None, "padding_ratio": 1.0},
+    "Ward, normal images, largest region decides": {"method": "ward", "normal": True, "base": None, "merging": 1.0},
+    "Ward, normal images, regions count alike": {"method": "ward", "normal": True, "base": None, "merging": 1e6},
     "default": {},
     "no base classes": {"base": None},
     "normal images": {"normal": True},
@@ -62,8 +71,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no base, 20 epochs": {"base": None, "max_epochs": 20},
     "no base, 100 epochs": {"base": None, "max_epochs": 100},
     "no base, no trained block": {"base": None, "trainable_blocks": 0},
+    "no base, two trained blocks": {"base": None, "trainable_blocks": 2},
     "no base, one head": {"base": None, "num_heads": 1},
+    "no base, heads vote": {"base": None, "vote": True},
     "no base, mask in no block": {"base": None, "mask_layers": 0},
+    "no base, mask in all blocks": {"base": None, "mask_layers": 12},
+    "no base, padding 0.5": {"base": None, "padding_ratio": 0.5},
+    "no base, padding 1": {"base": None, "padding_ratio": 1.0},
+    "no base, largest region decides": {"base": None, "merging": 1.0},
+    "no base, regions count alike": {"base": None, "merging": 1e6},
     "with contrastive losses": {"contrast": True},
     "random start": {"prototypes": "random"},
     "random start, with contrastive losses": {"prototypes": "random", "contrast": True},
@@ -111,11 +127,17 @@ def paint(data: Path, name: str, folder: Path) -> None:
 
 
 def datamodule_of(
-    name: str, base: str | None, normal: bool, options: argparse.Namespace, work_dir: Path, seed: int
+    name: str,
+    base: str | None,
+    normal: bool,
+    regions: RegionSettings,
+    options: argparse.Namespace,
+    work_dir: Path,
+    seed: int,
 ) -> NcdDataModule:
     """A set with the steel defects as base classes or without any, with the detector's good tiles or without."""
     data = options.data
-    arguments: dict[str, Any] = {"labels": "folders", "work_dir": work_dir, "seed": seed}
+    arguments: dict[str, Any] = {"labels": "folders", "regions": regions, "work_dir": work_dir, "seed": seed}
     if normal:
         tiles = data / "mtd" if name == "MTD-mini" else folder_of(name, options)
         arguments["normal_images"] = tiles / "train" / "good"
@@ -137,17 +159,20 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
     settings = dict(VARIANTS[variant])
     base, method = settings.pop("base", "steel"), settings.pop("method", "train")
     normal, max_epochs = bool(settings.pop("normal", False)), settings.pop("max_epochs", options.max_epochs)
+    regions, vote = RegionSettings(padding_ratio=settings.pop("padding_ratio", 0.1)), settings.pop("vote", False)
+    normal_patches.SCORE_POWER = settings.pop("score_power", 0.25)
+    merging = settings.pop("merging", 50.0 if name == "MTD-mini" else None)
     # Views depend on what the frozen part is; variants that share it share them.
     shared = [settings.get(key) for key in ("feature_layers", "empty_mask", "trainable_blocks", "mask_layers")]
-    frozen = " ".join(str(part) for part in (*shared, base, normal, name, seed))
-    datamodule = datamodule_of(name, base, normal, options, options.output / "work" / frozen, seed)
+    frozen = " ".join(str(part) for part in (*shared, regions.padding_ratio, base, normal, name, seed))
+    datamodule = datamodule_of(name, base, normal, regions, options, options.output / "work" / frozen, seed)
     seed_everything(seed, workers=True)
     datamodule.setup()
     model = AnomalyNcd(
         backbone=options.backbone,
         backbone_weights=options.weights,
         num_novel_classes=len(datamodule.class_names),
-        merging_temperature=50.0 if name == "MTD-mini" else None,
+        merging_temperature=merging,
         num_cached_views=4,
         **settings,
     )
@@ -162,13 +187,27 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
             default_root_dir=options.output / "engine",
         )
         engine.fit(model, datamodule=datamodule)
-        batches: Sequence[Any] = engine.predict(model, datamodule=datamodule, return_predictions=True) or []
+        heads = range(model.num_heads) if vote else [int(model.best_head)]
+        batches: Sequence[Any] = predict(engine, model, datamodule, heads)
     else:
         batches = discover_by_clustering(model, datamodule, method, seed=seed)
     scores = image_scores(NcdBatch.collate(list(batches)), model.class_names, datamodule)
     result_file.parent.mkdir(parents=True, exist_ok=True)
     result_file.write_text(json.dumps(scores))
     return scores
+
+
+def predict(engine: Engine, model: AnomalyNcd, datamodule: NcdDataModule, heads: Sequence[int]) -> list[NcdBatch]:
+    """Predictions by the mean probabilities of some heads."""
+    by_head = []
+    for head in heads:
+        model.best_head.fill_(head)
+        batches = engine.predict(model, datamodule=datamodule, return_predictions=True) or []
+        by_head.append(NcdBatch.collate([batch for batch in batches if isinstance(batch, NcdBatch)]))
+    probabilities = torch.stack(
+        [batch.class_probabilities for batch in by_head if batch.class_probabilities is not None]
+    )
+    return [by_head[0].update(pred_class_id=probabilities.mean(dim=0).argmax(dim=1))]
 
 
 def image_scores(batch: NcdBatch, class_names: Sequence[str], datamodule: NcdDataModule) -> dict[str, float]:

@@ -24,6 +24,7 @@ from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset, paint_de
 from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.models.normal_comparison import compare_with_normal
+from anomalib_ncd.models.normal_patches import NormalPatches
 
 IMBALANCE = 10
 PER_KIND = 36
@@ -34,7 +35,7 @@ class Pool:
     """Regions of a data set.
 
     Attributes:
-        features: ``(R, D)`` float32, frozen and mask-guided.
+        features: ``(R, D)`` float32, frozen and mask-guided, as they are clustered.
         labels: ``(R,)`` integer, true class of the region's image.
         class_names: What the labels count.
         base_features: ``(B, D)`` float32, of labelled base regions; may be empty.
@@ -164,11 +165,14 @@ def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weigh
     model = AnomalyNcd(backbone=backbone, backbone_weights=weights, num_novel_classes=2, num_cached_views=None).eval()
     compare_with_normal(model, datamodule)
     batches = [
-        (model.region_features(batch.image, batch.region_mask).numpy(), batch.region_class_id.numpy())
+        (model.region_features(batch.image, batch.region_mask), batch.region_score, batch.region_class_id)
         for batch in tqdm(datamodule.test_dataloader(), desc=file.stem)
     ]
+    features, scores, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    if model.model.encoder.normal_patches.is_fitted:
+        features = NormalPatches.stretched(features, scores)
     regions, view = datamodule.train_regions(), EvalView(datamodule.image_size)
-    base = np.zeros((0, batches[0][0].shape[1]), np.float32)
+    base = np.zeros((0, features.shape[1]), np.float32)
     num_base = regions.num_base
     for start in tqdm(range(0, num_base, 32), desc=f"{file.stem}, base"):
         views = [view(*regions.load(index)) for index in range(start, min(start + 32, num_base))]
@@ -177,8 +181,8 @@ def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weigh
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         file,
-        features=np.concatenate([features for features, _ in batches]),
-        labels=np.concatenate([labels for _, labels in batches]),
+        features=features.numpy(),
+        labels=labels.numpy(),
         class_names=np.array(datamodule.class_names),
         base_features=base,
         base_labels=regions.labels[:num_base].numpy(),

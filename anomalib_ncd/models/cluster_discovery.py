@@ -22,6 +22,7 @@ from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.known_regions import classify_encoded, encode_images, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.normal_comparison import compare_with_normal
+from anomalib_ncd.models.normal_patches import NormalPatches
 from anomalib_ncd.models.number_of_classes import estimate_num_classes
 
 
@@ -37,10 +38,10 @@ def discover_by_clustering(
     Afterwards the model classifies new images as a trained one does, with ``Engine.predict``. The centres become the
     prototypes of its heads.
 
-    Where the datamodule has normal images, regions are described by what sets them apart from those, see
-    :class:`~anomalib_ncd.models.normal_patches.NormalPatches`, and the cluster that normal regions belong to is
-    *normal* and has slot 0. Without such images, or where none looks like them, it is the one that the detector clearly
-    scores low. Where there is none either, all slots are defects.
+    Where the datamodule has normal images, regions are described by what sets them apart from those, and the detector's
+    scores stretch what is clustered, see :class:`~anomalib_ncd.models.normal_patches.NormalPatches`. The cluster that
+    normal regions belong to is *normal* and has slot 0. Without such images, or where none looks like them, it is the
+    one that the detector clearly scores low. Where there is none either, all slots are defects.
 
     Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
     and whenever it comes again, with a confidence that means the same. It matters for regions between two clusters
@@ -65,10 +66,12 @@ def discover_by_clustering(
     encoded = encode_images(model, tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"))
     references, image_index = references_of(encoded)
     features = torch.cat([batch.region_feature for batch in encoded if batch.region_feature is not None])
+    regions = NcdBatch.collate(encoded)
+    clustered = features if known_normal is None else NormalPatches.stretched(features, regions.region_score)
     if not model.knows_num_classes:
-        model.take_estimate(estimate_num_classes(features, seed=seed))
-    labels = cluster_features(features, model.num_novel_classes, method, seed=seed)
-    normal = _normal_cluster(NcdBatch.collate(encoded), features, labels, known_normal)
+        model.take_estimate(estimate_num_classes(clustered, seed=seed))
+    labels = cluster_features(clustered, model.num_novel_classes, method, seed=seed)
+    normal = _normal_cluster(regions, features, labels, known_normal)
     if normal is not None:
         labels = with_slot_first(labels, normal)
     centres = cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes)
@@ -90,8 +93,7 @@ def _normal_cluster(
     if known_normal is not None:
         centres = cluster_centres(features, torch.as_tensor(labels), int(labels.max()) + 1)
         normal_labels = (unit_rows(known_normal) @ centres.T).argmax(dim=1).numpy()
-        # All but the last number, which is a constant.
-        lengths, normal_lengths = (rows[:, :-1].norm(dim=1).numpy() for rows in (features, known_normal))
+        lengths, normal_lengths = (NormalPatches.lengths(rows).numpy() for rows in (features, known_normal))
         normal = find_cluster_of_normal(lengths, labels, normal_lengths, normal_labels)
     if normal is None:
         normal = find_normal_cluster(labels, regions.region_score.numpy(), regions.region_area.numpy())

@@ -26,6 +26,9 @@ CONSTANT = 1.5
 """Beside the residual, so that its length counts for classifiers that look at directions alone."""
 COMPARED_TEMPERATURE = 0.03
 """What cosines are divided by where the constant brings them nearer to 1; as sure as without, on painted sets."""
+SCORE_POWER = 0.25
+"""How far the detector's score stretches the residuals that are clustered."""
+LEAST_SCORE = 0.02
 SMALLEST = 1e-6
 
 
@@ -112,6 +115,36 @@ class NormalPatches(nn.Module):
     def feature(self, rows: Tensor) -> Tensor:
         """Make features ``(B, D + 1)`` for a classifier by directions of what :meth:`forward` returned, ``(B, D)``."""
         return F.pad(rows, (0, 1), value=CONSTANT) * self.dim**0.5
+
+    @staticmethod
+    def lengths(features: Tensor) -> Tensor:
+        """How unlike normal images regions are, ``(R,)`` float: length of features ``(R, D + 1)`` less the constant."""
+        return features[:, :-1].norm(dim=1)
+
+    @staticmethod
+    def stretched(features: Tensor, scores: Tensor) -> Tensor:
+        """Stretch residuals by the detector's scores, for the detector has another view of what is normal.
+
+        By the fourth root of the score over the median of all. It is for the search of clusters alone; predictions do
+        without.
+
+        Args:
+            features: ``(R, D + 1)`` float, of :meth:`feature`.
+            scores: ``(R,)`` float in [0, 1], anomaly score of each region.
+
+        Returns:
+            ``(R, D + 1)`` float; the constant stays.
+
+        Example:
+            >>> NormalPatches.stretched(torch.tensor([[3.0, 1.5], [3.0, 1.5]]), torch.tensor([0.05, 0.8]))
+            tensor([[1.7570, 1.5000],
+                    [3.5140, 1.5000]])
+        """
+        clamped = scores.to(features).clamp(min=LEAST_SCORE)
+        if not len(clamped):
+            return features
+        factors = (clamped / clamped.quantile(0.5)) ** SCORE_POWER
+        return torch.cat([features[:, :-1] * factors[:, None], features[:, -1:]], dim=1)
 
     def _residuals(self, patches: Tensor, share: Tensor) -> Tensor:
         """Residuals of patches ``(B, N, D)``; zeros where they have no share in a region."""

@@ -8,11 +8,13 @@ from anomalib.engine import Engine
 from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.functional.region_merging import merge_regions
 from anomalib_ncd.models import cluster_discovery
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.cluster_discovery import discover_by_clustering
 from anomalib_ncd.models.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.normal_patches import NormalPatches
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,24 @@ def test_a_cluster_is_normal_only_if_it_looks_it(tiny_run, monkeypatch):
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: None)
     discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good"))
     assert model.class_names == ["class_1", "class_2", "class_3"]
+
+
+def test_scores_stretch_what_is_compared_with_normal_images(tiny_run, monkeypatch):
+    seen = []
+
+    def cluster(rows, *args, **kwargs):
+        seen.append(rows)
+        return cluster_features(rows, *args, **kwargs)
+
+    monkeypatch.setattr(cluster_discovery, "cluster_features", cluster)
+    for normal_images in (tiny_run.images / "good", None):
+        fresh = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+        found = NcdBatch.collate(discover_by_clustering(fresh, data(tiny_run, normal_images=normal_images)))
+        expected = found.region_feature
+        if normal_images is not None:
+            expected = NormalPatches.stretched(expected, found.region_score)
+            assert not torch.equal(expected, found.region_feature)
+        torch.testing.assert_close(seen[-1], expected)
 
 
 def test_scores_decide_where_there_is_but_one_normal_image(tiny_run, monkeypatch):

@@ -97,6 +97,19 @@ def test_length_survives_classifiers_by_directions(fitted):
     torch.testing.assert_close(directions[1, 0] / directions[1, -1], torch.tensor(1 / 1.5))
 
 
+def test_scores_stretch_residuals_and_leave_the_constant():
+    features = random(5, DIM + 1)
+    stretched = NormalPatches.stretched(features, torch.tensor([0.0, 0.02, 0.1, 0.5, 1.0]))
+    factors = torch.tensor([0.2, 0.2, 1.0, 5.0, 10.0]) ** 0.25  # a score of 0 counts as 0.02
+    torch.testing.assert_close(stretched[:, :-1], features[:, :-1] * factors[:, None])
+    assert torch.equal(stretched[:, -1], features[:, -1])
+    torch.testing.assert_close(NormalPatches.lengths(stretched), NormalPatches.lengths(features) * factors)
+
+
+def test_no_region_is_stretched():
+    assert NormalPatches.stretched(torch.zeros(0, DIM + 1), torch.zeros(0)).shape == (0, DIM + 1)
+
+
 def test_of_too_many_patches_random_ones_are_kept(monkeypatch):
     monkeypatch.setattr(normal_patches, "MAX_NORMAL_PATCHES", 10)
     first, second, other = (NormalPatches(DIM) for _ in range(3))
