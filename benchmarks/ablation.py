@@ -28,7 +28,7 @@ import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from discovery import spread
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
@@ -64,6 +64,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "normal images": {"normal": True},
     "normal images, no base classes": {"normal": True, "base": None},
     "no correction of pseudo-labels": {"normal_threshold": None},
+    "no base, mean-entropy weight 0": {"base": None, "mean_entropy_weight": 0.0},
+    "no base, pulled to equal sizes": {"base": None, "equal_sizes": True},
+    "no base, empty masks as in the paper": {"base": None, "empty_mask": "cls"},
     "no base, mean-entropy weight 1": {"base": None, "mean_entropy_weight": 1.0},
     "no base, mean-entropy weight 10": {"base": None, "mean_entropy_weight": 10.0},
     "no base, learning rate 0.001": {"base": None, "learning_rate": 0.001},
@@ -86,6 +89,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one layer": {"feature_layers": 1},
     "paper": PAPER,
 }
+
+
+class PullToEqualSizes(Callback):
+    """Lets the mean-entropy term pull to classes of one size, as in the paper, instead of the clusters' sizes."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace the clusters' sizes, once they are known."""
+        del trainer
+        if isinstance(pl_module, AnomalyNcd) and isinstance(pl_module.loss.class_prior, torch.Tensor):
+            pl_module.loss.class_prior.fill_(1 / len(pl_module.loss.class_prior))
 
 
 def folder_of(name: str, options: argparse.Namespace) -> Path:
@@ -161,6 +174,7 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
     normal, max_epochs = bool(settings.pop("normal", False)), settings.pop("max_epochs", options.max_epochs)
     regions, vote = RegionSettings(padding_ratio=settings.pop("padding_ratio", 0.1)), settings.pop("vote", False)
     normal_patches.SCORE_POWER = settings.pop("score_power", 0.25)
+    callbacks: list[Callback] = [PullToEqualSizes()] if settings.pop("equal_sizes", False) else []
     merging = settings.pop("merging", 50.0 if name == "MTD-mini" else None)
     # Views depend on what the frozen part is; variants that share it share them.
     shared = [settings.get(key) for key in ("feature_layers", "empty_mask", "trainable_blocks", "mask_layers")]
@@ -182,6 +196,7 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
             accelerator="cpu",
             devices=1,
             precision=options.precision,
+            callbacks=callbacks,
             logger=False,
             enable_progress_bar=False,
             default_root_dir=options.output / "engine",
