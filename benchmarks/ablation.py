@@ -28,7 +28,7 @@ import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from discovery import spread
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import seed_everything
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
@@ -47,58 +47,51 @@ PAINTED: dict[str, dict[str, int]] = {
     "painted, uneven": {"crack": 48, "hole": 40, "smear": 30, "chip": 20, "dent": 12, "scratch": 8},
 }
 PAPER: dict[str, Any] = {"prototypes": "random", "contrast": True, "feature_layers": 1, "empty_mask": "cls"}
+NO_BASE: dict[str, Any] = {"base": None, "class_sizes": "clusters"}
+NORMAL: dict[str, Any] = {"method": "ward", "normal": True, "base": None}
+UNSCORED: dict[str, Any] = NORMAL | {"score_power": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "Ward, one layer": {"method": "ward", "feature_layers": 1},
     "Ward": {"method": "ward"},
     "k-means": {"method": "kmeans"},
-    "Ward, normal images": {"method": "ward", "normal": True, "base": None},
-    "Ward, normal images, scores left out": {"method": "ward", "normal": True, "base": None, "score_power": 0.0},
-    "Ward, normal images, score itself": {"method": "ward", "normal": True, "base": None, "score_power": 1.0},
-    "k-means, normal images": {"method": "kmeans", "normal": True, "base": None},
-    "Ward, normal images, padding 0.5": {"method": "ward", "normal": True, "base": None, "padding_ratio": 0.5},
-    "Ward, normal images, padding 1": {"method": "ward", "normal": True, "base": None, "padding_ratio": 1.0},
-    "Ward, normal images, largest region decides": {"method": "ward", "normal": True, "base": None, "merging": 1.0},
-    "Ward, normal images, regions count alike": {"method": "ward", "normal": True, "base": None, "merging": 1e6},
+    "Ward, normal images": NORMAL,
+    "k-means, normal images": NORMAL | {"method": "kmeans"},
+    "Ward, normal images, score itself": NORMAL | {"score_power": 1.0},
+    "Ward, normal images, no scores": UNSCORED,
+    "Ward, normal images, no scores, padding 0.5": UNSCORED | {"padding_ratio": 0.5},
+    "Ward, normal images, no scores, padding 1": UNSCORED | {"padding_ratio": 1.0},
+    "Ward, normal images, no scores, largest region decides": UNSCORED | {"merging": 1.0},
+    "Ward, normal images, no scores, regions count alike": UNSCORED | {"merging": 1e6},
     "default": {},
     "no base classes": {"base": None},
     "normal images": {"normal": True},
     "normal images, no base classes": {"normal": True, "base": None},
-    "no correction of pseudo-labels": {"normal_threshold": None},
-    "no base, mean-entropy weight 0": {"base": None, "mean_entropy_weight": 0.0},
-    "no base, pulled to equal sizes": {"base": None, "equal_sizes": True},
-    "no base, empty masks as in the paper": {"base": None, "empty_mask": "cls"},
-    "no base, mean-entropy weight 1": {"base": None, "mean_entropy_weight": 1.0},
-    "no base, mean-entropy weight 10": {"base": None, "mean_entropy_weight": 10.0},
-    "no base, learning rate 0.001": {"base": None, "learning_rate": 0.001},
-    "no base, learning rate 0.01": {"base": None, "learning_rate": 0.01},
-    "no base, 20 epochs": {"base": None, "max_epochs": 20},
-    "no base, 100 epochs": {"base": None, "max_epochs": 100},
-    "no base, no trained block": {"base": None, "trainable_blocks": 0},
-    "no base, two trained blocks": {"base": None, "trainable_blocks": 2},
-    "no base, one head": {"base": None, "num_heads": 1},
-    "no base, heads vote": {"base": None, "vote": True},
-    "no base, mask in no block": {"base": None, "mask_layers": 0},
-    "no base, mask in all blocks": {"base": None, "mask_layers": 12},
-    "no base, padding 0.5": {"base": None, "padding_ratio": 0.5},
-    "no base, padding 1": {"base": None, "padding_ratio": 1.0},
-    "no base, largest region decides": {"base": None, "merging": 1.0},
-    "no base, regions count alike": {"base": None, "merging": 1e6},
-    "with contrastive losses": {"contrast": True},
+    "no base, pulled to the clusters' sizes": NO_BASE,
+    "no base, mean-entropy weight 0": NO_BASE | {"mean_entropy_weight": 0.0},
+    "no base, empty masks as in the paper": NO_BASE | {"empty_mask": "cls"},
+    "no base, mean-entropy weight 1": NO_BASE | {"mean_entropy_weight": 1.0},
+    "no base, mean-entropy weight 10": NO_BASE | {"mean_entropy_weight": 10.0},
+    "no base, learning rate 0.001": NO_BASE | {"learning_rate": 0.001},
+    "no base, learning rate 0.01": NO_BASE | {"learning_rate": 0.01},
+    "no base, 20 epochs": NO_BASE | {"max_epochs": 20},
+    "no base, 100 epochs": NO_BASE | {"max_epochs": 100},
+    "no base, heads alone": NO_BASE | {"frozen": True},
+    "no base, one head": NO_BASE | {"num_heads": 1},
+    "no base, heads vote": NO_BASE | {"vote": True},
+    "no base, mask in the last block": NO_BASE | {"mask_layers": 1},
+    "no base, mask in all blocks": NO_BASE | {"mask_layers": 12},
+    "no base, padding 0.5": NO_BASE | {"padding_ratio": 0.5},
+    "no base, padding 1": NO_BASE | {"padding_ratio": 1.0},
+    "no base, largest region decides": NO_BASE | {"merging": 1.0},
+    "no base, regions count alike": NO_BASE | {"merging": 1e6},
+    "pulled to the clusters' sizes": {"class_sizes": "clusters"},
+    "no correction of pseudo-labels": {"class_sizes": "clusters", "normal_threshold": None},
+    "with contrastive losses": {"class_sizes": "clusters", "contrast": True},
     "random start": {"prototypes": "random"},
     "random start, with contrastive losses": {"prototypes": "random", "contrast": True},
-    "one layer": {"feature_layers": 1},
+    "one layer": {"class_sizes": "clusters", "feature_layers": 1},
     "paper": PAPER,
 }
-
-
-class PullToEqualSizes(Callback):
-    """Lets the mean-entropy term pull to classes of one size, as in the paper, instead of the clusters' sizes."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace the clusters' sizes, once they are known."""
-        del trainer
-        if isinstance(pl_module, AnomalyNcd) and isinstance(pl_module.loss.class_prior, torch.Tensor):
-            pl_module.loss.class_prior.fill_(1 / len(pl_module.loss.class_prior))
 
 
 def folder_of(name: str, options: argparse.Namespace) -> Path:
@@ -174,10 +167,10 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
     normal, max_epochs = bool(settings.pop("normal", False)), settings.pop("max_epochs", options.max_epochs)
     regions, vote = RegionSettings(padding_ratio=settings.pop("padding_ratio", 0.1)), settings.pop("vote", False)
     normal_patches.SCORE_POWER = settings.pop("score_power", 0.25)
-    callbacks: list[Callback] = [PullToEqualSizes()] if settings.pop("equal_sizes", False) else []
     merging = settings.pop("merging", 50.0 if name == "MTD-mini" else None)
     # Views depend on what the frozen part is; variants that share it share them.
-    shared = [settings.get(key) for key in ("feature_layers", "empty_mask", "trainable_blocks", "mask_layers")]
+    frozen_encoder = settings.pop("frozen", False)
+    shared = [settings.get(key) for key in ("feature_layers", "empty_mask", "mask_layers")] + [frozen_encoder]
     frozen = " ".join(str(part) for part in (*shared, regions.padding_ratio, base, normal, name, seed))
     datamodule = datamodule_of(name, base, normal, regions, options, options.output / "work" / frozen, seed)
     seed_everything(seed, workers=True)
@@ -190,13 +183,14 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
         num_cached_views=4,
         **settings,
     )
+    if frozen_encoder:
+        model.model.encoder.requires_grad_(requires_grad=False)
     if method == "train":
         engine = Engine(
             max_epochs=max_epochs,
             accelerator="cpu",
             devices=1,
             precision=options.precision,
-            callbacks=callbacks,
             logger=False,
             enable_progress_bar=False,
             default_root_dir=options.output / "engine",

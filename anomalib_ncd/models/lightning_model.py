@@ -64,8 +64,10 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         empty_mask: What the class token sees where no patch is half covered by the mask: ``"region"`` the patches
             that the mask touches, or all of them; ``"cls"`` itself alone, as in the authors' code.
         num_heads: Number of classification heads, of which the best one predicts.
-        prototypes: Where the novel classes start: ``"clusters"`` of the frozen features, whose sizes are then what the
-            mean-entropy term pulls to; ``"random"`` and equal sizes, as in the paper.
+        prototypes: Where the novel classes start: ``"clusters"`` of the frozen features, or ``"random"``, as in the
+            paper.
+        class_sizes: What the mean-entropy term pulls to: ``"equal"`` sizes, as in the paper, or those of the
+            ``"clusters"`` that the prototypes come from.
         num_cached_views: Views per region whose frozen features are computed once and kept; an order of magnitude
             faster, with scores within the seeds' spread. ``None``: fresh views in every epoch, exactly as in the paper.
         merging_temperature: T of region merging. The paper uses 100 for MVTec AD and 50 for MTD. Defaults to
@@ -102,6 +104,7 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         empty_mask: Literal["region", "cls"] = "region",
         num_heads: int = 4,
         prototypes: Literal["clusters", "random"] = "clusters",
+        class_sizes: Literal["equal", "clusters"] = "equal",
         num_cached_views: int | None = 8,
         merging_temperature: float | None = None,
         learning_rate: float = 0.003,
@@ -116,9 +119,9 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         visualizer: Visualizer | bool = False,
     ) -> None:
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
-        check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers, prototypes)
+        check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers, prototypes, class_sizes)
         self.backbone_name, self.num_heads = backbone, num_heads
-        self.prototypes, self.contrast = prototypes, contrast
+        self.prototypes, self.class_sizes, self.contrast = prototypes, class_sizes, contrast
         self.ask_for_classes(num_novel_classes)
         self.num_cached_views, self.merging_temperature = num_cached_views, merging_temperature
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay

@@ -3,10 +3,10 @@
 
 """A start for the prototypes of the novel classes: the centres of clusters of the frozen features.
 
-The paper (AnomalyNCD, Huang et al., CVPR 2025) starts at random and pulls all classes to one size. With uneven classes,
-or a backbone that tells defects apart less well than the paper's, it ends up below plain clusters of the same features.
-Prototypes from clusters: DTC (Han et al., ICCV 2019, arXiv 1908.09884). A prior of the classes' sizes instead of equal
-ones: "Bootstrap Your Own Prior" (Yang et al., CVPR 2023).
+The paper (AnomalyNCD, Huang et al., CVPR 2025) starts at random. With few regions, or a backbone that tells defects
+apart less well than the paper's, it ends up below plain clusters of the same features. Prototypes from clusters: DTC
+(Han et al., ICCV 2019, arXiv 1908.09884). The clusters' sizes are a prior of the classes' sizes for those who ask for it:
+"Bootstrap Your Own Prior" (Yang et al., CVPR 2023).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def uniform_prior(num_classes: int) -> torch.Tensor:
 
 
 def start_from_clusters(model: AnomalyNcd, encoded: Sequence[NcdBatch], seed: int = 0) -> None:
-    """Put the centres of clusters into the heads of a model, and their sizes into its loss.
+    """Put the centres of clusters into the heads of a model, and their sizes into its loss where it asks for them.
 
     The prototypes of base classes stay as they are, and so does the length of all prototypes, on which the steps of
     the optimiser depend.
@@ -125,5 +125,5 @@ def start_from_clusters(model: AnomalyNcd, encoded: Sequence[NcdBatch], seed: in
     start = cluster_start(whole.region_feature, whole.region_score, model.num_novel_classes, model.num_heads, seed)
     novel = model.model.heads.weight.data[:, model.num_base_classes :]
     novel.copy_(start.prototypes.to(novel) * novel.norm(dim=-1, keepdim=True))
-    if isinstance(model.loss.class_prior, torch.Tensor):
+    if model.class_sizes == "clusters" and isinstance(model.loss.class_prior, torch.Tensor):
         model.loss.class_prior.copy_(start.class_prior)

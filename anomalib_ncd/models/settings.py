@@ -14,6 +14,7 @@ def check_settings(
     trainable_blocks: int,
     mask_layers: int,
     prototypes: str,
+    class_sizes: str,
 ) -> None:
     """Refuse settings that don't go together; they are the model's of the same names.
 
@@ -23,9 +24,11 @@ def check_settings(
         trainable_blocks: Number of last blocks that are trained.
         mask_layers: Number of last blocks that are guided by the mask.
         prototypes: Where the novel classes start.
+        class_sizes: What the mean-entropy term pulls to.
 
     Raises:
-        ValueError: If there is no class, or views are kept that training or the mask would change.
+        ValueError: If there is no class, views are kept that training or the mask would change, or sizes are asked for
+            that nothing gives.
     """
     if num_novel_classes != "auto" and (not isinstance(num_novel_classes, int) or num_novel_classes < 1):
         msg = f"`num_novel_classes` must be at least 1 (normal counts as one) or 'auto', got {num_novel_classes!r}."
@@ -38,4 +41,10 @@ def check_settings(
         raise ValueError(msg)
     if prototypes not in {"clusters", "random"}:
         msg = f"`prototypes` must be 'clusters' or 'random', got {prototypes!r}."
+        raise ValueError(msg)
+    if class_sizes not in {"equal", "clusters"}:
+        msg = f"`class_sizes` must be 'equal' or 'clusters', got {class_sizes!r}."
+        raise ValueError(msg)
+    if class_sizes == "clusters" and prototypes != "clusters":
+        msg = f"`class_sizes='clusters'` needs `prototypes='clusters'`, got {prototypes!r}: there are no clusters."
         raise ValueError(msg)

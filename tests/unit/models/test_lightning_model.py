@@ -350,7 +350,8 @@ def test_cached_views_train(backbone, tiny_run, tmp_path):
 
 def test_training_starts_from_clusters_once(tiny_run, tmp_path):
     torch.manual_seed(0)
-    model, datamodule = build_model(learning_rate=0.0, num_cached_views=2), build_data(tiny_run)
+    settings = {"learning_rate": 0.0, "num_cached_views": 2, "class_sizes": "clusters"}
+    model, datamodule = build_model(**settings), build_data(tiny_run)
     engine = build_engine(tmp_path, max_epochs=1)
     engine.fit(model, datamodule)
     novel = model.model.heads.weight.detach()[:, len(BASE_NAMES) :].clone()
@@ -362,7 +363,7 @@ def test_training_starts_from_clusters_once(tiny_run, tmp_path):
         model.model.heads.weight.mul_(-1)
     model.loss.class_prior.copy_(torch.tensor([0.5, 0.25, 0.25]))
     engine.trainer.save_checkpoint(tmp_path / "turned.ckpt")
-    again = build_model(learning_rate=0.0, num_cached_views=2)
+    again = build_model(**settings)
     build_engine(tmp_path, max_epochs=2).fit(again, build_data(tiny_run), ckpt_path=tmp_path / "turned.ckpt")
     torch.testing.assert_close(again.model.heads.weight.detach()[:, len(BASE_NAMES) :], -novel)
     assert again.loss.class_prior.tolist() == [0.5, 0.25, 0.25]

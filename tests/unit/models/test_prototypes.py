@@ -65,10 +65,11 @@ def test_uniform_prior():
     assert uniform_prior(5).tolist() == pytest.approx([0.2] * 5)
 
 
-@pytest.mark.parametrize("start", ["clusters", "random"])
-def test_model_takes_prototypes_and_prior(start):
+@pytest.mark.parametrize(("start", "sizes"), [("clusters", "clusters"), ("clusters", "equal"), ("random", "equal")])
+def test_model_takes_prototypes_and_prior(start, sizes):
     features, scores, _ = make_regions(width=64)
-    model = AnomalyNcd("test_vit", pretrained=False, num_novel_classes=3, mask_layers=3, prototypes=start)
+    settings = {"pretrained": False, "num_novel_classes": 3, "mask_layers": 3}
+    model = AnomalyNcd("test_vit", **settings, prototypes=start, class_sizes=sizes)
     model.set_base_classes(["scratch", "dent"])
     before = model.model.heads.weight.detach().clone()
     batch = NcdBatch(
@@ -90,6 +91,7 @@ def test_model_takes_prototypes_and_prior(start):
     if start == "random":
         assert model.loss.class_prior is None
     else:
-        torch.testing.assert_close(model.loss.class_prior, torch.tensor([17.0, 10.0, 6.0]) / 33)
+        shares = torch.tensor([17.0, 10.0, 6.0]) / 33 if sizes == "clusters" else torch.full((3,), 1 / 3)
+        torch.testing.assert_close(model.loss.class_prior, shares)
     with pytest.raises(ValueError, match="hold no features"):
         start_from_clusters(model, [batch.update(region_feature=None)])

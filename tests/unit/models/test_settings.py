@@ -5,7 +5,14 @@ import pytest
 
 from anomalib_ncd.models.settings import check_settings
 
-GOOD = {"num_novel_classes": 2, "num_cached_views": 4, "trainable_blocks": 1, "mask_layers": 1, "prototypes": "random"}
+GOOD = {
+    "num_novel_classes": 2,
+    "num_cached_views": 4,
+    "trainable_blocks": 1,
+    "mask_layers": 1,
+    "prototypes": "random",
+    "class_sizes": "equal",
+}
 
 
 @pytest.mark.parametrize(
@@ -15,6 +22,7 @@ GOOD = {"num_novel_classes": 2, "num_cached_views": 4, "trainable_blocks": 1, "m
         {"num_novel_classes": 1},
         {"num_novel_classes": "auto"},
         {"num_cached_views": None, "trainable_blocks": 2, "mask_layers": 0},
+        {"prototypes": "clusters", "class_sizes": "clusters"},
     ],
 )
 def test_settings_that_go_together_pass(changes):
@@ -28,6 +36,8 @@ def test_settings_that_go_together_pass(changes):
         ({"num_novel_classes": 0}, r"`num_novel_classes` must be at least 1 .* got 0"),
         ({"trainable_blocks": 2}, "`num_cached_views` needs `trainable_blocks=1`, got 2"),
         ({"prototypes": "zeros"}, "`prototypes` must be .clusters. or .random., got .zeros."),
+        ({"class_sizes": "any"}, "`class_sizes` must be .equal. or .clusters., got .any."),
+        ({"class_sizes": "clusters"}, "`class_sizes=.clusters.` needs `prototypes=.clusters.`, got .random."),
         ({"mask_layers": 0}, "needs `mask_layers` of 1 or more, got 0"),
     ],
 )
