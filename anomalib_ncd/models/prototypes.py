@@ -5,7 +5,7 @@
 
 The paper (AnomalyNCD, Huang et al., CVPR 2025) starts at random. With few regions, or a backbone that tells defects
 apart less well than the paper's, it ends up below plain clusters of the same features. Prototypes from clusters: DTC
-(Han et al., ICCV 2019, arXiv 1908.09884). The clusters' sizes are a prior of the classes' sizes for those who ask for it:
+(Han et al., ICCV 2019, arXiv 1908.09884). The clusters' sizes are a prior of the classes for those who ask for it:
 "Bootstrap Your Own Prior" (Yang et al., CVPR 2023).
 """
 
