@@ -66,6 +66,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no base classes": {"base": None},
     "normal images": {"normal": True},
     "normal images, no base classes": {"normal": True, "base": None},
+    "normal images, no base classes, compared": {"normal": True, "base": None, "prototypes": "compared"},
     "no base, pulled to the clusters' sizes": NO_BASE,
     "no base, mean-entropy weight 0": NO_BASE | {"mean_entropy_weight": 0.0},
     "no base, empty masks as in the paper": NO_BASE | {"empty_mask": "cls"},

@@ -28,6 +28,7 @@ NORMAL = ["--normal_images", "{data}/mtd/train/good", "--base", "null"]
 METHODS = {
     "training": ["--method", "train"],
     "training, normal images": ["--method", "train", *NORMAL],
+    "training, normal images, compared": ["--method", "train", "--prototypes", "compared", *NORMAL],
     "training, online views": ["--method", "train", "--num_cached_views", "null"],
     "training as in the paper, cached views": ["--method", "train", *PAPER],
     "training as in the paper": ["--method", "train", *PAPER, "--num_cached_views", "null", "--empty_mask", "cls"],

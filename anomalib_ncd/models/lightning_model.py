@@ -33,6 +33,7 @@ from anomalib_ncd.models.class_slots import ClassSlotsMixin
 from anomalib_ncd.models.export import RegionExportMixin
 from anomalib_ncd.models.known_regions import known_regions, references_of
 from anomalib_ncd.models.losses import AnomalyNcdLoss
+from anomalib_ncd.models.normal_comparison import compared_features
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
 from anomalib_ncd.models.prototypes import start_from_clusters, uniform_prior
 from anomalib_ncd.models.region_votes import predict_images
@@ -64,8 +65,8 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         empty_mask: What the class token sees where no patch is half covered by the mask: ``"region"`` the patches
             that the mask touches, or all of them; ``"cls"`` itself alone, as in the authors' code.
         num_heads: Number of classification heads, of which the best one predicts.
-        prototypes: Where the novel classes start: ``"clusters"`` of the frozen features, or ``"random"``, as in the
-            paper.
+        prototypes: Where the novel classes start: ``"clusters"`` of the frozen features; ``"compared"`` for clusters of
+            what sets regions apart from normal images, where there are such; or ``"random"``, as in the paper.
         class_sizes: What the mean-entropy term pulls to: ``"equal"`` sizes, as in the paper, or those of the
             ``"clusters"`` that the prototypes come from.
         num_cached_views: Views per region whose frozen features are computed once and kept; an order of magnitude
@@ -103,7 +104,7 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         feature_layers: int | None = None,
         empty_mask: Literal["region", "cls"] = "region",
         num_heads: int = 4,
-        prototypes: Literal["clusters", "random"] = "clusters",
+        prototypes: Literal["clusters", "compared", "random"] = "clusters",
         class_sizes: Literal["equal", "clusters"] = "equal",
         num_cached_views: int | None = 8,
         merging_temperature: float | None = None,
@@ -190,8 +191,10 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
         encoded = known_regions(self, datamodule)
         self.rejection.fit(*references_of(encoded))
-        if begins and self.prototypes == "clusters":
-            start_from_clusters(self, encoded, seed=datamodule.sampler_seed)
+        if begins and self.prototypes != "random":
+            seed = datamodule.sampler_seed
+            grouped_by = compared_features(self, datamodule, seed) if self.prototypes == "compared" else None
+            start_from_clusters(self, encoded, seed, grouped_by)
         datamodule.cached_views = None
         if self.num_cached_views is not None:
             made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.encoder)}
@@ -387,7 +390,7 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
             mean_entropy_weight=self.mean_entropy_weight,
             normal_threshold=self.normal_threshold,
             contrast=self.contrast,
-            class_prior=uniform_prior(self._num_novel_classes or 1) if self.prototypes == "clusters" else None,
+            class_prior=None if self.prototypes == "random" else uniform_prior(self._num_novel_classes or 1),
         ).to(self.device)
 
     def _build_network(self, encoder: Encoder) -> AnomalyNcdModel:

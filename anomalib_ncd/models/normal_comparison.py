@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.data.transforms import EvalView
+from anomalib_ncd.models.known_regions import known_regions
+from anomalib_ncd.models.normal_patches import NormalPatches
 
 if TYPE_CHECKING:
     from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -60,6 +63,29 @@ def compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int 
             if kept:
                 normal_patches.fit(torch.cat([kept[number] for number in sorted(kept)]), seed)
     return torch.cat(held_out)
+
+
+def compared_features(model: AnomalyNcd, datamodule: NcdDataModule, seed: int = 0) -> Tensor | None:
+    """What sets the regions apart from normal images, if there are any, stretched by the detector's scores.
+
+    Clusters of it are where training starts from.
+
+    Args:
+        model: Gives the encoder, which is as before in the end.
+        datamodule: Gives the regions, and the normal images.
+        seed: Seed of the choice of normal patches.
+
+    Returns:
+        Features ``(R, D + 1)`` of all regions, on the CPU; ``None`` where the datamodule has no normal images.
+    """
+    if compare_with_normal(model, datamodule, seed) is None:
+        return None
+    whole = NcdBatch.collate(known_regions(model, datamodule))
+    model.model.encoder.normal_patches.forget()
+    if whole.region_feature is None:
+        msg = "The regions have no features; this is a bug, please report it."
+        raise RuntimeError(msg)
+    return NormalPatches.stretched(whole.region_feature, whole.region_score)
 
 
 def _encode(

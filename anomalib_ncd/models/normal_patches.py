@@ -96,6 +96,10 @@ class NormalPatches(nn.Module):
         self.centre, self.scale = centre, scale
         self.patches = ((rows[chosen.to(rows.device)] - centre) / scale).contiguous()
 
+    def forget(self) -> None:
+        """Forget all patches, as if :meth:`fit` had not been called."""
+        self.patches, self.centre, self.scale = self.patches[:0], self.centre[:0], self.scale[:0]
+
     def forward(self, patches: Tensor, share: Tensor) -> Tensor:
         """Describe regions by what sets them apart from normal patches.
 

@@ -47,6 +47,7 @@ def cluster_start(
     num_classes: int,
     num_heads: int,
     seed: int = 0,
+    grouped_by: torch.Tensor | None = None,
 ) -> ClusterStart:
     """Cluster regions, once for each head, and number the clusters alike.
 
@@ -60,6 +61,8 @@ def cluster_start(
         num_classes: Number of classes. With fewer distinct regions, the prototypes left over point away from all.
         num_heads: Number of heads.
         seed: Seed of k-means.
+        grouped_by: ``(R, E)`` float, other features of the regions by which they are clustered. Defaults to ``None``:
+            the features themselves, of which the prototypes are made in any case.
 
     Returns:
         Prototypes and prior.
@@ -70,15 +73,16 @@ def cluster_start(
         >>> start.prototypes[0, 0], start.class_prior
         (tensor([0., 1.]), tensor([0.4000, 0.6000]))
     """
+    grouped_by = features if grouped_by is None else grouped_by
     if len(features) > MAX_CLUSTERED:
         chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:MAX_CLUSTERED]
-        features, scores = features[chosen], scores[chosen]
-    first = cluster_features(features, num_classes, "ward")
+        features, scores, grouped_by = features[chosen], scores[chosen], grouped_by[chosen]
+    first = cluster_features(grouped_by, num_classes, "ward")
     means = [float(scores[torch.as_tensor(first == slot)].mean()) for slot in range(int(first.max()) + 1)]
     first = with_slot_first(first, int(np.argmin(means)))
     labels = [first]
     for head in range(1, num_heads):
-        found = cluster_features(features, num_classes, "kmeans", seed=seed * num_heads + head)
+        found = cluster_features(grouped_by, num_classes, "kmeans", seed=seed * num_heads + head)
         labels.append(_numbered_like(found, first, num_classes))
     prototypes = [cluster_centres(features, torch.as_tensor(found), num_classes) for found in labels]
     # One more region in each class than there is: no class is impossible.
@@ -104,7 +108,12 @@ def uniform_prior(num_classes: int) -> torch.Tensor:
     return torch.full((num_classes,), 1 / num_classes)
 
 
-def start_from_clusters(model: AnomalyNcd, encoded: Sequence[NcdBatch], seed: int = 0) -> None:
+def start_from_clusters(
+    model: AnomalyNcd,
+    encoded: Sequence[NcdBatch],
+    seed: int = 0,
+    grouped_by: torch.Tensor | None = None,
+) -> None:
     """Put the centres of clusters into the heads of a model, and their sizes into its loss where it asks for them.
 
     The prototypes of base classes stay as they are, and so does the length of all prototypes, on which the steps of
@@ -114,6 +123,7 @@ def start_from_clusters(model: AnomalyNcd, encoded: Sequence[NcdBatch], seed: in
         model: Model that is about to be trained.
         encoded: All its images, of :func:`~anomalib_ncd.models.known_regions.encode_images`.
         seed: Seed of the clusters.
+        grouped_by: See :func:`cluster_start`.
 
     Raises:
         ValueError: If the images have no features.
@@ -122,7 +132,8 @@ def start_from_clusters(model: AnomalyNcd, encoded: Sequence[NcdBatch], seed: in
     if whole.region_feature is None:
         msg = "The images hold no features of their regions; pass what `encode_images` returns."
         raise ValueError(msg)
-    start = cluster_start(whole.region_feature, whole.region_score, model.num_novel_classes, model.num_heads, seed)
+    features, scores = whole.region_feature, whole.region_score
+    start = cluster_start(features, scores, model.num_novel_classes, model.num_heads, seed, grouped_by)
     novel = model.model.heads.weight.data[:, model.num_base_classes :]
     novel.copy_(start.prototypes.to(novel) * novel.norm(dim=-1, keepdim=True))
     if model.class_sizes == "clusters" and isinstance(model.loss.class_prior, torch.Tensor):

@@ -39,12 +39,12 @@ def check_settings(
     if num_cached_views is not None and mask_layers < 1:
         msg = f"`num_cached_views` keeps what the mask shows and needs `mask_layers` of 1 or more, got {mask_layers}."
         raise ValueError(msg)
-    if prototypes not in {"clusters", "random"}:
-        msg = f"`prototypes` must be 'clusters' or 'random', got {prototypes!r}."
+    if prototypes not in {"clusters", "compared", "random"}:
+        msg = f"`prototypes` must be 'clusters', 'compared' or 'random', got {prototypes!r}."
         raise ValueError(msg)
     if class_sizes not in {"equal", "clusters"}:
         msg = f"`class_sizes` must be 'equal' or 'clusters', got {class_sizes!r}."
         raise ValueError(msg)
-    if class_sizes == "clusters" and prototypes != "clusters":
-        msg = f"`class_sizes='clusters'` needs `prototypes='clusters'`, got {prototypes!r}: there are no clusters."
+    if class_sizes == "clusters" and prototypes == "random":
+        msg = f"`class_sizes='clusters'` needs prototypes from clusters, got `prototypes={prototypes!r}`."
         raise ValueError(msg)

@@ -20,6 +20,7 @@ from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.functional import novel_probabilities
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.known_regions import known_regions, references_of
+from anomalib_ncd.models.normal_comparison import compared_features
 from anomalib_ncd.models.prototypes import cluster_start
 from anomalib_ncd.models.rejection import RegionRejection
 
@@ -367,6 +368,18 @@ def test_training_starts_from_clusters_once(tiny_run, tmp_path):
     build_engine(tmp_path, max_epochs=2).fit(again, build_data(tiny_run), ckpt_path=tmp_path / "turned.ckpt")
     torch.testing.assert_close(again.model.heads.weight.detach()[:, len(BASE_NAMES) :], -novel)
     assert again.loss.class_prior.tolist() == [0.5, 0.25, 0.25]
+
+
+def test_training_starts_from_clusters_of_what_sets_regions_apart(tiny_run, tmp_path):
+    torch.manual_seed(0)
+    model = build_model(learning_rate=0.0, num_cached_views=2, prototypes="compared")
+    datamodule = build_data(tiny_run, normal_images=tiny_run.images / "good")
+    build_engine(tmp_path, max_epochs=1).fit(model, datamodule)
+    novel = model.model.heads.weight.detach()[:, -3:]
+    features, scores = regions_of(known_regions(model.eval(), datamodule))
+    grouped_by = compared_features(model, datamodule)
+    expected = cluster_start(features, scores, num_classes=3, num_heads=4, grouped_by=grouped_by)
+    torch.testing.assert_close(F.normalize(novel, dim=-1), expected.prototypes, rtol=1e-4, atol=1e-5)
 
 
 def regions_of(encoded):

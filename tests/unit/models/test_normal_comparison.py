@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.models.normal_comparison import compare_with_normal
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.models.known_regions import known_regions
+from anomalib_ncd.models.normal_comparison import compare_with_normal, compared_features
+from anomalib_ncd.models.normal_patches import NormalPatches
 
 
 def build(backbone="test_vit"):
@@ -39,6 +42,23 @@ def test_without_normal_images_nothing_changes(tiny_run):
     model = build()
     assert compare_with_normal(model, data(tiny_run)) is None
     assert not model.model.encoder.normal_patches.is_fitted
+
+
+def test_features_to_group_by_leave_the_encoder_as_it_was(tiny_run):
+    model, module = build(), data(tiny_run, normal_images=tiny_run.images / "good")
+    module.setup()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    features = compared_features(model, module)
+    assert not model.model.encoder.normal_patches.is_fitted
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if "score" not in name)
+    compare_with_normal(model, module)
+    found = NcdBatch.collate(known_regions(model, module))
+    torch.testing.assert_close(features, NormalPatches.stretched(found.region_feature, found.region_score))
+
+
+def test_without_normal_images_there_is_nothing_else_to_group_by(tiny_run):
+    assert compared_features(build(), data(tiny_run)) is None
 
 
 def test_a_single_normal_image_has_no_other_to_be_compared_with(tiny_run):

@@ -65,6 +65,17 @@ def test_uniform_prior():
     assert uniform_prior(5).tolist() == pytest.approx([0.2] * 5)
 
 
+def test_regions_can_be_grouped_by_other_features():
+    features, scores, _ = make_regions()
+    grouped_by = F.one_hot(torch.arange(len(features)) % 3).float()
+    start = cluster_start(features, scores, 3, 2, grouped_by=grouped_by)
+    members = [features[number::3] for number in range(3)]
+    order = [int(scores[number::3].mean() * 1e6) for number in range(3)]
+    first = F.normalize(F.normalize(members[order.index(min(order))], dim=1).mean(dim=0), dim=0)
+    for head in range(2):
+        torch.testing.assert_close(start.prototypes[head, 0], first)
+
+
 @pytest.mark.parametrize(("start", "sizes"), [("clusters", "clusters"), ("clusters", "equal"), ("random", "equal")])
 def test_model_takes_prototypes_and_prior(start, sizes):
     features, scores, _ = make_regions(width=64)
