@@ -47,6 +47,7 @@ PAINTED: dict[str, dict[str, int]] = {
     "painted, uneven": {"crack": 48, "hole": 40, "smear": 30, "chip": 20, "dent": 12, "scratch": 8},
 }
 PAPER: dict[str, Any] = {"prototypes": "random", "contrast": True, "feature_layers": 1, "empty_mask": "cls"}
+SCORE_POWER = normal_patches.SCORE_POWER  # as it is before a variant changes it
 NO_BASE: dict[str, Any] = {"base": None, "class_sizes": "clusters"}
 NORMAL: dict[str, Any] = {"method": "ward", "normal": True, "base": None}
 UNSCORED: dict[str, Any] = NORMAL | {"score_power": 0.0}
@@ -166,8 +167,9 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
     settings = dict(VARIANTS[variant])
     base, method = settings.pop("base", "steel"), settings.pop("method", "train")
     normal, max_epochs = bool(settings.pop("normal", False)), settings.pop("max_epochs", options.max_epochs)
-    regions, vote = RegionSettings(padding_ratio=settings.pop("padding_ratio", 0.1)), settings.pop("vote", False)
-    normal_patches.SCORE_POWER = settings.pop("score_power", 0.25)
+    regions = RegionSettings(padding_ratio=settings.pop("padding_ratio", RegionSettings.padding_ratio))
+    vote = settings.pop("vote", False)
+    normal_patches.SCORE_POWER = settings.pop("score_power", SCORE_POWER)
     merging = settings.pop("merging", 50.0 if name == "MTD-mini" else None)
     # Views depend on what the frozen part is; variants that share it share them.
     frozen_encoder = settings.pop("frozen", False)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.models.known_regions import known_regions
+from anomalib_ncd.models.known_regions import features_of, known_regions
 from anomalib_ncd.models.number_of_classes import NumClassesEstimate, estimate_num_classes
 
 if TYPE_CHECKING:
@@ -115,4 +115,4 @@ def frozen_features(model: AnomalyNcd, datamodule: NcdDataModule, device: torch.
     was_training = model.training
     encoded = known_regions(model.eval().to(device), datamodule)
     model.train(was_training)
-    return torch.cat([batch.region_feature for batch in encoded if batch.region_feature is not None]).numpy()
+    return features_of(encoded)[0].numpy()

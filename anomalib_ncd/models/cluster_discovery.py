@@ -19,7 +19,7 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.functional.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.heads import unit_rows
-from anomalib_ncd.models.known_regions import classify_encoded, encode_images, references_of
+from anomalib_ncd.models.known_regions import classify_encoded, encode_images, features_of, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.normal_comparison import compare_with_normal
 from anomalib_ncd.models.normal_patches import NormalPatches
@@ -65,13 +65,12 @@ def discover_by_clustering(
     known_normal = compare_with_normal(model, datamodule, seed)
     encoded = encode_images(model, tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch"))
     references, image_index = references_of(encoded)
-    features = torch.cat([batch.region_feature for batch in encoded if batch.region_feature is not None])
-    regions = NcdBatch.collate(encoded)
-    clustered = features if known_normal is None else NormalPatches.stretched(features, regions.region_score)
+    features, scores = features_of(encoded)
+    clustered = features if known_normal is None else NormalPatches.stretched(features, scores)
     if not model.knows_num_classes:
         model.take_estimate(estimate_num_classes(clustered, seed=seed))
     labels = cluster_features(clustered, model.num_novel_classes, method, seed=seed)
-    normal = _normal_cluster(regions, features, labels, known_normal)
+    normal = _normal_cluster(NcdBatch.collate(encoded), features, labels, known_normal)
     if normal is not None:
         labels = with_slot_first(labels, normal)
     centres = cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes)

@@ -66,6 +66,22 @@ def classify_encoded(batch: NcdBatch, model: AnomalyNcd) -> NcdBatch:
     return model.classify_logits(batch, logits.float().cpu())
 
 
+def features_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features ``(R, D)`` and anomaly scores ``(R,)`` of all regions, as clusters take them.
+
+    Args:
+        encoded: Of :func:`encode_images`.
+
+    Raises:
+        ValueError: If a batch has no features.
+    """
+    whole = NcdBatch.collate(encoded)
+    if whole.region_feature is None:
+        msg = "The images hold no features of their regions; pass what `encode_images` returns."
+        raise ValueError(msg)
+    return whole.region_feature, whole.region_score
+
+
 def references_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor]:
     """What :meth:`RegionRejection.fit` takes: references ``(N, E)`` and the number ``(N,)`` of each region's image.
 

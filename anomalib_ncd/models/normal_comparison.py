@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.data.transforms import EvalView
-from anomalib_ncd.models.known_regions import known_regions
+from anomalib_ncd.models.known_regions import features_of, known_regions
 from anomalib_ncd.models.normal_patches import NormalPatches
 
 if TYPE_CHECKING:
@@ -80,12 +79,9 @@ def compared_features(model: AnomalyNcd, datamodule: NcdDataModule, seed: int = 
     """
     if compare_with_normal(model, datamodule, seed) is None:
         return None
-    whole = NcdBatch.collate(known_regions(model, datamodule))
+    features, scores = features_of(known_regions(model, datamodule))
     model.model.encoder.normal_patches.forget()
-    if whole.region_feature is None:
-        msg = "The regions have no features; this is a bug, please report it."
-        raise RuntimeError(msg)
-    return NormalPatches.stretched(whole.region_feature, whole.region_score)
+    return NormalPatches.stretched(features, scores)
 
 
 def _encode(

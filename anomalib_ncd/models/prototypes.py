@@ -21,6 +21,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.functional.matching import match_classes
 from anomalib_ncd.functional.normal_cluster import with_slot_first
 from anomalib_ncd.models.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.known_regions import features_of
 
 if TYPE_CHECKING:
     from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -128,11 +129,7 @@ def start_from_clusters(
     Raises:
         ValueError: If the images have no features.
     """
-    whole = NcdBatch.collate(encoded)
-    if whole.region_feature is None:
-        msg = "The images hold no features of their regions; pass what `encode_images` returns."
-        raise ValueError(msg)
-    features, scores = whole.region_feature, whole.region_score
+    features, scores = features_of(encoded)
     start = cluster_start(features, scores, model.num_novel_classes, model.num_heads, seed, grouped_by)
     novel = model.model.heads.weight.data[:, model.num_base_classes :]
     novel.copy_(start.prototypes.to(novel) * novel.norm(dim=-1, keepdim=True))
