@@ -45,7 +45,10 @@ NUM_TRAIN_GOOD, NUM_TEST_GOOD = 40, 45
 PAINTED: dict[str, dict[str, int]] = {
     "painted, even": dict.fromkeys(("scratch", "hole", "stain", "crack", "dent"), 30),
     "painted, uneven": {"crack": 48, "hole": 40, "smear": 30, "chip": 20, "dent": 12, "scratch": 8},
+    "painted, even, other kinds": dict.fromkeys(("smear", "chip", "stain", "crack", "hole"), 30),
+    "painted, uneven, other kinds": {"stain": 45, "dent": 38, "scratch": 28, "hole": 22, "crack": 12, "smear": 7},
 }
+OTHER_SEED = 1  # of the sets of other kinds, which lie on other tiles as well
 PAPER: dict[str, Any] = {"prototypes": "random", "contrast": True, "feature_layers": 1, "empty_mask": "cls"}
 SCORE_POWER = normal_patches.SCORE_POWER  # as it is before a variant changes it
 NO_BASE: dict[str, Any] = {"base": None, "class_sizes": "clusters"}
@@ -55,7 +58,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "Ward, one layer": {"method": "ward", "feature_layers": 1},
     "Ward": {"method": "ward"},
     "k-means": {"method": "kmeans"},
+    "Ward, peak without main element": {"method": "ward", "peak_if_empty": True},
     "Ward, normal images": NORMAL,
+    "Ward, normal images, peak without main element": NORMAL | {"peak_if_empty": True},
     "k-means, normal images": NORMAL | {"method": "kmeans"},
     "Ward, normal images, score itself": NORMAL | {"score_power": 1.0},
     "Ward, normal images, no scores": UNSCORED,
@@ -67,6 +72,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no base classes": {"base": None},
     "normal images": {"normal": True},
     "normal images, no base classes": {"normal": True, "base": None},
+    "no base classes, peak without main element": {"base": None, "peak_if_empty": True},
+    "normal images, no base classes, peak without main element": {"normal": True, "base": None, "peak_if_empty": True},
     "normal images, no base classes, compared": {"normal": True, "base": None, "prototypes": "compared"},
     "no base, pulled to the clusters' sizes": NO_BASE,
     "no base, mean-entropy weight 0": NO_BASE | {"mean_entropy_weight": 0.0},
@@ -105,7 +112,8 @@ def paint(data: Path, name: str, folder: Path) -> None:
     """Paint a set onto good tiles and predict its maps, if that isn't done yet."""
     if (folder / "maps").is_dir():
         return
-    order = np.random.default_rng(0).permutation(sorted((data / "mtd" / "train" / "good").glob("*.jpg")))
+    seeds = [OTHER_SEED] if name.endswith("other kinds") else []
+    order = np.random.default_rng(seeds or 0).permutation(sorted((data / "mtd" / "train" / "good").glob("*.jpg")))
     train_dir = folder / "train" / "good"
     train_dir.mkdir(parents=True, exist_ok=True)
     for file in order[:NUM_TRAIN_GOOD]:
@@ -113,7 +121,7 @@ def paint(data: Path, name: str, folder: Path) -> None:
     counts = {"good": NUM_TEST_GOOD, **PAINTED[name]}
     kinds = np.repeat(list(counts), list(counts.values()))
     for number, (kind, file) in enumerate(zip(kinds.tolist(), order[NUM_TRAIN_GOOD:], strict=False)):
-        image, rng = read_image(file), np.random.default_rng([len(counts), number])
+        image, rng = read_image(file), np.random.default_rng([len(counts), number, *seeds])
         if kind != "good":
             image, _ = paint_defect(image, kind, rng, scale=rng.uniform(0.6, 1.4), contrast=rng.uniform(0.6, 1.3))
         target = folder / "test" / kind / f"{file.stem}.png"
@@ -167,14 +175,18 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
     settings = dict(VARIANTS[variant])
     base, method = settings.pop("base", "steel"), settings.pop("method", "train")
     normal, max_epochs = bool(settings.pop("normal", False)), settings.pop("max_epochs", options.max_epochs)
-    regions = RegionSettings(padding_ratio=settings.pop("padding_ratio", RegionSettings.padding_ratio))
+    regions = RegionSettings(
+        padding_ratio=settings.pop("padding_ratio", RegionSettings.padding_ratio),
+        peak_if_empty=settings.pop("peak_if_empty", RegionSettings.peak_if_empty),
+    )
     vote = settings.pop("vote", False)
     normal_patches.SCORE_POWER = settings.pop("score_power", SCORE_POWER)
     merging = settings.pop("merging", 50.0 if name == "MTD-mini" else None)
     # Views depend on what the frozen part is; variants that share it share them.
     frozen_encoder = settings.pop("frozen", False)
-    shared = [settings.get(key) for key in ("feature_layers", "empty_mask", "mask_layers")] + [frozen_encoder]
-    frozen = " ".join(str(part) for part in (*shared, regions.padding_ratio, base, normal, name, seed))
+    shared: list[Any] = [settings.get(key) for key in ("feature_layers", "empty_mask", "mask_layers")]
+    shared += [frozen_encoder, regions.padding_ratio, regions.peak_if_empty, base, normal, name, seed]
+    frozen = " ".join(str(part) for part in shared)
     datamodule = datamodule_of(name, base, normal, regions, options, options.output / "work" / frozen, seed)
     seed_everything(seed, workers=True)
     datamodule.setup()

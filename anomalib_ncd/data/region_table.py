@@ -39,6 +39,8 @@ class RegionSettings:
         merge_distance_ratio: Regions nearer than this share of the longer image side are merged.
         min_size_ratio: Least half side of a region as a share of the longer image side.
         keep_inside_image: Clamp regions to the image instead of padding with black.
+        peak_if_empty: Where MEBin finds no main element, take the region around the map's peak instead of the whole
+            image; see docs/discovery.md for when that pays.
     """
 
     sample_rate: int = 4
@@ -48,6 +50,7 @@ class RegionSettings:
     merge_distance_ratio: float = 0.01
     min_size_ratio: float = 0.1
     keep_inside_image: bool = False
+    peak_if_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class RegionRow:
         number: Number of the region in its image, largest first.
         box_xyxy: Box in image pixels, half-open; may leave the image.
         score: Largest anomaly score inside, 0 to 1 over the score range.
-        area: Mask pixels inside.
+        area: Mask pixels inside; 0 where MEBin found no main element.
     """
 
     image_index: int
@@ -215,6 +218,7 @@ class RegionTable:
             merge_distance_ratio=settings.merge_distance_ratio,
             min_size_ratio=settings.min_size_ratio,
             keep_inside_image=settings.keep_inside_image,
+            peak_if_empty=settings.peak_if_empty,
         )
         self._store(image.key, regions)
         entry = {

@@ -18,6 +18,8 @@ MANIFEST_NAME = "manifest.json"
 NORMAL_NAME = "normal"
 MEBIN_OPTIONS = frozenset({"sample_rate", "min_interval_len", "erosion_size"})
 REGION_OPTIONS = frozenset({"padding_ratio", "merge_distance_ratio", "min_size_ratio", "keep_inside_image"})
+NEWER_REGION_OPTIONS = frozenset({"peak_if_empty"})
+"""What artefacts of before there was the option lack; it is off for them."""
 RUNTIMES = ("onnx", "openvino", "torch")
 REJECTION_SCORES = ("neighbours", "similarity", "probability")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -79,7 +81,8 @@ class Manifest:
         class_names: Name of each slot; several slots may share one.
         score_range: Score range that MEBin was fitted to.
         mebin: ``sample_rate``, ``min_interval_len`` and ``erosion_size`` of MEBin.
-        regions: ``padding_ratio``, ``merge_distance_ratio``, ``min_size_ratio`` and ``keep_inside_image`` of regions.
+        regions: ``padding_ratio``, ``merge_distance_ratio``, ``min_size_ratio``, ``keep_inside_image`` and
+            ``peak_if_empty`` of regions.
         image_size: Side of a region's view in pixels.
         encoder: The network that classifies regions; mean, standard deviation and head are part of it.
         detector: The detector that goes with it; ``None`` where maps come from elsewhere.
@@ -190,7 +193,7 @@ def _check(manifest: Manifest) -> None:
     if not manifest.class_names:
         msg = "The artefact names no class; build it from a trained run."
         raise ArtefactError(msg)
-    if set(manifest.mebin) != MEBIN_OPTIONS or set(manifest.regions) != REGION_OPTIONS:
+    if set(manifest.mebin) != MEBIN_OPTIONS or set(manifest.regions) - NEWER_REGION_OPTIONS != REGION_OPTIONS:
         msg = f"The artefact must set {sorted(MEBIN_OPTIONS)} and {sorted(REGION_OPTIONS)}; build it again."
         raise ArtefactError(msg)
     networks = [manifest.encoder] + ([manifest.detector] if manifest.detector else [])

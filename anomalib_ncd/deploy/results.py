@@ -86,7 +86,7 @@ class ImageResult:
         is_unknown: Whether regions that are unknown make up most of the image's weight.
         num_anomalies: Number of anomalies that MEBin estimates.
         probabilities: Probability of each class.
-        regions: The regions, largest first; the whole image is the only one where the mask is empty.
+        regions: The regions, largest first; where the mask is empty there is one, of the whole image or the peak.
         error: What is wrong with the image; all else is empty then.
     """
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from anomalib_ncd.functional.named_classes import named_probabilities, predict_classes
     from anomalib_ncd.functional.neighbours import left_out_similarity, neighbour_similarity
     from anomalib_ncd.functional.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
+    from anomalib_ncd.functional.peak import peak_mask
     from anomalib_ncd.functional.region_merging import merge_regions, novel_probabilities, relative_merging_temperature
     from anomalib_ncd.functional.regions import Region, crop, extract_regions, region_boxes, region_scores
     from anomalib_ncd.functional.rejection import (
@@ -64,6 +65,7 @@ _NAMES_OF = {
     "named_classes": ("named_probabilities", "predict_classes"),
     "neighbours": ("left_out_similarity", "neighbour_similarity"),
     "normal_cluster": ("find_cluster_of_normal", "find_normal_cluster", "with_slot_first"),
+    "peak": ("peak_mask",),
     "region_merging": ("merge_regions", "novel_probabilities", "relative_merging_temperature"),
     "regions": ("Region", "crop", "extract_regions", "region_boxes", "region_scores"),
     "rejection": (
@@ -109,6 +111,7 @@ __all__ = [
     "neighbour_similarity",
     "normalize_anomaly_map",
     "novel_probabilities",
+    "peak_mask",
     "predict_classes",
     "region_boxes",
     "region_scores",

@@ -52,7 +52,7 @@ def effective_number(shares: np.ndarray) -> float:
 
 
 def empty_mask_share(areas: np.ndarray) -> float:
-    """Share of regions without a mask: whole images in which no main element was found.
+    """Share of regions without a mask: those of images in which no main element was found.
 
     Args:
         areas: ``(N,)``, mask pixels of each region.

@@ -128,7 +128,7 @@ FIGURES = (
     ),
     HealthFigure(
         "empty_masks",
-        "In {value} of the regions the detector's map has no main element, and the whole image stands in.",
+        "In {value} of the regions the detector's map has no main element; the whole image stands in, or the peak.",
         good=0.1,
         warning=0.3,
         advice="The maps show nothing there. Look at them: the detector may be weak, or the images good.",

@@ -10,7 +10,7 @@ import torch
 
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact, Rejection
-from anomalib_ncd.deploy.build import build_artefact, classifier_of_run
+from anomalib_ncd.deploy.build import build_artefact, classifier_of_run, region_settings_of
 from anomalib_ncd.deploy.detectors import load_artefact_detector
 from anomalib_ncd.models.checkpoints import save_model
 
@@ -27,6 +27,17 @@ def test_the_manifest_says_what_the_run_says(run_folder, torch_artefact):
     assert (manifest.rejection.score, manifest.rejection.false_reject_rate) == ("neighbours", 0.2)
     assert manifest.detector is None
     assert manifest.origin["pixel_mean"] == pytest.approx([0.5 * 255] * 3)
+
+
+def test_a_run_of_before_there_were_peaks_goes_without(run_folder, tmp_path):
+    settings = json.loads((run_folder / "regions" / "settings.json").read_text())
+    (tmp_path / "regions").mkdir()
+    file = tmp_path / "regions" / "settings.json"
+    file.write_text(json.dumps(settings | {"peak_if_empty": True}))
+    assert region_settings_of(tmp_path)["peak_if_empty"]
+    del settings["peak_if_empty"]
+    file.write_text(json.dumps(settings))
+    assert not region_settings_of(tmp_path)["peak_if_empty"]
 
 
 def test_names_that_were_given_later_count(run_folder, tmp_path, function_detector):

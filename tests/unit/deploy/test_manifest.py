@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from anomalib_ncd.deploy.manifest import ArtefactError, FileEntry, Manifest, NetworkEntry, Rejection
+from anomalib_ncd.deploy.manifest import (
+    REGION_OPTIONS,
+    ArtefactError,
+    FileEntry,
+    Manifest,
+    NetworkEntry,
+    Rejection,
+)
 
 
 def build_manifest(**values):
@@ -19,6 +26,7 @@ def build_manifest(**values):
             "merge_distance_ratio": 0.01,
             "min_size_ratio": 0.1,
             "keep_inside_image": False,
+            "peak_if_empty": True,
         },
         image_size=224,
         encoder=NetworkEntry("onnx", ("encoder.onnx",)),
@@ -46,6 +54,14 @@ def test_it_survives_json():
 def test_a_rejection_of_before_there_were_rates_is_read():
     text = changed(rejection={"score": "similarity", "threshold": 0.25})
     assert Manifest.from_json(text).rejection == Rejection(0.25, "similarity")
+
+
+def test_an_artefact_of_before_there_were_peaks_is_read_with_its_digest():
+    manifest = build_manifest()
+    older = replace(manifest, regions={name: manifest.regions[name] for name in REGION_OPTIONS})
+    assert "peak_if_empty" not in older.regions
+    assert Manifest.from_json(older.to_json()) == older
+    assert Manifest.from_json(older.to_json()).sha256 == older.sha256
 
 
 @pytest.mark.parametrize(

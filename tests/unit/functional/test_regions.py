@@ -186,6 +186,36 @@ def test_normal_image_is_one_region():
     assert (region.score, region.area, region.mask.shape) == (0.0, 0, (20, 30))
 
 
+def test_peak_stands_in_for_an_empty_mask():
+    image, anomaly_map = coordinate_image(60, 80), np.zeros((30, 40))
+    anomaly_map[10:14, 20:24] = 0.4
+    binarized = BinarizedMap(np.zeros((30, 40), dtype=bool), 1.0, 0)
+    [region] = extract_regions(image, anomaly_map, binarized, (0, 1), peak_if_empty=True)
+    left, top, right, bottom = (int(edge) for edge in region.box_xyxy)
+    assert (left, top, right, bottom) == (36, 16, 52, 32)
+    np.testing.assert_array_equal(region.image, image[top:bottom, left:right])
+    np.testing.assert_array_equal(region.mask, mask_with((60, 80), (40, 20, 48, 28))[top:bottom, left:right])
+    [whole] = extract_regions(image, anomaly_map, binarized, (0, 1))
+    assert (region.area, region.score) == (0, whole.score)
+
+
+def test_peak_is_not_asked_for_where_there_are_main_elements():
+    image, anomaly_map = coordinate_image(60, 80), np.zeros((30, 40))
+    anomaly_map[10:14, 20:24], anomaly_map[25, 35] = 0.4, 0.9
+    binarized = BinarizedMap(anomaly_map == 0.4, 0.3, 1)
+    [region] = extract_regions(image, anomaly_map, binarized, (0, 1), peak_if_empty=True)
+    [expected] = extract_regions(image, anomaly_map, binarized, (0, 1))
+    assert (region.box_xyxy, region.area) == (expected.box_xyxy, expected.area)
+    assert region.area == 64
+
+
+def test_constant_map_is_one_region_even_with_the_peak():
+    binarized = BinarizedMap(np.zeros((8, 8), dtype=bool), 1.0, 0)
+    [region] = extract_regions(coordinate_image(20, 30), np.ones((8, 8)), binarized, (0, 1), peak_if_empty=True)
+    assert region.box_xyxy == (0.0, 0.0, 30.0, 20.0)
+    assert not region.mask.any()
+
+
 def test_bad_inputs_raise():
     image, anomaly_map = coordinate_image(8, 8), np.zeros((4, 4))
     binarized = BinarizedMap(np.zeros((4, 4), dtype=bool), 1.0, 0)
