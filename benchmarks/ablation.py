@@ -53,11 +53,16 @@ PAPER: dict[str, Any] = {"prototypes": "random", "contrast": True, "feature_laye
 SCORE_POWER = normal_patches.SCORE_POWER  # as it is before a variant changes it
 NO_BASE: dict[str, Any] = {"base": None, "class_sizes": "clusters"}
 NORMAL: dict[str, Any] = {"method": "ward", "normal": True, "base": None}
+CONSENSUS: dict[str, Any] = {"method": "consensus"}
 UNSCORED: dict[str, Any] = NORMAL | {"score_power": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "Ward, one layer": {"method": "ward", "feature_layers": 1},
     "Ward": {"method": "ward"},
+    "consensus": CONSENSUS,
+    "consensus, peak without main element": CONSENSUS | {"peak_if_empty": True},
     "k-means": {"method": "kmeans"},
+    "consensus, normal images": NORMAL | CONSENSUS,
+    "consensus, normal images, peak without main element": NORMAL | CONSENSUS | {"peak_if_empty": True},
     "Ward, peak without main element": {"method": "ward", "peak_if_empty": True},
     "Ward, normal images": NORMAL,
     "Ward, normal images, peak without main element": NORMAL | {"peak_if_empty": True},

@@ -32,9 +32,11 @@ METHODS = {
     "training, online views": ["--method", "train", "--num_cached_views", "null"],
     "training as in the paper, cached views": ["--method", "train", *PAPER],
     "training as in the paper": ["--method", "train", *PAPER, "--num_cached_views", "null", "--empty_mask", "cls"],
+    "consensus": ["--method", "cluster", "--clustering", "consensus"],
+    "consensus, normal images": ["--method", "cluster", "--clustering", "consensus", *NORMAL],
     "Ward": ["--method", "cluster", "--clustering", "ward"],
     "Ward, one layer": ["--method", "cluster", "--clustering", "ward", "--feature_layers", "1"],
-    "Ward, normal images": ["--method", "cluster", *NORMAL],
+    "Ward, normal images": ["--method", "cluster", "--clustering", "ward", *NORMAL],
     "k-means, normal images": ["--method", "cluster", "--clustering", "kmeans", *NORMAL],
     "k-means": ["--method", "cluster", "--clustering", "kmeans"],
 }

@@ -46,13 +46,14 @@ class RunOptions:
 
     Attributes:
         max_epochs: Epochs of training; the paper trains 50.
-        clustering: Clustering of the method ``cluster``.
+        clustering: Clustering of the method ``cluster``: ``"ward"``, ``"consensus"`` of many of Ward's clusterings, or
+            ``"kmeans"``.
         accelerator: Lightning's accelerator: ``auto``, ``cpu``, ``gpu``, …
         precision: Lightning's precision, such as ``32-true``, ``16-mixed`` or ``bf16-mixed``.
     """
 
     max_epochs: int = 50
-    clustering: Literal["ward", "kmeans"] = "ward"
+    clustering: Literal["ward", "consensus", "kmeans"] = "ward"
     accelerator: str = "auto"
     precision: str = "32-true"
 

@@ -8,8 +8,6 @@ The line that training has to beat, and often enough on its own.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -17,7 +15,7 @@ from tqdm import tqdm
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.functional.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
-from anomalib_ncd.models.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.clustering import ClusterMethod, cluster_centres, cluster_features
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.known_regions import classify_encoded, encode_images, features_of, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -29,7 +27,7 @@ from anomalib_ncd.models.number_of_classes import estimate_num_classes
 def discover_by_clustering(
     model: AnomalyNcd,
     datamodule: NcdDataModule,
-    method: Literal["ward", "kmeans"] = "ward",
+    method: ClusterMethod = "ward",
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> list[NcdBatch]:
@@ -54,8 +52,8 @@ def discover_by_clustering(
         model: Gives the encoder, the number of classes and the merging temperature; gets the prototypes and the score
             range of the maps. The encoder stays as it is.
         datamodule: Images with their regions.
-        method: Ward's hierarchical clustering or k-means.
-        seed: Seed of k-means.
+        method: See :func:`~anomalib_ncd.models.clustering.cluster_features`.
+        seed: Seed of the clusters.
         device: Where the features are computed.
 
     Returns:

@@ -4,7 +4,7 @@
 """The line without training: clusters of mask-guided features, to which a trained model is to be compared."""
 
 import logging
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,15 @@ from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.preprocessing import StandardScaler, normalize
 from torch.nn import functional as F
 
+from anomalib_ncd.models.consensus import consensus_clusters
 from anomalib_ncd.models.heads import unit_rows
 
 logger = logging.getLogger(__name__)
 
-ClusterMethod = Literal["kmeans", "ward"]
+ClusterMethod = Literal["consensus", "kmeans", "ward"]
+
+MAX_IN_CONSENSUS = 2000
+"""Of more regions, so many are clustered; what two have in common takes time and memory that grow with the square."""
 
 
 def cluster_features(
@@ -36,9 +40,10 @@ def cluster_features(
     Args:
         features: Features (R, D) of R regions, finite.
         num_clusters: Number of clusters to look for.
-        method: ``"ward"`` (hierarchical) or ``"kmeans"`` (best of 10 starts).
+        method: ``"ward"`` (hierarchical), ``"kmeans"`` (best of 10 starts) or ``"consensus"`` (what Ward's clusters of
+            many random halves agree on; of more than 2,000 regions, the rest goes to the nearest centre).
         standardize: Whether to bring every dimension to mean 0 and variance 1 before the scaling to norm 1.
-        seed: Seed of k-means; Ward's method has no randomness.
+        seed: Seed of k-means and of the halves; Ward's method has no randomness.
 
     Returns:
         Labels (R,) in [0, clusters), numbered in the order in which they first appear.
@@ -54,8 +59,8 @@ def cluster_features(
     if num_clusters < 1:
         msg = f"`num_clusters` must be at least 1, got {num_clusters}."
         raise ValueError(msg)
-    if method not in {"kmeans", "ward"}:
-        msg = f"`method` must be 'kmeans' or 'ward', got {method!r}."
+    if method not in get_args(ClusterMethod):
+        msg = f"`method` must be one of {get_args(ClusterMethod)}, got {method!r}."
         raise ValueError(msg)
     if len(rows) == 0:
         return np.zeros(0, dtype=np.int64)
@@ -65,11 +70,25 @@ def cluster_features(
     count = _feasible_count(rows, num_clusters)
     if count == 1:
         return np.zeros(len(rows), dtype=np.int64)
-    if method == "ward":
+    if method == "consensus":
+        labels = _consensus(rows, count, seed)
+    elif method == "ward":
         labels = AgglomerativeClustering(n_clusters=count, linkage="ward").fit_predict(rows)
     else:
         labels = KMeans(n_clusters=count, n_init=10, random_state=seed).fit_predict(rows)
     return _in_order_of_appearance(labels)
+
+
+def _consensus(rows: npt.NDArray[np.float64], num_clusters: int, seed: int) -> npt.NDArray[np.int64]:
+    """Consensus of a random part of the rows if they are many; the others go to the nearest centre."""
+    if len(rows) <= MAX_IN_CONSENSUS:
+        return consensus_clusters(rows, num_clusters, seed)
+    chosen = np.random.default_rng(seed).choice(len(rows), MAX_IN_CONSENSUS, replace=False)
+    found = consensus_clusters(rows[chosen], num_clusters, seed)
+    centres = cluster_centres(torch.from_numpy(rows[chosen]), torch.from_numpy(found), num_clusters).numpy()
+    labels = (rows @ centres.T).argmax(axis=1)
+    labels[chosen] = found
+    return labels
 
 
 def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:

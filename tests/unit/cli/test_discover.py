@@ -82,6 +82,12 @@ def test_settings_are_written_and_can_be_given_again(tiny_run, tmp_path):
     assert again | {"output": None} == settings | {"output": None}
 
 
+def test_the_clustering_is_a_choice(tiny_run, tmp_path):
+    main(arguments(tiny_run, tmp_path, *CLUSTER, "--clustering", "consensus"))
+    assert "clustering: consensus" in (tmp_path / "config.yaml").read_text()
+    assert len(read(tmp_path, "predictions.csv").splitlines()) == 1 + 18
+
+
 def test_region_flags_reach_the_regions(tiny_run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("anomalib_ncd.cli.discover.discover", lambda _model, data, *_: seen.append(data))

@@ -31,7 +31,7 @@ def classes(batches, name="pred_class_id"):
     return torch.cat([getattr(batch, name) for batch in batches]).tolist()
 
 
-@pytest.mark.parametrize("method", ["ward", "kmeans"])
+@pytest.mark.parametrize("method", ["consensus", "ward", "kmeans"])
 def test_every_image_and_region_gets_a_class(model, tiny_run, method):
     module = data(tiny_run, eval_batch_size=7)
     batches = discover_by_clustering(model, module, method)

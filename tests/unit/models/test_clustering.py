@@ -9,9 +9,11 @@ import torch
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
+from anomalib_ncd.models import clustering
 from anomalib_ncd.models.clustering import cluster_features
+from anomalib_ncd.models.consensus import consensus_clusters
 
-METHODS = ["ward", "kmeans"]
+METHODS = ["consensus", "ward", "kmeans"]
 
 
 @pytest.fixture
@@ -62,10 +64,26 @@ def test_labels_are_numbered_as_they_appear(blobs):
     assert list(first) == sorted(first)
 
 
-def test_same_seed_same_labels():
+@pytest.mark.parametrize("method", METHODS)
+def test_same_seed_same_labels(method):
     features = np.random.default_rng(0).normal(size=(40, 5))
-    first, second = (cluster_features(features, 5, "kmeans", seed=3) for _ in range(2))
+    first, second = (cluster_features(features, 5, method, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_consensus_of_many_regions_is_that_of_some_and_the_nearest_centre_for_the_rest(blobs, monkeypatch):
+    features, truth = blobs
+    sizes = []
+
+    def counted(rows, *args):
+        sizes.append(len(rows))
+        return consensus_clusters(rows, *args)
+
+    monkeypatch.setattr(clustering, "MAX_IN_CONSENSUS", 20)
+    monkeypatch.setattr(clustering, "consensus_clusters", counted)
+    labels = cluster_features(features, 3, "consensus")
+    assert sizes == [20]
+    assert adjusted_rand_score(truth, labels) == 1
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -106,5 +124,5 @@ def test_wrong_arguments(blobs):
         cluster_features(np.zeros(6), 2)
     with pytest.raises(ValueError, match="`num_clusters` must be at least 1, got 0"):
         cluster_features(blobs[0], 0)
-    with pytest.raises(ValueError, match="`method` must be 'kmeans' or 'ward', got 'dbscan'"):
+    with pytest.raises(ValueError, match=r"`method` must be one of \('consensus', 'kmeans', 'ward'\), got 'dbscan'"):
         cluster_features(blobs[0], 2, "dbscan")
