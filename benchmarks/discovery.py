@@ -24,6 +24,7 @@ from pathlib import Path
 
 SCORES = ("nmi", "ari", "accuracy", "macro_f1")
 PAPER = ["--prototypes", "random", "--contrast", "true", "--feature_layers", "1"]
+PEAK = ["--regions.peak_if_empty", "true"]
 NORMAL = ["--normal_images", "{data}/mtd/train/good", "--base", "null"]
 METHODS = {
     "training": ["--method", "train"],
@@ -32,6 +33,9 @@ METHODS = {
     "training, online views": ["--method", "train", "--num_cached_views", "null"],
     "training as in the paper, cached views": ["--method", "train", *PAPER],
     "training as in the paper": ["--method", "train", *PAPER, "--num_cached_views", "null", "--empty_mask", "cls"],
+    "Ward, peaks": ["--method", "cluster", "--clustering", "ward", *PEAK],
+    "Ward, normal images, peaks": ["--method", "cluster", "--clustering", "ward", *NORMAL, *PEAK],
+    "training, normal images, peaks": ["--method", "train", *NORMAL, *PEAK],
     "consensus": ["--method", "cluster", "--clustering", "consensus"],
     "consensus, normal images": ["--method", "cluster", "--clustering", "consensus", *NORMAL],
     "Ward": ["--method", "cluster", "--clustering", "ward"],
