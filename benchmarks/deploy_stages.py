@@ -18,7 +18,7 @@ from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.deploy import AnomalyClassifier, Detection, Manifest
 from anomalib_ncd.deploy.encoders import RegionPredictions
 from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.deploy.manifest import MEBIN_OPTIONS, NEWER_REGION_OPTIONS, REGION_OPTIONS, NetworkEntry
+from anomalib_ncd.deploy.manifest import MEBIN_OPTIONS, REGION_OPTIONS, NetworkEntry
 from anomalib_ncd.functional import fit_score_range
 
 STAGES = ("read", "detector", "mebin", "crops", "encoder", "merge")
@@ -79,7 +79,7 @@ def default_manifest(score_range: tuple[float, float], num_classes: int = 6) -> 
         class_names=("normal", *(f"class_{number}" for number in range(1, num_classes))),
         score_range=score_range,
         mebin={name: settings[name] for name in MEBIN_OPTIONS},
-        regions={name: settings[name] for name in REGION_OPTIONS | NEWER_REGION_OPTIONS},
+        regions={name: settings[name] for name in REGION_OPTIONS},
         image_size=224,
         encoder=NetworkEntry("onnx", ()),
         merging_temperature=50.0,

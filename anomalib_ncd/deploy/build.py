@@ -28,14 +28,7 @@ from anomalib_ncd.deploy.artefact import Artefact
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, MapFunction
 from anomalib_ncd.deploy.encoders import TorchEncoder
-from anomalib_ncd.deploy.manifest import (
-    MEBIN_OPTIONS,
-    NEWER_REGION_OPTIONS,
-    REGION_OPTIONS,
-    Manifest,
-    NetworkEntry,
-    Rejection,
-)
+from anomalib_ncd.deploy.manifest import MEBIN_OPTIONS, REGION_OPTIONS, Manifest, NetworkEntry, Rejection
 from anomalib_ncd.functional.rejection import check_false_reject_rate
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -155,7 +148,7 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
         class_names=tuple(_class_names(model, checkpoint.parent)),
         score_range=(low, high),
         mebin={name: settings[name] for name in sorted(MEBIN_OPTIONS)},
-        regions={name: settings[name] for name in sorted(REGION_OPTIONS | NEWER_REGION_OPTIONS)},
+        regions={name: settings[name] for name in sorted(REGION_OPTIONS)},
         image_size=classifier.encoder.image_size,
         encoder=NetworkEntry("torch", (), {name: hyper[name] for name in ENCODER_SETTINGS}),
         merging_temperature=model.merging_temperature,

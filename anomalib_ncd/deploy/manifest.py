@@ -17,8 +17,10 @@ FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 NORMAL_NAME = "normal"
 MEBIN_OPTIONS = frozenset({"sample_rate", "min_interval_len", "erosion_size"})
-REGION_OPTIONS = frozenset({"padding_ratio", "merge_distance_ratio", "min_size_ratio", "keep_inside_image"})
-NEWER_REGION_OPTIONS = frozenset({"peak_if_empty"})
+REGION_OPTIONS = frozenset(
+    {"padding_ratio", "merge_distance_ratio", "min_size_ratio", "keep_inside_image", "peak_if_empty"}
+)
+LATER_OPTIONS = frozenset({"peak_if_empty"})
 """What artefacts of before there was the option lack; it is off for them."""
 RUNTIMES = ("onnx", "openvino", "torch")
 REJECTION_SCORES = ("neighbours", "similarity", "probability")
@@ -193,7 +195,7 @@ def _check(manifest: Manifest) -> None:
     if not manifest.class_names:
         msg = "The artefact names no class; build it from a trained run."
         raise ArtefactError(msg)
-    if set(manifest.mebin) != MEBIN_OPTIONS or set(manifest.regions) - NEWER_REGION_OPTIONS != REGION_OPTIONS:
+    if set(manifest.mebin) != MEBIN_OPTIONS or set(manifest.regions) | LATER_OPTIONS != REGION_OPTIONS:
         msg = f"The artefact must set {sorted(MEBIN_OPTIONS)} and {sorted(REGION_OPTIONS)}; build it again."
         raise ArtefactError(msg)
     networks = [manifest.encoder] + ([manifest.detector] if manifest.detector else [])

@@ -58,7 +58,7 @@ def fit_score_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
     peaks: list[float] = []
     lowest = np.inf
     for index, anomaly_map in enumerate(maps):
-        array = _check_map(anomaly_map, f"maps[{index}]")
+        array = check_map(anomaly_map, f"maps[{index}]")
         peaks.append(float(array.max()))
         lowest = min(lowest, float(array.min()))
     if not peaks:
@@ -86,7 +86,7 @@ def normalize_anomaly_map(anomaly_map: np.ndarray, score_range: tuple[float, flo
         >>> normalize_anomaly_map(np.array([[1, 3, 5, 7]]), (3, 7))
         array([[  0. ,   0. , 127.5, 255. ]])
     """
-    return _scaled(_check_map(anomaly_map), *_check_range(score_range))
+    return _scaled(check_map(anomaly_map), *_check_range(score_range))
 
 
 def component_counts(
@@ -115,7 +115,7 @@ def component_counts(
         >>> component_counts(blob, (0, 1), sample_rate=64)
         array([0, 1, 1, 1])
     """
-    sweep = _build_sweep(_check_map(anomaly_map), _check_range(score_range), sample_rate, erosion_size)
+    sweep = _build_sweep(check_map(anomaly_map), _check_range(score_range), sample_rate, erosion_size)
     return sweep.count_all()
 
 
@@ -189,7 +189,7 @@ def binarize(
         >>> int(mask.sum()), round(threshold, 3), num_components
         (9, 0.012, 1)
     """
-    array = _check_map(anomaly_map)
+    array = check_map(anomaly_map)
     low, high = _check_range(score_range)
     _check_at_least("min_interval_len", min_interval_len, 1)
     sweep = _build_sweep(array, (low, high), sample_rate, erosion_size)
@@ -286,7 +286,7 @@ def _erode(mask: np.ndarray, size: int) -> np.ndarray:
     return cv2.erode(mask, np.ones((size, size), dtype=np.uint8)) if size > 1 else mask
 
 
-def _check_map(anomaly_map: np.ndarray, name: str = "anomaly_map") -> np.ndarray:
+def check_map(anomaly_map: np.ndarray, name: str = "anomaly_map") -> np.ndarray:
     """Return a map as a contiguous array, or raise."""
     array = np.asarray(anomaly_map)
     if array.ndim != 2 or array.size == 0:

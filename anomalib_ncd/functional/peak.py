@@ -6,6 +6,8 @@
 import cv2
 import numpy as np
 
+from anomalib_ncd.functional.mebin import check_map
+
 
 def peak_mask(anomaly_map: np.ndarray) -> np.ndarray:
     """Find the part of a map around its highest value.
@@ -20,7 +22,7 @@ def peak_mask(anomaly_map: np.ndarray) -> np.ndarray:
         ``(H, W)`` bool; empty where the median is the highest value, as in a constant map.
 
     Raises:
-        ValueError: If the map is not two-dimensional, or empty.
+        ValueError: If the map is not two-dimensional, not numeric, empty, or holds NaN or infinity.
 
     Example:
         >>> peak_mask(np.array([[0, 0, 5], [0, 9, 0], [0, 0, 0], [6, 0, 0]])).astype(int)
@@ -29,11 +31,7 @@ def peak_mask(anomaly_map: np.ndarray) -> np.ndarray:
                [0, 0, 0],
                [0, 0, 0]])
     """
-    array = np.asarray(anomaly_map)
-    if array.ndim != 2 or array.size == 0:
-        msg = f"`anomaly_map` must have shape (H, W) and not be empty, got {array.shape}; pass one map at a time."
-        raise ValueError(msg)
-    array = array.astype(np.float64)
+    array = check_map(anomaly_map).astype(np.float64)
     above = array > (np.median(array) + array.max()) / 2
     parts = cv2.connectedComponents(above.view(np.uint8), connectivity=8)[1]
     return (parts == parts[np.unravel_index(array.argmax(), array.shape)]) & above

@@ -68,7 +68,8 @@ def discover_by_clustering(
     if not model.knows_num_classes:
         model.take_estimate(estimate_num_classes(clustered, seed=seed))
     labels = cluster_features(clustered, model.num_novel_classes, method, seed=seed)
-    normal = _normal_cluster(NcdBatch.collate(encoded), features, labels, known_normal)
+    areas = torch.cat([batch.region_area for batch in encoded])
+    normal = _normal_cluster(labels, features, scores, areas, known_normal)
     if normal is not None:
         labels = with_slot_first(labels, normal)
     centres = cluster_centres(features, torch.as_tensor(labels), model.num_novel_classes)
@@ -80,9 +81,10 @@ def discover_by_clustering(
 
 
 def _normal_cluster(
-    regions: NcdBatch,
-    features: torch.Tensor,
     labels: np.ndarray,
+    features: torch.Tensor,
+    scores: torch.Tensor,
+    areas: torch.Tensor,
     known_normal: torch.Tensor | None,
 ) -> int | None:
     """The cluster of normal regions: by known-normal ones where there are any, else by the detector's scores."""
@@ -93,7 +95,7 @@ def _normal_cluster(
         lengths, normal_lengths = (NormalPatches.lengths(rows).numpy() for rows in (features, known_normal))
         normal = find_cluster_of_normal(lengths, labels, normal_lengths, normal_labels)
     if normal is None:
-        normal = find_normal_cluster(labels, regions.region_score.numpy(), regions.region_area.numpy())
+        normal = find_normal_cluster(labels, scores.numpy(), areas.numpy())
     return normal
 
 

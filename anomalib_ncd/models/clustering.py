@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 ClusterMethod = Literal["consensus", "kmeans", "ward"]
 
-MAX_IN_CONSENSUS = 2000
-"""Of more regions, so many are clustered; what two have in common takes time and memory that grow with the square."""
+MAX_CLUSTERED = 2000
+"""Of more regions, so many are clustered where that will do: time and memory grow with the square of them."""
 
 
 def cluster_features(
@@ -81,9 +81,9 @@ def cluster_features(
 
 def _consensus(rows: npt.NDArray[np.float64], num_clusters: int, seed: int) -> npt.NDArray[np.int64]:
     """Consensus of a random part of the rows if they are many; the others go to the nearest centre."""
-    if len(rows) <= MAX_IN_CONSENSUS:
+    if len(rows) <= MAX_CLUSTERED:
         return consensus_clusters(rows, num_clusters, seed)
-    chosen = np.random.default_rng(seed).choice(len(rows), MAX_IN_CONSENSUS, replace=False)
+    chosen = np.random.default_rng(seed).choice(len(rows), MAX_CLUSTERED, replace=False)
     found = consensus_clusters(rows[chosen], num_clusters, seed)
     centres = cluster_centres(torch.from_numpy(rows[chosen]), torch.from_numpy(found), num_clusters).numpy()
     labels = (rows @ centres.T).argmax(axis=1)

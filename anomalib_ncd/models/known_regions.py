@@ -58,11 +58,9 @@ def classify_encoded(batch: NcdBatch, model: AnomalyNcd) -> NcdBatch:
     Raises:
         ValueError: If the batch has no features.
     """
-    if batch.region_feature is None:
-        msg = "The batch holds no features of its regions; pass what `encode_images` returns."
-        raise ValueError(msg)
+    features = _given(batch.region_feature, "The batch holds no features of its regions")
     with torch.no_grad():
-        logits = model.model.heads(batch.region_feature.to(model.device))[model.best_head]
+        logits = model.model.heads(features.to(model.device))[model.best_head]
     return model.classify_logits(batch, logits.float().cpu())
 
 
@@ -76,10 +74,7 @@ def features_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor
         ValueError: If a batch has no features.
     """
     whole = NcdBatch.collate(encoded)
-    if whole.region_feature is None:
-        msg = "The images hold no features of their regions; pass what `encode_images` returns."
-        raise ValueError(msg)
-    return whole.region_feature, whole.region_score
+    return _given(whole.region_feature, "The images hold no features of their regions"), whole.region_score
 
 
 def references_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,10 +87,7 @@ def references_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tens
         ValueError: If a batch has no references.
     """
     whole = NcdBatch.collate(encoded)
-    if whole.region_reference is None:
-        msg = "A batch holds no references of its regions; pass what `encode_images` returns."
-        raise ValueError(msg)
-    return whole.region_reference, whole.region_image_index
+    return _given(whole.region_reference, "A batch holds no references of its regions"), whole.region_image_index
 
 
 def known_regions(model: AnomalyNcd, datamodule: NcdDataModule) -> list[NcdBatch]:
@@ -119,3 +111,11 @@ def known_regions(model: AnomalyNcd, datamodule: NcdDataModule) -> list[NcdBatch
     )
     with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and training must not depend on it
         return encode_images(model, tqdm(loader, desc="Encoding regions", unit="batch"))
+
+
+def _given(rows: torch.Tensor | None, otherwise: str) -> torch.Tensor:
+    """What :func:`encode_images` fills in, or an error that says what is lacking."""
+    if rows is None:
+        msg = f"{otherwise}; pass what `encode_images` returns."
+        raise ValueError(msg)
+    return rows

@@ -20,14 +20,11 @@ import torch
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.functional.matching import match_classes
 from anomalib_ncd.functional.normal_cluster import with_slot_first
-from anomalib_ncd.models.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.clustering import MAX_CLUSTERED, cluster_centres, cluster_features
 from anomalib_ncd.models.known_regions import features_of
 
 if TYPE_CHECKING:
     from anomalib_ncd.models.lightning_model import AnomalyNcd
-
-
-MAX_CLUSTERED = 2000  # Ward's method takes time and memory that grow with the square
 
 
 class ClusterStart(NamedTuple):

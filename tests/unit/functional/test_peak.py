@@ -23,7 +23,7 @@ def test_neither_offset_nor_scale_matters():
 
 
 def test_ends_half_way_to_the_median():
-    ramp = np.tile(np.abs(np.arange(21) - 10.0), (9, 1)).max() - np.tile(np.abs(np.arange(21) - 10.0), (9, 1))
+    ramp = np.tile(10 - np.abs(np.arange(21) - 10.0), (9, 1))
     half_way = (np.median(ramp) + ramp.max()) / 2
     np.testing.assert_array_equal(peak_mask(ramp), ramp > half_way)
 
@@ -43,3 +43,8 @@ def test_one_pixel_is_enough():
 def test_bad_shape_raises(shape):
     with pytest.raises(ValueError, match=r"`anomaly_map` must have shape \(H, W\)"):
         peak_mask(np.zeros(shape))
+
+
+def test_broken_maps_raise():
+    with pytest.raises(ValueError, match="`anomaly_map` must be finite, got NaN or infinity"):
+        peak_mask(np.array([[0.0, np.nan]]))

@@ -79,7 +79,7 @@ def test_consensus_of_many_regions_is_that_of_some_and_the_nearest_centre_for_th
         sizes.append(len(rows))
         return consensus_clusters(rows, *args)
 
-    monkeypatch.setattr(clustering, "MAX_IN_CONSENSUS", 20)
+    monkeypatch.setattr(clustering, "MAX_CLUSTERED", 20)
     monkeypatch.setattr(clustering, "consensus_clusters", counted)
     labels = cluster_features(features, 3, "consensus")
     assert sizes == [20]
