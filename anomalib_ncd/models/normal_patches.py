@@ -24,9 +24,9 @@ NEIGHBOURHOOD = 0.05
 """Squared distance, over the number of dimensions, within which normal patches count as neighbours."""
 CONSTANT = 1.5
 """Beside the residual, so that its length counts for classifiers that look at directions alone."""
-COMPARED_TEMPERATURE = 0.03
+COMPARED_TEMPERATURE = 0.05
 """What cosines are divided by where the constant brings them nearer to 1; as sure as without, on painted sets."""
-SCORE_POWER = 0.25
+SCORE_POWER = 0.5
 """How far the detector's score stretches the residuals that are clustered."""
 LEAST_SCORE = 0.02
 SMALLEST = 1e-6
@@ -36,9 +36,10 @@ class NormalPatches(nn.Module):
     """Keeps patches of normal images and describes regions by how they differ from them.
 
     Patches are standardised over the normal ones. From each patch of a region, the mean of its normal neighbours is
-    taken, by attention: a normal patch at the squared distance d counts with exp(-d / 0.05 D). The region is the mean
-    of these residuals, weighted by the mask and by their squared length, for masks of detectors are larger than
-    defects. Of its length the root is taken, so that strong defects don't drown out weak ones.
+    taken, by attention: a normal patch at the squared distance d counts with exp(-d / 0.05 D). The region points where
+    the mean of these residuals does, weighted by the mask and by the fourth power of their length, for masks of
+    detectors are larger than defects. Its length is the root of the longest residual's: the mean of a small defect in a
+    large mask is short, and the root keeps strong defects from drowning out weak ones.
 
     All that is fitted lies in buffers, so that it travels with checkpoints.
 
@@ -112,9 +113,11 @@ class NormalPatches(nn.Module):
         """
         with torch.autocast(patches.device.type, enabled=False):
             residuals = self._residuals(patches.float(), share)
-            weights = share.float() * residuals.square().sum(dim=2, keepdim=True)
-            mean = (residuals * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=SMALLEST)
-            return mean / (mean.norm(dim=1, keepdim=True) * self.dim**0.5).clamp(min=SMALLEST).sqrt()
+            squares = residuals.square().mean(dim=2, keepdim=True) * (share > 0)
+            largest = squares.amax(dim=1, keepdim=True)
+            weights = share.float() * (squares / largest.clamp(min=SMALLEST)).square()
+            direction = F.normalize((residuals * weights).sum(dim=1), dim=1)
+            return direction * largest[:, 0] ** 0.25  # the root of the length, which is the root of the square
 
     def feature(self, rows: Tensor) -> Tensor:
         """Make features ``(B, D + 1)`` for a classifier by directions of what :meth:`forward` returned, ``(B, D)``."""
@@ -129,7 +132,7 @@ class NormalPatches(nn.Module):
     def stretched(features: Tensor, scores: Tensor) -> Tensor:
         """Stretch residuals by the detector's scores, for the detector has another view of what is normal.
 
-        By the fourth root of the score over the median of all. It is for the search of clusters alone; predictions do
+        By the root of the score over the median of all. It is for the search of clusters alone; predictions do
         without.
 
         Args:
@@ -141,8 +144,8 @@ class NormalPatches(nn.Module):
 
         Example:
             >>> NormalPatches.stretched(torch.tensor([[3.0, 1.5], [3.0, 1.5]]), torch.tensor([0.05, 0.8]))
-            tensor([[1.7570, 1.5000],
-                    [3.5140, 1.5000]])
+            tensor([[1.0290, 1.5000],
+                    [4.1160, 1.5000]])
         """
         clamped = scores.to(features).clamp(min=LEAST_SCORE)
         if not len(clamped):

@@ -57,7 +57,7 @@ def eager_outputs(model, views, masks):
         standard = (F.normalize(references, dim=1) - model.rejection.centre) / model.rejection.scale
         longer = torch.cat([standard, torch.full((len(standard), 1), standard.shape[1] ** 0.5)], dim=1)
         nearest = F.cosine_similarity(longer[:, None], model.rejection.references[None], dim=2).amax(dim=1)
-        temperature = 0.03 if model.model.encoder.normal_patches.is_fitted else 0.1
+        temperature = 0.05 if model.model.encoder.normal_patches.is_fitted else 0.1
         return novel_probabilities(logits, 2, temperature), logits[:, 2:], features, nearest
 
 

@@ -23,16 +23,16 @@ def fitted():
 
 def described_by_hand(module, patches, share):
     """One region (N, D), patch by patch."""
-    total, weights = torch.zeros(DIM), 0.0
+    total, longest = torch.zeros(DIM), 0.0
     for patch, part in zip(patches, share.flatten().tolist(), strict=True):
         standard = (patch - module.centre) / module.scale
         distances = (standard - module.patches).square().sum(dim=1)
         nearness = torch.exp(-distances / (0.05 * DIM))
         residual = standard - (nearness[:, None] * module.patches).sum(dim=0) / nearness.sum()
-        weight = part * float(residual.square().sum())
-        total, weights = total + weight * residual, weights + weight
-    mean = total / weights
-    return mean / mean.norm() * (mean.norm() / DIM**0.5).sqrt()
+        length = float(residual.norm()) / DIM**0.5
+        total += part * length**4 * residual
+        longest = max(longest, length if part else 0.0)
+    return total / total.norm() * longest**0.5
 
 
 def test_regions_are_weighted_residuals_of_their_patches(fitted):
@@ -59,6 +59,14 @@ def test_a_normal_patch_alone_is_nothing():
     module = NormalPatches(DIM)
     module.fit(100 * torch.eye(DIM))  # far from each other, so that each has itself alone for a neighbour
     assert module(100 * torch.eye(DIM)[:, None], torch.ones(DIM, 1, 1)).abs().max() < 1e-3
+
+
+def test_a_small_defect_in_a_large_mask_is_as_long_as_alone(fitted):
+    normal = (fitted.patches[:8] * fitted.scale + fitted.centre)[None]
+    defect = normal[:, :1] + 20 * fitted.scale
+    alone = fitted(defect, torch.ones(1, 1, 1))
+    surrounded = fitted(torch.cat([defect, normal], dim=1), torch.ones(1, 9, 1))
+    torch.testing.assert_close(surrounded, alone, rtol=1e-3, atol=1e-3)
 
 
 def test_patches_outside_do_not_matter(fitted):
@@ -100,7 +108,7 @@ def test_length_survives_classifiers_by_directions(fitted):
 def test_scores_stretch_residuals_and_leave_the_constant():
     features = random(5, DIM + 1)
     stretched = NormalPatches.stretched(features, torch.tensor([0.0, 0.02, 0.1, 0.5, 1.0]))
-    factors = torch.tensor([0.2, 0.2, 1.0, 5.0, 10.0]) ** 0.25  # a score of 0 counts as 0.02
+    factors = torch.tensor([0.2, 0.2, 1.0, 5.0, 10.0]) ** 0.5  # a score of 0 counts as 0.02
     torch.testing.assert_close(stretched[:, :-1], features[:, :-1] * factors[:, None])
     assert torch.equal(stretched[:, -1], features[:, -1])
     torch.testing.assert_close(NormalPatches.lengths(stretched), NormalPatches.lengths(features) * factors)
