@@ -123,7 +123,7 @@ class MaskGuidedCnn(nn.Module):
         """
         places, averages = self._frozen_stages(images, masks)
         if self.normal_patches.is_fitted:
-            places = self.normal_patches(*_parted(places))[:, None].to(places.dtype)  # the one row that is needed
+            places = self.normal_patches(*_parted(places)).to(places.dtype)  # the two rows that are needed
         elif averages:
             places = torch.cat([places, _in_rows(torch.cat(averages, dim=1), places.shape[2])], dim=1)
         return TrunkOutput(places, torch.ones(places.shape[:2], dtype=torch.bool, device=places.device))
@@ -154,7 +154,7 @@ class MaskGuidedCnn(nn.Module):
         """
         del attended
         if self.normal_patches.is_fitted:
-            return self.normal_patches.feature(tokens[:, 0].float())
+            return self.normal_patches.feature(tokens[:, 1].float())
         maps, share = self._map_of(tokens.float())[:2]
         return masked_average(maps, share)
 

@@ -161,7 +161,7 @@ class MaskGuidedEncoder(nn.Module):
         """
         self._check_images(images, masks)
         attended = self.attended_tokens(masks)
-        run = self._compared_row if self.normal_patches.is_fitted else self._frozen_blocks
+        run = self._compared_rows if self.normal_patches.is_fitted else self._frozen_blocks
         per_pass = max(1, CPU_TOKENS_PER_PASS // attended.shape[1])
         if images.device.type != "cpu" or torch.compiler.is_compiling() or len(images) <= per_pass:
             tokens = run(images, masks, attended)
@@ -169,7 +169,7 @@ class MaskGuidedEncoder(nn.Module):
             parts = zip(images.split(per_pass), masks.split(per_pass), attended.split(per_pass), strict=True)
             tokens = torch.cat([run(*part) for part in parts])
         if self.normal_patches.is_fitted:
-            return TrunkOutput(tokens, attended[:, :1])  # always true, as CLS is attended
+            return TrunkOutput(tokens, attended[:, :1].expand(-1, tokens.shape[1]))  # always true, as CLS is attended
         return TrunkOutput(tokens, F.pad(attended, (self._num_layer_rows, 0), value=True))
 
     @torch.no_grad()
@@ -198,7 +198,7 @@ class MaskGuidedEncoder(nn.Module):
             Mean (B, D) of the attended patches, in single precision; where there are normal patches, the feature.
         """
         if self.normal_patches.is_fitted:
-            return self.normal_patches.feature(tokens[:, 0].float())
+            return self.normal_patches.feature(tokens[:, 1].float())
         _, tokens, attended = self._without_layer_rows(tokens, attended)
         prefix = self.backbone.num_prefix_tokens
         weights = attended[:, prefix:, None].float()
@@ -263,10 +263,10 @@ class MaskGuidedEncoder(nn.Module):
             rows += self._layer_rows(index, tokens, share)
         return torch.cat([tokens[:, :1], *rows, tokens[:, 1:]], dim=1) if rows else tokens
 
-    def _compared_row(self, images: Tensor, masks: Tensor, attended: Tensor) -> Tensor:
-        """The one row (B, 1, D) that is needed where there are normal patches: what sets a region apart from them."""
+    def _compared_rows(self, images: Tensor, masks: Tensor, attended: Tensor) -> Tensor:
+        """All that is needed where there are normal patches, (B, 2, D): what sets a region apart from them, twice."""
         patches = self._compared_patches(images, attended)
-        return self.normal_patches(patches, self._share(masks, attended))[:, None].to(patches.dtype)
+        return self.normal_patches(patches, self._share(masks, attended)).to(patches.dtype)
 
     def _compared_patches(self, images: Tensor, attended: Tensor) -> Tensor:
         """Patches (B, N, D) after the block that is compared."""

@@ -57,7 +57,7 @@ def compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int 
                 patches, shares = _encode(model, [regions[number] for number in chosen], datamodule.image_size)
                 kept |= {number: patches[row][shares[row, :, 0] > 0] for row, number in enumerate(chosen)}
                 if half and halves[0]:
-                    held_out.append(normal_patches.feature(normal_patches(patches, shares)).cpu())
+                    held_out.append(normal_patches.feature(normal_patches(patches, shares)[:, 0]).cpu())
                 progress.update(len(chosen))
             if kept:
                 normal_patches.fit(torch.cat([kept[number] for number in sorted(kept)]), seed)

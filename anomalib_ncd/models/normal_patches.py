@@ -39,7 +39,8 @@ class NormalPatches(nn.Module):
     taken, by attention: a normal patch at the squared distance d counts with exp(-d / 0.05 D). The region points where
     the mean of these residuals does, weighted by the mask and by the fourth power of their length, for masks of
     detectors are larger than defects. Its length is the root of the longest residual's: the mean of a small defect in a
-    large mask is short, and the root keeps strong defects from drowning out weak ones.
+    large mask is short, and the root keeps strong defects from drowning out weak ones. To tell whether a region is like
+    a known one, the mean's length is better, so there is a second description with it.
 
     All that is fitted lies in buffers, so that it travels with checkpoints.
 
@@ -49,7 +50,7 @@ class NormalPatches(nn.Module):
     Example:
         >>> patches = NormalPatches(dim=2)
         >>> patches.fit(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]]))
-        >>> patches(torch.tensor([[[0.0, 1.0]], [[3.0, 1.0]]]), torch.ones(2, 1, 1)).norm(dim=1)
+        >>> patches(torch.tensor([[[0.0, 1.0]], [[3.0, 1.0]]]), torch.ones(2, 1, 1))[:, 0].norm(dim=1)
         tensor([0.0000, 1.4953])
     """
 
@@ -109,15 +110,17 @@ class NormalPatches(nn.Module):
             share: ``(B, N, 1)``, 0 or more: how much of each patch belongs to the region, not 0 for all.
 
         Returns:
-            ``(B, D)`` float32; near 0 for what looks normal.
+            ``(B, 2, D)`` float32, near 0 for what looks normal: as long as the longest residual, for clusters and
+            classes, and as long as their mean, for what is known and unknown.
         """
         with torch.autocast(patches.device.type, enabled=False):
             residuals = self._residuals(patches.float(), share)
             squares = residuals.square().mean(dim=2, keepdim=True) * (share > 0)
             largest = squares.amax(dim=1, keepdim=True)
             weights = share.float() * (squares / largest.clamp(min=SMALLEST)).square()
-            direction = F.normalize((residuals * weights).sum(dim=1), dim=1)
-            return direction * largest[:, 0] ** 0.25  # the root of the length, which is the root of the square
+            mean = (residuals * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=SMALLEST)
+            squared_lengths = torch.cat([largest[:, 0], mean.square().mean(dim=1, keepdim=True)], dim=1)
+            return F.normalize(mean, dim=1)[:, None] * squared_lengths[..., None] ** 0.25  # the root of the length
 
     def feature(self, rows: Tensor) -> Tensor:
         """Make features ``(B, D + 1)`` for a classifier by directions of what :meth:`forward` returned, ``(B, D)``."""

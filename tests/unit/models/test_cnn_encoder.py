@@ -201,12 +201,13 @@ def test_regions_are_compared_with_normal_places(trainable_blocks):
     masks[3] = 0
     patches, share = encoder.compared_patches(torch.randn(6, 3, SIDE, SIDE), make_batch(6)[1])
     encoder.normal_patches.fit(patches[share[..., 0] > 0])
-    row = encoder.normal_patches(*encoder.compared_patches(images, masks))
+    row, known_by = encoder.normal_patches(*encoder.compared_patches(images, masks)).unbind(dim=1)
     features = encoder(images, masks)
     torch.testing.assert_close(features, encoder.normal_patches.feature(row))
     assert features.shape == (4, encoder.feature_dim)
     assert encoder.feature_dim == patches.shape[2] + 1
-    torch.testing.assert_close(encoder.reference(*encoder.trunk(images, masks)), features)
+    references = encoder.reference(*encoder.trunk(images, masks))
+    torch.testing.assert_close(references, encoder.normal_patches.feature(known_by))
     assert encoder(images[:0], masks[:0]).shape == (0, encoder.feature_dim)
 
 

@@ -254,8 +254,10 @@ def test_regions_are_compared_with_normal_patches_of_two_thirds_of_the_depth():
     for block in backbone.blocks[:2]:
         tokens = block(tokens, attn_mask=cls_mask(attended, tokens.dtype))
     share = masks.unfold(2, 8, 8).unfold(3, 8, 8).mean(dim=(4, 5)).flatten(1)[..., None] * attended[:, 1:, None]
-    row = encoder.normal_patches(tokens[:, 1:], share / share.sum(dim=1, keepdim=True))
+    row, known_by = encoder.normal_patches(tokens[:, 1:], share / share.sum(dim=1, keepdim=True)).unbind(dim=1)
     torch.testing.assert_close(encoder(images, masks), encoder.normal_patches.feature(row), atol=1e-4, rtol=1e-4)
+    reference = encoder.reference(*encoder.trunk(images, masks))
+    torch.testing.assert_close(reference, encoder.normal_patches.feature(known_by), atol=1e-4, rtol=1e-4)
     assert encoder.feature_dim == 25
 
 
@@ -269,9 +271,10 @@ def test_compared_features_and_references_with_any_number_of_trained_blocks(trai
     assert whole.shape == (5, encoder.feature_dim)
     torch.testing.assert_close(encoder(images[2:3], masks[2:3]), whole[2:3], atol=1e-4, rtol=1e-4)
     tokens, attended = encoder.trunk(images, masks)
-    assert tokens.shape[:2] == attended.shape == (5, 1)  # the row that the feature is made of
+    assert tokens.shape[:2] == attended.shape == (5, 2)  # the rows that feature and reference are made of
     assert attended.all()
-    torch.testing.assert_close(encoder.reference(tokens, attended), whole)
+    torch.testing.assert_close(encoder.head(tokens, attended), whole)
+    assert (encoder.reference(tokens, attended).norm(dim=1) <= whole.norm(dim=1) + 1e-4).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

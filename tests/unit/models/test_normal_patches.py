@@ -23,16 +23,17 @@ def fitted():
 
 def described_by_hand(module, patches, share):
     """One region (N, D), patch by patch."""
-    total, longest = torch.zeros(DIM), 0.0
+    total, weights, longest = torch.zeros(DIM), 0.0, 0.0
     for patch, part in zip(patches, share.flatten().tolist(), strict=True):
         standard = (patch - module.centre) / module.scale
         distances = (standard - module.patches).square().sum(dim=1)
         nearness = torch.exp(-distances / (0.05 * DIM))
         residual = standard - (nearness[:, None] * module.patches).sum(dim=0) / nearness.sum()
         length = float(residual.norm()) / DIM**0.5
-        total += part * length**4 * residual
+        total, weights = total + part * length**4 * residual, weights + part * length**4
         longest = max(longest, length if part else 0.0)
-    return total / total.norm() * longest**0.5
+    mean_length = float(total.norm()) / weights / DIM**0.5
+    return total / total.norm() * torch.tensor([[longest], [mean_length]]).sqrt()
 
 
 def test_regions_are_weighted_residuals_of_their_patches(fitted):
@@ -50,7 +51,7 @@ def test_normal_patches_are_standardised(fitted):
 
 def test_what_is_farther_from_normal_is_longer(fitted):
     normal = fitted.patches[:5] * fitted.scale + fitted.centre
-    lengths = [fitted((normal + step * fitted.scale)[:, None], torch.ones(5, 1, 1)).norm(dim=1) for step in (0, 2, 8)]
+    lengths = [fitted((normal + step * fitted.scale)[:, None], torch.ones(5, 1, 1)).norm(dim=2) for step in (0, 2, 8)]
     assert (lengths[0] < lengths[1]).all()
     assert (lengths[1] < lengths[2]).all()
 
@@ -85,7 +86,7 @@ def test_the_graph_computes_the_same(fitted):
 
 
 def test_no_region(fitted):
-    assert fitted(torch.zeros(0, 5, DIM), torch.zeros(0, 5, 1)).shape == (0, DIM)
+    assert fitted(torch.zeros(0, 5, DIM), torch.zeros(0, 5, 1)).shape == (0, 2, DIM)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
