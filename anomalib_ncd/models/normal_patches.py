@@ -29,6 +29,8 @@ COMPARED_TEMPERATURE = 0.05
 SCORE_POWER = 0.5
 """How far the detector's score stretches the residuals that are clustered."""
 LEAST_SCORE = 0.02
+DESCRIPTION = 2
+"""Of regions, as :meth:`NormalPatches.forward` gives it; prototypes fit no other."""
 SMALLEST = 1e-6
 
 
@@ -60,9 +62,11 @@ class NormalPatches(nn.Module):
         self.register_buffer("patches", torch.zeros(0, dim))
         self.register_buffer("centre", torch.zeros(0))
         self.register_buffer("scale", torch.zeros(0))
+        self.register_buffer("description", torch.zeros(0))
         self.patches: Tensor
         self.centre: Tensor
         self.scale: Tensor
+        self.description: Tensor
 
     @property
     def is_fitted(self) -> bool:
@@ -96,11 +100,13 @@ class NormalPatches(nn.Module):
         centre, scale = rows.mean(dim=0), rows.std(dim=0, correction=0).clamp(min=SMALLEST)
         chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:MAX_NORMAL_PATCHES]
         self.centre, self.scale = centre, scale
+        self.description = torch.full_like(centre[:1], DESCRIPTION)
         self.patches = ((rows[chosen.to(rows.device)] - centre) / scale).contiguous()
 
     def forget(self) -> None:
         """Forget all patches, as if :meth:`fit` had not been called."""
         self.patches, self.centre, self.scale = self.patches[:0], self.centre[:0], self.scale[:0]
+        self.description = self.description[:0]
 
     def forward(self, patches: Tensor, share: Tensor) -> Tensor:
         """Describe regions by what sets them apart from normal patches.
@@ -184,8 +190,18 @@ class NormalPatches(nn.Module):
         Args:
             state_dict: Of a model; gets empty buffers if it has none.
             prefix: What their names begin with.
+
+        Raises:
+            ValueError: If the patches belong to another description of regions than this version's.
         """
-        make_room(self, ("patches", "centre", "scale"), state_dict, prefix)
+        make_room(self, ("patches", "centre", "scale", "description"), state_dict, prefix)
+        saved = state_dict[prefix + "description"].tolist()
+        if len(state_dict[prefix + "patches"]) and saved != [DESCRIPTION]:
+            msg = (
+                "The checkpoint was made with normal images by another version of anomalib_ncd, whose classes fit no "
+                "description of regions that this one has; discover the classes again, or go on with that version."
+            )
+            raise ValueError(msg)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
         self.make_room(state_dict, prefix)

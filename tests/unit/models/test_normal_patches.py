@@ -150,6 +150,24 @@ def test_a_state_from_before_there_were_patches_loads(fitted):
         assert not module.is_fitted
 
 
+def test_a_state_of_another_description_is_refused(fitted):
+    state = fitted.state_dict()
+    for other in (torch.zeros(0), torch.tensor([1.0])):
+        with pytest.raises(ValueError, match="another version of anomalib_ncd"):
+            NormalPatches(DIM).load_state_dict(state | {"description": other})
+    without = {name: rows for name, rows in state.items() if name != "description"}
+    with pytest.raises(ValueError, match="discover the classes again"):
+        NormalPatches(DIM).load_state_dict(without)
+
+
+def test_what_is_forgotten_is_saved_as_if_never_fitted(fitted):
+    fitted.forget()
+    fresh = NormalPatches(DIM)
+    fresh.load_state_dict(fitted.state_dict())
+    assert not fresh.is_fitted
+    assert {name: len(rows) for name, rows in fitted.state_dict().items()} == dict.fromkeys(fresh.state_dict(), 0)
+
+
 @pytest.mark.parametrize("patches", [torch.zeros(0, DIM), torch.zeros(3, DIM + 1), torch.zeros(DIM)])
 def test_patches_that_do_not_fit_are_refused(patches):
     with pytest.raises(ValueError, match=r"`patches` must have shape \(P, 6\)"):
