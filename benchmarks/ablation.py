@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
-from discovery import spread
+from discovery import build_parser, spread
 from lightning.pytorch import seed_everything
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
@@ -251,11 +251,7 @@ def image_scores(batch: NcdBatch, class_names: Sequence[str], datamodule: NcdDat
 
 def main() -> None:
     """Run the chosen sets, variants and seeds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with mtd, mtd_anomaly_maps and steel_base")
-    parser.add_argument("--backbone", default="deit_tiny_patch16_224", help="offline for EfficientNet-Lite0")
-    parser.add_argument("--weights", type=Path, help="weights of the backbone, but for offline")
-    parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
+    parser = build_parser(__doc__, "runs/ablation")
     parser.add_argument("--sets", nargs="+", choices=[*PAINTED, "MTD-mini"], default=[*PAINTED, "MTD-mini"])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -25,7 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 from anomalib.engine import Engine
-from discovery import SCORES, spread
+from discovery import SCORES, build_parser, spread
 from lightning.pytorch import seed_everything
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
@@ -140,11 +140,7 @@ def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dic
 
 def main() -> None:
     """Run the chosen sets, bases and seeds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with mtd, mtd_anomaly_maps and steel_base")
-    parser.add_argument("--backbone", default="deit_tiny_patch16_224", help="offline for EfficientNet-Lite0")
-    parser.add_argument("--weights", type=Path, help="weights of the backbone, but for offline")
-    parser.add_argument("--output", type=Path, default=Path("runs/base_sets"))
+    parser = build_parser(__doc__, "runs/base_sets")
     parser.add_argument("--sets", nargs="+", choices=["generated", "mini", "full"], default=["generated", "mini"])
     parser.add_argument("--bases", nargs="+", choices=[*BASES, "synthetic, no normal images"], default=BASES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

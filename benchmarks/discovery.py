@@ -106,13 +106,19 @@ def table_row(set_name: str, method: str, runs: Sequence[dict[str, float]]) -> s
     )
 
 
-def main() -> None:
-    """Run the chosen sets, methods and seeds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser(description: str | None, output: str) -> argparse.ArgumentParser:
+    """A parser of data, network and output folder, which the benchmarks of discovery have in common."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with mtd, mtd_anomaly_maps and steel_base")
     parser.add_argument("--backbone", default="deit_tiny_patch16_224", help="offline for EfficientNet-Lite0")
     parser.add_argument("--weights", type=Path, help="weights of the backbone, but for offline")
-    parser.add_argument("--output", type=Path, default=Path("runs/discovery"))
+    parser.add_argument("--output", type=Path, default=Path(output))
+    return parser
+
+
+def main() -> None:
+    """Run the chosen sets, methods and seeds and print the table."""
+    parser = build_parser(__doc__, "runs/discovery")
     parser.add_argument("--sets", nargs="+", choices=["mini", "full"], default=["mini", "full"])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=DEFAULT_METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

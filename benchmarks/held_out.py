@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from anomalib.engine import Engine
-from discovery import SCORES, run_timed, spread
+from discovery import SCORES, build_parser, run_timed, spread
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
@@ -101,11 +101,7 @@ def one_run(name: str, flags: list[str], options: argparse.Namespace, halves: li
 
 def main() -> None:
     """Run all methods, seeds and halves and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with mtd, mtd_anomaly_maps and steel_base")
-    parser.add_argument("--backbone", default="deit_tiny_patch16_224", help="offline for EfficientNet-Lite0")
-    parser.add_argument("--weights", type=Path, help="weights of the backbone, but for offline")
-    parser.add_argument("--output", type=Path, default=Path("runs/held_out"))
+    parser = build_parser(__doc__, "runs/held_out")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["cluster"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="clusters without normal images have none")
     parser.add_argument("--max_epochs", type=int, default=50)

@@ -12,11 +12,9 @@ made if they aren't in the folder, and on MTD-mini.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 from ablation import PAINTED, datamodule_of
+from discovery import build_parser
 from sklearn.metrics import roc_auc_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
@@ -24,7 +22,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.models.known_regions import encode_images
 from anomalib_ncd.models.normal_comparison import compare_with_normal
-from anomalib_ncd.models.normal_patches import LEAST_SCORE, NormalPatches
+from anomalib_ncd.models.normal_patches import NormalPatches
 
 MEASURES = ("score", "longest residual", "mean residual", "score x longest residual")
 
@@ -36,28 +34,23 @@ def measure(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> dict[str
     assert whole.region_feature is not None
     assert whole.region_reference is not None
     assert whole.class_id is not None
-    score = whole.region_score.clamp(min=LEAST_SCORE).numpy()
-    # Features have the root of the length, and the score's root stretches them.
-    longest, mean = (
-        NormalPatches.lengths(rows).square().numpy() for rows in (whole.region_feature, whole.region_reference)
-    )
+    stretched = NormalPatches.stretched(whole.region_feature, whole.region_score)
+    rows_by_measure = (whole.region_feature, whole.region_reference, stretched)
+    # Lengths are roots, which leave the order as it is.
+    measured = [whole.region_score, *(NormalPatches.lengths(rows) for rows in rows_by_measure)]
     image_index = whole.region_image_index.numpy()
     is_defective = whole.class_id.numpy() != datamodule.class_names.index("good")
     auroc = {}
-    for name, values in zip(MEASURES, (score, longest, mean, score * longest), strict=True):
+    for name, values in zip(MEASURES, measured, strict=True):
         by_image = np.full(len(is_defective), -np.inf)
-        np.maximum.at(by_image, image_index, values)
+        np.maximum.at(by_image, image_index, values.numpy())
         auroc[name] = float(roc_auc_score(is_defective, by_image))
     return auroc
 
 
 def main() -> None:
     """Print a row per set."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with mtd and mtd_anomaly_maps")
-    parser.add_argument("--backbone", default="deit_tiny_patch16_224", help="offline for EfficientNet-Lite0")
-    parser.add_argument("--weights", type=Path, help="weights of the backbone, but for offline")
-    parser.add_argument("--output", type=Path, default=Path("runs/ablation"), help="folder of the painted sets")
+    parser = build_parser(__doc__, "runs/ablation")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
     print(f"| set | {' | '.join(MEASURES)} |\n| --- |{' --- |' * len(MEASURES)}")

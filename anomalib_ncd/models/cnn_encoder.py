@@ -150,7 +150,7 @@ class MaskGuidedCnn(nn.Module):
 
         Returns:
             Average (B, C) over the anomaly of the map that the trained stages start from, in single precision; where
-            there are normal patches, the feature.
+            there are normal patches, the second description of :class:`NormalPatches`.
         """
         del attended
         if self.normal_patches.is_fitted:

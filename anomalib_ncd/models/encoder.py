@@ -195,7 +195,8 @@ class MaskGuidedEncoder(nn.Module):
             attended: Boolean (B, N) of ``trunk``.
 
         Returns:
-            Mean (B, D) of the attended patches, in single precision; where there are normal patches, the feature.
+            Mean (B, D) of the attended patches, in single precision; where there are normal patches, the second
+            description of :class:`NormalPatches`.
         """
         if self.normal_patches.is_fitted:
             return self.normal_patches.feature(tokens[:, 1].float())
