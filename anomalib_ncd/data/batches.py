@@ -73,6 +73,8 @@ class NcdBatch:
         image_size: ``(B, 2)`` long, height and width in pixels.
         image: ``(R, 3, S, S)`` uint8, the regions' views; dropped from predictions.
         region_mask: ``(R, 1, S, S)`` float in [0, 1]; dropped from predictions.
+        whole_image: ``(B, 3, S, S)`` uint8, views of the whole images, for models that compare with normal images;
+            dropped from predictions.
         region_image_index: ``(R,)`` long, the image in this batch that a region belongs to.
         region_box_xyxy: ``(R, 4)`` float, box in image pixels, half-open.
         region_score: ``(R,)`` float in [0, 1].
@@ -101,6 +103,7 @@ class NcdBatch:
     region_box_xyxy: torch.Tensor
     region_score: torch.Tensor
     region_area: torch.Tensor
+    whole_image: torch.Tensor | None = None
     class_id: torch.Tensor | None = None
     region_class_id: torch.Tensor | None = None
     class_probabilities: torch.Tensor | None = None
@@ -119,6 +122,11 @@ class NcdBatch:
     def batch_size(self) -> int:
         """Number of images."""
         return len(self.image_path)
+
+    @property
+    def region_whole_image(self) -> torch.Tensor | None:
+        """``(R, 3, S, S)`` uint8, the view of the whole image that each region lies in."""
+        return None if self.whole_image is None else self.whole_image[self.region_image_index]
 
     def __len__(self) -> int:
         return self.batch_size
@@ -161,7 +169,7 @@ class NcdBatch:
 
     def without_pixels(self) -> NcdBatch:
         """The batch without view pixels, small enough to keep for every image."""
-        return replace(self, image=None, region_mask=None)
+        return replace(self, image=None, region_mask=None, whole_image=None)
 
     @classmethod
     def collate(cls, items: Sequence[NcdBatch]) -> NcdBatch:

@@ -129,7 +129,7 @@ class NcdDataModule(AnomalibDataModule):
         self._table: RegionTable | None = None
         self._table_range: tuple[float, float] | None = None
         self._train_regions: TrainRegions | None = None
-        self._normal_records: list[ImageRecord] = []
+        self.normal_records: list[ImageRecord] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._temporary_base: tempfile.TemporaryDirectory[str] | None = None
 
@@ -154,7 +154,7 @@ class NcdDataModule(AnomalibDataModule):
             self.class_ids, self.class_names = class_ids(read_labels(records, self.labels), self.normal_label)
         self._check_base_list()
         if self.has_synthetic_base or self.normal_images is not None:
-            self._normal_records = find_normal_images(self.normal_images, self.images)
+            self.normal_records = find_normal_images(self.normal_images, self.images)
         if self.has_synthetic_base:
             self.base_class_names = self.synthetic_settings.class_names()
         elif self.base is not None:
@@ -212,7 +212,7 @@ class NcdDataModule(AnomalibDataModule):
         table = self.region_table()
         if self.normal_images is None:
             return None
-        return NormalRegions(self._normal_records, table, self.sampler_seed, num_regions)
+        return NormalRegions(self.normal_records, table, self.sampler_seed, num_regions)
 
     @contextmanager
     def first_process_first(self) -> Iterator[None]:
@@ -280,7 +280,7 @@ class NcdDataModule(AnomalibDataModule):
         if self.work_dir is None and self._temporary_base is None:
             self._temporary_base = tempfile.TemporaryDirectory(prefix="synthetic_base_")
         folder = self.work_dir / "synthetic_base" if self.work_dir else Path(self._temporary_base.name)  # type: ignore[union-attr]
-        normal = self._normal_records or least_anomalous(table)
+        normal = self.normal_records or least_anomalous(table)
         with self.first_process_first():
             write_synthetic_base(folder, normal, self.synthetic_settings, self.region_settings, self.image_size)
         return list_base(folder)[0]

@@ -15,9 +15,11 @@ from tqdm import tqdm
 
 from anomalib_ncd.data.base_classes import BaseRecord, read_base_regions
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
+from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import EvalView, TrainView
+from anomalib_ncd.functional.views import whole_view
 
 
 class TrainRegions(Dataset):
@@ -109,7 +111,7 @@ def _cut(normal: NormalRegions) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 class EvalImages(Dataset):
-    """Images, each item with the fixed views of all its regions.
+    """Images, each item with the fixed views of all its regions and of the whole.
 
     Args:
         table: Regions of the images.
@@ -126,14 +128,15 @@ class EvalImages(Dataset):
         return len(self.table.images)
 
     def __getitem__(self, index: int) -> NcdBatch:
-        rows = self.table.rows_of_image(index)
+        path, rows = self.table.images[index].path, self.table.rows_of_image(index)
         views = [self.view(*self.table.load(row)) for row in rows]
         regions = [self.table.rows[row] for row in rows]
         item = NcdBatch(
-            image_path=[str(self.table.images[index].path)],
+            image_path=[str(path)],
             image_size=torch.tensor([self.table.sizes_hw[index]]),
             image=torch.stack([view for view, _ in views]),
             region_mask=torch.stack([mask for _, mask in views]),
+            whole_image=torch.from_numpy(whole_view(read_image(path), self.view.image_size))[None],
             region_image_index=torch.zeros(len(rows), dtype=torch.long),
             region_box_xyxy=torch.tensor([region.box_xyxy for region in regions], dtype=torch.float32),
             region_score=torch.tensor([region.score for region in regions], dtype=torch.float32),

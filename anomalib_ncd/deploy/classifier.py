@@ -21,7 +21,7 @@ from anomalib_ncd.deploy.encoders import Encoder, RegionPredictions, load_encode
 from anomalib_ncd.deploy.image_files import ImageInput, ImageLimits, image_files, read_image_file
 from anomalib_ncd.deploy.manifest import Manifest
 from anomalib_ncd.deploy.results import ImageResult
-from anomalib_ncd.deploy.stages import CutImage, binarize_detection, classify_image, cut_image, views_of
+from anomalib_ncd.deploy.stages import CutImage, binarize_detection, classify_image, cut_image, views_of, whole_views_of
 
 ImageLike: TypeAlias = str | os.PathLike[str] | np.ndarray
 OnError = Literal["raise", "report"]
@@ -260,12 +260,17 @@ class AnomalyClassifier:
     def _encode(self, cuts: Sequence[CutImage]) -> Iterator[RegionPredictions]:
         """Run the encoder over the regions of all images, a limited number at a time."""
         regions = [region for cut in cuts for region in cut.regions]
+        whole = []
+        if regions and getattr(self.encoder, "needs_whole_images", False):
+            with self._timer("crops"):
+                whole.append(whole_views_of(cuts, self.manifest.image_size))
         parts = []
         for first in range(0, len(regions), self.region_batch_size):
+            chosen = slice(first, first + self.region_batch_size)
             with self._timer("crops"):
-                views = views_of(regions[first : first + self.region_batch_size], self.manifest.image_size)
+                views = views_of(regions[chosen], self.manifest.image_size)
             with self._timer("encoder"):
-                parts.append(self.encoder(*views))
+                parts.append(self.encoder(*views, *(wholes[chosen] for wholes in whole)))
         if not parts:
             return
         joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anomalib_ncd.models.export import RegionClassifier
 
 INPUT_NAMES = ("image", "mask")
+WHOLE_IMAGE = "whole_image"
 OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature", "neighbour_similarity")
 
 
@@ -38,9 +39,13 @@ class RegionPredictions(NamedTuple):
 
 
 class Encoder(Protocol):
-    """Classifies regions."""
+    """Classifies regions.
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray) -> RegionPredictions:
+    One whose attribute ``needs_whole_images`` is true is called with a third argument: views ``(R, 3, S, S)`` uint8 of
+    the images that the regions lie in.
+    """
+
+    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> RegionPredictions:
         """Classify views ``(R, 3, S, S)`` uint8 with masks ``(R, 1, S, S)`` float32 in [0, 1]."""
         ...
 
@@ -56,15 +61,21 @@ class NetworkEncoder:
     """
 
     def __init__(self, network: Network) -> None:
-        if set(network.input_shapes) != set(INPUT_NAMES) or not set(OUTPUT_NAMES) <= set(network.output_names):
+        fits = set(network.input_shapes) - {WHOLE_IMAGE} == set(INPUT_NAMES)
+        if not fits or not set(OUTPUT_NAMES) <= set(network.output_names):
             found = f"{sorted(network.input_shapes)} to {network.output_names}"
             msg = f"The encoder must lead from {INPUT_NAMES} to {OUTPUT_NAMES}, got {found}; export AnomalyNcd again."
             raise ArtefactError(msg)
         self.network = network
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray) -> RegionPredictions:
+    @property
+    def needs_whole_images(self) -> bool:
+        """See :class:`Encoder`."""
+        return WHOLE_IMAGE in self.network.input_shapes
+
+    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> RegionPredictions:
         """Classify regions; see :class:`Encoder`."""
-        outputs = self.network({"image": views, "mask": masks})
+        outputs = self.network(dict(zip((*INPUT_NAMES, WHOLE_IMAGE), (views, masks, *whole), strict=False)))
         return RegionPredictions(*(outputs[name] for name in OUTPUT_NAMES))
 
 
@@ -80,12 +91,17 @@ class TorchEncoder:
         self.classifier = classifier.eval().to(device)
         self.device = device
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray) -> RegionPredictions:
+    @property
+    def needs_whole_images(self) -> bool:
+        """See :class:`Encoder`."""
+        return WHOLE_IMAGE in self.classifier.input_names
+
+    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> RegionPredictions:
         """Classify regions; see :class:`Encoder`."""
         import torch  # noqa: PLC0415
 
         with torch.inference_mode():
-            outputs = self.classifier(torch.from_numpy(views).to(self.device), torch.from_numpy(masks).to(self.device))
+            outputs = self.classifier(*(torch.from_numpy(part).to(self.device) for part in (views, masks, *whole)))
         return RegionPredictions(*(output.float().cpu().numpy() for output in outputs))
 
 

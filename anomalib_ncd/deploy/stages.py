@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from anomalib_ncd.functional.image_merging import choose_classes, merging_temper
 from anomalib_ncd.functional.mebin import BinarizedMap, binarize, normalize_anomaly_map
 from anomalib_ncd.functional.regions import Region, extract_regions
 from anomalib_ncd.functional.rejection import is_image_unknown
-from anomalib_ncd.functional.views import eval_view
+from anomalib_ncd.functional.views import eval_view, whole_view
 
 
 class CutImage(NamedTuple):
@@ -63,6 +64,12 @@ def views_of(regions: list[Region], image_size: int) -> tuple[np.ndarray, np.nda
     """Views ``(R, 3, S, S)`` uint8 and masks ``(R, 1, S, S)`` float32 of regions."""
     views = [eval_view(region.image, region.mask, image_size) for region in regions]
     return np.stack([view for view, _ in views]), np.stack([mask for _, mask in views])
+
+
+def whole_views_of(cuts: Sequence[CutImage], image_size: int) -> np.ndarray:
+    """Views ``(R, 3, S, S)`` uint8 of the whole images, one for each region of each."""
+    views = [whole_view(cut.image.pixels, image_size) for cut in cuts]
+    return np.stack([view for view, cut in zip(views, cuts, strict=True) for _ in cut.regions])
 
 
 def classify_image(cut: CutImage, predictions: RegionPredictions, manifest: Manifest) -> ImageResult:

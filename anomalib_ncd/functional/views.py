@@ -40,6 +40,24 @@ def eval_view(image: np.ndarray, mask: np.ndarray, image_size: int = 224) -> tup
     return np.ascontiguousarray(image[window].transpose(2, 0, 1)), np.ascontiguousarray(soft_mask[window][None])
 
 
+def whole_view(image: np.ndarray, image_size: int = 224) -> np.ndarray:
+    """Make the view of a whole image that is compared with normal images: all of it, as a square.
+
+    Args:
+        image: Image of shape ``(h, w, 3)``, uint8.
+        image_size: Side of the view in pixels.
+
+    Returns:
+        View ``(3, S, S)`` uint8, contiguous.
+
+    Example:
+        >>> whole_view(np.zeros((50, 80, 3), np.uint8)).shape
+        (3, 224, 224)
+    """
+    resized = cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(resized.transpose(2, 0, 1))
+
+
 def resize_short_side(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Resize a region so that its shorter side has ``size`` pixels.
 

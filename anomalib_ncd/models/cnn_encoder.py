@@ -105,7 +105,7 @@ class MaskGuidedCnn(nn.Module):
         return self
 
     @torch.no_grad()
-    def trunk(self, images: Tensor, masks: Tensor) -> TrunkOutput:
+    def trunk(self, images: Tensor, masks: Tensor, whole: Tensor | None = None) -> TrunkOutput:
         """Run the frozen stages, always without gradient.
 
         The tokens hold the map that the trained stages start from, one row per place with the mask's share in it as
@@ -114,16 +114,19 @@ class MaskGuidedCnn(nn.Module):
         Args:
             images: Normalised images (B, 3, H, W).
             masks: Masks (B, 1, H, W) of any type, with values in [0, 1].
+            whole: Normalised images (B, 3, H, W), each the whole that the region lies in; for an encoder that compares
+                with normal images.
 
         Returns:
             Tokens (B, N, D) and a mask of ones (B, N): the input of ``head``.
 
         Raises:
-            ValueError: If shapes or sizes are not those of the encoder.
+            ValueError: If shapes or sizes are not those of the encoder, or whole images are needed and not given.
         """
         places, averages = self._frozen_stages(images, masks)
         if self.normal_patches.is_fitted:
-            places = self.normal_patches(*_parted(places)).to(places.dtype)  # the two rows that are needed
+            rows = self.normal_patches(*_parted(places)).to(places.dtype)  # the two that are needed
+            places = self.normal_patches.with_novelty(rows, None if whole is None else self.whole_patches(whole))
         elif averages:
             places = torch.cat([places, _in_rows(torch.cat(averages, dim=1), places.shape[2])], dim=1)
         return TrunkOutput(places, torch.ones(places.shape[:2], dtype=torch.bool, device=places.device))
@@ -140,6 +143,18 @@ class MaskGuidedCnn(nn.Module):
             Patches (B, N, C), and the share (B, N, 1) of each that belongs to its region, 0 for those outside.
         """
         return _parted(self._frozen_stages(images, masks)[0])
+
+    @torch.no_grad()
+    def whole_patches(self, images: Tensor) -> Tensor:
+        """Places of whole images as they are compared with normal ones: those that :meth:`compared_patches` gives.
+
+        Args:
+            images: Normalised images (B, 3, H, W).
+
+        Returns:
+            Patches (B, N, C).
+        """
+        return self._frozen_stages(images, torch.ones_like(images[:, :1]))[0][..., :-1]
 
     def reference(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Describe regions by the frozen stages alone, which training leaves as they are.
@@ -183,17 +198,18 @@ class MaskGuidedCnn(nn.Module):
         feature = torch.cat([F.normalize(average.to(self._dtype), dim=1) for average in averages], dim=1)
         return feature * math.sqrt(self.feature_dim / len(averages))
 
-    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, images: Tensor, masks: Tensor, whole: Tensor | None = None) -> Tensor:
         """Encode regions.
 
         Args:
             images: Normalised images (B, 3, H, W).
             masks: Masks (B, 1, H, W) in [0, 1] of the same size.
+            whole: See :meth:`trunk`.
 
         Returns:
             Features (B, D), of root mean square 1.
         """
-        return self.head(*self.trunk(images, masks))
+        return self.head(*self.trunk(images, masks, whole))
 
     def _frozen_stages(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Places (B, h * w, C + 1) of the map that the trained stages start from, and averages of earlier stages."""

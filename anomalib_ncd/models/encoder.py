@@ -146,18 +146,20 @@ class MaskGuidedEncoder(nn.Module):
         return F.pad(patches, (self.backbone.num_prefix_tokens, 0), value=True)
 
     @torch.no_grad()
-    def trunk(self, images: Tensor, masks: Tensor) -> TrunkOutput:
+    def trunk(self, images: Tensor, masks: Tensor, whole: Tensor | None = None) -> TrunkOutput:
         """Run everything before the trainable blocks, always without gradient.
 
         Args:
             images: Normalised images (B, 3, H, W).
             masks: Masks (B, 1, H, W) in [0, 1] of the same size.
+            whole: Normalised images (B, 3, H, W), each the whole that the region lies in; for an encoder that compares
+                with normal images.
 
         Returns:
             Tokens and what CLS may look at: the input of ``head``.
 
         Raises:
-            ValueError: If shapes or sizes are not those of the backbone.
+            ValueError: If shapes or sizes are not those of the backbone, or whole images are needed and not given.
         """
         self._check_images(images, masks)
         attended = self.attended_tokens(masks)
@@ -169,6 +171,7 @@ class MaskGuidedEncoder(nn.Module):
             parts = zip(images.split(per_pass), masks.split(per_pass), attended.split(per_pass), strict=True)
             tokens = torch.cat([run(*part) for part in parts])
         if self.normal_patches.is_fitted:
+            tokens = self.normal_patches.with_novelty(tokens, None if whole is None else self.whole_patches(whole))
             return TrunkOutput(tokens, attended[:, :1].expand(-1, tokens.shape[1]))  # always true, as CLS is attended
         return TrunkOutput(tokens, F.pad(attended, (self._num_layer_rows, 0), value=True))
 
@@ -186,6 +189,21 @@ class MaskGuidedEncoder(nn.Module):
         self._check_images(images, masks)
         attended = self.attended_tokens(masks)
         return self._compared_patches(images, attended), self._share(masks, attended)
+
+    @torch.no_grad()
+    def whole_patches(self, images: Tensor) -> Tensor:
+        """Patches of whole images as they are compared with normal ones: after five twelfths of the blocks.
+
+        Args:
+            images: Normalised images (B, 3, H, W).
+
+        Returns:
+            Patches (B, N, D).
+        """
+        per_pass = max(1, CPU_TOKENS_PER_PASS * self.patch_size**2 // self.image_size**2)
+        if images.device.type != "cpu" or torch.compiler.is_compiling() or len(images) <= per_pass:
+            return self._whole_patches(images)
+        return torch.cat([self._whole_patches(part) for part in images.split(per_pass)])
 
     def reference(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Describe regions by the frozen blocks alone, which training leaves as they are.
@@ -231,17 +249,18 @@ class MaskGuidedEncoder(nn.Module):
             return feature
         return _of_one_norm(torch.cat([feature[:, None], rows], dim=1)).flatten(1)
 
-    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, images: Tensor, masks: Tensor, whole: Tensor | None = None) -> Tensor:
         """Encode regions.
 
         Args:
             images: Normalised images (B, 3, H, W).
             masks: Masks (B, 1, H, W) in [0, 1] of the same size.
+            whole: See :meth:`trunk`.
 
         Returns:
             Features (B, D): CLS after the final norm, and what ``feature_layers`` adds.
         """
-        return self.head(*self.trunk(images, masks))
+        return self.head(*self.trunk(images, masks, whole))
 
     @property
     def _trainable(self) -> range:
@@ -275,6 +294,13 @@ class MaskGuidedEncoder(nn.Module):
         guide = self._guide(attended, tokens.dtype)
         for index in range(self._compared_block + 1):
             tokens = self._block(index, tokens, guide)
+        return tokens[:, self.backbone.num_prefix_tokens :]
+
+    def _whole_patches(self, images: Tensor) -> Tensor:
+        """Patches (B, N, D) after the block at which whole images are compared; no mask guides anything."""
+        tokens = self._embedded(images)
+        for block in self.backbone.blocks[: min(max(self.depth * 5 // 12, 1), self.depth - self.trainable_blocks)]:
+            tokens = block(tokens)
         return tokens[:, self.backbone.num_prefix_tokens :]
 
     def _embedded(self, images: Tensor) -> Tensor:

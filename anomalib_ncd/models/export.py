@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Export of AnomalyNCD through anomalib's ``Engine.export``: encoder and chosen head as one graph of two inputs.
+"""Export of AnomalyNCD through anomalib's ``Engine.export``: encoder and chosen head as one graph.
 
 MEBin, crops and region merging count and sort, which no graph does; they are in ``anomalib_ncd.functional``, and
 :class:`~anomalib_ncd.deploy.AnomalyClassifier` puts both together.
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INPUT_NAMES = ("image", "mask")
+WHOLE_IMAGE = "whole_image"
+"""A third input, where classes were found with normal images."""
 OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature", "neighbour_similarity")
 OPSET = 18
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # as the deployed classifier runs; OpenVINO's default may be bfloat16
@@ -113,25 +115,37 @@ class RegionClassifier(nn.Module):
         prototypes = model.model.heads.weight[int(model.best_head)][model.num_base_classes :]
         return cls(model.model.encoder, prototypes, model.pixel_mean, model.pixel_std, model.rejection).eval()
 
-    def forward(self, image: Tensor, mask: Tensor) -> RegionOutput:
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What :meth:`forward` takes."""
+        return (*INPUT_NAMES, WHOLE_IMAGE) if self.encoder.normal_patches.novelty.is_fitted else INPUT_NAMES
+
+    def forward(self, image: Tensor, mask: Tensor, whole_image: Tensor | None = None) -> RegionOutput:
         """Classify regions.
 
         Args:
             image: Views ``(R, 3, S, S)``, uint8.
             mask: Their masks ``(R, 1, S, S)``, float in [0, 1].
+            whole_image: Views ``(R, 3, S, S)``, uint8, of the images that they lie in; where classes were found with
+                normal images.
 
         Returns:
             Probabilities, similarities and features.
         """
-        trunk = self.encoder.trunk((image.float() - self.pixel_mean) / self.pixel_std, mask)
+        whole = None if whole_image is None else self._normalised(whole_image)
+        trunk = self.encoder.trunk(self._normalised(image), mask, whole)
         feature = self.encoder.head(*trunk)
         similarity = unit_rows(feature.float()) @ self.prototypes.T
         probabilities = (similarity / self.encoder.normal_patches.logit_temperature).softmax(dim=-1)
         return RegionOutput(probabilities, similarity, feature, self.rejection(self.encoder.reference(*trunk)))
 
+    def _normalised(self, views: Tensor) -> Tensor:
+        """Views as the backbone takes them."""
+        return (views.float() - self.pixel_mean) / self.pixel_std
+
 
 def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> None:  # noqa: ANN401
-    """Write a classifier as ONNX with inputs ``image`` and ``mask`` and any number of regions.
+    """Write a classifier as ONNX with inputs ``image``, ``mask`` and maybe ``whole_image``, for any number of regions.
 
     Args:
         classifier: The network.
@@ -145,9 +159,9 @@ def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> 
         msg = "Export to ONNX and OpenVINO needs the package onnxscript: `pip install onnxscript`."
         raise ModuleNotFoundError(msg)
     options: dict[str, Any] = {
-        "input_names": list(INPUT_NAMES),
+        "input_names": list(classifier.input_names),
         "output_names": list(OUTPUT_NAMES),
-        "dynamic_shapes": {name: {0: "regions"} for name in INPUT_NAMES},
+        "dynamic_shapes": {name: {0: "regions"} for name in classifier.input_names},
         "opset_version": OPSET,
         "external_data": False,
         "verbose": False,
@@ -220,7 +234,8 @@ class RegionExportMixin(ExportMixin):
         """Quantise weights and activations."""
         import nncf  # noqa: PLC0415
 
-        return nncf.quantize(model, nncf.Dataset(calibration_inputs(datamodule)), **_quantisation_options(model))
+        inputs = nncf.Dataset(_calibration_inputs_of(model, datamodule))
+        return nncf.quantize(model, inputs, **_quantisation_options(model))
 
     @staticmethod
     def _accuracy_control_quantization_ov(
@@ -239,7 +254,7 @@ class RegionExportMixin(ExportMixin):
         import openvino  # noqa: PLC0415
 
         del metric, task
-        inputs = calibration_inputs(datamodule)
+        inputs = _calibration_inputs_of(model, datamodule)
         exact = openvino.compile_model(model, "CPU", EXACT)
         classes = [exact(one)[OUTPUT_NAMES[0]].argmax(axis=1) for one in inputs]
 
@@ -271,7 +286,7 @@ def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -
         number: Most regions to take.
 
     Returns:
-        Inputs ``image`` and ``mask`` of one region each.
+        Inputs ``image``, ``mask`` and ``whole_image`` of one region each.
 
     Raises:
         TypeError: If it is another datamodule, or none.
@@ -286,10 +301,18 @@ def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -
 
 
 def _regions_of(datamodule: Any) -> Iterator[dict[str, np.ndarray]]:  # noqa: ANN401
-    """Views and masks of all regions, one by one."""
+    """Views and masks of all regions, one by one, each with the view of its image."""
+    names = (*INPUT_NAMES, WHOLE_IMAGE)
     for batch in datamodule.test_dataloader():
-        for image, mask in zip(batch.image.numpy(), batch.region_mask.numpy(), strict=True):
-            yield {"image": image[None], "mask": mask[None]}
+        views = (batch.image, batch.region_mask, batch.region_whole_image)
+        for parts in zip(*(part.numpy() for part in views), strict=True):
+            yield {name: part[None] for name, part in zip(names, parts, strict=True)}
+
+
+def _calibration_inputs_of(model: Any, datamodule: Any) -> list[dict[str, np.ndarray]]:  # noqa: ANN401
+    """Of :func:`calibration_inputs` those that a network has."""
+    names = {name for port in model.inputs for name in port.get_names()}
+    return [{name: one[name] for name in one if name in names} for one in calibration_inputs(datamodule)]
 
 
 def _first(items: Iterator[dict[str, np.ndarray]], number: int) -> Iterator[dict[str, np.ndarray]]:
@@ -306,12 +329,13 @@ def _quantisation_options(model: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"model_type": nncf.ModelType.TRANSFORMER} if has_attention else {}
 
 
-def _example_input(classifier: RegionClassifier) -> tuple[Tensor, Tensor]:
+def _example_input(classifier: RegionClassifier) -> tuple[Tensor, ...]:
     """Two regions, as a batch of one would make the batch size a constant."""
     side, device = classifier.encoder.image_size, classifier.pixel_mean.device
     mask = torch.zeros(2, 1, side, side, device=device)
     mask[:, :, : side // 2] = 1
-    return torch.zeros(2, 3, side, side, dtype=torch.uint8, device=device), mask
+    views = torch.zeros(2, 3, side, side, dtype=torch.uint8, device=device)
+    return (views, mask, views.clone())[: len(classifier.input_names)]
 
 
 def _target(export_root: Path | str, export_type: ExportType) -> Path:

@@ -35,14 +35,30 @@ def encode_images(model: AnomalyNcd, batches: Iterable[NcdBatch]) -> list[NcdBat
     """
     encoded = []
     for batch in batches:
-        if batch.image is None or batch.region_mask is None:
-            msg = "The batch holds no views; load the images again."
-            raise ValueError(msg)
         with torch.no_grad():
-            found, reference = model.describe_regions(batch.image.to(model.device), batch.region_mask.to(model.device))
+            found, reference = model.describe_regions(*views_of(batch, model.device))
         known = {"region_feature": found.float().cpu(), "region_reference": reference.float().cpu()}
         encoded.append(batch.without_pixels().update(**known))
     return encoded
+
+
+def views_of(
+    batch: NcdBatch, device: torch.device | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Views of regions, their masks, and views of the whole images that they lie in, if the batch has any.
+
+    Args:
+        batch: Images with the views of their regions.
+        device: Where they are wanted. Defaults to ``None``: where they are.
+
+    Raises:
+        ValueError: If the batch has no views.
+    """
+    if batch.image is None or batch.region_mask is None:
+        msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
+        raise ValueError(msg)
+    image, mask, whole = batch.image.to(device), batch.region_mask.to(device), batch.region_whole_image
+    return image, mask, None if whole is None else whole.to(device)
 
 
 def classify_encoded(batch: NcdBatch, model: AnomalyNcd) -> NcdBatch:

@@ -31,7 +31,7 @@ from anomalib_ncd.models.auto_classes import AutoClassesMixin, resolve_num_class
 from anomalib_ncd.models.build_encoder import Encoder, build_encoder
 from anomalib_ncd.models.class_slots import ClassSlotsMixin
 from anomalib_ncd.models.export import RegionExportMixin
-from anomalib_ncd.models.known_regions import known_regions, references_of
+from anomalib_ncd.models.known_regions import known_regions, references_of, views_of
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.normal_comparison import compared_features
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
@@ -260,10 +260,7 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         Returns:
             The same batch with class probabilities, classes and confidences of images and regions, and features.
         """
-        if batch.image is None or batch.region_mask is None:
-            msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
-            raise ValueError(msg)
-        tokens, attended = self._trunk(batch.image, batch.region_mask)
+        tokens, attended = self._trunk(*views_of(batch))
         logits, described = self.model.describe(tokens, attended, self.num_base_classes)
         return self.classify_logits(batch.update(**described), logits[self.best_head].float())
 
@@ -275,14 +272,33 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         temperatures = self.merging_temperatures(batch.image_size)
         return predict_images(batch, by_region, self.rejection.of_batch(batch), temperatures, self.class_names)
 
-    def region_features(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Mask-guided features ``(R, D)`` of regions: views ``(R, 3, S, S)`` uint8, masks ``(R, 1, S, S)``."""
-        return self.describe_regions(images, masks)[0]
+    def region_features(
+        self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Mask-guided features of regions.
 
-    def describe_regions(self, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        Args:
+            images: Views ``(R, 3, S, S)`` uint8.
+            masks: Their masks ``(R, 1, S, S)`` float in [0, 1].
+            whole: Views ``(R, 3, S, S)`` uint8 of the images that they lie in; where classes were found with normal
+                images.
+
+        Returns:
+            ``(R, D)`` float.
+        """
+        return self.describe_regions(images, masks, whole)[0]
+
+    def describe_regions(
+        self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Features ``(R, D)`` as :meth:`region_features`, and the reference ``(R, E)`` of the frozen part."""
-        trunk = self._trunk(images, masks)
+        trunk = self._trunk(images, masks, whole)
         return self.model.encoder.head(*trunk), self.model.encoder.reference(*trunk)
+
+    @property
+    def needs_whole_images(self) -> bool:
+        """Whether predictions take whole images beside the regions: classes were found with normal images."""
+        return self.model.encoder.normal_patches.novelty.is_fitted
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Views ``(R, 3, S, S)`` uint8 as the backbone takes them."""
@@ -398,9 +414,12 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         num_classes = self.num_base_classes + (self._num_novel_classes or 1)  # unknown before training or a checkpoint
         return AnomalyNcdModel(encoder, num_classes, self.num_heads, with_projector=self.contrast)
 
-    def _trunk(self, images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _trunk(
+        self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Frozen blocks on 8-bit views."""
-        tokens, attended = self.model.encoder.trunk(self.normalised(images), masks)
+        whole = None if whole is None or not self.needs_whole_images else self.normalised(whole)
+        tokens, attended = self.model.encoder.trunk(self.normalised(images), masks, whole)
         return tokens, attended
 
     def _view_tokens(self, batch: RegionViewBatch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.data.transforms import EvalView
+from anomalib_ncd.functional.views import whole_view
 from anomalib_ncd.models.known_regions import features_of, known_regions
 from anomalib_ncd.models.normal_patches import NormalPatches
 
@@ -23,14 +25,17 @@ if TYPE_CHECKING:
     from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 BATCH_SIZE = 16
+MAX_NORMAL_IMAGES = 1000
+"""Most normal images that are compared with as a whole."""
 
 
 @torch.no_grad()
 def compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int = 0) -> Tensor | None:
     """Let a model's encoder describe regions by what sets them apart from normal images, if there are any.
 
-    Up to 300 regions of the normal images give the patches. Half of them are described, too, compared with the other
-    images alone: what is left between normal and normal.
+    Up to 300 regions of the normal images give the patches, and up to 1,000 whole images those that whole images are
+    compared with. Half of the regions are described, too, compared with the other images alone: what is left between
+    normal and normal.
 
     Args:
         model: Model that has not seen regions yet; its encoder is changed, and its heads no longer fit.
@@ -49,7 +54,7 @@ def compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int 
     for number in range(len(regions)):
         halves[regions.image_index(number) % 2].append(number)
     kept: dict[int, Tensor] = {}  # what lies in each region
-    held_out = [torch.zeros(0, normal_patches.feature_dim)]
+    held_out = [torch.zeros(0, 2, normal_patches.dim)]
     with tqdm(total=len(regions), desc="Encoding normal regions", unit="region") as progress:
         for half, numbers in enumerate(halves):
             for start in range(0, len(numbers), BATCH_SIZE):
@@ -57,11 +62,31 @@ def compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int 
                 patches, shares = _encode(model, [regions[number] for number in chosen], datamodule.image_size)
                 kept |= {number: patches[row][shares[row, :, 0] > 0] for row, number in enumerate(chosen)}
                 if half and halves[0]:
-                    held_out.append(normal_patches.feature(normal_patches(patches, shares)[:, 0]).cpu())
+                    held_out.append(normal_patches(patches, shares).cpu())
                 progress.update(len(chosen))
             if kept:
                 normal_patches.fit(torch.cat([kept[number] for number in sorted(kept)]), seed)
-    return torch.cat(held_out)
+    normal_patches.novelty.fit(*_whole_images(model, datamodule, seed), seed)
+    rows = torch.cat(held_out)
+    novelty = torch.full((len(rows),), 0.0 if normal_patches.novelty.is_fitted else 0.5)
+    return normal_patches.feature(normal_patches.beside(rows, novelty)[:, 0])
+
+
+def _whole_images(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> tuple[Iterator[Tensor], int]:
+    """Patches ``(B, N, D)`` of whole normal images in random order, and how many images there are."""
+    records = datamodule.normal_records
+    chosen = np.random.default_rng(seed).permutation(len(records))[:MAX_NORMAL_IMAGES]
+    paths = [records[number].path for number in chosen]
+
+    def batches() -> Iterator[Tensor]:
+        with tqdm(total=len(paths), desc="Encoding normal images", unit="image") as progress:
+            for start in range(0, len(paths), BATCH_SIZE):
+                part = paths[start : start + BATCH_SIZE]
+                views = [torch.from_numpy(whole_view(read_image(path), datamodule.image_size)) for path in part]
+                yield model.model.encoder.whole_patches(model.normalised(torch.stack(views).to(model.device)))
+                progress.update(len(part))
+
+    return batches(), len(paths)
 
 
 def compared_features(model: AnomalyNcd, datamodule: NcdDataModule, seed: int = 0) -> Tensor | None:
@@ -75,7 +100,7 @@ def compared_features(model: AnomalyNcd, datamodule: NcdDataModule, seed: int = 
         seed: Seed of the choice of normal patches.
 
     Returns:
-        Features ``(R, D + 1)`` of all regions, on the CPU; ``None`` where the datamodule has no normal images.
+        Features ``(R, D + 2)`` of all regions, on the CPU; ``None`` where the datamodule has no normal images.
     """
     if compare_with_normal(model, datamodule, seed) is None:
         return None

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from anomalib_ncd.models.buffers import make_room
 from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
+from anomalib_ncd.models.image_novelty import ImageNovelty
 
 MAX_NORMAL_PATCHES = 8192
 NEIGHBOURHOOD = 0.05
@@ -29,7 +30,9 @@ COMPARED_TEMPERATURE = 0.05
 SCORE_POWER = 0.5
 """How far the detector's score stretches the residuals that are clustered."""
 LEAST_SCORE = 0.02
-DESCRIPTION = 2
+NOVELTY_WEIGHT = 0.5
+"""How far apart images like normal ones and others lie."""
+DESCRIPTION = 3
 """Of regions, as :meth:`NormalPatches.forward` gives it; prototypes fit no other."""
 SMALLEST = 1e-6
 
@@ -44,10 +47,15 @@ class NormalPatches(nn.Module):
     large mask is short, and the root keeps strong defects from drowning out weak ones. To tell whether a region is like
     a known one, the mean's length is better, so there is a second description with it.
 
+    Beside the residual stands how unlike the normal images the whole image is (:class:`ImageNovelty`).
+
     All that is fitted lies in buffers, so that it travels with checkpoints.
 
     Args:
         dim: Width D of a patch.
+
+    Attributes:
+        novelty: Compares whole images; fitted by itself.
 
     Example:
         >>> patches = NormalPatches(dim=2)
@@ -59,6 +67,7 @@ class NormalPatches(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
+        self.novelty = ImageNovelty(dim)
         self.register_buffer("patches", torch.zeros(0, dim))
         self.register_buffer("centre", torch.zeros(0))
         self.register_buffer("scale", torch.zeros(0))
@@ -76,7 +85,7 @@ class NormalPatches(nn.Module):
     @property
     def feature_dim(self) -> int:
         """Width of :meth:`feature`."""
-        return self.dim + 1
+        return self.dim + 2
 
     @property
     def logit_temperature(self) -> float:
@@ -107,6 +116,7 @@ class NormalPatches(nn.Module):
         """Forget all patches, as if :meth:`fit` had not been called."""
         self.patches, self.centre, self.scale = self.patches[:0], self.centre[:0], self.scale[:0]
         self.description = self.description[:0]
+        self.novelty.forget()
 
     def forward(self, patches: Tensor, share: Tensor) -> Tensor:
         """Describe regions by what sets them apart from normal patches.
@@ -128,14 +138,51 @@ class NormalPatches(nn.Module):
             squared_lengths = torch.cat([largest[:, 0], mean.square().mean(dim=1, keepdim=True)], dim=1)
             return F.normalize(mean, dim=1)[:, None] * squared_lengths[..., None] ** 0.25  # the root of the length
 
+    def with_novelty(self, rows: Tensor, whole: Tensor | None) -> Tensor:
+        """Put beside the descriptions of regions how novel the images are that they lie in.
+
+        Args:
+            rows: ``(B, 2, D)`` float, of :meth:`forward`.
+            whole: Patches ``(B, N, D)`` float of the whole image that each region lies in.
+
+        Returns:
+            ``(B, 2, D + 1)`` float.
+
+        Raises:
+            ValueError: If there are no whole images, but normal ones to compare them with.
+        """
+        if not self.novelty.is_fitted:
+            return F.pad(rows, (0, 1))
+        if whole is None:
+            msg = "The classes were found with normal images, to which whole images are compared; give them as `whole`."
+            raise ValueError(msg)
+        return self.beside(rows, self.novelty(whole))
+
+    @staticmethod
+    def beside(rows: Tensor, novelty: Tensor) -> Tensor:
+        """Put a novelty beside descriptions of regions.
+
+        Regions of images like normal ones and of others lie on two sides, apart by half of what a residual of length 1
+        is long. For what is known and unknown it doesn't count.
+
+        Args:
+            rows: ``(B, 2, D)`` float, of :meth:`forward`.
+            novelty: ``(B,)`` float in [0, 1].
+
+        Returns:
+            ``(B, 2, D + 1)`` float.
+        """
+        side = (novelty.to(rows) - 0.5) * NOVELTY_WEIGHT
+        return torch.cat([rows, torch.stack([side, torch.zeros_like(side)], dim=1)[..., None]], dim=2)
+
     def feature(self, rows: Tensor) -> Tensor:
-        """Make features ``(B, D + 1)`` for a classifier by directions of what :meth:`forward` returned, ``(B, D)``."""
+        """Make features ``(B, D + 2)`` for a classifier by directions of what :meth:`with_novelty` returned."""
         return F.pad(rows, (0, 1), value=CONSTANT) * self.dim**0.5
 
     @staticmethod
     def lengths(features: Tensor) -> Tensor:
-        """How unlike normal images regions are, ``(R,)`` float: length of features ``(R, D + 1)`` less the constant."""
-        return features[:, :-1].norm(dim=1)
+        """How unlike normal images regions are, ``(R,)`` float: length of the residual in features ``(R, D + 2)``."""
+        return features[:, :-2].norm(dim=1)
 
     @staticmethod
     def stretched(features: Tensor, scores: Tensor) -> Tensor:
@@ -145,22 +192,23 @@ class NormalPatches(nn.Module):
         without.
 
         Args:
-            features: ``(R, D + 1)`` float, of :meth:`feature`.
+            features: ``(R, D + 2)`` float, of :meth:`feature`.
             scores: ``(R,)`` float in [0, 1], anomaly score of each region.
 
         Returns:
-            ``(R, D + 1)`` float; the constant stays.
+            ``(R, D + 2)`` float; the novelty and the constant stay.
 
         Example:
-            >>> NormalPatches.stretched(torch.tensor([[3.0, 1.5], [3.0, 1.5]]), torch.tensor([0.05, 0.8]))
-            tensor([[1.0290, 1.5000],
-                    [4.1160, 1.5000]])
+            >>> features = torch.tensor([[3.0, 0.2, 1.5], [3.0, 0.2, 1.5]])
+            >>> NormalPatches.stretched(features, torch.tensor([0.05, 0.8]))
+            tensor([[1.0290, 0.2000, 1.5000],
+                    [4.1160, 0.2000, 1.5000]])
         """
         clamped = scores.to(features).clamp(min=LEAST_SCORE)
         if not len(clamped):
             return features
         factors = (clamped / clamped.quantile(0.5)) ** SCORE_POWER
-        return torch.cat([features[:, :-1] * factors[:, None], features[:, -1:]], dim=1)
+        return torch.cat([features[:, :-2] * factors[:, None], features[:, -2:]], dim=1)
 
     def _residuals(self, patches: Tensor, share: Tensor) -> Tensor:
         """Residuals of patches ``(B, N, D)``; zeros where they have no share in a region."""
@@ -195,6 +243,7 @@ class NormalPatches(nn.Module):
             ValueError: If the patches belong to another description of regions than this version's.
         """
         make_room(self, ("patches", "centre", "scale", "description"), state_dict, prefix)
+        self.novelty.make_room(state_dict, f"{prefix}novelty.")
         saved = state_dict[prefix + "description"].tolist()
         if len(state_dict[prefix + "patches"]) and saved != [DESCRIPTION]:
             msg = (

@@ -391,4 +391,4 @@ def test_normal_training_images_of_a_datamodule_are_examples_only_where_asked_fo
     assert not build(tiny_run, images=source, base=None).train_regions().is_base.any()
     module = build(tiny_run, images=source, normal_images=source, base=None)
     assert int(module.train_regions().is_base.sum()) == len(module.region_table())
-    assert len(module._normal_records) == len(source.train_data.samples)
+    assert len(module.normal_records) == len(source.train_data.samples)

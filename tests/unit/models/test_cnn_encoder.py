@@ -201,14 +201,17 @@ def test_regions_are_compared_with_normal_places(trainable_blocks):
     masks[3] = 0
     patches, share = encoder.compared_patches(torch.randn(6, 3, SIDE, SIDE), make_batch(6)[1])
     encoder.normal_patches.fit(patches[share[..., 0] > 0])
-    row, known_by = encoder.normal_patches(*encoder.compared_patches(images, masks)).unbind(dim=1)
-    features = encoder(images, masks)
+    whole = torch.randn(4, 3, SIDE, SIDE)
+    encoder.normal_patches.novelty.fit([encoder.whole_patches(torch.randn(6, 3, SIDE, SIDE))], num_images=6)
+    rows = encoder.normal_patches(*encoder.compared_patches(images, masks))
+    row, known_by = encoder.normal_patches.with_novelty(rows, encoder.whole_patches(whole)).unbind(dim=1)
+    features = encoder(images, masks, whole)
     torch.testing.assert_close(features, encoder.normal_patches.feature(row))
     assert features.shape == (4, encoder.feature_dim)
-    assert encoder.feature_dim == patches.shape[2] + 1
-    references = encoder.reference(*encoder.trunk(images, masks))
+    assert encoder.feature_dim == patches.shape[2] + 2
+    references = encoder.reference(*encoder.trunk(images, masks, whole))
     torch.testing.assert_close(references, encoder.normal_patches.feature(known_by))
-    assert encoder(images[:0], masks[:0]).shape == (0, encoder.feature_dim)
+    assert encoder(images[:0], masks[:0], whole[:0]).shape == (0, encoder.feature_dim)
 
 
 def test_no_region():

@@ -242,6 +242,7 @@ def compared_encoder(**kwargs):
     encoder = make_encoder(**kwargs)
     patches, share = encoder.compared_patches(torch.randn(6, 3, 32, 32), make_batch(6)[1])
     encoder.normal_patches.fit(patches[share[..., 0] > 0])
+    encoder.normal_patches.novelty.fit([encoder.whole_patches(torch.randn(9, 3, 32, 32))], num_images=9)
     return encoder
 
 
@@ -254,11 +255,16 @@ def test_regions_are_compared_with_normal_patches_of_two_thirds_of_the_depth():
     for block in backbone.blocks[:2]:
         tokens = block(tokens, attn_mask=cls_mask(attended, tokens.dtype))
     share = masks.unfold(2, 8, 8).unfold(3, 8, 8).mean(dim=(4, 5)).flatten(1)[..., None] * attended[:, 1:, None]
-    row, known_by = encoder.normal_patches(tokens[:, 1:], share / share.sum(dim=1, keepdim=True)).unbind(dim=1)
-    torch.testing.assert_close(encoder(images, masks), encoder.normal_patches.feature(row), atol=1e-4, rtol=1e-4)
-    reference = encoder.reference(*encoder.trunk(images, masks))
+    whole = torch.randn(5, 3, 32, 32)
+    tokens_of_whole = backbone.blocks[0](backbone._pos_embed(backbone.patch_embed(whole)))  # five twelfths of three
+    torch.testing.assert_close(encoder.whole_patches(whole), tokens_of_whole[:, 1:])
+    rows = encoder.normal_patches(tokens[:, 1:], share / share.sum(dim=1, keepdim=True))
+    row, known_by = encoder.normal_patches.with_novelty(rows, tokens_of_whole[:, 1:]).unbind(dim=1)
+    found = encoder(images, masks, whole)
+    torch.testing.assert_close(found, encoder.normal_patches.feature(row), atol=1e-4, rtol=1e-4)
+    reference = encoder.reference(*encoder.trunk(images, masks, whole))
     torch.testing.assert_close(reference, encoder.normal_patches.feature(known_by), atol=1e-4, rtol=1e-4)
-    assert encoder.feature_dim == 25
+    assert encoder.feature_dim == 26
 
 
 @pytest.mark.parametrize("trainable_blocks", [0, 1, 2, 3])
@@ -267,10 +273,11 @@ def test_compared_features_and_references_with_any_number_of_trained_blocks(trai
     encoder = compared_encoder(trainable_blocks=trainable_blocks)
     images, masks = make_batch()
     masks[2] = 0
-    whole = encoder(images, masks)
+    pictures = torch.randn(5, 3, 32, 32)
+    whole = encoder(images, masks, pictures)
     assert whole.shape == (5, encoder.feature_dim)
-    torch.testing.assert_close(encoder(images[2:3], masks[2:3]), whole[2:3], atol=1e-4, rtol=1e-4)
-    tokens, attended = encoder.trunk(images, masks)
+    torch.testing.assert_close(encoder(images[2:3], masks[2:3], pictures[2:3]), whole[2:3], atol=1e-4, rtol=1e-4)
+    tokens, attended = encoder.trunk(images, masks, pictures)
     assert tokens.shape[:2] == attended.shape == (5, 2)  # the rows that feature and reference are made of
     assert attended.all()
     torch.testing.assert_close(encoder.head(tokens, attended), whole)

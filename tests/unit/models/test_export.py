@@ -26,19 +26,20 @@ def build_model(kind, **arguments):
     backbone = kind.split()[0]
     model = AnomalyNcd(backbone=backbone, pretrained=False, mask_layers=3, num_novel_classes=4, **arguments)
     if kind != backbone:
-        encoder, (views, masks) = model.model.encoder, build_inputs()
+        encoder, (views, masks, whole) = model.model.encoder, build_inputs()
         patches, share = encoder.compared_patches(model.normalised(views.flip(3)), masks)
         encoder.normal_patches.fit(patches[share[..., 0] > 0])
+        encoder.normal_patches.novelty.fit([encoder.whole_patches(model.normalised(whole.flip(3)))], num_images=5)
     model.set_base_classes(["base_line", "base_square"])
     model.best_head.fill_(1)
-    views, masks = build_inputs()
-    references = model.eval().describe_regions(views.flip(2), masks)[1]
+    views, masks, whole = build_inputs()
+    references = model.eval().describe_regions(views.flip(2), masks, whole)[1]
     model.rejection.fit(references, torch.arange(len(references)))
     return model
 
 
 def build_inputs(count=5):
-    """Views and masks: full, empty, a half, a speck, soft noise."""
+    """Views, masks (full, empty, a half, a speck, soft noise) and whole images, some of them like the views."""
     generator = torch.Generator().manual_seed(1)
     views = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=generator)
     masks = torch.zeros(5, 1, 224, 224)
@@ -46,13 +47,19 @@ def build_inputs(count=5):
     masks[2, :, :112] = 1
     masks[3, 0, 50, 60] = 1
     masks[4] = torch.rand(1, 224, 224, generator=generator)
-    return views[:count], masks[:count]
+    whole = views.flip(3) // torch.tensor([1, 1, 2, 3, 5], dtype=torch.uint8).view(5, 1, 1, 1)
+    return views[:count], masks[:count], whole[:count]
 
 
-def eager_outputs(model, views, masks):
+def named(model, inputs):
+    """Inputs as an exported graph takes them."""
+    return {name: part.numpy() for name, part in zip(RegionClassifier.of(model).input_names, inputs, strict=False)}
+
+
+def eager_outputs(model, views, masks, whole):
     """Written out from the parts of the model, not from the class under test."""
     with torch.no_grad():
-        features, references = model.describe_regions(views, masks)
+        features, references = model.describe_regions(views, masks, whole)
         logits = model.model.heads(features)[1]
         standard = (F.normalize(references, dim=1) - model.rejection.centre) / model.rejection.scale
         longer = torch.cat([standard, torch.full((len(standard), 1), standard.shape[1] ** 0.5)], dim=1)
@@ -79,10 +86,10 @@ def test_the_plugin_is_still_a_direct_subclass_whose_export_is_its_own():
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_graph_is_what_the_model_computes(backbone):
     model = build_model(backbone)
-    views, masks = build_inputs()
+    inputs = build_inputs()
     with torch.no_grad():
-        outputs = RegionClassifier.of(model)(views, masks)
-    for found, wanted in zip(outputs, eager_outputs(model, views, masks), strict=True):
+        outputs = RegionClassifier.of(model)(*inputs)
+    for found, wanted in zip(outputs, eager_outputs(model, *inputs), strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     assert outputs._fields == OUTPUT_NAMES
 
@@ -93,11 +100,12 @@ def test_onnx_equals_eager_for_any_number_of_regions(exported):
     assert file.relative_to(engine.trainer.default_root_dir).as_posix() == "weights/onnx/model.onnx"
     session = runtime.InferenceSession(str(file))
     shapes = {entry.name: entry.shape[1:] for entry in session.get_inputs()}
-    assert shapes == {"image": [3, 224, 224], "mask": [1, 224, 224]}
+    whole = {"whole_image": [3, 224, 224]} if model.needs_whole_images else {}
+    assert shapes == {"image": [3, 224, 224], "mask": [1, 224, 224]} | whole
     for count in (1, 5):
-        views, masks = build_inputs(count)
-        found = session.run(list(OUTPUT_NAMES), {"image": views.numpy(), "mask": masks.numpy()})
-        for one, wanted in zip(found, eager_outputs(model, views, masks), strict=True):
+        inputs = build_inputs(count)
+        found = session.run(list(OUTPUT_NAMES), named(model, inputs))
+        for one, wanted in zip(found, eager_outputs(model, *inputs), strict=True):
             np.testing.assert_allclose(one, wanted.numpy(), atol=1e-4)
 
 
@@ -107,9 +115,9 @@ def test_openvino_equals_eager(exported, tmp_path):
     openvino.save_model(openvino.convert_model(file), tmp_path / "model.xml", compress_to_fp16=False)
     compiled = openvino.compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for count in (1, 5):
-        views, masks = build_inputs(count)
-        found = compiled({"image": views.numpy(), "mask": masks.numpy()})
-        for name, wanted in zip(OUTPUT_NAMES, eager_outputs(model, views, masks), strict=True):
+        inputs = build_inputs(count)
+        found = compiled(named(model, inputs))
+        for name, wanted in zip(OUTPUT_NAMES, eager_outputs(model, *inputs), strict=True):
             np.testing.assert_allclose(found[name], wanted.numpy(), atol=1e-4)
 
 
@@ -126,9 +134,9 @@ def test_the_engine_exports_to_openvino_in_half_precision(exported, tmp_path, mo
     half = engine.export(model, "openvino", export_root=tmp_path, compression_type=CompressionType.FP16)
     assert half.with_suffix(".bin").stat().st_size < 0.6 * file.stat().st_size
     compiled = openvino.compile_model(half, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    views, masks = build_inputs()
-    found = compiled({"image": views.numpy(), "mask": masks.numpy()})[OUTPUT_NAMES[0]]
-    np.testing.assert_allclose(found, eager_outputs(model, views, masks)[0].numpy(), atol=0.02)
+    inputs = build_inputs()
+    found = compiled(named(model, inputs))[OUTPUT_NAMES[0]]
+    np.testing.assert_allclose(found, eager_outputs(model, *inputs)[0].numpy(), atol=0.02)
 
 
 def test_torch_export_loads_in_anomalibs_inferencer(tmp_path, monkeypatch):
@@ -136,10 +144,10 @@ def test_torch_export_loads_in_anomalibs_inferencer(tmp_path, monkeypatch):
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path)
     file = engine.export(model, "torch")
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    views, masks = build_inputs()
+    inputs = build_inputs()
     with torch.no_grad():
-        found = TorchInferencer(file, device="cpu").model(views, masks)
-    for one, wanted in zip(found, eager_outputs(model, views, masks), strict=True):
+        found = TorchInferencer(file, device="cpu").model(*inputs)
+    for one, wanted in zip(found, eager_outputs(model, *inputs), strict=True):
         torch.testing.assert_close(one, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -177,6 +185,7 @@ def test_calibration_takes_the_regions_of_a_datamodule(tiny_run):
     views, masks = datamodule.test_dataloader().dataset[0].image, datamodule.test_dataloader().dataset[0].region_mask
     np.testing.assert_array_equal(inputs[0]["image"], views[:1].numpy())
     np.testing.assert_array_equal(inputs[0]["mask"], masks[:1].numpy())
+    assert inputs[0]["whole_image"].shape == (1, 3, 224, 224)
     assert len(calibration_inputs(datamodule)) == len(datamodule.region_table())
 
 
@@ -197,8 +206,9 @@ def test_int8_of_weights_and_activations(exported, tiny_run):
     quantised = model._compress_ov_model(openvino.convert_model(file), CompressionType.INT8_PTQ, datamodule)
     compiled = openvino.compile_model(quantised, "CPU", export.EXACT)
     inputs = calibration_inputs(datamodule)
-    found = np.concatenate([compiled(one)[OUTPUT_NAMES[0]] for one in inputs])
-    stacked = [torch.from_numpy(np.concatenate([one[name] for one in inputs])) for name in ("image", "mask")]
+    names = RegionClassifier.of(model).input_names
+    found = np.concatenate([compiled({name: one[name] for name in names})[OUTPUT_NAMES[0]] for one in inputs])
+    stacked = [torch.from_numpy(np.concatenate([one[name] for one in inputs])) for name in inputs[0]]
     wanted = eager_outputs(model, *stacked)[0].numpy()
     assert np.abs(found - wanted).max() > 0
     np.testing.assert_allclose(found, wanted, atol=0.35)

@@ -27,15 +27,26 @@ def test_the_encoder_compares_regions_with_normal_images(backbone, tiny_run):
     held_out = compare_with_normal(model, module)
     encoder = model.model.encoder
     assert encoder.normal_patches.is_fitted
-    assert encoder.feature_dim == encoder.normal_patches.dim + 1 != width
+    assert encoder.feature_dim == encoder.normal_patches.dim + 2 != width
+    assert model.needs_whole_images
     assert held_out.shape[1] == encoder.feature_dim
     assert 50 < len(held_out) < 250  # of 300 regions, those of every other image
-    views = [(batch.image, batch.region_mask, batch.region_image_index) for batch in module.test_dataloader()]
-    features = torch.cat([model.region_features(images, masks) for images, masks, _ in views])
-    good = torch.cat([index for _, _, index in views]) < 6
-    lengths = features[:, :-1].norm(dim=1)
+    found = NcdBatch.collate(known_regions(model, module))
+    good = found.region_image_index < 6
+    lengths, novelty = NormalPatches.lengths(found.region_feature), found.region_feature[:, -2]
     assert lengths[good].max() < lengths[~good].min()
-    assert held_out[:, :-1].norm(dim=1).median() < lengths[~good].min()
+    assert novelty[good].max() < novelty[~good].min()
+    assert NormalPatches.lengths(held_out).median() < lengths[~good].min()
+    assert (held_out[:, -2] <= novelty.min()).all()  # they count as seen
+
+
+def test_regions_alone_are_not_enough_then(tiny_run):
+    model, module = build(), data(tiny_run, normal_images=tiny_run.images / "good")
+    compare_with_normal(model, module)
+    batch = next(iter(module.test_dataloader()))
+    with pytest.raises(ValueError, match="give them as `whole`"):
+        model.region_features(batch.image, batch.region_mask)
+    assert model.region_features(batch.image, batch.region_mask, batch.region_whole_image).isfinite().all()
 
 
 def test_without_normal_images_nothing_changes(tiny_run):
@@ -64,8 +75,9 @@ def test_without_normal_images_there_is_nothing_else_to_group_by(tiny_run):
 def test_a_single_normal_image_has_no_other_to_be_compared_with(tiny_run):
     model = build()
     held_out = compare_with_normal(model, data(tiny_run, normal_images=tiny_run.images / "good" / "000.png"))
-    assert held_out.shape == (0, 65)
+    assert held_out.shape == (0, 66)
     assert model.model.encoder.normal_patches.is_fitted
+    assert not model.needs_whole_images
 
 
 def test_the_seed_decides(tiny_run):

@@ -1,0 +1,213 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How unlike the normal images an image is as a whole.
+
+The detector has looked at it before, but with another network, or another idea of what is normal. Distances to a memory
+of normal patches are PatchCore's (Roth et al., CVPR 2022). That an image is taken whole matters: a patch of a normal
+image lies at its place in the picture as those of other normal images do, which no crop around a region does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anomalib_ncd.models.buffers import make_room
+
+MAX_PATCHES = 20_000
+"""Of each scale; fewer cover the variety of many normal images worse."""
+MAX_CALIBRATION_IMAGES = 120
+THRESHOLD, SOFTNESS = 1.5, 0.5
+"""Spreads of normal images above their median at which the novelty is a half, and how softly it rises there."""
+UPPER_QUANTILE = 0.9
+SPREADS_TO_QUANTILE = 1.2816
+"""Standard deviations from the median of a normal distribution to that quantile."""
+LEAST_SPREAD = 0.01
+SMALLEST = 1e-6
+IMAGES_PER_PASS = 8
+
+
+class PatchMemory(nn.Module):
+    """Normal patches, to which the distances of others are measured.
+
+    Args:
+        dim: Width D of a patch.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.register_buffer("patches", torch.zeros(0, dim))
+        self.register_buffer("centre", torch.zeros(0))
+        self.register_buffer("scale", torch.zeros(0))
+        self.patches: Tensor
+        self.centre: Tensor
+        self.scale: Tensor
+
+    def fit(self, patches: Tensor) -> None:
+        """Take over patches ``(P, D)`` float, standardised by themselves."""
+        self.centre, self.scale = patches.mean(dim=0), patches.std(dim=0, correction=0).clamp(min=SMALLEST)
+        self.patches = (patches - self.centre) / self.scale
+
+    def forget(self) -> None:
+        """Forget all patches."""
+        self.patches, self.centre, self.scale = self.patches[:0], self.centre[:0], self.scale[:0]
+
+    def forward(self, patches: Tensor, left_out: Tensor | None = None) -> Tensor:
+        """Measure how far patches are from the nearest normal one.
+
+        Args:
+            patches: ``(B, N, D)`` float.
+            left_out: ``(P,)`` bool, normal patches that don't count. Defaults to ``None``: all count.
+
+        Returns:
+            ``(B, N)`` float, root mean square over the dimensions.
+        """
+        rows = (patches - self.centre) / self.scale
+        # |p - n|² is |p|² - (2 p·n - |n|²).
+        nearness = F.linear(2 * rows, self.patches, -self.patches.square().sum(dim=1))
+        if left_out is not None:
+            nearness = nearness.masked_fill(left_out, float("-inf"))
+        return ((rows.square().sum(dim=2) - nearness.amax(dim=2)).clamp(min=0) / self.dim).sqrt()
+
+    def make_room(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Make room for the patches of a checkpoint; those from before there were any have none."""
+        make_room(self, ("patches", "centre", "scale"), state_dict, prefix)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        self.make_room(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class ImageNovelty(nn.Module):
+    """Keeps patches of whole normal images and says how unlike them an image is.
+
+    On two scales: by the single patch that is farthest from the nearest normal one, for small defects, and by the mean
+    distance of averages of 3 x 3 patches, for what is wrong everywhere. Each is measured in spreads of normal images,
+    which are compared with the others; the larger of the two counts. Which scale defects are of nobody knows before.
+
+    All that is fitted lies in buffers, so that it travels with checkpoints.
+
+    Args:
+        dim: Width D of a patch.
+
+    Example:
+        >>> novelty = ImageNovelty(dim=2)
+        >>> normal = torch.rand(20, 9, 2, generator=torch.Generator().manual_seed(0))
+        >>> novelty.fit([normal], num_images=20)
+        >>> novelty(torch.stack([normal[0], normal[0] + 3])).round()
+        tensor([0., 1.])
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.single, self.smooth = PatchMemory(dim), PatchMemory(dim)
+        self.register_buffer("usual", torch.zeros(0, 2))
+        self.usual: Tensor
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are normal images to compare with."""
+        return len(self.usual) > 0
+
+    def fit(self, batches: Iterable[Tensor], num_images: int, seed: int = 0) -> None:
+        """Take over normal images in place of those known before; one alone tells nothing, and none are known then.
+
+        Args:
+            batches: Patches ``(B, N, D)`` float of whole images, in random order; N is a square.
+            num_images: How many images there are in all batches.
+            seed: Seed of the choice of patches, of which about 20,000 of each scale are kept.
+
+        Raises:
+            ValueError: If patches are of another width, or don't fill a square.
+        """
+        self.forget()
+        generator = torch.Generator().manual_seed(seed)
+        memories = (self.single, self.smooth)
+        kept: tuple[list[Tensor], list[Tensor]] = ([], [])
+        calibration: list[Tensor] = []
+        for batch in batches:
+            self._check(batch)
+            if len(calibration) < MAX_CALIBRATION_IMAGES:
+                calibration += list(batch.half())
+            for rows, of_scale in zip(_scales(batch.float()), kept, strict=True):
+                count = min(math.ceil(MAX_PATCHES / num_images), rows.shape[1])
+                of_scale += [one[torch.randperm(len(one), generator=generator)[:count].to(one.device)] for one in rows]
+        if len(kept[0]) < 2:
+            return
+        for memory, of_scale in zip(memories, kept, strict=True):
+            memory.fit(torch.cat(of_scale))
+        owners = [torch.arange(len(rows)).repeat_interleave(len(rows[0])).to(rows[0].device) for rows in kept]
+        known = torch.cat(
+            [
+                self._distances(image[None].float(), [of_patch == number for of_patch in owners])
+                for number, image in enumerate(calibration[:MAX_CALIBRATION_IMAGES])
+            ]
+        )
+        median = known.quantile(0.5, dim=0)
+        spread = (known.quantile(UPPER_QUANTILE, dim=0) - median) / SPREADS_TO_QUANTILE
+        self.usual = torch.stack([median, spread.clamp(min=LEAST_SPREAD)], dim=1)
+
+    def forget(self) -> None:
+        """Forget all images, as if :meth:`fit` had not been called."""
+        self.single.forget()
+        self.smooth.forget()
+        self.usual = self.usual[:0]
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Compare images with the normal ones.
+
+        Args:
+            patches: ``(B, N, D)`` float of whole images; N is a square.
+
+        Returns:
+            ``(B,)`` float32 in [0, 1]: near 0 for what looks like a normal image, a half at 1.5 spreads above their
+            median.
+        """
+        with torch.autocast(patches.device.type, enabled=False):
+            parts = (patches,) if torch.compiler.is_compiling() else patches.split(IMAGES_PER_PASS)
+            distances = torch.cat([self._distances(part.float()) for part in parts])
+            spreads = ((distances - self.usual[:, 0]) / self.usual[:, 1]).amax(dim=1)
+            return ((spreads - THRESHOLD) / SOFTNESS).sigmoid()
+
+    def make_room(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Make room for the patches of a checkpoint; those from before there were any have none.
+
+        Args:
+            state_dict: Of a model; gets empty buffers if it has none.
+            prefix: What their names begin with.
+        """
+        make_room(self, ("usual",), state_dict, prefix)
+        self.single.make_room(state_dict, f"{prefix}single.")
+        self.smooth.make_room(state_dict, f"{prefix}smooth.")
+
+    def _distances(self, patches: Tensor, left_out: Sequence[Tensor | None] = (None, None)) -> Tensor:
+        """Logarithms ``(B, 2)`` of the largest distance of single patches and the mean one of smoothed ones."""
+        single, smooth = _scales(patches)
+        largest = self.single(single, left_out[0]).amax(dim=1)
+        mean = self.smooth(smooth, left_out[1]).mean(dim=1)
+        return torch.stack([largest, mean], dim=1).clamp(min=SMALLEST).log()
+
+    def _check(self, batch: Tensor) -> None:
+        if batch.ndim != 3 or batch.shape[2] != self.dim or math.isqrt(batch.shape[1]) ** 2 != batch.shape[1]:
+            msg = f"Patches must have shape (B, N, {self.dim}) with a square N, got {tuple(batch.shape)}."
+            raise ValueError(msg)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        self.make_room(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _scales(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Patches ``(B, N, D)`` as they are, and averages of 3 x 3 at every second place."""
+    side = math.isqrt(patches.shape[1])
+    maps = patches.transpose(1, 2).unflatten(2, (side, side))
+    smooth = F.avg_pool2d(maps, 3, stride=2, padding=1, count_include_pad=False)
+    return patches, smooth.flatten(2).transpose(1, 2)
