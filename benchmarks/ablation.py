@@ -50,7 +50,7 @@ PAINTED: dict[str, dict[str, int]] = {
 }
 OTHER_SEED = 1  # of the sets of other kinds, which lie on other tiles as well
 PAPER: dict[str, Any] = {"prototypes": "random", "contrast": True, "feature_layers": 1, "empty_mask": "cls"}
-SCORE_POWER = normal_patches.SCORE_POWER  # as it is before a variant changes it
+SCORE_POWER, NOVELTY_WEIGHT = normal_patches.SCORE_POWER, normal_patches.NOVELTY_WEIGHT  # before a variant changes them
 NO_BASE: dict[str, Any] = {"base": None, "class_sizes": "clusters"}
 NORMAL: dict[str, Any] = {"method": "ward", "normal": True, "base": None}
 CONSENSUS: dict[str, Any] = {"method": "consensus"}
@@ -65,6 +65,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "consensus, normal images, peak without main element": NORMAL | CONSENSUS | {"peak_if_empty": True},
     "Ward, peak without main element": {"method": "ward", "peak_if_empty": True},
     "Ward, normal images": NORMAL,
+    "Ward, normal images, no whole images": NORMAL | {"novelty_weight": 0.0},
     "Ward, normal images, peak without main element": NORMAL | {"peak_if_empty": True},
     "k-means, normal images": NORMAL | {"method": "kmeans"},
     "Ward, normal images, score itself": NORMAL | {"score_power": 1.0},
@@ -186,6 +187,7 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
     )
     vote = settings.pop("vote", False)
     normal_patches.SCORE_POWER = settings.pop("score_power", SCORE_POWER)
+    normal_patches.NOVELTY_WEIGHT = settings.pop("novelty_weight", NOVELTY_WEIGHT)
     merging = settings.pop("merging", 50.0 if name == "MTD-mini" else None)
     # Views depend on what the frozen part is; variants that share it share them.
     frozen_encoder = settings.pop("frozen", False)

@@ -23,6 +23,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset, paint_defect, simulate_anomaly_map
 from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.transforms import EvalView
+from anomalib_ncd.models.known_regions import views_of
 from anomalib_ncd.models.normal_comparison import compare_with_normal
 from anomalib_ncd.models.normal_patches import NormalPatches
 
@@ -165,7 +166,7 @@ def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weigh
     model = AnomalyNcd(backbone=backbone, backbone_weights=weights, num_novel_classes=2, num_cached_views=None).eval()
     compare_with_normal(model, datamodule)
     batches = [
-        (model.region_features(batch.image, batch.region_mask), batch.region_score, batch.region_class_id)
+        (model.region_features(*views_of(batch)), batch.region_score, batch.region_class_id)
         for batch in tqdm(datamodule.test_dataloader(), desc=file.stem)
     ]
     features, scores, labels = (torch.cat(part) for part in zip(*batches, strict=True))
@@ -177,7 +178,7 @@ def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weigh
     for start in tqdm(range(0, num_base, 32), desc=f"{file.stem}, base"):
         views = [view(*regions.load(index)) for index in range(start, min(start + 32, num_base))]
         images, masks = (torch.stack(part) for part in zip(*views, strict=True))
-        base = np.concatenate([base, model.region_features(images, masks).numpy()])
+        base = np.concatenate([base, model.region_features(images, masks, images).numpy()])  # they are whole images
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         file,

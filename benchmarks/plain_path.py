@@ -68,8 +68,9 @@ class PlainEncoder(MaskGuidedEncoder):
         return plain
 
     @torch.no_grad()
-    def trunk(self, images: torch.Tensor, masks: torch.Tensor) -> TrunkOutput:
-        """The whole batch at once."""
+    def trunk(self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None) -> TrunkOutput:
+        """The whole batch at once; nothing is compared with normal images."""
+        del whole
         attended = self.attended_tokens(masks)
         return TrunkOutput(self._frozen_blocks(images, masks, attended), attended)
 

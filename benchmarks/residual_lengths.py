@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How well defective images are told from good ones: by the detector's score, by residuals, and by both.
+"""How well defective images are told from good ones: by the detector's score, residuals, both, and whole images.
 
     python benchmarks/residual_lengths.py --data ../shared/data \
         --weights ../shared/weights/deit_tiny_patch16_224.safetensors --output runs/ablation
@@ -24,7 +24,7 @@ from anomalib_ncd.models.known_regions import encode_images
 from anomalib_ncd.models.normal_comparison import compare_with_normal
 from anomalib_ncd.models.normal_patches import NormalPatches
 
-MEASURES = ("score", "longest residual", "mean residual", "score x longest residual")
+MEASURES = ("score", "longest residual", "mean residual", "score x longest residual", "whole image")
 
 
 def measure(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> dict[str, float]:
@@ -37,7 +37,8 @@ def measure(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> dict[str
     stretched = NormalPatches.stretched(whole.region_feature, whole.region_score)
     rows_by_measure = (whole.region_feature, whole.region_reference, stretched)
     # Lengths are roots, which leave the order as it is.
-    measured = [whole.region_score, *(NormalPatches.lengths(rows) for rows in rows_by_measure)]
+    lengths = (NormalPatches.lengths(rows) for rows in rows_by_measure)
+    measured = [whole.region_score, *lengths, whole.region_feature[:, -2]]
     image_index = whole.region_image_index.numpy()
     is_defective = whole.class_id.numpy() != datamodule.class_names.index("good")
     auroc = {}

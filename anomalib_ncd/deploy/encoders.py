@@ -45,7 +45,7 @@ class Encoder(Protocol):
     the images that the regions lie in.
     """
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> RegionPredictions:
+    def __call__(self, views: np.ndarray, masks: np.ndarray) -> RegionPredictions:
         """Classify views ``(R, 3, S, S)`` uint8 with masks ``(R, 1, S, S)`` float32 in [0, 1]."""
         ...
 

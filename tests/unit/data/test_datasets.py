@@ -8,10 +8,11 @@ import torch
 from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps
 from anomalib_ncd.data.base_classes import list_base
 from anomalib_ncd.data.datasets import EvalImages, TrainRegions
-from anomalib_ncd.data.images import list_images
+from anomalib_ncd.data.images import list_images, read_image
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
 from anomalib_ncd.data.transforms import EvalView
+from anomalib_ncd.functional.views import whole_view
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,8 @@ def test_an_item_is_an_image_with_all_its_regions(table):
         assert item.class_id.tolist() == [index]
         assert item.region_class_id.tolist() == [index] * len(rows)
         assert torch.equal(item.image[0], EvalView()(*table.load(rows[0]))[0])
+        pixels = read_image(table.images[index].path)
+        assert torch.equal(item.whole_image, torch.from_numpy(whole_view(pixels))[None])
 
 
 def test_without_labels_there_are_no_class_ids(table):

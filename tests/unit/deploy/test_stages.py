@@ -9,7 +9,7 @@ import pytest
 from anomalib_ncd.deploy import Artefact, Detection, Rejection
 from anomalib_ncd.deploy.encoders import RegionPredictions
 from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.deploy.stages import CutImage, binarize_detection, classify_image, cut_image, views_of
+from anomalib_ncd.deploy.stages import CutImage, binarize_detection, classify_image, cut_image, views_of, whole_views_of
 from anomalib_ncd.functional.regions import Region
 
 MAP = np.zeros((32, 32), np.float32)
@@ -47,6 +47,15 @@ def test_a_map_becomes_regions_with_views(manifest):
     assert region.area == 14**2
     views, masks = views_of(cut.regions, 224)
     assert (views.shape, masks.shape) == ((1, 3, 224, 224), (1, 1, 224, 224))
+
+
+def test_regions_of_an_image_share_its_whole_view():
+    cuts = [build_cut(100, 400), build_cut(100)]
+    cuts[1] = cuts[1]._replace(image=ImageInput(np.full((20, 30, 3), 7, np.uint8)))
+    views = whole_views_of(cuts, 32)
+    assert views.shape == (3, 3, 32, 32)
+    assert np.array_equal(views[0], views[1])
+    assert (views[2] == 7).all()
 
 
 def test_regions_weigh_by_the_root_of_their_area(manifest):

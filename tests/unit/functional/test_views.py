@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from anomalib_ncd.functional.views import eval_view, resize_short_side
+from anomalib_ncd.functional.views import eval_view, resize_short_side, whole_view
 
 
 def coordinates(height, width):
@@ -30,6 +30,17 @@ def test_the_mask_becomes_soft_where_it_shrinks():
     assert soft.dtype == np.float32
     assert soft[0, 0, 0] == pytest.approx(0.5)
     assert (soft[0, :, 1:] == 1).all()
+
+
+def test_nothing_of_a_whole_image_is_cut():
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[:, 64:, 0] = 200
+    image[32:, :, 1] = 100
+    view = whole_view(image, 32)
+    assert view.shape == (3, 32, 32)
+    assert view.flags["C_CONTIGUOUS"]
+    assert view[0, 0].tolist() == [0] * 16 + [200] * 16
+    assert view[1, :, 0].tolist() == [0] * 16 + [100] * 16
 
 
 def test_the_longer_side_is_cut():
