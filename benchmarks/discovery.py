@@ -26,6 +26,8 @@ SCORES = ("nmi", "ari", "accuracy", "macro_f1")
 PAPER = ["--prototypes", "random", "--contrast", "true", "--feature_layers", "1"]
 PEAK = ["--regions.peak_if_empty", "true"]
 NORMAL = ["--normal_images", "{data}/mtd/train/good", "--base", "null"]
+OTHER_TILES = ["--normal_images", "{output}/other_tiles", "--base", "null"]
+GAP_BETWEEN_TILES = 80
 METHODS = {
     "training": ["--method", "train"],
     "training, normal images": ["--method", "train", *NORMAL],
@@ -41,6 +43,7 @@ METHODS = {
     "Ward": ["--method", "cluster", "--clustering", "ward"],
     "Ward, one layer": ["--method", "cluster", "--clustering", "ward", "--feature_layers", "1"],
     "Ward, normal images": ["--method", "cluster", "--clustering", "ward", *NORMAL],
+    "Ward, normal images, other tiles": ["--method", "cluster", "--clustering", "ward", *OTHER_TILES],
     "k-means, normal images": ["--method", "cluster", "--clustering", "kmeans", *NORMAL],
     "k-means": ["--method", "cluster", "--clustering", "kmeans"],
 }
@@ -58,6 +61,27 @@ def data_arguments(data: Path, name: str) -> list[str]:
     if name == "mini":
         flags += ["--image_list", str(data / "mtd_mini.txt"), "--base_list", str(data / "steel_base_mini.txt")]
     return flags
+
+
+def link_other_tiles(data: Path, folder: Path) -> None:
+    """Link the good training images of the tiles that no test image shows.
+
+    A tile was photographed under several lightings, one after the other, and its images lie in both parts of the data
+    set. Their names end with a number that counts up; where it makes a leap, another tile begins.
+    """
+    images = [*(data / "mtd" / "train" / "good").iterdir(), *(data / "mtd" / "test").rglob("*.jpg")]
+    numbered = sorted((int(path.stem.rsplit("_", 1)[1]), path) for path in images)
+    tiles: list[list[Path]] = []
+    last = -GAP_BETWEEN_TILES
+    for number, path in numbered:
+        if number - last > GAP_BETWEEN_TILES or not tiles:
+            tiles.append([])
+        tiles[-1].append(path)
+        last = number
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (path for tile in tiles if all("train" in path.parts for path in tile) for path in tile):
+        if not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path.resolve())
 
 
 def run_timed(arguments: Sequence[str], output: Path) -> dict[str, float]:
@@ -137,7 +161,9 @@ def main() -> None:
             runs = []
             for seed in options.seeds:
                 folder = options.output / f"{set_name}_{method.replace(' ', '_').replace(',', '')}_seed{seed}"
-                own = [flag.format(data=options.data) for flag in METHODS[method]]
+                if "{output}/other_tiles" in METHODS[method]:
+                    link_other_tiles(options.data, options.output / "other_tiles")
+                own = [flag.format(data=options.data, output=options.output) for flag in METHODS[method]]
                 flags = [*data_arguments(options.data, set_name), *model, *own, "--seed", str(seed)]
                 runs.append(run(flags, folder))
             print(table_row(set_name, method, runs), flush=True)
