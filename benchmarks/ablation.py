@@ -18,7 +18,7 @@ import argparse
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from anomalib.data import Folder
 from anomalib.engine import Engine
 from discovery import build_parser, spread
 from lightning.pytorch import seed_everything
+from matplotlib import pyplot as plt
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
@@ -251,6 +252,23 @@ def image_scores(batch: NcdBatch, class_names: Sequence[str], datamodule: NcdDat
     return {score: report[score] for score in ("nmi", "ari", "accuracy")}
 
 
+def draw(results: Mapping[tuple[str, str], Sequence[float]], sets: Sequence[str], file: Path) -> None:
+    """Draw the NMI of variants, a panel for each set and a point for each seed; a line marks the first variant."""
+    variants = list(dict.fromkeys(variant for _, variant in results))
+    figure, panels = plt.subplots(1, len(sets), figsize=(2 + 2.6 * len(sets), 0.8 + 0.28 * len(variants)), sharey=True)
+    for panel, name in zip(np.atleast_1d(panels), sets, strict=True):
+        for row, variant in enumerate(variants):
+            values = results[name, variant]
+            panel.plot(values, [row] * len(values), "o", color="#0072b2", alpha=0.5, markersize=4)
+            panel.plot(np.mean(values), row, "|", color="black", markersize=11)
+        panel.axvline(float(np.mean(results[name, variants[0]])), color="#999999", linewidth=0.8, linestyle=":")
+        panel.set(title=name, xlabel="NMI", yticks=range(len(variants)), yticklabels=variants)
+        panel.grid(axis="x", linewidth=0.3)
+    np.atleast_1d(panels)[0].invert_yaxis()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110, bbox_inches="tight")
+
+
 def main() -> None:
     """Run the chosen sets, variants and seeds and print the table."""
     parser = build_parser(__doc__, "runs/ablation")
@@ -259,16 +277,21 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--max_epochs", type=int, default=50)
     parser.add_argument("--precision", default="32-true", help="Lightning's precision")
+    parser.add_argument("--figure", type=Path, help="PNG of the table's NMI")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
     print(f"| variant | {' | '.join(options.sets)} |\n| --- |{' --- |' * len(options.sets)}")
+    results = {}
     for variant in options.variants:
         cells = []
         for name in options.sets:
             runs = [run(name, variant, seed, options) for seed in options.seeds]
+            results[name, variant] = [result["nmi"] for result in runs]
             cells.append(" / ".join(spread([result[score] for result in runs]) for score in ("nmi", "accuracy")))
         print(f"| {variant} | {' | '.join(cells)} |", flush=True)
+    if options.figure:
+        draw(results, options.sets, options.figure)
 
 
 if __name__ == "__main__":
