@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -72,16 +73,19 @@ def link_other_tiles(data: Path, folder: Path) -> None:
     images = [*(data / "mtd" / "train" / "good").iterdir(), *(data / "mtd" / "test").rglob("*.jpg")]
     numbered = sorted((int(path.stem.rsplit("_", 1)[1]), path) for path in images)
     tiles: list[list[Path]] = []
-    last = -GAP_BETWEEN_TILES
+    last = -math.inf
     for number, path in numbered:
-        if number - last > GAP_BETWEEN_TILES or not tiles:
+        if number - last > GAP_BETWEEN_TILES:
             tiles.append([])
         tiles[-1].append(path)
         last = number
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (path for tile in tiles if all("train" in path.parts for path in tile) for path in tile):
-        if not (folder / path.name).exists():
-            (folder / path.name).symlink_to(path.resolve())
+    for tile in tiles:
+        if all("train" in path.parts for path in tile):
+            for path in tile:
+                link = folder / path.name
+                link.unlink(missing_ok=True)
+                link.symlink_to(path.resolve())
 
 
 def run_timed(arguments: Sequence[str], output: Path) -> dict[str, float]:

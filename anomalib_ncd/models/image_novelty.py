@@ -76,12 +76,8 @@ class PatchMemory(nn.Module):
             nearness = nearness.masked_fill(left_out, float("-inf"))
         return ((rows.square().sum(dim=2) - nearness.amax(dim=2)).clamp(min=0) / self.dim).sqrt()
 
-    def make_room(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Make room for the patches of a checkpoint; those from before there were any have none."""
-        make_room(self, ("patches", "centre", "scale"), state_dict, prefix)
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        self.make_room(state_dict, prefix)
+        make_room(self, ("patches", "centre", "scale"), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -130,7 +126,6 @@ class ImageNovelty(nn.Module):
         """
         self.forget()
         generator = torch.Generator().manual_seed(seed)
-        memories = (self.single, self.smooth)
         kept: tuple[list[Tensor], list[Tensor]] = ([], [])
         calibration: list[Tensor] = []
         for batch in batches:
@@ -142,7 +137,7 @@ class ImageNovelty(nn.Module):
                 of_scale += [one[torch.randperm(len(one), generator=generator)[:count].to(one.device)] for one in rows]
         if len(kept[0]) < 2:
             return
-        for memory, of_scale in zip(memories, kept, strict=True):
+        for memory, of_scale in zip((self.single, self.smooth), kept, strict=True):
             memory.fit(torch.cat(of_scale))
         owners = [torch.arange(len(rows)).repeat_interleave(len(rows[0])).to(rows[0].device) for rows in kept]
         known = torch.cat(
@@ -177,17 +172,6 @@ class ImageNovelty(nn.Module):
             spreads = ((distances - self.usual[:, 0]) / self.usual[:, 1]).amax(dim=1)
             return ((spreads - THRESHOLD) / SOFTNESS).sigmoid()
 
-    def make_room(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Make room for the patches of a checkpoint; those from before there were any have none.
-
-        Args:
-            state_dict: Of a model; gets empty buffers if it has none.
-            prefix: What their names begin with.
-        """
-        make_room(self, ("usual",), state_dict, prefix)
-        self.single.make_room(state_dict, f"{prefix}single.")
-        self.smooth.make_room(state_dict, f"{prefix}smooth.")
-
     def _distances(self, patches: Tensor, left_out: Sequence[Tensor | None] = (None, None)) -> Tensor:
         """Logarithms ``(B, 2)`` of the largest distance of single patches and the mean one of smoothed ones."""
         single, smooth = _scales(patches)
@@ -201,7 +185,7 @@ class ImageNovelty(nn.Module):
             raise ValueError(msg)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        self.make_room(state_dict, prefix)
+        make_room(self, ("usual",), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

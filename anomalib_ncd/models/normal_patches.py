@@ -243,7 +243,6 @@ class NormalPatches(nn.Module):
             ValueError: If the patches belong to another description of regions than this version's.
         """
         make_room(self, ("patches", "centre", "scale", "description"), state_dict, prefix)
-        self.novelty.make_room(state_dict, f"{prefix}novelty.")
         saved = state_dict[prefix + "description"].tolist()
         if len(state_dict[prefix + "patches"]) and saved != [DESCRIPTION]:
             msg = (
