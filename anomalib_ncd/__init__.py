@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from anomalib_ncd._registration import register_with_anomalib
 
 if TYPE_CHECKING:
-    from anomalib_ncd.cli.run import discover
     from anomalib_ncd.data import NcdDataModule
     from anomalib_ncd.models import AnomalyNcd
     from anomalib_ncd.post_processing import MEBin
+    from anomalib_ncd.runs.discover import discover
 
 __version__ = "0.1.0"
 __all__ = ["AnomalyNcd", "MEBin", "NcdDataModule", "__version__", "discover"]
@@ -21,12 +21,12 @@ _HOMES = {
     "AnomalyNcd": "anomalib_ncd.models",
     "MEBin": "anomalib_ncd.post_processing",
     "NcdDataModule": "anomalib_ncd.data",
-    "discover": "anomalib_ncd.cli.run",
+    "discover": "anomalib_ncd.runs.discover",
 }
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Import what needs anomalib on first use, so that ``anomalib_ncd.functional`` stays light."""
+    """Import what needs anomalib on first use, so that ``anomalib_ncd.regions`` stays light."""
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

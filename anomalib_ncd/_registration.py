@@ -4,7 +4,7 @@
 """Makes the plug-in's models known to anomalib as soon as both are imported, in whichever order.
 
 anomalib has no entry points: ``get_model("anomaly_ncd")`` finds the subclasses of ``AnomalibModule`` that exist.
-Importing anomalib takes seconds and brings Lightning, which code that only runs ``anomalib_ncd.functional`` must not
+Importing anomalib takes seconds and brings Lightning, which code that only runs ``anomalib_ncd.regions`` must not
 pay for. So the models are defined right away where anomalib is there already, else when it comes.
 """
 

@@ -20,12 +20,12 @@ import torch
 from tqdm import tqdm
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset, paint_defect, simulate_anomaly_map
 from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.models.known_regions import views_of
-from anomalib_ncd.models.normal_comparison import compare_with_normal
-from anomalib_ncd.models.normal_patches import NormalPatches
+from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
+from anomalib_ncd.models.normal.normal_patches import NormalPatches
+from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset, paint_defect, simulate_anomaly_map
 
 IMBALANCE = 10
 PER_KIND = 36

@@ -23,7 +23,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import StandardScaler, normalize
 
-from anomalib_ncd.models.number_of_classes import estimate_num_classes
+from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
 
 Method = Callable[[Case], int]
 MAX_CLASSES = 16

@@ -17,7 +17,7 @@ from deploy_stages import SavedMapDetector, StageClock
 from mebin_quality import read_grey
 
 from anomalib_ncd.deploy import AnomalyClassifier, ImageResult
-from anomalib_ncd.deploy.build import build_artefact, classifier_of_run
+from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run
 
 EXPORTS = {
     "torch": ("torch", None),

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from anomalib_ncd.deploy import AnomalyClassifier
-from anomalib_ncd.deploy.folder_run import classify_folder
+from anomalib_ncd.deploy.line.folder_run import classify_folder
 
 SIDE_PX = 96
 

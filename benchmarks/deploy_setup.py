@@ -22,7 +22,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.detector_maps import load_detector
 from anomalib_ncd.deploy import AnomalyClassifier
 from anomalib_ncd.deploy.anomalib_detectors import LightningDetector
-from anomalib_ncd.deploy.build import build_artefact, classifier_of_run
+from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.offline_detector import build_offline_detector
 

@@ -18,8 +18,8 @@ from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.deploy import AnomalyClassifier, Detection, Manifest
 from anomalib_ncd.deploy.encoders import RegionPredictions
 from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.deploy.manifest import MEBIN_OPTIONS, REGION_OPTIONS, NetworkEntry
-from anomalib_ncd.functional import fit_score_range
+from anomalib_ncd.deploy.packing.manifest import MEBIN_OPTIONS, REGION_OPTIONS, NetworkEntry
+from anomalib_ncd.regions.mebin import fit_score_range
 
 STAGES = ("read", "detector", "mebin", "crops", "encoder", "merge")
 BETWEEN = ("mebin", "crops", "merge")  # what is neither reading nor a network

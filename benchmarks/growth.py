@@ -21,7 +21,7 @@ from discovery import run_timed
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
-from anomalib_ncd.data.generated import DEFECT_KINDS, GeneratedDataset, generate_dataset
+from anomalib_ncd.synthetic.plates import DEFECT_KINDS, GeneratedDataset, generate_dataset
 
 KINDS = DEFECT_KINDS[:5]
 FLAGS = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "5"]

@@ -36,10 +36,10 @@ from matplotlib import pyplot as plt
 from scipy.stats import spearmanr
 
 from anomalib_ncd import AnomalyNcd
-from anomalib_ncd.cli.run_health import run_evidence
-from anomalib_ncd.data.run_results import RunResults
 from anomalib_ncd.metrics.health import FIGURES, health_figures, health_report
 from anomalib_ncd.metrics.report import clustering_report
+from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs.health import run_evidence
 
 TRAINED_SETS = "BD"
 TRAINED_EPOCHS = (3, 25)

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset
-from anomalib_ncd.functional import merge_regions, novel_probabilities
-from anomalib_ncd.models.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.region_merging import merge_regions, novel_probabilities
+from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
 GENERATED_SETS = {"A": 3, "B": 4, "C": 5, "D": 6, "E": 8, "F": 10}  # kinds of defect
 MTD_CLASSES = ("MT_Blowhole", "MT_Break", "MT_Crack", "MT_Fray", "MT_Uneven")

@@ -28,9 +28,9 @@ from discovery import SCORES, build_parser, run_timed, spread
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.run_results import RunResults
-from anomalib_ncd.functional import match_classes
 from anomalib_ncd.metrics.discovery import discovery_report
+from anomalib_ncd.metrics.matching import match_classes
+from anomalib_ncd.results.run_results import RunResults
 
 METHODS = {
     "cluster": ["--method", "cluster", "--clustering", "ward"],

@@ -28,8 +28,8 @@ import torch
 from anomalib.post_processing.mebin import mebin_binarize
 from mebin_quality import draw_generated_figure, draw_mtd_figure, quality_table, read_grey
 
-from anomalib_ncd.functional import binarize_batch, component_counts, fit_score_range, normalize_anomaly_map
 from anomalib_ncd.post_processing import MEBin
+from anomalib_ncd.regions.mebin import binarize_batch, component_counts, fit_score_range, normalize_anomaly_map
 
 ScoreRange = tuple[float, float]
 CountFunction = Callable[..., Sequence[Any]]

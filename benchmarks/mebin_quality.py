@@ -19,9 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from anomalib_ncd.data.generated import generate_dataset
-from anomalib_ncd.functional import binarize, fit_score_range
-from anomalib_ncd.functional.mebin import BinarizedMap
+from anomalib_ncd.regions.mebin import BinarizedMap, binarize, fit_score_range
+from anomalib_ncd.synthetic.plates import generate_dataset
 
 Method = Callable[[np.ndarray], np.ndarray]
 

@@ -25,10 +25,10 @@ import torch
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset
-from anomalib_ncd.functional.image_classes import classes_of_images, counting_regions
 from anomalib_ncd.metrics.multilabel import multilabel_report
-from anomalib_ncd.models.cluster_discovery import discover_by_clustering
+from anomalib_ncd.regions.classes.image_classes import classes_of_images, counting_regions
+from anomalib_ncd.runs.cluster import discover_by_clustering
+from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
 RULES = [
     (0.0, 0.0),

@@ -25,11 +25,11 @@ from health_runs import describe, generated_sets
 from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd
-from anomalib_ncd.cli.run_files import score
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.run_results import RunResults
-from anomalib_ncd.functional import find_normal_cluster
-from anomalib_ncd.models.clustering import cluster_features
+from anomalib_ncd.models.clustering.clustering import cluster_features
+from anomalib_ncd.models.clustering.normal_cluster import find_normal_cluster
+from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs.files import score
 
 COLUMNS = ("recall", "precision", "defects_lost")
 CASES = ("as drawn", "good +0.25", "a kind x0.5", "no good", "no good, a kind x0.5", "no good, a kind x0.35")

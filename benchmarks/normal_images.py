@@ -22,8 +22,8 @@ from class_count_data import Case, mtd_pool, painted_pool
 from number_of_classes import BACKBONES, drawn_cases, mtd_cases
 
 from anomalib_ncd.metrics.report import clustering_report, nmi
-from anomalib_ncd.models.clustering import cluster_features
-from anomalib_ncd.models.number_of_classes import estimate_num_classes
+from anomalib_ncd.models.clustering.clustering import cluster_features
+from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
 
 SCORES = ("nmi", "ari", "accuracy")
 ESTIMATED = ("nmi, number estimated", "number within one", "error")

@@ -26,8 +26,8 @@ from class_count_methods import METHODS
 from matplotlib import pyplot as plt
 
 from anomalib_ncd.metrics.report import nmi
-from anomalib_ncd.models.clustering import cluster_features
-from anomalib_ncd.models.number_of_classes import estimate_num_classes
+from anomalib_ncd.models.clustering.clustering import cluster_features
+from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
 
 BACKBONES = {"DeiT-Tiny": "deit_tiny_patch16_224", "EfficientNet-Lite0": "offline"}
 GENERATED_COUNTS = (3, 4, 5, 6, 7, 8, 10, 12)

@@ -17,9 +17,9 @@ from torchvision.transforms import functional as pil
 from torchvision.transforms import transforms
 
 from anomalib_ncd import AnomalyNcd
-from anomalib_ncd.models.attention import guided_block
-from anomalib_ncd.models.encoder import MaskGuidedEncoder, TrunkOutput
-from anomalib_ncd.models.onednn_linear import OneDnnLinear
+from anomalib_ncd.models.encoders.attention import guided_block
+from anomalib_ncd.models.encoders.onednn_linear import OneDnnLinear
+from anomalib_ncd.models.encoders.vit import MaskGuidedEncoder, TrunkOutput
 
 
 class PillowView:

@@ -33,7 +33,7 @@ from plain_path import PillowView, make_plain
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.cli.allocator import keep_freed_memory
-from anomalib_ncd.data.generated import generate_dataset
+from anomalib_ncd.synthetic.plates import generate_dataset
 
 PATHS = ["plain", "fresh", "cached"]
 

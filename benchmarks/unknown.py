@@ -29,12 +29,12 @@ from torch import Tensor
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset
-from anomalib_ncd.models.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.known_regions import encode_images
-from anomalib_ncd.models.normal_comparison import compare_with_normal
+from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
 from anomalib_ncd.models.rejection import RegionRejection
+from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
 # Takes features of the run, features of other regions and the number of classes; the larger, the less known.
 Score: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]

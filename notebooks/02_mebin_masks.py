@@ -40,8 +40,8 @@ from anomalib.engine import Engine
 from lightning.pytorch import seed_everything
 
 from anomalib_ncd import MEBin
-from anomalib_ncd.data.generated import DEFECT_KINDS, generate_dataset
 from anomalib_ncd.models.offline_detector import build_offline_detector
+from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
 # %config InlineBackend.figure_formats = ["jpeg"]
 seed_everything(0)

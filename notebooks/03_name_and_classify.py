@@ -39,8 +39,8 @@ from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.cli.name import name_classes
-from anomalib_ncd.data.generated import generate_dataset
-from anomalib_ncd.data.predictions import image_predictions
+from anomalib_ncd.results.predictions import image_predictions
+from anomalib_ncd.synthetic.plates import generate_dataset
 
 # %config InlineBackend.figure_formats = ["jpeg"]
 run = Path("runs/name_and_classify")

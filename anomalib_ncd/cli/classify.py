@@ -17,15 +17,15 @@ from jsonargparse import ArgumentParser, Namespace
 from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.deploy.anomalib_detectors import LightningDetector
-from anomalib_ncd.deploy.build import build_artefact, classifier_of_run
-from anomalib_ncd.deploy.check_detector import check_detector
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
-from anomalib_ncd.deploy.folder_run import STOPPED, classify_folder, stop_on_sigterm
-from anomalib_ncd.deploy.folder_watch import WatchOptions
 from anomalib_ncd.deploy.image_files import ImageLimits
-from anomalib_ncd.deploy.manifest import MANIFEST_NAME
-from anomalib_ncd.deploy.map_folder import MapFolder
+from anomalib_ncd.deploy.line.folder_run import STOPPED, classify_folder, stop_on_sigterm
+from anomalib_ncd.deploy.line.folder_watch import WatchOptions
+from anomalib_ncd.deploy.line.map_folder import MapFolder
+from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run
+from anomalib_ncd.deploy.packing.check_detector import check_detector
+from anomalib_ncd.deploy.packing.manifest import MANIFEST_NAME
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import seed_everything
 
-from anomalib_ncd.cli.run import RunOptions, discover
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.generated import DEFECT_KINDS, GeneratedDataset, generate_dataset
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.offline_detector import build_offline_detector
+from anomalib_ncd.runs.discover import RunOptions, discover
+from anomalib_ncd.synthetic.plates import DEFECT_KINDS, GeneratedDataset, generate_dataset
 
 logger = logging.getLogger(__name__)
 

@@ -19,20 +19,20 @@ from tqdm import tqdm
 from anomalib_ncd.cli.classify import detector_flags_of_run
 from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector
 from anomalib_ncd.cli.discover import plain_config
-from anomalib_ncd.cli.run import claim_folder
-from anomalib_ncd.cli.run_files import CHECKPOINT_FILE, RESULTS_FILE, regions_folder_of, write_run_files
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.class_names import FILE_NAME, read_class_names
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.joined_runs import free_keys, join_labels, select_images
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
-from anomalib_ncd.data.run_results import RunResults
-from anomalib_ncd.deploy.build import region_settings_of
+from anomalib_ncd.deploy.packing.build import region_settings_of
 from anomalib_ncd.models.checkpoints import save_model
-from anomalib_ncd.models.extension import Extension, extend_classes, require_known_regions
+from anomalib_ncd.models.clustering.new_classes import check_numbers
 from anomalib_ncd.models.known_regions import encode_images
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.models.new_classes import check_numbers
+from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
+from anomalib_ncd.results.joined_runs import free_keys, join_labels, select_images
+from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs.discover import claim_folder
+from anomalib_ncd.runs.extension import Extension, extend_classes, require_known_regions
+from anomalib_ncd.runs.files import CHECKPOINT_FILE, RESULTS_FILE, regions_folder_of, write_run_files
 from anomalib_ncd.visualization.report import map_regions
 
 logger = logging.getLogger(__name__)

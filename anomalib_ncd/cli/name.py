@@ -11,9 +11,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from anomalib_ncd.cli.run_files import REPORT_FILE, RESULTS_FILE, write_run_files
-from anomalib_ncd.data.class_names import FILE_NAME, read_class_names
-from anomalib_ncd.data.run_results import RunResults
+from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
+from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs.files import REPORT_FILE, RESULTS_FILE, write_run_files
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def name_classes(run: str | Path, names: str | Path | None = None) -> list[str]:
 
     Raises:
         FileNotFoundError: If there is no finished run or no file of names.
-        ValueError: If the file of names is wrong, see :func:`~anomalib_ncd.data.class_names.resolve_class_names`.
+        ValueError: If the file of names is wrong, see :func:`~anomalib_ncd.results.class_names.resolve_class_names`.
     """
     run = Path(run)
     own = run / FILE_NAME

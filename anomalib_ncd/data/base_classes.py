@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from anomalib_ncd.data.images import IMAGE_SUFFIXES, key_of, read_image, read_relative_paths
-from anomalib_ncd.functional.regions import Region, crop, region_boxes
+from anomalib_ncd.regions.crops import Region, crop, region_boxes
 
 
 @dataclass(frozen=True)

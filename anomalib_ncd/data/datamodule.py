@@ -34,7 +34,7 @@ from anomalib_ncd.data.synthetic_base import (
     least_anomalous,
     write_synthetic_base,
 )
-from anomalib_ncd.functional.mebin import fit_score_range
+from anomalib_ncd.regions.mebin import fit_score_range
 
 
 class NcdDataModule(AnomalibDataModule):

@@ -19,7 +19,7 @@ from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import EvalView, TrainView
-from anomalib_ncd.functional.views import whole_view
+from anomalib_ncd.regions.views import whole_view
 
 
 class TrainRegions(Dataset):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from anomalib.data import AnomalibDataModule
 
-from anomalib_ncd.functional.decoding import IMAGE_SUFFIXES, decode_image
+from anomalib_ncd.regions.reading.decoding import IMAGE_SUFFIXES, decode_image
 
 
 @dataclass(frozen=True)

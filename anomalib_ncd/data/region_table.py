@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from anomalib_ncd.data.anomaly_maps import read_anomaly_map
 from anomalib_ncd.data.images import ImageRecord, read_image
-from anomalib_ncd.functional.mebin import binarize
-from anomalib_ncd.functional.regions import Region, extract_regions
+from anomalib_ncd.regions.crops import Region, extract_regions
+from anomalib_ncd.regions.mebin import binarize
 
 logger = logging.getLogger(__name__)
 

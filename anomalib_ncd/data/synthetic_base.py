@@ -17,7 +17,6 @@ import numpy as np
 from anomalib.data import AnomalibDataModule
 from tqdm import tqdm
 
-from anomalib_ncd.data.generated_defects import DEFECT_KINDS, check_kinds
 from anomalib_ncd.data.images import (
     ImageRecord,
     digest_of_images,
@@ -26,10 +25,11 @@ from anomalib_ncd.data.images import (
     read_image,
 )
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
-from anomalib_ncd.data.synthetic_defects import paint_on_surface
-from anomalib_ncd.functional.decoding import MIN_IMAGE_SIDE_PX
-from anomalib_ncd.functional.regions import crop, region_boxes
-from anomalib_ncd.functional.views import CROP_RATIO, resize_short_side
+from anomalib_ncd.regions.crops import crop, region_boxes
+from anomalib_ncd.regions.reading.decoding import MIN_IMAGE_SIDE_PX
+from anomalib_ncd.regions.views import CROP_RATIO, resize_short_side
+from anomalib_ncd.synthetic.painted_defects import paint_on_surface
+from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS, check_kinds
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from anomalib_ncd.functional.views import CROP_RATIO, eval_view, resize_short_side
+from anomalib_ncd.regions.views import CROP_RATIO, eval_view, resize_short_side
 
 BLUR_KERNELS = (9, 13, 17, 21, 25, 29, 33)
 SHARPEN_KERNEL = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13

@@ -7,11 +7,11 @@ Importing this package and predicting from an artefact with ONNX Runtime or Open
 that runtime: neither torch nor lightning nor anomalib is imported.
 """
 
-from anomalib_ncd.deploy.artefact import Artefact
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detection, Detector, load_detector_file
 from anomalib_ncd.deploy.image_files import ImageLimits
-from anomalib_ncd.deploy.manifest import ArtefactError, Manifest, Rejection
+from anomalib_ncd.deploy.packing.artefact import Artefact
+from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest, Rejection
 from anomalib_ncd.deploy.results import ImageResult, RegionResult
 
 __all__ = [

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
-from anomalib_ncd.deploy.folder_run import STOPPED, Counts, classify_folder, stop_on_sigterm
-from anomalib_ncd.deploy.folder_watch import WatchOptions
 from anomalib_ncd.deploy.image_files import ImageLimits
+from anomalib_ncd.deploy.line.folder_run import STOPPED, Counts, classify_folder, stop_on_sigterm
+from anomalib_ncd.deploy.line.folder_watch import WatchOptions
 
 logger = logging.getLogger(__name__)
 

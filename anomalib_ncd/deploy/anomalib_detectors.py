@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import Resize
 from anomalib_ncd.data.detector_maps import raw_scores
 from anomalib_ncd.deploy.detectors import Detection, as_map
 from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.functional.resampling import resize_antialiased
+from anomalib_ncd.regions.resampling import resize_antialiased
 
 
 class LightningDetector:

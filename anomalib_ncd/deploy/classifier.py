@@ -15,11 +15,11 @@ from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from anomalib_ncd.deploy.artefact import Artefact
 from anomalib_ncd.deploy.detectors import Detection, Detector, MapFunction, as_detector, load_artefact_detector
 from anomalib_ncd.deploy.encoders import Encoder, RegionPredictions, load_encoder
 from anomalib_ncd.deploy.image_files import ImageInput, ImageLimits, image_files, read_image_file
-from anomalib_ncd.deploy.manifest import Manifest
+from anomalib_ncd.deploy.packing.artefact import Artefact
+from anomalib_ncd.deploy.packing.manifest import Manifest
 from anomalib_ncd.deploy.results import ImageResult
 from anomalib_ncd.deploy.stages import CutImage, binarize_detection, classify_image, cut_image, views_of, whole_views_of
 
@@ -103,7 +103,7 @@ class AnomalyClassifier:
         """Load an artefact; no code in it is run.
 
         Args:
-            path: Folder or zip that ``anomalib-ncd pack`` or :func:`~anomalib_ncd.deploy.build.build_artefact` wrote.
+            path: Folder or zip that ``anomalib-ncd pack`` wrote.
             detector: Detector to use instead of the artefact's own.
             sha256: Digest that the artefact must have. Defaults to ``None``: any.
             num_threads: Threads for one call of a runtime. Defaults to ``None``: the runtime's choice.

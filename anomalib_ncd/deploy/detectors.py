@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from anomalib_ncd.deploy.artefact import Artefact
 from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.deploy.manifest import ArtefactError
+from anomalib_ncd.deploy.packing.artefact import Artefact
+from anomalib_ncd.deploy.packing.manifest import ArtefactError
 from anomalib_ncd.deploy.runtimes import Network, OnnxNetwork, OpenVinoNetwork, load_network
-from anomalib_ncd.functional.resampling import resize_antialiased
+from anomalib_ncd.regions.resampling import resize_antialiased
 
 
 class Detection(NamedTuple):

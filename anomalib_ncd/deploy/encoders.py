@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from anomalib_ncd.deploy.artefact import Artefact
-from anomalib_ncd.deploy.manifest import ArtefactError
+from anomalib_ncd.deploy.packing.artefact import Artefact
+from anomalib_ncd.deploy.packing.manifest import ArtefactError
 from anomalib_ncd.deploy.runtimes import Network, load_network
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _rebuild(contents: Sequence[bytes], settings: Mapping[str, Any]) -> RegionCl
     from safetensors import SafetensorError  # noqa: PLC0415
     from safetensors.torch import load  # noqa: PLC0415
 
-    from anomalib_ncd.models.build_encoder import build_encoder  # noqa: PLC0415
+    from anomalib_ncd.models.encoders.build_encoder import build_encoder  # noqa: PLC0415
     from anomalib_ncd.models.export import RegionClassifier  # noqa: PLC0415
 
     try:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anomalib_ncd.functional.decoding import IMAGE_SUFFIXES, decode_image
-from anomalib_ncd.functional.image_header import read_header
+from anomalib_ncd.regions.reading.decoding import IMAGE_SUFFIXES, decode_image
+from anomalib_ncd.regions.reading.image_header import read_header
 
 
 class UnfinishedImageError(ValueError):

@@ -82,7 +82,7 @@ class ImageResult:
         class_name: Its name.
         confidence: Its probability, 0 to 1.
         classes: Names of all classes of the image, that of the merged regions first; several where regions that count
-            are of different classes, see :mod:`~anomalib_ncd.functional.image_classes`.
+            are of different classes, see :mod:`~anomalib_ncd.regions.classes.image_classes`.
         is_unknown: Whether regions that are unknown make up most of the image's weight.
         num_anomalies: Number of anomalies that MEBin estimates.
         probabilities: Probability of each class.

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from anomalib_ncd.deploy.manifest import ArtefactError
+from anomalib_ncd.deploy.packing.manifest import ArtefactError
 
 Runtime = Literal["onnx", "openvino"]
 

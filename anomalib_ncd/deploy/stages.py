@@ -13,14 +13,14 @@ import numpy as np
 from anomalib_ncd.deploy.detectors import Detection
 from anomalib_ncd.deploy.encoders import RegionPredictions
 from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.deploy.manifest import NORMAL_NAME, Manifest
+from anomalib_ncd.deploy.packing.manifest import NORMAL_NAME, Manifest
 from anomalib_ncd.deploy.results import ImageResult, NormalReason, RegionResult
-from anomalib_ncd.functional.image_classes import classes_of_images, counting_regions
-from anomalib_ncd.functional.image_merging import choose_classes, merging_temperature_of, region_weights
-from anomalib_ncd.functional.mebin import BinarizedMap, binarize, normalize_anomaly_map
-from anomalib_ncd.functional.regions import Region, extract_regions
-from anomalib_ncd.functional.rejection import is_image_unknown
-from anomalib_ncd.functional.views import eval_view, whole_view
+from anomalib_ncd.regions.classes.image_classes import classes_of_images, counting_regions
+from anomalib_ncd.regions.classes.merging import choose_classes, merging_temperature_of, region_weights
+from anomalib_ncd.regions.classes.rejection import is_image_unknown
+from anomalib_ncd.regions.crops import Region, extract_regions
+from anomalib_ncd.regions.mebin import BinarizedMap, binarize, normalize_anomaly_map
+from anomalib_ncd.regions.views import eval_view, whole_view
 
 
 class CutImage(NamedTuple):

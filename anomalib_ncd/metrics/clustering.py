@@ -12,8 +12,8 @@ import torch
 from anomalib.metrics import AnomalibMetric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from anomalib_ncd.functional.matching import clustering_accuracy, matched_macro_f1
 from anomalib_ncd.metrics.gathering import GatheringMetric
+from anomalib_ncd.metrics.matching import clustering_accuracy, matched_macro_f1
 from anomalib_ncd.metrics.report import ari, labelled, nmi
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_ncd.functional.matching import match_classes
+from anomalib_ncd.metrics.matching import match_classes
 from anomalib_ncd.metrics.report import clustering_report
 
 

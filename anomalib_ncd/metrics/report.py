@@ -6,7 +6,7 @@
 import numpy as np
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from anomalib_ncd.functional.matching import clustering_accuracy, matched_macro_f1
+from anomalib_ncd.metrics.matching import clustering_accuracy, matched_macro_f1
 
 
 def clustering_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.pytorch import LightningModule, Trainer
 
-from anomalib_ncd.functional.image_classes import CLASS_SEPARATOR
+from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
 
 CHECKPOINT_KEY = "anomalib_ncd"
 

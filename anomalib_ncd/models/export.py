@@ -3,7 +3,7 @@
 
 """Export of AnomalyNCD through anomalib's ``Engine.export``: encoder and chosen head as one graph.
 
-MEBin, crops and region merging count and sort, which no graph does; they are in ``anomalib_ncd.functional``, and
+MEBin, crops and region merging count and sort, which no graph does; they are in ``anomalib_ncd.regions``, and
 :class:`~anomalib_ncd.deploy.AnomalyClassifier` puts both together.
 """
 
@@ -21,7 +21,7 @@ from anomalib.models.components.base.export_mixin import ExportMixin
 from lightning_utilities.core.imports import module_available
 from torch import Tensor, nn
 
-from anomalib_ncd.models.build_encoder import Encoder
+from anomalib_ncd.models.encoders.build_encoder import Encoder
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.rejection import RegionRejection
 
@@ -67,7 +67,7 @@ class RegionClassifier(nn.Module):
         rejection: What is known of the run's regions. Defaults to ``None``: nothing, no region is unknown.
 
     Example:
-        >>> from anomalib_ncd.models.build_encoder import build_encoder
+        >>> from anomalib_ncd.models.encoders.build_encoder import build_encoder
         >>> encoder = build_encoder("test_vit", pretrained=False, mask_layers=3).encoder
         >>> ones = torch.ones(1, 3, 1, 1)
         >>> classifier = RegionClassifier(encoder, torch.eye(4, encoder.feature_dim), ones, ones).eval()

@@ -24,18 +24,18 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.functional import novel_probabilities, relative_merging_temperature
 from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models import checkpoints
-from anomalib_ncd.models.auto_classes import AutoClassesMixin, resolve_num_classes
-from anomalib_ncd.models.build_encoder import Encoder, build_encoder
 from anomalib_ncd.models.class_slots import ClassSlotsMixin
+from anomalib_ncd.models.clustering.auto_classes import AutoClassesMixin, resolve_num_classes
+from anomalib_ncd.models.clustering.prototypes import start_from_clusters, uniform_prior
+from anomalib_ncd.models.encoders.build_encoder import Encoder, build_encoder
 from anomalib_ncd.models.export import RegionExportMixin
 from anomalib_ncd.models.known_regions import known_regions, references_of, views_of
 from anomalib_ncd.models.losses import AnomalyNcdLoss
-from anomalib_ncd.models.normal_comparison import compared_features
+from anomalib_ncd.models.normal.normal_comparison import compared_features
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
-from anomalib_ncd.models.prototypes import start_from_clusters, uniform_prior
+from anomalib_ncd.models.region_merging import novel_probabilities, relative_merging_temperature
 from anomalib_ncd.models.region_votes import predict_images
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.settings import check_settings

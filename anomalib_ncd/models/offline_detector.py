@@ -10,7 +10,7 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_ncd.models.offline import build_offline_backbone
+from anomalib_ncd.models.encoders.offline import build_offline_backbone
 
 
 def build_offline_detector(

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.functional import merge_regions
-from anomalib_ncd.functional.rejection import UNKNOWN_SHARE
+from anomalib_ncd.models.region_merging import merge_regions
+from anomalib_ncd.regions.classes.rejection import UNKNOWN_SHARE
 
 
 def predict_images(

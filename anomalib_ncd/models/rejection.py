@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.functional.neighbours import left_out_similarity, neighbour_similarity
-from anomalib_ncd.functional.rejection import (
+from anomalib_ncd.models.buffers import make_room
+from anomalib_ncd.models.heads import unit_rows
+from anomalib_ncd.regions.classes.neighbours import left_out_similarity, neighbour_similarity
+from anomalib_ncd.regions.classes.rejection import (
     attained_false_reject_rate,
     check_false_reject_rate,
     rejection_threshold,
 )
-from anomalib_ncd.models.buffers import make_room
-from anomalib_ncd.models.heads import unit_rows
 
 logger = logging.getLogger(__name__)
 

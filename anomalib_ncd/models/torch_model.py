@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from anomalib_ncd.models.build_encoder import Encoder
+from anomalib_ncd.models.encoders.build_encoder import Encoder
 from anomalib_ncd.models.heads import ProjectionHead, PrototypeHeads
 
 
@@ -38,7 +38,7 @@ class AnomalyNcdModel(nn.Module):
 
     Example:
         >>> import torch
-        >>> from anomalib_ncd.models.build_encoder import build_encoder
+        >>> from anomalib_ncd.models.encoders.build_encoder import build_encoder
         >>> built = build_encoder("vit_tiny_patch16_224", pretrained=False, image_size=32)
         >>> model = AnomalyNcdModel(built.encoder, num_classes=5, num_heads=2)
         >>> model(torch.rand(3, 3, 32, 32), torch.ones(3, 1, 32, 32)).shape

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from anomalib_ncd.functional import BinarizedMap, binarize, binarize_batch, fit_score_range
+from anomalib_ncd.regions.mebin import BinarizedMap, binarize, binarize_batch, fit_score_range
 
 REFERENCE_SIZE_PX = 256
 

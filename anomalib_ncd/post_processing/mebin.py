@@ -15,10 +15,10 @@ from anomalib.data import Batch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 
-from anomalib_ncd.functional import binarize
 from anomalib_ncd.post_processing.batches import add_mebin_results
 from anomalib_ncd.post_processing.exported import MEBinSettings, mebin_from_exported
 from anomalib_ncd.post_processing.score_range import MapExtremes, first_pass, range_of_extremes
+from anomalib_ncd.regions.mebin import binarize
 
 logger = logging.getLogger(__name__)
 

@@ -50,7 +50,7 @@ def range_of_extremes(
 ) -> tuple[float, float] | None:
     """Find the score range of a set of maps from their highest and lowest values.
 
-    With the default quantiles it is the range of ``anomalib_ncd.functional.fit_score_range``: from the lowest to the
+    With the default quantiles it is the range of ``anomalib_ncd.regions.mebin.fit_score_range``: from the lowest to the
     highest peak, and from the lowest value over all maps where all peaks are equal.
 
     Args:

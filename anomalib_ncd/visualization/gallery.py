@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.functional.slots import first_slots
+from anomalib_ncd.regions.classes.slots import first_slots
 from anomalib_ncd.visualization.fonts import load_font
 
 TILE_PX = 128

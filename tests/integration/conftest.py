@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from anomalib.data import Folder
 
-from anomalib_ncd.data.generated import GeneratedDataset, generate_dataset
+from anomalib_ncd.synthetic.plates import GeneratedDataset, generate_dataset
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from anomalib_ncd.cli.main import main
 from anomalib_ncd.data.images import list_images, read_image
 from anomalib_ncd.data.labels import class_ids, read_labels
 from anomalib_ncd.metrics.report import clustering_report
-from anomalib_ncd.models.clustering import cluster_features
+from anomalib_ncd.models.clustering.clustering import cluster_features
 
 
 @pytest.mark.slow

@@ -28,8 +28,8 @@ from anomalib.pre_processing import PreProcessor
 from torchvision.models import WeightsEnum
 from torchvision.transforms.v2 import Resize
 
-from anomalib_ncd.functional import binarize
 from anomalib_ncd.post_processing import MEBin, MEBinBatch
+from anomalib_ncd.regions.mebin import binarize
 
 LEFT_OUT = {"AnomalyVFM", "CFM", "VlmAd", "WinClip"}
 WITHOUT_MAPS = {"Dfkde", "Ganomaly"}

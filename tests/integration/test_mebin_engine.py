@@ -20,8 +20,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalib_ncd import MEBin
-from anomalib_ncd.functional import binarize, fit_score_range
 from anomalib_ncd.post_processing import MEBinBatch, masks_at_file_size
+from anomalib_ncd.regions.mebin import binarize, fit_score_range
 
 SIZE = 64
 

@@ -13,9 +13,9 @@ import torch
 
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.cli.main import main
-from anomalib_ncd.cli.run_files import gather_results, write_run_files
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.run_results import RunResults
+from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs.files import gather_results, write_run_files
 from anomalib_ncd.visualization.report import map_regions, write_report
 
 SLOTS = ["normal", "class_1", "class_2", "class_3"]

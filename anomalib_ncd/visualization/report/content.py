@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from anomalib_ncd.data.images import read_image
-from anomalib_ncd.data.predictions import class_sets
-from anomalib_ncd.data.run_results import RunResults
-from anomalib_ncd.functional.slots import first_slots
+from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.results.predictions import class_sets
+from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.gallery import region_tile
 from anomalib_ncd.visualization.report.certainty import Certainty, region_certainty
 from anomalib_ncd.visualization.report.crops import image_with_boxes, jpeg_data_uri

@@ -17,7 +17,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from anomalib_ncd.data.run_results import RunResults
+from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.gallery import region_tile
 from anomalib_ncd.visualization.report.content import (
     TILE_MARGIN,

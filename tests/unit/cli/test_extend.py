@@ -13,7 +13,7 @@ import torch
 
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.cli.main import main
-from anomalib_ncd.data.run_results import RunResults
+from anomalib_ncd.results.run_results import RunResults
 
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--seed", "5"]
 COLOURS = {"good": 0, "line": (20, 20, 20), "square": (230, 230, 230), "disc": (0, 0, 250)}

@@ -11,8 +11,8 @@ import torch
 
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.cli.main import main
-from anomalib_ncd.data.run_results import RunResults
 from anomalib_ncd.models.lightning_model import AnomalyNcd as Model
+from anomalib_ncd.results.run_results import RunResults
 
 FILES = ("predictions.csv", "regions.csv", "metrics.json", "gallery.png", "report.html")
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "3"]

@@ -12,7 +12,7 @@ from anomalib_ncd.data.images import list_images, read_image
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
 from anomalib_ncd.data.transforms import EvalView
-from anomalib_ncd.functional.views import whole_view
+from anomalib_ncd.regions.views import whole_view
 
 
 @pytest.fixture(scope="module")

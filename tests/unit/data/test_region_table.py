@@ -13,7 +13,7 @@ from anomalib_ncd.data import region_table
 from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps, read_anomaly_map
 from anomalib_ncd.data.images import list_images
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable
-from anomalib_ncd.functional.mebin import fit_score_range
+from anomalib_ncd.regions.mebin import fit_score_range
 
 RANGE = (0.2, 1.1)
 SETTINGS = RegionSettings()

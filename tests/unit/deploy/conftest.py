@@ -13,7 +13,7 @@ from anomalib.engine import Engine
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.deploy import Artefact, Detection
-from anomalib_ncd.deploy.build import build_artefact
+from anomalib_ncd.deploy.packing.build import build_artefact
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.known_regions import known_regions, references_of
 

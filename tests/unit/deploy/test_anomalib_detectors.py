@@ -11,7 +11,6 @@ from anomalib.models import Padim, Patchcore
 from anomalib.models.components import AnomalibModule
 
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.generated import generate_dataset
 from anomalib_ncd.data.images import list_images
 from anomalib_ncd.deploy import Artefact, load_detector_file
 from anomalib_ncd.deploy.anomalib_detectors import (
@@ -20,10 +19,11 @@ from anomalib_ncd.deploy.anomalib_detectors import (
     export_raw_detector,
     raw_image_threshold,
 )
-from anomalib_ncd.deploy.build import build_artefact
-from anomalib_ncd.deploy.check_detector import check_detector
 from anomalib_ncd.deploy.detectors import load_artefact_detector
 from anomalib_ncd.deploy.image_files import ImageInput, read_image_file
+from anomalib_ncd.deploy.packing.build import build_artefact
+from anomalib_ncd.deploy.packing.check_detector import check_detector
+from anomalib_ncd.synthetic.plates import generate_dataset
 
 SIZE = 64
 
@@ -103,10 +103,10 @@ def test_a_packed_detector_gives_the_maps_of_discovery(fitted, raw_onnx, run_fol
     pytest.importorskip("openvino" if runtime == "openvino" else "onnxruntime")
     _, model, paths, map_paths = fitted
     monkeypatch.setattr(
-        "anomalib_ncd.deploy.build.export_raw_detector",
+        "anomalib_ncd.deploy.packing.build.export_raw_detector",
         lambda _: (raw_onnx.read_bytes(), (SIZE, SIZE)),
     )
-    monkeypatch.setattr("anomalib_ncd.deploy.build._encoder_files", lambda *_: {"encoder.safetensors": b""})
+    monkeypatch.setattr("anomalib_ncd.deploy.packing.build._encoder_files", lambda *_: {"encoder.safetensors": b""})
     artefact = build_artefact(run_folder, detector=model, runtime=runtime)
     assert isinstance(artefact, Artefact)
     detector = load_artefact_detector(artefact, num_threads=1)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact, Detection, ImageLimits
-from anomalib_ncd.deploy.build import classifier_of_run
 from anomalib_ncd.deploy.encoders import load_encoder
 from anomalib_ncd.deploy.image_files import image_files
+from anomalib_ncd.deploy.packing.build import classifier_of_run
 
 
 def assert_equal_to_engine(results, batches):

@@ -15,7 +15,7 @@ from anomalib_ncd.deploy.detectors import (
     load_artefact_detector,
 )
 from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.functional import resize_antialiased
+from anomalib_ncd.regions.resampling import resize_antialiased
 
 
 class Brightness:

@@ -14,7 +14,7 @@ import sys
 sys.path.insert(0, {root!r})
 import numpy as np
 from anomalib_ncd.deploy import AnomalyClassifier, ImageLimits, load_detector_file
-from anomalib_ncd.deploy.folder_run import classify_folder
+from anomalib_ncd.deploy.line.folder_run import classify_folder
 classifier = AnomalyClassifier.load({artefact!r}, lambda image: np.abs(image.mean(axis=2) - 120) / 120)
 image = np.full((64, 64, 3), 120, np.uint8)
 image[20:40, 20:40] = 230

@@ -15,7 +15,7 @@ import pytest
 import anomalib_ncd.deploy
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact
 from anomalib_ncd.deploy import __main__ as command
-from anomalib_ncd.deploy.manifest import NetworkEntry
+from anomalib_ncd.deploy.packing.manifest import NetworkEntry
 
 ALONE = """
 import importlib.abc, runpy, sys

@@ -10,7 +10,7 @@ from anomalib_ncd.deploy import Artefact, Detection, Rejection
 from anomalib_ncd.deploy.encoders import RegionPredictions
 from anomalib_ncd.deploy.image_files import ImageInput
 from anomalib_ncd.deploy.stages import CutImage, binarize_detection, classify_image, cut_image, views_of, whole_views_of
-from anomalib_ncd.functional.regions import Region
+from anomalib_ncd.regions.crops import Region
 
 MAP = np.zeros((32, 32), np.float32)
 

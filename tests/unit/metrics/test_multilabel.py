@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_ncd.functional.matching import clustering_accuracy, match_classes
+from anomalib_ncd.metrics.matching import clustering_accuracy, match_classes
 from anomalib_ncd.metrics.multilabel import ClusterMultilabelF1, match_label_sets, multilabel_report
 
 

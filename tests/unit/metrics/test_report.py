@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from anomalib_ncd.functional import clustering_accuracy, matched_macro_f1
 from anomalib_ncd.metrics import clustering_report
+from anomalib_ncd.metrics.matching import clustering_accuracy, matched_macro_f1
 
 
 def test_equals_golden(golden_dir):

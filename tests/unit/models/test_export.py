@@ -14,9 +14,9 @@ from anomalib.models import AnomalibModule
 from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.functional import novel_probabilities
 from anomalib_ncd.models import export
 from anomalib_ncd.models.export import OUTPUT_NAMES, RegionClassifier, calibration_inputs
+from anomalib_ncd.models.region_merging import novel_probabilities
 
 BACKBONES = ["test_vit", "offline", "test_vit compared with normal", "offline compared with normal"]
 

@@ -7,8 +7,8 @@ import torch
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.generated import generate_dataset
 from anomalib_ncd.models.known_regions import classify_encoded, encode_images, known_regions, references_of
+from anomalib_ncd.synthetic.plates import generate_dataset
 
 
 @pytest.fixture(scope="module")

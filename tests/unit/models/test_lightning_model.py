@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.transforms import EvalView
-from anomalib_ncd.functional import novel_probabilities
 from anomalib_ncd.models.checkpoints import write_class_names
+from anomalib_ncd.models.clustering.prototypes import cluster_start
 from anomalib_ncd.models.known_regions import known_regions, references_of
-from anomalib_ncd.models.normal_comparison import compared_features
-from anomalib_ncd.models.prototypes import cluster_start
+from anomalib_ncd.models.normal.normal_comparison import compared_features
+from anomalib_ncd.models.region_merging import novel_probabilities
 from anomalib_ncd.models.rejection import RegionRejection
 
 BASE_NAMES = ["base_line", "base_square"]

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from anomalib_ncd import MEBin
-from anomalib_ncd.models import offline
-from anomalib_ncd.models.offline import build_offline_backbone
+from anomalib_ncd.models.encoders import offline
+from anomalib_ncd.models.encoders.offline import build_offline_backbone
 from anomalib_ncd.models.offline_detector import build_offline_detector
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.functional.image_merging import region_weights
-from anomalib_ncd.functional.rejection import is_image_unknown
 from anomalib_ncd.models.region_votes import predict_images
+from anomalib_ncd.regions.classes.merging import region_weights
+from anomalib_ncd.regions.classes.rejection import is_image_unknown
 
 
 def build_batch(areas, image_index):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from anomalib_ncd.models.encoder import MaskGuidedEncoder
+from anomalib_ncd.models.encoders.vit import MaskGuidedEncoder
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 

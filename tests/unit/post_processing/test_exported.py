@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_ncd.functional import binarize, fit_score_range
 from anomalib_ncd.post_processing import MEBinSettings, mebin_from_exported
+from anomalib_ncd.regions.mebin import binarize, fit_score_range
 
 MAPS = np.random.default_rng(0).random((3, 24, 40), dtype=np.float32)
 SETTINGS = MEBinSettings(score_range=(0.2, 0.9), sample_rate=8, min_interval_len=2, erosion_size=2)

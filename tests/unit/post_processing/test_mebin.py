@@ -14,8 +14,8 @@ from anomalib.post_processing import PostProcessor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_ncd.functional import binarize
 from anomalib_ncd.post_processing import MEBin
+from anomalib_ncd.regions.mebin import binarize
 
 
 def blob_map(peaks, size=48, noise=0.05, seed=0):

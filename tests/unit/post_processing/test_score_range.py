@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_ncd.functional import fit_score_range
 from anomalib_ncd.post_processing.score_range import MapExtremes, range_of_extremes
+from anomalib_ncd.regions.mebin import fit_score_range
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)

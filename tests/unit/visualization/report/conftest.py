@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.run_results import RunResults
+from anomalib_ncd.results.run_results import RunResults
 
 
 def make_results(

@@ -1,0 +1,163 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A folder of images classified into a folder of results, once or for as long as images come."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from anomalib_ncd.deploy.classifier import AnomalyClassifier
+from anomalib_ncd.deploy.image_files import ImageInput
+from anomalib_ncd.deploy.line.folder_watch import ArrivedImage, FolderWatch, WatchOptions
+from anomalib_ncd.deploy.line.map_folder import MapFolder
+from anomalib_ncd.deploy.line.result_folder import Finished, ResultFolder
+from anomalib_ncd.deploy.results import ImageResult
+
+logger = logging.getLogger(__name__)
+
+STOPPED = 130  # exit status of a command that was stopped before it was done, as shells have it
+
+
+class Counts(NamedTuple):
+    """How many images a call classified.
+
+    Attributes:
+        classified: Images with a class.
+        failed: Images that could not be used; ``errors.csv`` says why.
+        before: Images that the output folder held already.
+    """
+
+    classified: int
+    failed: int
+    before: int
+
+
+def classify_folder(
+    classifier: AnomalyClassifier,
+    images: str | Path,
+    output: str | Path,
+    *,
+    watch: WatchOptions | None = None,
+    poll_seconds: float = 0.5,
+    stop_after_idle: float | None = None,
+    pictures: bool = True,
+    masks: bool = False,
+) -> Counts:
+    """Classify the images of a folder; what the output folder holds already is not done again.
+
+    Args:
+        classifier: The classifier.
+        images: Folder of images, searched recursively, or one image.
+        output: Folder of results; see :class:`~anomalib_ncd.deploy.line.result_folder.ResultFolder`.
+        watch: Go on with images that come later. Defaults to ``None``: stop when all are done.
+        poll_seconds: Pause between two looks at the folder, when watching.
+        stop_after_idle: Stop watching when nothing came for so many seconds. Defaults to ``None``: never.
+        pictures: Draw a picture of each image.
+        masks: Put the masks of regions into ``results.jsonl``.
+
+    Returns:
+        How many images were classified.
+
+    Raises:
+        FileNotFoundError: If there is no folder of images.
+        ValueError: If the output folder holds results of another classifier.
+        OutputError: If results can't be written; those before are complete.
+    """
+    images = Path(images)
+    if not images.exists():
+        msg = f"There is no image folder {images}. Check the path given as `images`."
+        raise FileNotFoundError(msg)
+    classified = failed = 0
+    with ResultFolder(output, classifier.manifest, pictures=pictures, masks=masks) as results:
+        before = len(results.journal)
+        is_ready = _map_is_there(classifier)
+        source = FolderWatch(images, results.journal, watch, classifier.limits, is_ready)
+        arrivals = source.poll() if watch is None else _forever(source, poll_seconds, stop_after_idle)
+        for batch in _batches(arrivals, classifier.batch_size):
+            finished = _classify(classifier, batch)
+            results.add(finished)
+            num_failed = sum(one.result.error is not None for one in finished)
+            failed += num_failed
+            classified += len(finished) - num_failed
+            logger.debug("%d images done.", classified + failed)
+    return Counts(classified, failed, before)
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Let the system's request to end stop a process as Ctrl-C does.
+
+    Raises:
+        KeyboardInterrupt: When the request comes.
+    """
+
+    def stop(number: int, frame: Any) -> None:  # noqa: ANN401
+        del number, frame
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _forever(
+    source: FolderWatch,
+    poll_seconds: float,
+    stop_after_idle: float | None,
+) -> Iterator[ArrivedImage | None]:
+    """Images as they come; ``None`` after each look at the folder, so that no image waits for a full batch."""
+    last = time.monotonic()
+    while True:
+        for arrived in source.poll():
+            yield arrived
+            last = time.monotonic()
+        yield None
+        if stop_after_idle is not None and not source.num_pending and time.monotonic() - last > stop_after_idle:
+            return
+        time.sleep(poll_seconds)
+
+
+def _batches(arrivals: Iterable[ArrivedImage | None], size: int) -> Iterator[list[ArrivedImage]]:
+    """Batches of at most `size`, cut short at a ``None``."""
+    batch: list[ArrivedImage] = []
+    for arrived in arrivals:
+        if arrived is not None:
+            batch.append(arrived)
+        if batch and (arrived is None or len(batch) == size):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _classify(classifier: AnomalyClassifier, batch: Sequence[ArrivedImage]) -> list[Finished]:
+    """Classify a batch; files that can't be read have their reason already."""
+    readable = [one for one in batch if one.pixels is not None]
+    inputs = [ImageInput(one.pixels, one.path) for one in readable if one.pixels is not None]
+    results = dict(zip([one.name for one in readable], classifier.classify(inputs, on_error="report"), strict=True))
+    return [_finished(one, results.get(one.name)) for one in batch]
+
+
+def _finished(arrived: ArrivedImage, result: ImageResult | None) -> Finished:
+    """What is to be recorded of a file; an error of the detector may be gone the next time."""
+    if result is None:
+        result = ImageResult(image=str(arrived.path), error=arrived.error)
+        return Finished(arrived.name, arrived.stamp, result, None)
+    return Finished(arrived.name, arrived.stamp, result, arrived.pixels, is_final=result.error is None)
+
+
+def _map_is_there(classifier: AnomalyClassifier) -> Callable[[Path], bool] | None:
+    """With maps that another tool saves, an image waits for its map."""
+    detector = classifier.detector
+    if not isinstance(detector, MapFolder):
+        return None
+    return lambda path: detector.find(path) is not None

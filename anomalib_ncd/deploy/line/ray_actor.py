@@ -1,0 +1,163 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Archives of millions of images: ``AnomalyClassifier`` as the actor of ``ray.data``.
+
+Needs the extra ``[ray]``. Ray shares the images out, starts the actors, and gives the batches of an actor that died to
+another one; on a cluster, images and artefact must lie where every machine can read them::
+
+    python -m anomalib_ncd.deploy.line.ray_actor ARTEFACT --images archive --output results --num_workers 16
+
+The same command goes on where it was stopped: images that the Parquet files in the output folder hold are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_ncd.deploy.classifier import AnomalyClassifier
+from anomalib_ncd.deploy.detectors import Detector
+from anomalib_ncd.deploy.image_files import image_files
+
+logger = logging.getLogger(__name__)
+
+NEEDS_RAY = "Classifying on many machines needs Ray: `pip install 'anomalib-ncd[ray]'`."
+
+
+class RayClassifier:
+    """What an actor keeps between its batches: the loaded classifier.
+
+    Args:
+        artefact: Folder or zip of the artefact.
+        detector: Detector in the place of the artefact's own; it is sent to every actor. Defaults to ``None``.
+        num_threads: Threads of one actor. Defaults to 1, as Ray plans one core an actor.
+    """
+
+    def __init__(self, artefact: str, detector: Detector | None = None, num_threads: int | None = 1) -> None:
+        self.classifier = AnomalyClassifier.load(artefact, detector, num_threads=num_threads, keep_masks=False)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Classify a batch of paths.
+
+        Args:
+            batch: Column ``image``, paths.
+
+        Returns:
+            Columns ``image``, ``class``, ``confidence``, ``normal``, ``unknown``, ``error`` and ``result``, which is
+            the whole result as JSON. Strings and numbers are never missing: ``""`` and 0 stand for nothing.
+        """
+        found = list(self.classifier.stream([str(path) for path in batch["image"]], on_error="report"))
+        return {
+            "image": np.array([result.image for result in found]),
+            "class": np.array([result.class_name or "" for result in found]),
+            "confidence": np.array([result.confidence for result in found], dtype=np.float32),
+            "normal": np.array([result.is_normal for result in found]),
+            "unknown": np.array([result.is_unknown for result in found]),
+            "error": np.array([result.error or "" for result in found]),
+            "result": np.array([json.dumps(result.to_dict()) for result in found]),
+        }
+
+
+def classify_dataset(
+    paths: Sequence[str | Path],
+    artefact: str | Path,
+    *,
+    detector: Detector | None = None,
+    num_workers: int = 2,
+    batch_size: int = 16,
+    num_threads: int | None = 1,
+) -> Any:  # noqa: ANN401 - a ray.data.Dataset; Ray is optional
+    """Plan the classification of many images; Ray starts when the data set is written or iterated over.
+
+    Args:
+        paths: Image files, as every worker can read them.
+        artefact: Folder or zip of the artefact.
+        detector: Detector in the place of the artefact's own.
+        num_workers: Number of actors, one core each.
+        batch_size: Images a call.
+        num_threads: Threads of one actor.
+
+    Returns:
+        A ``ray.data.Dataset`` with one row an image, see :class:`RayClassifier`, in any order.
+
+    Raises:
+        ModuleNotFoundError: If Ray is not installed.
+    """
+    try:
+        import ray.data  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(NEEDS_RAY) from error
+    rows = [{"image": str(path)} for path in paths]
+    # More blocks than workers, so that none of them waits long for the last one.
+    num_blocks = max(1, min(-(-len(rows) // batch_size), 64 * num_workers))
+    return ray.data.from_items(rows, override_num_blocks=num_blocks).map_batches(
+        RayClassifier,
+        fn_constructor_args=(str(artefact), detector, num_threads),
+        compute=ray.data.ActorPoolStrategy(size=num_workers),
+        batch_size=batch_size,
+        num_cpus=1,
+    )
+
+
+def images_in(folder: str | Path) -> set[str]:
+    """Read which images the Parquet files of a folder hold; one that was cut off by a kill is deleted.
+
+    Args:
+        folder: Folder that :func:`main` writes to; it need not exist.
+
+    Returns:
+        Paths of the images.
+
+    Raises:
+        ModuleNotFoundError: If pyarrow, which comes with Ray's data sets, is not installed.
+    """
+    try:
+        from pyarrow import ArrowInvalid, parquet  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(NEEDS_RAY) from error
+
+    def images_of(file: Path) -> list[str]:
+        try:
+            return parquet.read_table(file, columns=["image"])["image"].to_pylist()
+        except ArrowInvalid:  # such a file ends with its index, so that a part of it can't be read at all
+            logger.warning("%s is cut off; its images are classified again.", file)
+            file.unlink()
+            return []
+
+    return {image for file in sorted(Path(folder).glob("*.parquet")) for image in images_of(file)}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Classify a folder into Parquet files."""
+    parser = argparse.ArgumentParser(description="Classify an archive of images with Ray.")
+    parser.add_argument("artefact", help="what `anomalib-ncd pack` wrote, with a detector in it")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images, searched recursively")
+    parser.add_argument("--output", type=Path, required=True, help="folder of Parquet files, gone on with")
+    parser.add_argument("--num_workers", type=int, default=2, help="actors, one core each")
+    parser.add_argument("--batch_size", type=int, default=16, help="images a call")
+    flags = parser.parse_args(args)
+    output = flags.output.absolute()
+    done = images_in(output)
+    paths = [path for path in image_files(flags.images.absolute()) if str(path) not in done]
+    logger.info("%d images to classify, %d were done before.", len(paths), len(done))
+    if not paths:
+        return
+    dataset = classify_dataset(
+        paths,
+        Path(flags.artefact).absolute(),
+        num_workers=flags.num_workers,
+        batch_size=flags.batch_size,
+    )
+    dataset.write_parquet(str(output))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main()

@@ -1,0 +1,4 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Artefacts: one file of a run for the line."""

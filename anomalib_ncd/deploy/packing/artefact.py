@@ -1,0 +1,172 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""An artefact on disk: a folder or a zip of a manifest and network files, checked before anything in it is used.
+
+Files are read once, compared with their digests and handed to the runtimes from memory, so what was checked is what
+runs. All of them are data: ONNX, OpenVINO IR, safetensors. Digests tell damage and tampering with single files;
+against an artefact that was forged as a whole, compare :attr:`Artefact.sha256` with the one noted when it was built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from anomalib_ncd.deploy.packing.manifest import MANIFEST_NAME, ArtefactError, FileEntry, Manifest, NetworkEntry
+
+MAX_MANIFEST_BYTES = 1 << 20
+
+
+class Artefact:
+    """A checked artefact in memory.
+
+    Args:
+        manifest: The manifest.
+        contents: Bytes of every file that it names.
+    """
+
+    def __init__(self, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
+        self.manifest = manifest
+        self._contents = contents
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the whole artefact."""
+        return self.manifest.sha256
+
+    def contents_of(self, network: NetworkEntry) -> list[bytes]:
+        """Bytes of the files of a network, the model first."""
+        return [self._contents[name] for name in network.files]
+
+    @classmethod
+    def load(cls, path: str | Path, sha256: str | None = None) -> Artefact:
+        """Read and check an artefact.
+
+        Args:
+            path: Folder or zip file.
+            sha256: Digest it must have, see :attr:`sha256`. Defaults to ``None``: any.
+
+        Returns:
+            The artefact.
+
+        Raises:
+            FileNotFoundError: If there is nothing at the path.
+            ArtefactError: If it is no artefact, or not as it was built.
+        """
+        path = Path(path)
+        if path.is_dir():
+            return cls._checked(_Folder(path), sha256)
+        if not path.is_file():
+            msg = f"There is no artefact {path}; give the folder or zip that `anomalib-ncd pack` wrote."
+            raise FileNotFoundError(msg)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return cls._checked(_Zip(archive), sha256)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            msg = f"{path} is no readable zip ({error}); copy or build it again."
+            raise ArtefactError(msg) from error
+
+    @classmethod
+    def create(cls, manifest: Manifest, contents: Mapping[str, bytes]) -> Artefact:
+        """Make an artefact; the manifest gets the digests of the files."""
+        entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents.items()}
+        return cls(replace(manifest, files=entries), contents)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the artefact: a zip where the path ends in ``.zip``, else a folder.
+
+        The target appears as a whole or not at all.
+
+        Args:
+            path: Target, which must not exist yet.
+
+        Returns:
+            The target.
+
+        Raises:
+            FileExistsError: If there is something at the path.
+        """
+        path = Path(path)
+        if path.exists():
+            msg = f"{path} exists already; choose another place for the artefact or delete it."
+            raise FileExistsError(msg)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files = {MANIFEST_NAME: self.manifest.to_json().encode(), **self._contents}
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+        if path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+                for name, data in files.items():
+                    archive.writestr(name, data)
+        else:
+            unfinished.mkdir()
+            for name, data in files.items():
+                (unfinished / name).write_bytes(data)
+        unfinished.rename(path)
+        return path
+
+    @classmethod
+    def _checked(cls, source: _Folder | _Zip, sha256: str | None) -> Artefact:
+        """Read the manifest and all that it names, comparing sizes and digests."""
+        manifest = Manifest.from_json(source.read(MANIFEST_NAME, MAX_MANIFEST_BYTES))
+        if sha256 is not None and manifest.sha256 != sha256.lower():
+            msg = f"The artefact's digest is {manifest.sha256}, not {sha256}: it is another one or was tampered with."
+            raise ArtefactError(msg)
+        contents = {}
+        for name, entry in manifest.files.items():
+            data = source.read(name, entry.num_bytes)
+            if hashlib.sha256(data).hexdigest() != entry.sha256:
+                msg = f"The file {name!r} of the artefact is not the one that was packed (its SHA-256 differs)."
+                raise ArtefactError(msg)
+            contents[name] = data
+        return cls(manifest, contents)
+
+
+class _Folder:
+    """Files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Bytes of a file that lies in the folder itself."""
+        file = self.folder / name
+        if file.is_symlink():
+            msg = f"The file {name!r} of the artefact is a link, which could lead anywhere; it is refused."
+            raise ArtefactError(msg)
+        if not file.is_file():
+            msg = f"The artefact {self.folder} lacks its file {name!r}; copy or build it again."
+            raise ArtefactError(msg)
+        _check_size(name, file.stat().st_size, max_bytes)
+        return file.read_bytes()
+
+
+class _Zip:
+    """Files of a zip; nothing is extracted to disk."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.archive = archive
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Bytes of an entry at the top of the archive."""
+        try:
+            info = self.archive.getinfo(name)
+        except KeyError:
+            msg = f"The artefact {self.archive.filename} lacks its file {name!r}; copy or build it again."
+            raise ArtefactError(msg) from None
+        _check_size(name, info.file_size, max_bytes)
+        with self.archive.open(info) as stream:
+            return stream.read(max_bytes + 1)
+
+
+def _check_size(name: str, found: int, largest: int) -> None:
+    """Refuse a file that grew, before it is read."""
+    if found > largest:
+        msg = (
+            f"The file {name!r} of the artefact has {found} bytes, more than the {largest} it may have; it is refused."
+        )
+        raise ArtefactError(msg)

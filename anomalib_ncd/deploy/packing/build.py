@@ -1,0 +1,267 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From the folder of a run to a classifier: in this process, or packed as an artefact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
+import numpy as np
+from anomalib.deploy import CompressionType
+from anomalib.models import AnomalibModule
+from safetensors.torch import save as save_safetensors
+
+from anomalib_ncd import __version__
+from anomalib_ncd.data.region_table import RegionSettings
+from anomalib_ncd.deploy.anomalib_detectors import LightningDetector, export_raw_detector, raw_image_threshold
+from anomalib_ncd.deploy.classifier import AnomalyClassifier
+from anomalib_ncd.deploy.detectors import Detector, MapFunction
+from anomalib_ncd.deploy.encoders import TorchEncoder
+from anomalib_ncd.deploy.packing.artefact import Artefact
+from anomalib_ncd.deploy.packing.manifest import MEBIN_OPTIONS, REGION_OPTIONS, Manifest, NetworkEntry, Rejection
+from anomalib_ncd.models.export import RegionClassifier, save_onnx
+from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.regions.classes.rejection import check_false_reject_rate
+from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
+
+logger = logging.getLogger(__name__)
+
+PackRuntime = Literal["onnx", "openvino", "torch"]
+ENCODER_SETTINGS = ("backbone", "mask_layers", "trainable_blocks", "feature_layers", "empty_mask")
+CHECKPOINT_NAME = "model.ckpt"
+
+
+def classifier_of_run(
+    run: str | Path,
+    detector: Detector | MapFunction | AnomalibModule,
+    *,
+    device: str = "cpu",
+    false_reject_rate: float | None = None,
+    **options: Any,  # noqa: ANN401
+) -> AnomalyClassifier:
+    """Make a classifier of a run, in PyTorch and without exporting anything.
+
+    Args:
+        run: Folder that ``anomalib-ncd discover`` left, or a checkpoint of ``AnomalyNcd``.
+        detector: See :class:`~anomalib_ncd.deploy.AnomalyClassifier`; a fitted anomalib model will do as well.
+        device: Where the networks run.
+        false_reject_rate: See :func:`build_artefact`.
+        **options: Further arguments of :class:`~anomalib_ncd.deploy.AnomalyClassifier`.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        FileNotFoundError: If the run has no checkpoint.
+        ValueError: If the checkpoint belongs to another model.
+    """
+    model, manifest = _read_run(Path(run), false_reject_rate)
+    if isinstance(detector, AnomalibModule):
+        detector = LightningDetector(detector, device)
+    return AnomalyClassifier(manifest, TorchEncoder(RegionClassifier.of(model), device), detector, **options)
+
+
+def build_artefact(
+    run: str | Path,
+    output: str | Path | None = None,
+    *,
+    detector: AnomalibModule | str | Path | None = None,
+    detector_input_size: tuple[int, int] | None = None,
+    runtime: PackRuntime = "onnx",
+    compression: CompressionType | str | None = None,
+    datamodule: Any = None,  # noqa: ANN401
+    rejection: Rejection | None = None,
+    false_reject_rate: float | None = None,
+) -> Artefact:
+    """Pack a run, and the detector that goes with it, for the line.
+
+    Args:
+        run: Folder that ``anomalib-ncd discover`` left, or a checkpoint of ``AnomalyNcd``.
+        output: Folder to write, or zip file where it ends in ``.zip``. Defaults to ``None``: nothing is written.
+        detector: Fitted anomalib model, which is exported with its own scores; or an ``.onnx`` or ``.xml`` file whose
+            maps are in the units of the run's maps. Defaults to ``None``: the detector is given when predicting.
+        detector_input_size: Height and width that images are brought to for a detector given as a file.
+        runtime: What the encoder runs in. A detector given as a model goes to ONNX, or OpenVINO where that is chosen.
+        compression: ``"fp16"``, ``"int8"``, ``"int8_ptq"`` or ``"int8_acq"`` for OpenVINO, as anomalib calls them.
+        datamodule: Regions to calibrate ``"int8_ptq"`` and ``"int8_acq"`` with.
+        rejection: When a region is unknown. Defaults to ``None``: what the run says, else never.
+        false_reject_rate: Share of new regions of known classes that may be called unknown, in place of the run's own
+            rate. Defaults to ``None``: that one.
+
+    Returns:
+        The artefact.
+
+    Raises:
+        FileNotFoundError: If the run has no checkpoint.
+        FileExistsError: If there is something at ``output``.
+        ValueError: If an option doesn't go with the runtime, or the detector can't be packed.
+        ModuleNotFoundError: If the export needs a package that is not installed.
+    """
+    if compression is not None and runtime != "openvino":
+        msg = f"`compression` is OpenVINO's, got {compression!r} for {runtime!r}; choose `runtime='openvino'`."
+        raise ValueError(msg)
+    if output is not None and Path(output).exists():
+        msg = f"{output} exists already; choose another place for the artefact or delete it."
+        raise FileExistsError(msg)
+    model, manifest = _read_run(Path(run), false_reject_rate)
+    files = _encoder_files(model, runtime, compression, datamodule)
+    entry = replace(manifest.encoder, runtime=runtime, files=tuple(files))
+    manifest = replace(manifest, encoder=entry, rejection=rejection or manifest.rejection)
+    if detector is not None:
+        packed, detector_files, threshold = _pack_detector(detector, detector_input_size, runtime)
+        manifest = replace(manifest, detector=packed, image_threshold=threshold)
+        files |= detector_files
+    artefact = Artefact.create(manifest, files)
+    if output is not None:
+        artefact.save(output)
+        logger.info("Packed %s; its SHA-256 is %s.", output, artefact.sha256)
+    return artefact
+
+
+def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[AnomalyNcd, Manifest]:
+    """Model of a run and what its predictions need, the encoder still in PyTorch."""
+    checkpoint = run / CHECKPOINT_NAME if run.is_dir() else run
+    if not checkpoint.is_file():
+        msg = f"There is no checkpoint {checkpoint}; give the folder that `anomalib-ncd discover` left."
+        raise FileNotFoundError(msg)
+    model = AnomalyNcd.load_from_checkpoint(checkpoint, map_location="cpu")
+    low, high = model.score_range.double().tolist()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        msg = f"{checkpoint} holds no score range: it was never trained on regions."
+        raise ValueError(msg)
+    if false_reject_rate is not None:
+        check_false_reject_rate(false_reject_rate)
+        model.rejection.false_reject_rate = false_reject_rate
+    settings = region_settings_of(checkpoint.parent)
+    hyper = dict(model.hparams)
+    classifier = RegionClassifier.of(model)
+    manifest = Manifest(
+        class_names=tuple(_class_names(model, checkpoint.parent)),
+        score_range=(low, high),
+        mebin={name: settings[name] for name in sorted(MEBIN_OPTIONS)},
+        regions={name: settings[name] for name in sorted(REGION_OPTIONS)},
+        image_size=classifier.encoder.image_size,
+        encoder=NetworkEntry("torch", (), {name: hyper[name] for name in ENCODER_SETTINGS}),
+        merging_temperature=model.merging_temperature,
+        rejection=_rejection_of(model),
+        origin={
+            "anomalib_ncd": __version__,
+            "checkpoint_sha256": _file_digest(checkpoint),
+            "pixel_mean": model.pixel_mean.flatten().tolist(),
+            "pixel_std": model.pixel_std.flatten().tolist(),
+        },
+    )
+    return model, manifest
+
+
+def _class_names(model: AnomalyNcd, run: Path) -> list[str]:
+    """Names of the slots, as the user gave them last."""
+    file = run / FILE_NAME
+    return read_class_names(file, model.novel_class_names) if file.is_file() else model.class_names
+
+
+def region_settings_of(run: Path) -> dict[str, Any]:
+    """How a run cut its regions: arguments of ``RegionSettings``; the defaults where it doesn't say."""
+    settings = asdict(RegionSettings())
+    file = run / "regions" / "settings.json"
+    if file.is_file():
+        found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        settings |= {name: found[name] for name in settings if name in found}
+    else:
+        logger.warning("%s does not say how regions were cut; the defaults are taken.", run)
+    return settings
+
+
+def _rejection_of(model: AnomalyNcd) -> Rejection | None:
+    """The rejection threshold that a model carries; ``None`` where it has none."""
+    threshold = model.rejection.threshold
+    return None if threshold is None else Rejection(threshold, "neighbours", model.rejection.false_reject_rate)
+
+
+def _encoder_files(
+    model: AnomalyNcd,
+    runtime: PackRuntime,
+    compression: CompressionType | str | None,
+    datamodule: Any,  # noqa: ANN401
+) -> dict[str, bytes]:
+    """Encoder and head as files of a runtime."""
+    classifier = RegionClassifier.of(model)
+    if runtime == "torch":
+        state = {name: value.contiguous() for name, value in classifier.state_dict().items()}
+        return {"encoder.safetensors": save_safetensors(state)}
+    with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder:
+        if runtime == "onnx":
+            file = Path(folder) / "encoder.onnx"
+            save_onnx(classifier, file)
+            return {file.name: file.read_bytes()}
+        wanted = None if compression is None else CompressionType(compression)
+        file = model.to_openvino(folder, "encoder", compression_type=wanted, datamodule=datamodule)
+        return _read_all([file, file.with_suffix(".bin")])
+
+
+def _pack_detector(
+    detector: AnomalibModule | str | Path,
+    input_size: tuple[int, int] | None,
+    runtime: PackRuntime,
+) -> tuple[NetworkEntry, dict[str, bytes], float | None]:
+    """A detector as entry, files and the score above which an image is anomalous."""
+    if isinstance(detector, AnomalibModule):
+        contents, size = export_raw_detector(detector)
+        files = {"detector.onnx": contents}
+        if runtime == "openvino":
+            files = _as_openvino(contents)
+        used: Literal["onnx", "openvino"] = "openvino" if runtime == "openvino" else "onnx"
+        return NetworkEntry(used, tuple(files), {"input_size": list(size)}), files, raw_image_threshold(detector)
+    file = Path(detector)
+    if file.suffix not in {".onnx", ".xml"}:
+        msg = (
+            f"The detector {file} can't be packed: an artefact holds no file that runs code when it is loaded. "
+            "Export it to ONNX or OpenVINO, or give its checkpoint and class."
+        )
+        raise ValueError(msg)
+    beside = Path(f"{file}.data")
+    if beside.is_file():
+        msg = f"{file} keeps its weights in {beside.name}; export it with `onnx_kwargs={{'external_data': False}}`."
+        raise ValueError(msg)
+    found = _read_all([file] if file.suffix == ".onnx" else [file, file.with_suffix(".bin")])
+    files = {f"detector{Path(name).suffix}": contents for name, contents in found.items()}
+    settings = {} if input_size is None else {"input_size": list(input_size)}
+    return NetworkEntry("onnx" if file.suffix == ".onnx" else "openvino", tuple(files), settings), files, None
+
+
+def _as_openvino(contents: bytes) -> dict[str, bytes]:
+    """Turn an ONNX file into OpenVINO's two."""
+    import openvino  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder:
+        source, target = Path(folder) / "detector.onnx", Path(folder) / "detector.xml"
+        source.write_bytes(contents)
+        openvino.save_model(openvino.convert_model(source), target, compress_to_fp16=False)
+        return _read_all([target, target.with_suffix(".bin")])
+
+
+def _read_all(files: Sequence[Path]) -> dict[str, bytes]:
+    """Bytes of files by name."""
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        msg = f"There is no {missing[0]}; an OpenVINO model is an .xml and a .bin file side by side."
+        raise FileNotFoundError(msg)
+    return {file.name: file.read_bytes() for file in files}
+
+
+def _file_digest(file: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

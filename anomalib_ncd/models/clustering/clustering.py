@@ -1,0 +1,146 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The line without training: clusters of mask-guided features, to which a trained model is to be compared."""
+
+import logging
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.preprocessing import StandardScaler, normalize
+from torch.nn import functional as F
+
+from anomalib_ncd.models.clustering.consensus import consensus_clusters
+from anomalib_ncd.models.heads import unit_rows
+
+logger = logging.getLogger(__name__)
+
+ClusterMethod = Literal["consensus", "kmeans", "ward"]
+
+MAX_CLUSTERED = 2000
+"""Of more regions, so many are clustered where that will do: time and memory grow with the square of them."""
+
+
+def cluster_features(
+    features: npt.NDArray[np.floating] | torch.Tensor,
+    num_clusters: int,
+    method: ClusterMethod = "ward",
+    *,
+    standardize: bool = False,
+    seed: int = 0,
+) -> npt.NDArray[np.int64]:
+    """Group regions by their features, scaled to norm 1.
+
+    With fewer distinct features than ``num_clusters`` there are as many clusters as distinct features, and a warning
+    is logged. No region gives no label; a single one gets label 0.
+
+    Args:
+        features: Features (R, D) of R regions, finite.
+        num_clusters: Number of clusters to look for.
+        method: ``"ward"`` (hierarchical), ``"kmeans"`` (best of 10 starts) or ``"consensus"`` (what Ward's clusters of
+            many random halves agree on; of more than 2,000 regions, the rest goes to the nearest centre).
+        standardize: Whether to bring every dimension to mean 0 and variance 1 before the scaling to norm 1.
+        seed: Seed of k-means and of the halves; Ward's method has no randomness.
+
+    Returns:
+        Labels (R,) in [0, clusters), numbered in the order in which they first appear.
+
+    Raises:
+        ValueError: If the features are not a finite (R, D) array, or an argument is out of its range.
+
+    Example:
+        >>> cluster_features(np.array([[0.0, 1.0], [1.0, 0.1], [0.1, 1.0], [1.0, 0.0]]), num_clusters=2)
+        array([0, 1, 0, 1])
+    """
+    rows = _as_finite_rows(features)
+    if num_clusters < 1:
+        msg = f"`num_clusters` must be at least 1, got {num_clusters}."
+        raise ValueError(msg)
+    if method not in get_args(ClusterMethod):
+        msg = f"`method` must be one of {get_args(ClusterMethod)}, got {method!r}."
+        raise ValueError(msg)
+    if len(rows) == 0:
+        return np.zeros(0, dtype=np.int64)
+    if standardize:
+        rows = StandardScaler().fit_transform(rows)
+    rows = normalize(rows)
+    count = _feasible_count(rows, num_clusters)
+    if count == 1:
+        return np.zeros(len(rows), dtype=np.int64)
+    if method == "consensus":
+        labels = _consensus(rows, count, seed)
+    elif method == "ward":
+        labels = AgglomerativeClustering(n_clusters=count, linkage="ward").fit_predict(rows)
+    else:
+        labels = KMeans(n_clusters=count, n_init=10, random_state=seed).fit_predict(rows)
+    return _in_order_of_appearance(labels)
+
+
+def _consensus(rows: npt.NDArray[np.float64], num_clusters: int, seed: int) -> npt.NDArray[np.int64]:
+    """Consensus of a random part of the rows if they are many; the others go to the nearest centre."""
+    if len(rows) <= MAX_CLUSTERED:
+        return consensus_clusters(rows, num_clusters, seed)
+    chosen = np.random.default_rng(seed).choice(len(rows), MAX_CLUSTERED, replace=False)
+    found = consensus_clusters(rows[chosen], num_clusters, seed)
+    centres = cluster_centres(torch.from_numpy(rows[chosen]), torch.from_numpy(found), num_clusters).numpy()
+    labels = (rows @ centres.T).argmax(axis=1)
+    labels[chosen] = found
+    return labels
+
+
+def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:
+    """Directions of the clusters: the prototypes of a classifier by cosine similarity.
+
+    Args:
+        features: ``(R, D)`` float, of any norm.
+        labels: ``(R,)`` long, cluster of each region, from 0 to `num_clusters` - 1.
+        num_clusters: Number of clusters; may be more than there are labels.
+
+    Returns:
+        ``(num_clusters, D)`` of norm 1: the mean of the cluster's features, each scaled to norm 1 before. A cluster
+        without regions points away from all of them, so that nothing like them is ever put into it.
+
+    Example:
+        >>> cluster_centres(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), num_clusters=2)
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    rows = unit_rows(features)
+    members = F.one_hot(labels.long(), num_clusters).to(rows.dtype)
+    sums = members.T @ rows
+    sums[members.sum(dim=0) == 0] = -rows.sum(dim=0)
+    return unit_rows(sums)
+
+
+def _as_finite_rows(features: npt.NDArray[np.floating] | torch.Tensor) -> npt.NDArray[np.float64]:
+    """Check features and turn them into double precision."""
+    if isinstance(features, torch.Tensor):
+        features = features.detach().double().cpu().numpy()
+    rows = np.asarray(features, dtype=np.float64)
+    if rows.ndim != 2:
+        msg = f"`features` must have shape (R, D), got {rows.shape}."
+        raise ValueError(msg)
+    broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(broken):
+        msg = (
+            f"`features` must be finite, got NaN or infinity in rows {broken[:5].tolist()}; check the encoder's input."
+        )
+        raise ValueError(msg)
+    return rows
+
+
+def _feasible_count(rows: npt.NDArray[np.float64], num_clusters: int) -> int:
+    """No more clusters than distinct rows; copies of a region differ by rounding only."""
+    distinct = len(np.unique(rows.round(6), axis=0))
+    if distinct < num_clusters:
+        logger.warning("Only %d distinct regions for %d clusters: making %d.", distinct, num_clusters, distinct)
+    return min(num_clusters, distinct)
+
+
+def _in_order_of_appearance(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Renumber labels so that equal partitions have equal labels."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].astype(np.int64)

@@ -1,0 +1,161 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""New classes among regions that are like none of a run, and prototypes for them beside the old ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.cluster import AgglomerativeClustering
+from torch import Tensor
+from torch.nn import functional as F
+
+from anomalib_ncd.models.clustering.clustering import cluster_features
+from anomalib_ncd.models.heads import LOGIT_TEMPERATURE, unit_rows
+
+LEFT_UNKNOWN = -1
+FITTING_STEPS = 200
+
+
+def group_unknown(
+    unknown: Tensor,
+    known: Tensor,
+    known_classes: Tensor,
+    num_new_classes: int | None = None,
+    min_regions: int = 3,
+) -> npt.NDArray[np.int64]:
+    """Sort unknown regions into new classes.
+
+    Where the number is not given, classes are made as coarse as the run's own are: groups of regions grow together,
+    the nearest first, until the mean distance between two groups is more than half way from the mean distance within a
+    class of the run to that between two of its classes. Groups that are too small stay unknown.
+
+    Args:
+        unknown: ``(U, E)`` float of norm 1, U of 0 or more.
+        known: ``(N, E)`` float of norm 1, regions of the run.
+        known_classes: ``(N,)`` long, their classes.
+        num_new_classes: Number of new classes. Defaults to ``None``: as above.
+        min_regions: Fewest regions of a new class; where the number is given, every group is a class.
+
+    Returns:
+        ``(U,)`` int64, from 0 on in the order of first appearance; -1 for those that stay unknown.
+
+    Raises:
+        ValueError: If a number is below 1.
+
+    Example:
+        >>> line = torch.eye(4)
+        >>> known, classes = line[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
+        >>> group_unknown(line[[2, 2, 2, 3]], known, classes).tolist()
+        [0, 0, 0, -1]
+    """
+    check_numbers(num_new_classes, min_regions)
+    if not len(unknown):
+        return np.zeros(0, dtype=np.int64)
+    if num_new_classes is not None:
+        return cluster_features(unknown, num_new_classes)
+    if len(unknown) == 1:
+        return np.full(1, 0 if min_regions == 1 else LEFT_UNKNOWN, dtype=np.int64)
+    merger = AgglomerativeClustering(
+        n_clusters=None,
+        metric="cosine",
+        linkage="average",
+        distance_threshold=class_width(known, known_classes),
+    )
+    labels = merger.fit_predict(unknown.double().cpu().numpy())
+    return _large_groups(labels, min_regions)
+
+
+def check_numbers(num_new_classes: int | None, min_regions: int) -> None:
+    """Refuse numbers that make no classes; they are those of :func:`group_unknown`.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+    for name, value in (("num_new_classes", num_new_classes), ("min_regions", min_regions)):
+        if value is not None and value < 1:
+            msg = f"`{name}` must be 1 or more, got {value}; leave `num_new_classes` out to have it estimated."
+            raise ValueError(msg)
+
+
+def class_width(features: Tensor, classes: Tensor) -> float:
+    """Half way from the mean cosine distance within a class to that between two classes.
+
+    Args:
+        features: ``(N, E)`` float of norm 1.
+        classes: ``(N,)`` long.
+
+    Returns:
+        The distance; with a single class, twice the mean distance within it.
+
+    Example:
+        >>> class_width(torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1]))
+        0.5
+    """
+    members = F.one_hot(classes.long()).to(features.dtype).double()
+    members = members[:, members.sum(dim=0) > 0]
+    sums, sizes = members.T @ features.double(), members.sum(dim=0)
+    between = 1 - (sums / sizes[:, None]) @ (sums / sizes[:, None]).T
+    # The mean over pairs of two different regions; a region's distance to itself says nothing.
+    within = (1 - (sums.square().sum(dim=1) - sizes) / (sizes * (sizes - 1)).clamp(min=1))[sizes > 1]
+    inner = float(within.mean()) if len(within) else 0.0
+    if len(sizes) == 1:
+        return max(2 * inner, torch.finfo(torch.float32).eps)
+    outer = float(between[~torch.eye(len(sizes), dtype=torch.bool)].mean())
+    return max((inner + outer) / 2, torch.finfo(torch.float32).eps)
+
+
+def fit_new_prototypes(
+    weight: Tensor,
+    features: Tensor,
+    slots: Tensor,
+    num_new: int,
+    num_steps: int = FITTING_STEPS,
+) -> Tensor:
+    """Prototypes for new classes that leave the old ones where they are.
+
+    They start as the directions of their regions and are then moved until the old regions keep their classes and the
+    new ones get theirs (cross-entropy, all old prototypes fixed). What training has learnt points elsewhere than the
+    means of classes do, so that means alone would draw old regions to them.
+
+    Args:
+        weight: ``(H, C, D)`` float, prototypes of H heads.
+        features: ``(N, D)`` float, regions of old and new classes.
+        slots: ``(N,)`` long, from 0 to C + `num_new` - 1: their classes.
+        num_new: Number of new classes, each with a region.
+        num_steps: Steps of Adam.
+
+    Returns:
+        ``(H, num_new, D)`` float of norm 1.
+    """
+    rows, old = unit_rows(features.detach().float()), unit_rows(weight.detach().float())
+    members = F.one_hot(slots, old.shape[1] + num_new)[:, old.shape[1] :].to(rows.dtype)
+    new = unit_rows(members.T @ rows).repeat(len(old), 1, 1).requires_grad_()
+    old_logits = torch.einsum("nd,hcd->hnc", rows, old)
+    # Classes count alike, however many regions they have.
+    counts = slots.bincount(minlength=old.shape[1] + num_new).clamp(min=1)
+    weights = (1 / counts.to(rows.dtype))[slots]
+    optimizer = torch.optim.Adam([new], lr=0.01)
+    with torch.enable_grad():
+        for _ in range(num_steps):
+            logits = torch.cat([old_logits, torch.einsum("nd,hcd->hnc", rows, unit_rows(new))], dim=2)
+            losses = F.cross_entropy(
+                logits.flatten(0, 1) / LOGIT_TEMPERATURE,
+                slots.repeat(len(old)),
+                reduction="none",
+            )
+            optimizer.zero_grad()
+            (losses * weights.repeat(len(old))).mean().backward()
+            optimizer.step()
+    return unit_rows(new.detach())
+
+
+def _large_groups(labels: npt.NDArray[np.integer], min_regions: int) -> npt.NDArray[np.int64]:
+    """Renumber groups in the order of first appearance; those that are too small become -1."""
+    _, first, inverse, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    large = [group for group in np.argsort(first).tolist() if counts[group] >= min_regions]
+    number = np.full(len(counts), LEFT_UNKNOWN, dtype=np.int64)
+    number[large] = np.arange(len(large))
+    return number[inverse]

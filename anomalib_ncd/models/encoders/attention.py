@@ -1,0 +1,167 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Mask-guided attention in timm's transformer blocks (AnomalyNCD, Huang et al., CVPR 2025, mask-guided representation).
+
+Only the CLS row of the attention is restricted; all other rows see every token. Masks are boolean or minus infinity, so
+that they mean the same in every precision.
+"""
+
+from typing import Any, TypeAlias
+
+import torch
+from timm.layers import Attention
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anomalib_ncd.models.encoders.onednn_linear import OneDnnLinear
+
+# timm builds the parts of a block from arguments and declares no types for them.
+BlockLike: TypeAlias = Any
+PLAIN_LINEAR: set[type[nn.Module]] = {nn.Linear, OneDnnLinear}
+
+
+def is_plain(block: BlockLike) -> bool:
+    """Whether a block is timm's standard one, whose parts may be called apart.
+
+    Args:
+        block: A block of a timm Vision Transformer.
+
+    Returns:
+        ``False`` for parallel, post-norm or differential variants and for replaced (adapter) projections.
+    """
+    return type(block) is Block and type(block.attn) is Attention and type(block.attn.qkv) in PLAIN_LINEAR
+
+
+def cls_mask(attended: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of attention so that CLS looks only at the attended tokens.
+
+    Args:
+        attended: Boolean (B, N); ``True`` where CLS may look, at least once per row.
+        dtype: Type of the mask, that of the tokens.
+
+    Returns:
+        Mask (B, 1, N, N): minus infinity where CLS, the first row, may not look, zero elsewhere.
+
+    Example:
+        >>> cls_mask(torch.tensor([[True, False]]), torch.float32)
+        tensor([[[[0., -inf],
+                  [0., 0.]]]])
+    """
+    row = torch.zeros_like(attended, dtype=dtype).masked_fill(~attended, -torch.inf)
+    return F.pad(row[:, None, None, :], (0, 0, 0, attended.shape[1] - 1))
+
+
+def guided_block(block: BlockLike, tokens: Tensor, attended: Tensor) -> Tensor:
+    """Run a block on all tokens; CLS looks only at the attended ones.
+
+    Args:
+        block: A block of a timm Vision Transformer.
+        tokens: Tokens (B, N, D), CLS first.
+        attended: Boolean (B, N); ``True`` where CLS may look, at least once per row.
+
+    Returns:
+        Tokens (B, N, D).
+    """
+    return block(tokens, attn_mask=cls_mask(attended, tokens.dtype))
+
+
+def attended_rows_of_block(block: BlockLike, tokens: Tensor, attended: Tensor) -> Tensor:
+    """Run a guided block whose output CLS alone will look at: the MLP, two thirds of the work, for attended rows only.
+
+    Args:
+        block: A block of a timm Vision Transformer.
+        tokens: Tokens (B, N, D), CLS first.
+        attended: Boolean (B, N); ``True`` where CLS may look, at least once per row.
+
+    Returns:
+        Tokens (B, N, D); the same as those of the whole block where they are attended, and of no use elsewhere.
+    """
+    if not is_plain(block) or torch.compiler.is_compiling():  # a graph would get shapes that depend on the mask
+        return guided_block(block, tokens, attended)
+    mask = cls_mask(attended, tokens.dtype)
+    tokens = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens), attn_mask=mask)))
+    places = attended.flatten().nonzero().squeeze(1)
+    rows = tokens.flatten(0, 1).index_select(0, places)
+    rows = rows + block.drop_path2(block.ls2(block.mlp(block.norm2(rows))))
+    return tokens.flatten(0, 1).index_copy(0, places, rows).view_as(tokens)
+
+
+def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None) -> Tensor:
+    """CLS after a block, without the work that nobody reads when the block is the last.
+
+    Only CLS asks, so neither keys nor values are computed: ``q · (W x)`` is ``(Wᵀ q) · x``, and a weighted sum of
+    ``W x`` is ``W`` times the weighted sum of ``x``. One query and one sum per head are projected instead of all
+    tokens, and biases of the keys, which add the same to every score, fall away.
+
+    Args:
+        block: A block of a timm Vision Transformer.
+        tokens: Tokens (B, N, D), CLS first.
+        attended: Boolean (B, N), ``True`` where CLS may look; ``None`` lets it look everywhere.
+
+    Returns:
+        The CLS token (B, 1, D); the same, up to rounding, as the first row of the whole block.
+    """
+    if not is_plain(block):
+        whole = block(tokens) if attended is None else guided_block(block, tokens, attended)
+        return whole[:, :1]
+    attn, cls_input = block.attn, block.norm1(tokens[:, :1])
+    width = attn.qkv.out_features // 3
+    query = attn.q_norm(_split_heads(attn, _part_of_qkv(attn.qkv, cls_input, slice(None, width))))  # (B, heads, 1, d)
+    mix = _mixed_values if isinstance(attn.k_norm, nn.Identity) else _mixed_normed_values
+    output = attn.norm(mix(block, tokens, query, attended).transpose(1, 2).flatten(2))
+    gate = getattr(attn, "gate", None)  # only newer versions of timm have it
+    if gate is not None:
+        output = output * gate(cls_input).sigmoid()
+    cls = tokens[:, :1] + block.drop_path1(block.ls1(attn.proj_drop(attn.proj(output))))
+    return cls + block.drop_path2(block.ls2(block.mlp(block.norm2(cls))))
+
+
+def _mixed_values(block: BlockLike, tokens: Tensor, query: Tensor, attended: Tensor | None) -> Tensor:
+    """Values mixed by one query per head (B, heads, 1, head_dim), computed in the space of the tokens."""
+    attn = block.attn
+    _, key_weight, value_weight = attn.qkv.weight.unflatten(0, (3, attn.num_heads, -1))  # (heads, head_dim, D)
+    scale, shift, rows = _normed(block.norm1, tokens)
+    # (B, heads, D) @ (B, D, N); the shift, like the bias of the keys, adds the same to all scores of a query.
+    scores = (query.squeeze(2).transpose(0, 1) @ key_weight).transpose(0, 1) * (attn.scale * scale) @ rows.mT
+    if attended is not None:
+        scores = scores.masked_fill(~attended[:, None], -torch.inf)
+    weights = attn.attn_drop(scores.softmax(dim=-1)).to(rows.dtype)
+    total = weights.sum(dim=-1, keepdim=True)  # 1, but for dropout
+    means = weights @ rows * scale + total * shift  # (B, heads, D)
+    mixed = (means.transpose(0, 1) @ value_weight.mT).transpose(0, 1)
+    if attn.qkv.bias is not None:
+        mixed = mixed + total * attn.qkv.bias.unflatten(0, (3, attn.num_heads, -1))[2]
+    return mixed[:, :, None]
+
+
+def _mixed_normed_values(block: BlockLike, tokens: Tensor, query: Tensor, attended: Tensor | None) -> Tensor:
+    """The same where keys are normalised, and so have to be computed."""
+    attn, rest = block.attn, slice(block.attn.qkv.out_features // 3, None)
+    key, value = (
+        _split_heads(attn, part) for part in _part_of_qkv(attn.qkv, block.norm1(tokens), rest).chunk(2, dim=-1)
+    )
+    return F.scaled_dot_product_attention(
+        query,
+        attn.k_norm(key),
+        value,
+        attn_mask=None if attended is None else attended[:, None, None, :],
+        dropout_p=attn.attn_drop.p if attn.training else 0.0,
+    )
+
+
+def _normed(norm: nn.Module, tokens: Tensor) -> tuple[Tensor | float, Tensor | float, Tensor]:
+    """Scale and shift of a layer norm, apart from the rows that they act on: frozen tokens need no gradient then."""
+    if not isinstance(norm, nn.LayerNorm) or norm.weight is None or norm.bias is None:
+        return 1.0, 0.0, norm(tokens)
+    return norm.weight, norm.bias, F.layer_norm(tokens, norm.normalized_shape, eps=norm.eps)
+
+
+def _part_of_qkv(qkv: nn.Linear, inputs: Tensor, rows: slice) -> Tensor:
+    """Some of the outputs of the joint projection to queries, keys and values."""
+    return F.linear(inputs, qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows])
+
+
+def _split_heads(attn: Attention, tokens: Tensor) -> Tensor:
+    return tokens.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)

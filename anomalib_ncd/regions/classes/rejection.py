@@ -1,0 +1,93 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Regions that are like none of the run: where to draw the line, and what it means for their image; in NumPy.
+
+A region is *unknown* where its similarity to what the run was made from is below a threshold. The threshold comes from
+the run's own regions, each compared with those of the other images alone, so that it holds for new regions (split and
+leave-one-out conformal prediction, Vovk et al., "Algorithmic Learning in a Random World", 2005).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+UNKNOWN_SHARE = 0.5
+
+
+def rejection_threshold(similarities: np.ndarray, false_reject_rate: float) -> float:
+    """Similarity below which at most a given share of new regions of known classes lies.
+
+    With n similarities in ascending order it is the one at place ⌊rate · (n + 1)⌋. With too few of them for the rate
+    it is the smallest, and the rate is 1 / (n + 1).
+
+    Args:
+        similarities: ``(n,)`` float, n of 1 or more: similarity of each region of the run to the others, itself and
+            its image left out.
+        false_reject_rate: Share of regions of known classes that may be called unknown, above 0 and below 1.
+
+    Returns:
+        The threshold; what is below it is unknown.
+
+    Raises:
+        ValueError: If there are no similarities, one is NaN, or the rate is out of range.
+
+    Example:
+        >>> rejection_threshold(np.array([0.9, 0.5, 0.8, 0.7]), false_reject_rate=0.4)
+        0.7
+    """
+    check_false_reject_rate(false_reject_rate)
+    values = np.sort(np.asarray(similarities, dtype=np.float64).ravel())
+    if not values.size or np.isnan(values).any():
+        msg = f"`similarities` must hold numbers, one or more, got {similarities}; compare the regions of a run."
+        raise ValueError(msg)
+    # Rounded first, for 0.07 * 100 is 7.000000000000001.
+    place = max(1, math.floor(round(false_reject_rate * (len(values) + 1), 9)))
+    return float(values[min(place, len(values)) - 1])
+
+
+def attained_false_reject_rate(num_similarities: int, false_reject_rate: float) -> float:
+    """The rate that :func:`rejection_threshold` promises for a number of regions.
+
+    Args:
+        num_similarities: n, 1 or more.
+        false_reject_rate: The rate that is asked for.
+
+    Returns:
+        That rate, or 1 / (n + 1) where that is more.
+
+    Example:
+        >>> attained_false_reject_rate(9, 0.02)
+        0.1
+    """
+    return max(false_reject_rate, 1 / (num_similarities + 1))
+
+
+def check_false_reject_rate(false_reject_rate: float) -> None:
+    """Refuse what is no rate.
+
+    Raises:
+        ValueError: If it is not above 0 and below 1.
+    """
+    if not 0 < false_reject_rate < 1:
+        msg = f"`false_reject_rate` must be above 0 and below 1, got {false_reject_rate}; None rejects nothing."
+        raise ValueError(msg)
+
+
+def is_image_unknown(is_unknown: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether an image is unknown: its unknown regions have more than half of the weight in region merging.
+
+    Args:
+        is_unknown: ``(R,)`` bool.
+        weights: ``(R,)`` float that sum to 1, see :func:`~anomalib_ncd.regions.classes.merging.region_weights`.
+
+    Returns:
+        ``True`` where the regions that decide the class are unknown.
+
+    Example:
+        >>> is_image_unknown(np.array([True, False]), np.array([0.7, 0.3]))
+        True
+    """
+    return bool(np.asarray(weights)[np.asarray(is_unknown, dtype=bool)].sum() > UNKNOWN_SHARE)

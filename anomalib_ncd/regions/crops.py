@@ -1,0 +1,265 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Regions: square crops around the main elements of an image, with their mask, score and area.
+
+The anomaly-centred crops of "AnomalyNCD" (Huang et al., CVPR 2025, arXiv 2410.14379). Boxes are half-open pixels of the
+image, left, top, right, bottom.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from anomalib_ncd.regions.boxes import fit_inside, merge_close_boxes, square_boxes
+from anomalib_ncd.regions.mebin import BinarizedMap, normalize_anomaly_map
+from anomalib_ncd.regions.peak import peak_mask
+from anomalib_ncd.regions.resampling import resize_antialiased
+
+
+@dataclass(frozen=True)
+class Region:
+    """The crop around a main element.
+
+    Attributes:
+        box_xyxy: Its box in the image; may be fractional, or leave the image.
+        image: Pixels, ``(h, w, 3)`` uint8; black outside the image.
+        mask: Anomalous pixels, ``(h, w)`` bool.
+        score: Highest normalised anomaly score inside, from 0 to 1.
+        area: Number of anomalous pixels; 0 where the map has no main element, whatever the mask is then.
+    """
+
+    box_xyxy: tuple[float, float, float, float]
+    image: np.ndarray
+    mask: np.ndarray
+    score: float
+    area: int
+
+
+def region_boxes(
+    mask: np.ndarray,
+    num_components: int,
+    *,
+    padding_ratio: float = 0.1,
+    merge_distance_ratio: float = 0.01,
+    min_size_ratio: float = 0.1,
+    keep_inside_image: bool = False,
+) -> np.ndarray:
+    """Find the boxes of the regions of an image.
+
+    Each external contour of the mask gets a square box. Boxes that lie close together are merged, and if there are more
+    than `num_components`, the largest ``num_components + 1`` are kept.
+
+    Args:
+        mask: Main elements at the size of the image, ``(H, W)`` bool.
+        num_components: Estimated number of anomalies, see :func:`~anomalib_ncd.regions.mebin.binarize`.
+        padding_ratio: What is added to the longer side of an element to make the side of its square.
+        merge_distance_ratio: Boxes nearer than this part of the image's longer side are merged.
+        min_size_ratio: Half of a square's side is at least this part of the image's longer side.
+        keep_inside_image: Move boxes into the image, and cut off what is too long for it; boxes need not be square
+            then. A deviation from the paper's code, where boxes may leave the image.
+
+    Returns:
+        ``(N, 4)`` float64, largest first; may be fractional. The whole image where the mask is empty.
+
+    Raises:
+        ValueError: If the mask is not two-dimensional or empty, or an option is negative.
+
+    Example:
+        >>> mask = np.zeros((100, 200), dtype=bool)
+        >>> mask[40:60, 30:90] = True
+        >>> region_boxes(mask, num_components=1)
+        array([[27., 17., 93., 83.]])
+    """
+    mask = _check_mask(mask)
+    for name, value in (
+        ("num_components", num_components),
+        ("padding_ratio", padding_ratio),
+        ("merge_distance_ratio", merge_distance_ratio),
+        ("min_size_ratio", min_size_ratio),
+    ):
+        if value < 0:
+            msg = f"`{name}` must be 0 or more, got {value}; the default of the paper's code will do."
+            raise ValueError(msg)
+    height, width = mask.shape
+    contours = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+    if not contours:
+        return np.array([[0, 0, width, height]], dtype=np.float64)
+    rectangles = sorted((cv2.boundingRect(contour) for contour in contours), key=lambda r: (r[2] * r[3], r))
+    boxes = square_boxes(np.array(rectangles), (height, width), padding_ratio, min_size_ratio)
+    boxes = merge_close_boxes(boxes, int(max(height, width) * merge_distance_ratio))
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    boxes = boxes[np.argsort(-areas, kind="stable")]
+    if len(boxes) > num_components:
+        boxes = boxes[: num_components + 1]
+    return fit_inside(boxes, (height, width)) if keep_inside_image else boxes
+
+
+def crop(array: np.ndarray, box_xyxy: np.ndarray | tuple[float, float, float, float]) -> np.ndarray:
+    """Cut a box out of an array; what lies outside the array is 0.
+
+    Args:
+        array: ``(H, W)`` or ``(H, W, C)``.
+        box_xyxy: Box in half-open pixels; fractions are rounded, halves to the even number, as Pillow does.
+
+    Returns:
+        A copy of shape ``(h, w)`` or ``(h, w, C)``.
+
+    Raises:
+        ValueError: If the array is not an image or the box is upside down.
+
+    Example:
+        >>> crop(np.array([[1, 2], [3, 4]]), (1, 0, 3, 2))
+        array([[2, 0],
+               [4, 0]])
+    """
+    array = np.asarray(array)
+    if array.ndim not in {2, 3}:
+        msg = f"`array` must have shape (H, W) or (H, W, C), got {array.shape}; pass one image at a time."
+        raise ValueError(msg)
+    left, top, right, bottom = _rounded(box_xyxy)
+    cut = np.zeros((bottom - top, right - left, *array.shape[2:]), dtype=array.dtype)
+    inside = array[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if inside.size:
+        row, column = max(-top, 0), max(-left, 0)
+        cut[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+    return cut
+
+
+def region_scores(
+    anomaly_map: np.ndarray,
+    score_range: tuple[float, float],
+    boxes_xyxy: np.ndarray,
+    size_hw: tuple[int, int],
+) -> np.ndarray:
+    """Score boxes by the highest normalised anomaly score inside them.
+
+    The normalised map is resized to the image with Pillow's bicubic filter.
+
+    Args:
+        anomaly_map: ``(h, w)``, integer or float.
+        score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.mebin.fit_score_range`.
+        boxes_xyxy: ``(N, 4)`` boxes in the image, rounded as :func:`crop` rounds them.
+        size_hw: Height and width of the image.
+
+    Returns:
+        ``(N,)`` float64 from 0 to 1. Outside the image the score is 0.
+
+    Raises:
+        ValueError: If the map, the range, a box or the size is not valid.
+
+    Example:
+        >>> anomaly_map = np.zeros((8, 8))
+        >>> anomaly_map[2, 2] = 1
+        >>> region_scores(anomaly_map, (0, 1), np.array([[0, 0, 4, 4], [4, 4, 8, 8]]), (8, 8))
+        array([1., 0.])
+    """
+    if len(size_hw) != 2 or min(size_hw) < 1:
+        msg = f"`size_hw` must be height and width, 1 or more, got {size_hw}; pass `image.shape[:2]`."
+        raise ValueError(msg)
+    normalised = normalize_anomaly_map(anomaly_map, score_range)
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    peaks = [_peak_inside(normalised, box, size_hw) for box in boxes]
+    # The filter overshoots beside sharp peaks.
+    return np.clip(np.array(peaks, dtype=np.float64) / 255, 0, 1)
+
+
+def extract_regions(
+    image: np.ndarray,
+    anomaly_map: np.ndarray,
+    binarized: BinarizedMap,
+    score_range: tuple[float, float],
+    *,
+    padding_ratio: float = 0.1,
+    merge_distance_ratio: float = 0.01,
+    min_size_ratio: float = 0.1,
+    keep_inside_image: bool = False,
+    peak_if_empty: bool = False,
+) -> list[Region]:
+    """Cut the regions out of an image.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        anomaly_map: Its anomaly map at any size, ``(h, w)``, integer or float.
+        binarized: The binarised map, see :func:`~anomalib_ncd.regions.mebin.binarize`.
+        score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.mebin.fit_score_range`.
+        padding_ratio: See :func:`region_boxes`.
+        merge_distance_ratio: See :func:`region_boxes`.
+        min_size_ratio: See :func:`region_boxes`.
+        keep_inside_image: See :func:`region_boxes`.
+        peak_if_empty: Where the mask is empty, cut out what stands out most, see
+            :func:`~anomalib_ncd.regions.peak.peak_mask`, with the area 0. A deviation from the paper's code.
+
+    Returns:
+        Regions, largest first. Where the mask is empty there is one: around the peak, or else the whole image.
+
+    Raises:
+        ValueError: If the image, the map, the mask or an option is not valid.
+
+    Example:
+        >>> image = np.zeros((64, 64, 3), dtype=np.uint8)
+        >>> anomaly_map = np.zeros((32, 32))
+        >>> anomaly_map[8:12, 8:12] = 1
+        >>> binarized = BinarizedMap(anomaly_map > 0.5, 0.5, 1)
+        >>> [region] = extract_regions(image, anomaly_map, binarized, (0, 1))
+        >>> region.box_xyxy, region.image.shape, region.area
+        ((14.0, 14.0, 26.0, 26.0), (12, 12, 3), 64)
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        msg = f"`image` must have shape (H, W, 3) and be uint8, got {image.shape}, {image.dtype}; convert it to RGB."
+        raise ValueError(msg)
+    height, width = image.shape[:2]
+    small_mask = _check_mask(binarized.mask)
+    is_empty = not small_mask.any()
+    if is_empty and peak_if_empty:
+        small_mask = peak_mask(anomaly_map)
+    mask = cv2.resize(small_mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+    boxes = region_boxes(
+        mask,
+        binarized.num_components,
+        padding_ratio=padding_ratio,
+        merge_distance_ratio=merge_distance_ratio,
+        min_size_ratio=min_size_ratio,
+        keep_inside_image=keep_inside_image,
+    )
+    scores = region_scores(anomaly_map, score_range, boxes, (height, width))
+    regions = []
+    for box, score in zip(boxes, scores, strict=True):
+        left, top, right, bottom = box.tolist()
+        cut = crop(mask, box)
+        area = 0 if is_empty else int(cut.sum())
+        regions.append(Region((left, top, right, bottom), crop(image, box), cut, float(score), area))
+    return regions
+
+
+def _check_mask(mask: np.ndarray) -> np.ndarray:
+    """Return a mask as a bool array, or raise."""
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.size == 0:
+        msg = f"`mask` must have shape (H, W) and not be empty, got {mask.shape}; pass one mask at a time."
+        raise ValueError(msg)
+    return mask.astype(bool)
+
+
+def _peak_inside(normalised: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> float:
+    """Highest value of a map at the size of the image inside a box; 0 outside the image."""
+    height, width = size_hw
+    left, top, right, bottom = _rounded(box_xyxy)
+    left, right = (min(max(edge, 0), width) for edge in (left, right))
+    top, bottom = (min(max(edge, 0), height) for edge in (top, bottom))
+    if left == right or top == bottom:
+        return 0.0
+    if normalised.shape == (height, width):
+        return float(normalised[top:bottom, left:right].max())
+    return float(resize_antialiased(normalised, size_hw, "bicubic", (left, top, right, bottom)).max())
+
+
+def _rounded(box_xyxy: np.ndarray | tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    """A box in whole pixels, halves to the even number; or raise."""
+    left, top, right, bottom = (round(float(edge)) for edge in box_xyxy)
+    if right < left or bottom < top:
+        msg = f"`box_xyxy` must be left, top, right, bottom, got {tuple(box_xyxy)}; swap its edges."
+        raise ValueError(msg)
+    return left, top, right, bottom

@@ -1,0 +1,317 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Main Element Binarization (MEBin) of anomaly maps.
+
+A map is thresholded from high to low; where the number of connected components stays equal over the longest stretch
+of thresholds, the main elements of the map stand apart from its noise. The end of that stretch is the threshold and
+its count the estimated number of anomalies: "AnomalyNCD" (Huang et al., CVPR 2025, arXiv 2410.14379), section on MEBin.
+"""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from anomalib_ncd.regions.threshold_sweep import ThresholdSweep, sweep_thresholds
+
+
+class BinarizedMap(NamedTuple):
+    """A binarised anomaly map.
+
+    Attributes:
+        mask: Main elements, ``(H, W)`` bool.
+        threshold: Threshold in map units, a whole number for integer maps. Where the map has no stable interval it is
+            the upper end of the score range, and the mask is empty.
+        num_components: Estimated number of anomalies.
+    """
+
+    mask: np.ndarray
+    threshold: float
+    num_components: int
+
+
+def fit_score_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
+    """Find the score range of a set of maps: its lowest and its highest peak.
+
+    Maps are read one at a time, so a generator that loads them from disk will do. Where all peaks are equal (a single
+    map, for instance) that range has no width; the lowest value over all maps then takes the place of the lowest peak.
+
+    Args:
+        maps: Anomaly maps, each ``(H, W)``, integer or float.
+
+    Returns:
+        Lower and upper end of the range. They are equal only for maps that are all constant at one value.
+
+    Raises:
+        ValueError: If there is no map, or one is not two-dimensional, not numeric, empty, or holds NaN or infinity.
+
+    Example:
+        >>> fit_score_range([np.array([[0, 7]]), np.array([[1, 3]])])
+        (3.0, 7.0)
+        >>> fit_score_range([np.array([[1, 7]])])
+        (1.0, 7.0)
+    """
+    peaks: list[float] = []
+    lowest = np.inf
+    for index, anomaly_map in enumerate(maps):
+        array = check_map(anomaly_map, f"maps[{index}]")
+        peaks.append(float(array.max()))
+        lowest = min(lowest, float(array.min()))
+    if not peaks:
+        msg = "`maps` must hold at least one anomaly map, got none; fit on the detector's maps of the images to sort."
+        raise ValueError(msg)
+    low, high = min(peaks), max(peaks)
+    return (low, high) if low < high else (lowest, high)
+
+
+def normalize_anomaly_map(anomaly_map: np.ndarray, score_range: tuple[float, float]) -> np.ndarray:
+    """Scale a map so that the score range becomes 0 to 255.
+
+    Args:
+        anomaly_map: ``(H, W)``, integer or float.
+        score_range: Lower and upper end, see :func:`fit_score_range`.
+
+    Returns:
+        ``(H, W)`` float64 from 0 to 255. Values below the range are 0; values above it, which only maps outside the
+        fitted set can have, are 255. All 0 for a range without width.
+
+    Raises:
+        ValueError: If the map or the range is not valid.
+
+    Example:
+        >>> normalize_anomaly_map(np.array([[1, 3, 5, 7]]), (3, 7))
+        array([[  0. ,   0. , 127.5, 255. ]])
+    """
+    return _scaled(check_map(anomaly_map), *_check_range(score_range))
+
+
+def component_counts(
+    anomaly_map: np.ndarray,
+    score_range: tuple[float, float],
+    sample_rate: int = 4,
+    erosion_size: int = 6,
+) -> np.ndarray:
+    """Count the 8-connected components of a map at each threshold of the sweep.
+
+    Args:
+        anomaly_map: ``(H, W)``, integer or float.
+        score_range: Lower and upper end, see :func:`fit_score_range`.
+        sample_rate: Step between thresholds, on the scale from 0 to 255. 4 in the paper.
+        erosion_size: Side in pixels of the square that masks are eroded with; 0 for no erosion.
+
+    Returns:
+        Integer counts, ``(64,)`` for a step of 4, from threshold 255 downwards.
+
+    Raises:
+        ValueError: If the map, the range or an option is not valid.
+
+    Example:
+        >>> blob = np.zeros((16, 16))
+        >>> blob[2:10, 2:10] = 1
+        >>> component_counts(blob, (0, 1), sample_rate=64)
+        array([0, 1, 1, 1])
+    """
+    sweep = _build_sweep(check_map(anomaly_map), _check_range(score_range), sample_rate, erosion_size)
+    return sweep.count_all()
+
+
+def select_interval(counts: np.ndarray, min_interval_len: int = 4) -> tuple[int, int] | None:
+    """Pick the stable interval of a sweep: its longest run of equal, non-zero counts.
+
+    Among runs of equal length, the count whose first stable run comes first in the sweep wins; among runs of that
+    count, the last one.
+
+    Args:
+        counts: ``(K,)`` component counts from the highest threshold downwards.
+        min_interval_len: Shortest run that counts as stable. 4 in the paper.
+
+    Returns:
+        Index of the run's last threshold and the run's count; None where no run is long enough.
+
+    Raises:
+        ValueError: If `counts` is not one-dimensional or `min_interval_len` is below 1.
+
+    Example:
+        >>> select_interval(np.array([0, 1, 1, 1, 1, 1, 2, 2, 2, 2]))
+        (5, 1)
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 1:
+        msg = f"`counts` must have shape (K,), got {counts.shape}; pass the counts of one map."
+        raise ValueError(msg)
+    _check_at_least("min_interval_len", min_interval_len, 1)
+    if not counts.size:
+        return None
+    ends = np.append(np.flatnonzero(np.diff(counts)), len(counts) - 1)
+    lengths = np.diff(ends, prepend=-1)
+    # A dict keeps the order in which counts first became stable, and `max` returns the first of equals.
+    longest: dict[int, tuple[int, int]] = {}
+    for end, length in zip(ends.tolist(), lengths.tolist(), strict=True):
+        count = int(counts[end])
+        if count > 0 and length >= max(min_interval_len, longest.get(count, (0, 0))[0]):
+            longest[count] = (length, end)
+    if not longest:
+        return None
+    count = max(longest, key=lambda candidate: longest[candidate][0])
+    return longest[count][1], count
+
+
+def binarize(
+    anomaly_map: np.ndarray,
+    score_range: tuple[float, float],
+    sample_rate: int = 4,
+    min_interval_len: int = 4,
+    erosion_size: int = 6,
+) -> BinarizedMap:
+    """Binarise an anomaly map at the threshold where its main elements are stable.
+
+    Args:
+        anomaly_map: ``(H, W)``, integer or float.
+        score_range: Lower and upper end of the set of maps, see :func:`fit_score_range`.
+        sample_rate: Step between thresholds, on the scale from 0 to 255. 4 in the paper.
+        min_interval_len: Shortest run of equal counts that counts as stable. 4 in the paper.
+        erosion_size: Side in pixels of the square that masks are eroded with; 0 for no erosion.
+
+    Returns:
+        Mask, threshold and number of components. Where the map has no stable interval, the mask is empty.
+
+    Raises:
+        ValueError: If the map, the range or an option is not valid.
+
+    Example:
+        >>> blob = np.zeros((16, 16))
+        >>> blob[2:10, 2:10] = 1
+        >>> mask, threshold, num_components = binarize(blob, (0, 1))
+        >>> int(mask.sum()), round(threshold, 3), num_components
+        (9, 0.012, 1)
+    """
+    array = check_map(anomaly_map)
+    low, high = _check_range(score_range)
+    _check_at_least("min_interval_len", min_interval_len, 1)
+    sweep = _build_sweep(array, (low, high), sample_rate, erosion_size)
+    interval = select_interval(sweep.count_stable(min_interval_len), min_interval_len)
+    if interval is None:
+        return BinarizedMap(np.zeros(array.shape, dtype=bool), high, 0)
+    end, num_components = interval
+    threshold = int(sweep.thresholds[end]) * (high - low) / 255 + low
+    if array.dtype.kind in "ui":
+        threshold = float(int(threshold))
+    # A Python float would be cast down to the precision of the map; a float64 casts the map up.
+    above = (array > np.float64(threshold)).view(np.uint8)
+    return BinarizedMap(_erode(above, erosion_size).view(bool), threshold, num_components)
+
+
+def binarize_batch(
+    anomaly_maps: np.ndarray,
+    score_range: tuple[float, float],
+    sample_rate: int = 4,
+    min_interval_len: int = 4,
+    erosion_size: int = 6,
+    *,
+    num_threads: int | None = None,
+) -> list[BinarizedMap]:
+    """Binarise a batch of anomaly maps, each by itself, in a pool of threads.
+
+    Args:
+        anomaly_maps: ``(B, H, W)``, integer or float.
+        score_range: Lower and upper end of the set of maps, see :func:`fit_score_range`.
+        sample_rate: Step between thresholds, see :func:`binarize`.
+        min_interval_len: Shortest stable interval, see :func:`binarize`.
+        erosion_size: Side of the erosion, see :func:`binarize`.
+        num_threads: Number of threads; by default one a processor, at most 4, as the calls are too short to fill more.
+
+    Returns:
+        The result of each map, in order.
+
+    Raises:
+        ValueError: If the batch is not three-dimensional, or a map, the range or an option is not valid.
+
+    Example:
+        >>> [result.num_components for result in binarize_batch(np.zeros((2, 8, 8)), (0, 1))]
+        [0, 0]
+    """
+    if np.ndim(anomaly_maps) != 3:
+        msg = f"`anomaly_maps` must have shape (B, H, W), got {np.shape(anomaly_maps)}; use `binarize` for one map."
+        raise ValueError(msg)
+    if num_threads is None:
+        num_threads = min(4, os.cpu_count() or 1)
+    _check_at_least("num_threads", num_threads, 1)
+
+    def binarize_one(anomaly_map: np.ndarray) -> BinarizedMap:
+        return binarize(anomaly_map, score_range, sample_rate, min_interval_len, erosion_size)
+
+    num_threads = min(num_threads, len(anomaly_maps))
+    if num_threads <= 1:
+        return [binarize_one(anomaly_map) for anomaly_map in anomaly_maps]
+    with ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(binarize_one, anomaly_maps))
+
+
+def _build_sweep(
+    array: np.ndarray,
+    score_range: tuple[float, float],
+    sample_rate: int,
+    erosion_size: int,
+) -> ThresholdSweep:
+    """Quantise and erode a map, ready for the sweep."""
+    _check_at_least("erosion_size", erosion_size, 0)
+    thresholds = sweep_thresholds(sample_rate)
+    # A flat erosion commutes with thresholding: one erosion of the grey values stands for one a threshold.
+    return ThresholdSweep(_erode(_quantized(array, *score_range), erosion_size), thresholds)
+
+
+def _quantized(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Scale a map to uint8, rounding up: against a whole threshold, x and ceil(x) compare alike."""
+    if array.dtype == np.uint8:
+        return cv2.LUT(array, np.ceil(_scaled(np.arange(256), low, high)).astype(np.uint8))
+    return np.ceil(_scaled(array, low, high)).astype(np.uint8)
+
+
+def _scaled(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Scale a range to 0 to 255 in float64, and clip."""
+    if low == high:
+        return np.zeros(array.shape)
+    scaled = np.subtract(array, np.float64(low), dtype=np.float64)
+    scaled /= high - low
+    scaled *= 255
+    return np.clip(scaled, 0, 255, out=scaled)
+
+
+def _erode(mask: np.ndarray, size: int) -> np.ndarray:
+    """Erode a uint8 array with a square of ones; what lies beyond the border does not erode."""
+    return cv2.erode(mask, np.ones((size, size), dtype=np.uint8)) if size > 1 else mask
+
+
+def check_map(anomaly_map: np.ndarray, name: str = "anomaly_map") -> np.ndarray:
+    """Return a map as a contiguous array, or raise."""
+    array = np.asarray(anomaly_map)
+    if array.ndim != 2 or array.size == 0:
+        msg = f"`{name}` must have shape (H, W) and not be empty, got {array.shape}; pass one map at a time."
+        raise ValueError(msg)
+    if array.dtype.kind not in "uif":
+        msg = f"`{name}` must be of an integer or float type, got {array.dtype}; convert it first."
+        raise ValueError(msg)
+    if array.dtype.kind == "f" and not (np.isfinite(array.max()) and np.isfinite(array.min())):
+        msg = f"`{name}` must be finite, got NaN or infinity; check the detector, or leave this map out."
+        raise ValueError(msg)
+    return np.ascontiguousarray(array)
+
+
+def _check_range(score_range: tuple[float, float]) -> tuple[float, float]:
+    """Return a score range as two floats, or raise."""
+    low, high = (float(end) for end in score_range)
+    if not (low <= high and np.isfinite(high - low)):
+        msg = f"`score_range` must be finite and ascending, got {(low, high)}; take it from `fit_score_range`."
+        raise ValueError(msg)
+    return low, high
+
+
+def _check_at_least(name: str, value: int, smallest: int) -> None:
+    """Raise if an option is not a whole number, or is too small."""
+    if value != int(value) or value < smallest:
+        msg = f"`{name}` must be a whole number, {smallest} or more, got {value}; the paper's default will do."
+        raise ValueError(msg)

@@ -1,0 +1,119 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Everything that a run predicted, in one file: tables, pictures and the report can be made from it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.results.class_names import NORMAL
+from anomalib_ncd.data.images import ImageRecord
+
+PIXEL_FIELDS = {"image", "region_mask"}
+HALF_FIELDS = {"region_feature", "region_reference"}
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """Predictions of a run with what is needed to show them.
+
+    Attributes:
+        batch: Predictions of all images, without pixels, on the CPU.
+        image_keys: Key of each image, see :class:`~anomalib_ncd.data.images.ImageRecord`.
+        slot_names: Names that discovery gave to the K slots: ``normal`` where there is such a slot, ``class_1`` …
+        regions_folder: Folder of the crops, relative to the run's folder where it lies inside.
+        region_position: ``(R, 2)`` float32, the map of all regions in two dimensions.
+        label_names: Names of the true classes that ``batch.class_id`` counts; empty without labels.
+        normal_label: True class of good images.
+        num_classes_estimate: Where the number of classes was estimated, its ``count``, ``low``, ``high``, ``curve`` and
+            ``method``, see :class:`~anomalib_ncd.models.clustering.number_of_classes.NumClassesEstimate`.
+    """
+
+    batch: NcdBatch
+    image_keys: list[str]
+    slot_names: list[str]
+    regions_folder: str
+    region_position: np.ndarray
+    label_names: list[str]
+    normal_label: str = "good"
+    num_classes_estimate: dict[str, Any] | None = None
+
+    @property
+    def has_normal_slot(self) -> bool:
+        """Whether slot 0 gathers false alarms."""
+        return self.slot_names[0] == NORMAL
+
+    def normal_name(self, class_names: Sequence[str]) -> str:
+        """What the class of false alarms is called under these names, whether or not there is one."""
+        return class_names[0] if self.has_normal_slot else NORMAL
+
+    @property
+    def images(self) -> list[ImageRecord]:
+        """The images, in the order of the batch."""
+        return [ImageRecord(Path(p), key) for p, key in zip(self.batch.image_path, self.image_keys, strict=True)]
+
+    def named(self, class_names: Sequence[str]) -> RunResults:
+        """The same results with classes chosen under other names; slots of one name are one class.
+
+        Args:
+            class_names: Name of each slot.
+
+        Returns:
+            Results whose ``pred_*`` and ``region_pred_*`` fields are computed anew.
+
+        Raises:
+            ValueError: If the batch has no predictions.
+        """
+        by_region, by_image = self.batch.region_class_probabilities, self.batch.class_probabilities
+        if by_region is None or by_image is None:
+            msg = "The batch holds no predictions; pass what Engine.predict returns."
+            raise ValueError(msg)
+        return replace(self, batch=replace(self.batch).with_predictions(by_region, by_image, class_names))
+
+    def save(self, file: str | Path) -> None:
+        """Write the results; a reader never sees a half-written file. Features are kept in half precision."""
+        file = Path(file)
+        arrays = {"region_position": np.asarray(self.region_position, np.float32)}
+        for field in fields(NcdBatch):
+            value = getattr(self.batch, field.name)
+            if isinstance(value, torch.Tensor) and field.name not in PIXEL_FIELDS:
+                value = value.float() if value.is_floating_point() else value
+                arrays[field.name] = value.half().numpy() if field.name in HALF_FIELDS else value.numpy()
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in NOT_PLAIN}
+        plain["image_path"] = self.batch.image_path
+        unfinished = file.with_name(f".{file.name}.unfinished")
+        with unfinished.open("wb") as stream:
+            np.savez_compressed(stream, plain=np.array(json.dumps(plain)), **arrays)  # type: ignore[arg-type]
+        unfinished.replace(file)
+
+    @classmethod
+    def load(cls, file: str | Path) -> RunResults:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+        """
+        file = Path(file)
+        if not file.is_file():
+            msg = f"There is no {file}; name the folder of a finished run of `anomalib-ncd discover`."
+            raise FileNotFoundError(msg)
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        plain = json.loads(str(arrays.pop("plain")))
+        position = arrays.pop("region_position")
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        tensors |= {name: tensors[name].float() for name in HALF_FIELDS & tensors.keys()}
+        batch = NcdBatch(plain.pop("image_path"), image=None, region_mask=None, **tensors)
+        return cls(batch=batch, region_position=position, **plain)
+
+
+NOT_PLAIN = {"batch", "region_position"}

@@ -1,0 +1,195 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A whole discovery run and the folder it leaves."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from anomalib.engine import Engine
+from anomalib.utils.serialization import anomalib_safe_globals
+
+from anomalib_ncd.runs.checkpoint import RunCheckpoint
+from anomalib_ncd.runs.files import (
+    CHECKPOINT_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    gather_results,
+    names_of_run,
+    write_run_files,
+)
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.results.predictions import image_predictions
+from anomalib_ncd.models.clustering.auto_classes import resolve_num_classes
+from anomalib_ncd.models.checkpoints import is_made_from_clusters, own_part, save_model
+from anomalib_ncd.runs.cluster import discover_by_clustering
+from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.visualization.base_classes import write_base_classes
+
+BASE_FILE = "base_classes.png"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out.
+
+    Attributes:
+        max_epochs: Epochs of training; the paper trains 50.
+        clustering: Clustering of the method ``cluster``: ``"ward"``, ``"consensus"`` of many of Ward's clusterings, or
+            ``"kmeans"``.
+        accelerator: Lightning's accelerator: ``auto``, ``cpu``, ``gpu``, …
+        precision: Lightning's precision, such as ``32-true``, ``16-mixed`` or ``bf16-mixed``.
+    """
+
+    max_epochs: int = 50
+    clustering: Literal["ward", "consensus", "kmeans"] = "ward"
+    accelerator: str = "auto"
+    precision: str = "32-true"
+
+
+def discover(
+    model: AnomalyNcd,
+    datamodule: NcdDataModule,
+    output: str | Path,
+    method: Literal["train", "cluster"] = "train",
+    options: RunOptions | None = None,
+    config: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Discover classes and leave a folder of results.
+
+    The folder holds ``report.html``, ``predictions.csv``, ``regions.csv``, ``metrics.json``, ``gallery.png``,
+    ``results.npz`` (all of which can be made again from it), the crops and masks of the regions in ``regions/``,
+    ``base_classes.png`` (the base classes that were learnt from, if any), ``config.yaml`` and the checkpoint
+    ``model.ckpt``. A run that was interrupted goes on where it stopped when it is started again with the same settings.
+    Names in the folder's ``class_names.json`` are used.
+
+    Args:
+        model: Model to train, or to take features from.
+        datamodule: Images, maps and base classes; regions are kept in its ``work_dir``, else in ``output``.
+        output: Folder of the run.
+        method: ``"train"`` for AnomalyNCD, ``"cluster"`` for clusters of the frozen features.
+        options: How the run is carried out.
+        config: Resolved settings to write, and to compare with those of the run that is taken up again.
+
+    Returns:
+        What ``metrics.json`` says.
+
+    Raises:
+        ValueError: If the folder holds a run with other settings, or names that don't fit.
+    """
+    output = Path(output)
+    options = options or RunOptions()
+    output.mkdir(parents=True, exist_ok=True)
+    claim_folder(output, config)
+    datamodule.keep_in(output)
+    device = "cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    if method == "train":
+        _settle_num_classes(model, datamodule, output, device)
+        names_of_run(output, model.novel_class_names)  # a wrong file of names is said before hours of training
+    if method == "cluster":
+        batches = discover_by_clustering(
+            model,
+            datamodule,
+            options.clustering,
+            seed=datamodule.sampler_seed,
+            device=device,
+        )
+        names_of_run(output, model.novel_class_names)  # a wrong file of names leaves the run as it was
+        save_model(model, output / CHECKPOINT_FILE)
+    else:
+        batches = _train_and_predict(model, datamodule, output, options)
+    # Of use to a run that is interrupted, and large.
+    shutil.rmtree(output / "cached_views", ignore_errors=True)
+    slot_names = model.novel_class_names  # clusters have a slot for normal only where one was found
+    class_names = names_of_run(output, slot_names)
+    results = gather_results(batches, datamodule, slot_names, output, model.plain_estimate())
+    results.save(output / RESULTS_FILE)
+    results, metrics = write_run_files(output, results, class_names)
+    _say_result(results.batch, class_names, metrics, output)
+    return metrics
+
+
+def claim_folder(output: Path, config: dict[str, Any] | None) -> None:
+    """Write the settings, or make sure that they are those of the run to go on with."""
+    if config is None:
+        return
+    file = output / "config.yaml"
+    begun = (output / CHECKPOINT_FILE).is_file() or (output / "predictions.csv").is_file()
+    # The number of epochs may grow: training then goes on.
+    wanted = {key: value for key, value in config.items() if key not in {"max_epochs", "output"}}
+    if begun and file.is_file():
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        changed = sorted(key for key in wanted if found.get(key) != wanted[key])
+        if changed:
+            msg = f"{output} holds a run with other settings of {changed}; choose another `--output` or delete it."
+            raise ValueError(msg)
+    file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def _settle_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, output: Path, device: str) -> None:
+    """Estimate the number of classes where it is not known; training that goes on keeps the number it began with."""
+    checkpoint = output / CHECKPOINT_FILE
+    if not model.knows_num_classes and checkpoint.is_file():
+        with anomalib_safe_globals():
+            model.take_saved_number(own_part(torch.load(checkpoint, map_location="cpu", weights_only=True)))
+    resolve_num_classes(model, datamodule, device)
+
+
+def _train_and_predict(
+    model: AnomalyNcd,
+    datamodule: NcdDataModule,
+    output: Path,
+    options: RunOptions,
+) -> list[NcdBatch]:
+    """Train as far as it is not done yet, then predict every image."""
+    checkpoint = output / CHECKPOINT_FILE
+    saver = RunCheckpoint(output, Path(CHECKPOINT_FILE).stem)
+    engine = Engine(
+        callbacks=[saver],
+        max_epochs=options.max_epochs,
+        accelerator=options.accelerator,
+        devices=1,
+        precision=options.precision,
+        default_root_dir=output / "engine",
+    )
+    if _epochs_done(checkpoint) < options.max_epochs:
+        engine.fit(model, datamodule=datamodule, ckpt_path=checkpoint if checkpoint.is_file() else None)
+        if datamodule.base_class_names:
+            write_base_classes(output / BASE_FILE, datamodule.train_regions(), datamodule.base_class_names)
+    predicted = engine.predict(model, datamodule=datamodule, return_predictions=True, ckpt_path=checkpoint)
+    return list(predicted or [])
+
+
+def _epochs_done(checkpoint: Path) -> int:
+    """Epochs that a checkpoint was trained for; 0 where there is none."""
+    if not checkpoint.is_file():
+        return 0
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if is_made_from_clusters(own_part(saved)):
+        msg = f"{checkpoint.parent} holds a run of the method 'cluster'; choose another folder for training."
+        raise ValueError(msg)
+    return int(saved["epoch"]) + 1
+
+
+def _say_result(batch: NcdBatch, class_names: list[str], metrics: dict[str, Any], output: Path) -> None:
+    """Say in a few lines what was found."""
+    predicted = Counter(row.class_name for row in image_predictions([batch], class_names))
+    found = ", ".join(f"{name}: {predicted[name]}" for name in dict.fromkeys(class_names) if predicted[name])
+    logger.info("%d images sorted into classes: %s.", len(batch), found)
+    image = metrics.get("image", {})
+    if "nmi" in image:
+        logger.info("NMI %.3f, ARI %.3f, accuracy %.3f.", image["nmi"], image["ari"], image["accuracy"])
+    health = metrics["health"]
+    logger.info("Health without labels: %.2f of 1 (%s).", health["score"], health["level"])
+    logger.info("Results are in %s; open %s in a browser first.", output, output / REPORT_FILE)

@@ -1,0 +1,156 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The tables and pictures of a run, made from its predictions and made again under other names."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_ncd.runs.health import run_health
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.results.predictions import (
+    ImagePrediction,
+    RegionPrediction,
+    image_predictions,
+    region_predictions,
+    write_csv,
+)
+from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.metrics.discovery import discovery_report
+from anomalib_ncd.metrics.normal import normal_report
+from anomalib_ncd.models.checkpoints import write_class_names
+from anomalib_ncd.visualization.gallery import table_rows, write_gallery
+from anomalib_ncd.visualization.report import health_section, map_regions, write_report
+
+CHECKPOINT_FILE = "model.ckpt"
+RESULTS_FILE = "results.npz"
+REPORT_FILE = "report.html"
+NUM_CLASSES_FILE = "number_of_classes.json"
+
+
+def gather_results(
+    batches: Sequence[NcdBatch],
+    datamodule: NcdDataModule,
+    slot_names: Sequence[str],
+    output: Path,
+    num_classes_estimate: dict[str, Any] | None = None,
+) -> RunResults:
+    """Put everything that a run predicted into one place.
+
+    Args:
+        batches: Predictions of all images, as ``Engine.predict`` returns them.
+        datamodule: Where the images came from; its regions lie in a folder.
+        slot_names: Names that discovery gives.
+        output: Folder of the run.
+        num_classes_estimate: Where the number of classes was estimated, the estimate as plain data.
+
+    Returns:
+        Results that :func:`write_run_files` takes.
+    """
+    table = datamodule.region_table()
+    batch = NcdBatch.collate(batches).without_pixels()
+    key_of = {str(record.path): record.key for record in table.images}
+    shown = batch.region_feature if batch.region_feature is not None else batch.region_class_probabilities
+    return RunResults(
+        batch=batch,
+        image_keys=[key_of[path] for path in batch.image_path],
+        slot_names=list(slot_names),
+        regions_folder=regions_folder_of(table, output),
+        region_position=map_regions(np.asarray(shown)),
+        label_names=list(datamodule.class_names) if datamodule.class_ids is not None else [],
+        normal_label=datamodule.normal_label,
+        num_classes_estimate=num_classes_estimate,
+    )
+
+
+def regions_folder_of(table: RegionTable, output: Path) -> str:
+    """Folder of a table's crops as a run's results name it: relative to the run where it lies inside."""
+    folder = Path(table.folder or output / "regions").absolute()
+    inside = folder.is_relative_to(output.absolute())
+    return os.path.relpath(folder, output.absolute()) if inside else str(folder)
+
+
+def names_of_run(output: Path, slot_names: Sequence[str]) -> list[str]:
+    """Names of the classes: those of the run's ``class_names.json``, else those that discovery gives."""
+    file = output / FILE_NAME
+    return read_class_names(file, slot_names) if file.is_file() else list(slot_names)
+
+
+def write_run_files(
+    output: Path,
+    results: RunResults,
+    class_names: Sequence[str],
+) -> tuple[RunResults, dict[str, Any]]:
+    """Write tables, scores, gallery and report of a run, and put the names into its checkpoint if there is one.
+
+    Args:
+        output: Folder of the run.
+        results: Predictions of the run.
+        class_names: Name of each slot.
+
+    Returns:
+        The results under these names, and what ``metrics.json`` says: ``health`` always, scores where labels are known.
+
+    Raises:
+        FileNotFoundError: If the crops of the regions are gone.
+    """
+    table = RegionTable.read(results.images, output / results.regions_folder)
+    results = results.named(class_names)
+    images = image_predictions([results.batch], class_names, results.normal_name(class_names))
+    write_csv(output / "predictions.csv", images, ImagePrediction)
+    write_csv(output / "regions.csv", region_predictions([results.batch], class_names), RegionPrediction)
+    # From what results.npz holds, so that it is there again, and true again, under other names.
+    metrics = {**(score(results, class_names) or {}), "health": run_health(results, class_names)}
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    if results.num_classes_estimate is not None:
+        (output / NUM_CLASSES_FILE).write_text(json.dumps(results.num_classes_estimate, indent=2), encoding="utf-8")
+    write_gallery(output / "gallery.png", [results.batch], class_names, table)
+    rows = table_rows(results.batch, table)
+    write_report(
+        output / REPORT_FILE,
+        results,
+        class_names,
+        lambda region: table.load(rows[region]),
+        metrics,
+        sections=[health_section(metrics["health"])],
+    )
+    if (output / CHECKPOINT_FILE).is_file():
+        write_class_names(output / CHECKPOINT_FILE, class_names)
+    return results, metrics
+
+
+def score(results: RunResults, class_names: Sequence[str]) -> dict[str, Any] | None:
+    """Scores of images and regions against the labels; slots of one name are scored as one class.
+
+    Args:
+        results: Predictions under their names.
+        class_names: Name of each slot.
+
+    Returns:
+        One report for images, one for regions; ``None`` without labels.
+    """
+    if not results.label_names or results.batch.class_id is None:
+        return None
+    slots = np.array(first_slots(class_names))
+    reports = {}
+    for level, prefix in (("image", ""), ("region", "region_")):
+        preds = slots[getattr(results.batch, f"{prefix}pred_class_id").numpy()]
+        target = getattr(results.batch, f"{prefix}class_id").numpy()
+        reports[level] = discovery_report(preds, target, class_names, results.label_names, results.normal_label)
+        if results.has_normal_slot and results.normal_label in results.label_names:
+            # Where the mask is empty the detector raised no alarm; such regions stand for whole images.
+            counted = (target >= 0) & (level == "image" or results.batch.region_area.numpy() > 0)
+            is_good = target[counted] == results.label_names.index(results.normal_label)
+            reports[level]["normal"] = normal_report(preds[counted] == 0, is_good)
+    return reports

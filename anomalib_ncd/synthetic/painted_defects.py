@@ -1,0 +1,208 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Painted defects on real surfaces: as large and as strong as the image they go onto asks for.
+
+Defects painted onto normal images have long served to train detectors: CutPaste (Li et al., CVPR 2021) and DRAEM
+(Zavrtanik et al., ICCV 2021). Here they are labelled, each kind a class of its own.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalib_ncd.synthetic.plate_defects import (
+    MASK_COVER,
+    MASK_MARGIN_PX,
+    check_canvas,
+    check_kinds,
+    paint_at,
+    radius_range,
+)
+from anomalib_ncd.synthetic.shapes import BoolMask, FloatImage, Spot, dilate, random_spot
+
+SCALES = (0.75, 1.5)
+"""Smallest and largest factor on a defect's size, beside the range of its kind."""
+
+CONTRASTS = (2.5, 5.0)
+"""Weakest and strongest contrast of a defect, in standard deviations of the texture around it."""
+
+CONTRAST_LEVELS = (9.0, 60.0)
+"""Bounds of the contrast in grey levels: smooth surfaces show a defect, coarse ones don't drown it in black."""
+
+_PLATE_LEVEL = 150.0  # grey level of the plates that the kinds of defect are drawn for
+_MAX_TRIES = 30
+_BORDER_TOLERANCE = 18.0
+
+
+def paint_on_surface(
+    image: NDArray[np.uint8],
+    kind: str,
+    rng: np.random.Generator,
+    *,
+    scale: float = 1.0,
+    contrast: float = 1.0,
+) -> tuple[NDArray[np.uint8], BoolMask]:
+    """Paint one defect onto a photograph of a normal part.
+
+    Place, size, orientation and contrast are random. Size goes with the image's shorter side, contrast with the
+    texture around the defect. On grey images the defect is grey. Where the surface is too dark or too bright for the
+    defect, it is painted as its negative.
+
+    Args:
+        image: RGB image of shape ``(H, W, 3)``, ``uint8``; it is not changed.
+        kind: One of ``DEFECT_KINDS``.
+        rng: Source of all randomness.
+        scale: Factor on the defect's size.
+        contrast: Factor on the defect's contrast.
+
+    Returns:
+        The painted image, ``uint8`` of shape ``(H, W, 3)``, and the defect's mask, bool of shape ``(H, W)``. The
+        image differs from the one given only inside the mask.
+
+    Raises:
+        ValueError: If the kind is unknown, the image is not an RGB image, or ``scale`` or ``contrast`` is not positive.
+
+    Example:
+        >>> surface = np.random.default_rng(0).normal(60, 4, (128, 96, 3)).astype(np.uint8)
+        >>> painted, mask = paint_on_surface(surface, "crack", np.random.default_rng(1))
+        >>> bool((painted != surface)[~mask].any()), bool((painted != surface)[mask].any())
+        (False, True)
+    """
+    check_kinds([kind], "kind")
+    check_canvas(image, scale, contrast)
+    spot = _spot_on_part(image, kind, rng, scale)
+    rows, cols = _window(spot)
+    window = image[rows, cols].astype(np.float32)
+    local = spot.seen_from(cols.start, rows.start, (window.shape[0], window.shape[1]))
+    levels = contrast * np.clip(rng.uniform(*CONTRASTS) * texture_level(window, spot.radius_px), *CONTRAST_LEVELS)
+    seed = int(rng.integers(2**62))
+    changed, body = _paint_window(window, kind, local, seed, float(levels))
+    if _contrast(changed - window, body) < 0.6 * levels:
+        inverse, _ = _paint_window(255 - window, kind, local, seed, float(levels))
+        if _contrast(255 - inverse - window, body) > _contrast(changed - window, body):
+            changed = 255 - inverse
+    painted, mask = image.copy(), np.zeros(image.shape[:2], dtype=bool)
+    painted[rows, cols] = changed.astype(np.uint8)
+    mask[rows, cols] = body | (changed != window).any(axis=2)
+    return painted, mask
+
+
+def texture_level(window: FloatImage, radius_px: float) -> float:
+    """Measure the texture that a defect must stand out from.
+
+    Args:
+        window: Part of an image, ``(H, W, 3)`` in levels of 0..255.
+        radius_px: Radius of the defect; what changes over longer distances is shading, not texture.
+
+    Returns:
+        Standard deviation in levels, by the median, so that an edge inside the window counts little.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(100, 6, (64, 64, 1)).repeat(3, axis=2).astype(np.float32)
+        >>> round(texture_level(noise, 20))
+        6
+    """
+    grey = window.mean(axis=2)
+    fine = grey - cv2.GaussianBlur(grey, (0, 0), max(1.0, radius_px / 2))
+    return float(1.4826 * np.median(np.abs(fine - np.median(fine))))
+
+
+def part_mask(image: NDArray[np.uint8]) -> BoolMask:
+    """Tell a part from a plain background around it.
+
+    The background is what has the colour of the image's border and hangs together with it. Where the border is not of
+    one colour, or the whole image is, as on a surface that fills it, everything is part.
+
+    Args:
+        image: RGB image of shape ``(H, W, 3)``, ``uint8``.
+
+    Returns:
+        Mask of shape ``(H, W)``, bool; never empty.
+
+    Example:
+        >>> image = np.zeros((64, 64, 3), np.uint8)
+        >>> image[16:48, 16:48] = 120
+        >>> float(part_mask(image).mean())
+        0.25
+    """
+    height, width = image.shape[:2]
+    side = min(128, max(image.shape[:2]))
+    shrink = side / max(image.shape[:2])
+    small = cv2.resize(
+        image, (max(1, round(width * shrink)), max(1, round(height * shrink))), interpolation=cv2.INTER_AREA
+    ).astype(np.float32)
+    border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
+    colour = np.median(border, axis=0)
+    like_border = np.abs(small - colour).max(axis=2) <= _BORDER_TOLERANCE
+    everything = np.ones((height, width), dtype=bool)
+    if (np.abs(border - colour).max(axis=1) <= _BORDER_TOLERANCE).mean() < 0.9:
+        return everything
+    _, labels = cv2.connectedComponents(like_border.astype(np.uint8))
+    edges = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    part = ~np.isin(labels, edges[edges > 0])
+    if not 0.03 < part.mean() < 0.97:
+        return everything
+    return cv2.resize(part.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def _spot_on_part(image: NDArray[np.uint8], kind: str, rng: np.random.Generator, scale: float) -> Spot:
+    """Choose a place on the part; the best of many where none lies wholly on it."""
+    part = part_mask(image)
+    best, most = None, -1.0
+    for attempt in range(_MAX_TRIES):
+        # Smaller with each failed try, so that a small part still gets its defect.
+        factor = scale * rng.uniform(*SCALES) * 0.95**attempt
+        spot = random_spot(rng, (image.shape[0], image.shape[1]), factor * rng.uniform(*radius_range(kind)))
+        rows, cols = _square(spot, 1.0)
+        share = float(part[rows, cols].mean())
+        if share > 0.9:
+            return spot
+        if share > most:
+            best, most = spot, share
+    return best  # type: ignore[return-value]
+
+
+def _square(spot: Spot, num_radii: float, margin_px: float = 0.0) -> tuple[slice, slice]:
+    """Rows and columns around a spot, inside the image."""
+    reach = num_radii * spot.radius_px + margin_px
+    spans = []
+    for centre, side in ((spot.y, spot.size_hw[0]), (spot.x, spot.size_hw[1])):
+        spans.append(slice(max(0, int(centre - reach)), min(side, int(np.ceil(centre + reach)) + 1)))
+    return spans[0], spans[1]
+
+
+def _window(spot: Spot) -> tuple[slice, slice]:
+    """The part of the image that a defect can reach, with its neighbours, shadow and soft edge."""
+    return _square(spot, 2.3, 6 * spot.unit_px + MASK_MARGIN_PX)
+
+
+def _paint_window(
+    window: FloatImage,
+    kind: str,
+    spot: Spot,
+    seed: int,
+    levels: float,
+) -> tuple[FloatImage, BoolMask]:
+    """Paint at a given contrast in levels; return whole levels of 0..255 and the defect's body."""
+    plate = np.full_like(window, _PLATE_LEVEL)
+    on_plate, cover = paint_at(plate, kind, spot, np.random.default_rng(seed))
+    body = cover > MASK_COVER
+    if not body.any():  # thinner than a pixel
+        body = cover >= cover.max()
+    # The surface is brought to the plate's brightness, and to the texture that makes the contrast the wanted one.
+    step = np.float32(levels / max(_contrast(on_plate - plate, body), 1e-3))
+    centre = np.median(window, axis=(0, 1))
+    painted, _ = paint_at(_PLATE_LEVEL + (window - centre) / step, kind, spot, np.random.default_rng(seed))
+    change = centre + (painted - _PLATE_LEVEL) * step - window
+    if np.ptp(window, axis=2).max() <= 2:
+        change = np.repeat(change.mean(axis=2, keepdims=True), 3, axis=2)
+    touched = dilate(body, MASK_MARGIN_PX)[..., None]
+    return np.where(touched, np.clip(np.rint(window + change), 0, 255), window).astype(np.float32), body
+
+
+def _contrast(change: FloatImage, body: BoolMask) -> float:
+    """Root mean square of a change inside a defect."""
+    return float(np.sqrt(np.mean(change[body] ** 2)))

@@ -1,0 +1,316 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A small generated industrial data set in the layout of MVTec AD, for demos, notebooks and tests.
+
+Everything is drawn from a seed: the same settings give the same bytes, and an image doesn't depend on how many others
+are drawn with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS, MASK_MARGIN_PX, check_kinds, paint_defect
+from anomalib_ncd.synthetic.plate_images import MIN_IMAGE_SIZE_PX, draw_part, make_image, simulate_anomaly_map
+from anomalib_ncd.synthetic.shapes import BoolMask
+
+__all__ = [
+    "DEFECT_KINDS",
+    "MASK_MARGIN_PX",
+    "GeneratedDataset",
+    "draw_part",
+    "generate_dataset",
+    "make_image",
+    "paint_defect",
+    "simulate_anomaly_map",
+]
+
+_GENERATOR_VERSION = 1  # raise it when the same settings would give other bytes
+_SETTINGS_FILE = "generated.json"
+# Streams of random numbers: part of each image's seed, never renumber. Kinds follow at 100 and 200.
+_TRAIN_GOOD, _TEST_GOOD, _MIXED, _TEST_KIND, _BASE_KIND = 0, 1, 2, 100, 200
+
+
+@dataclass(frozen=True)
+class GeneratedDataset:
+    """Where the parts of a generated data set lie.
+
+    Attributes:
+        root: Folder of the data set.
+        train_good_dir: Good images for the detector's training.
+        test_dir: Test images, one folder each for ``good``, every kind, and ``mixed`` (two kinds in one image).
+        ground_truth_dir: Masks (0 or 255) of the test images with defects: ``<kind>/000_mask.png``.
+        labels_csv: Columns ``image`` (path relative to ``test_dir``) and ``class``, for all test images; a mixed image
+            has the class of its larger defect.
+        defects_csv: Columns ``image``, ``kind``, ``x0``, ``y0``, ``x1``, ``y1`` (half-open pixels) and ``area``
+            (pixels), one row per defect of the test images.
+        anomaly_maps_dir: Simulated maps of all test images, ``<kind>/000.npy``, ``float32`` in 0..1; or ``None``.
+        base_images_dir: Square crops around labelled defects of other kinds, ``<kind>/000.png``; or ``None``.
+        base_masks_dir: Masks (0 or 255) of those crops under the same names; or ``None``.
+        kinds: Kinds of defect in the test images.
+        base_kinds: Kinds of defect in the base crops.
+    """
+
+    root: Path
+    train_good_dir: Path
+    test_dir: Path
+    ground_truth_dir: Path
+    labels_csv: Path
+    defects_csv: Path
+    anomaly_maps_dir: Path | None
+    base_images_dir: Path | None
+    base_masks_dir: Path | None
+    kinds: tuple[str, ...]
+    base_kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What decides the bytes of a data set."""
+
+    kinds: list[str]
+    num_train_good: int
+    num_test_good: int
+    num_per_kind: int
+    num_mixed: int
+    size: int
+    seed: int
+    anomaly_maps: bool
+    base_kinds: list[str]
+    num_per_base_kind: int
+    generator_version: int = _GENERATOR_VERSION
+
+
+@dataclass
+class _Tables:
+    """Rows of the two tables, gathered while the images are written."""
+
+    labels: list[tuple[str, str]] = field(default_factory=list)
+    defects: list[tuple[str, str, int, int, int, int, int]] = field(default_factory=list)
+
+
+def generate_dataset(
+    folder: str | Path,
+    *,
+    kinds: Sequence[str] = DEFECT_KINDS[:5],
+    num_train_good: int = 30,
+    num_test_good: int = 15,
+    num_per_kind: int = 15,
+    num_mixed: int = 4,
+    size: int = 256,
+    seed: int = 0,
+    anomaly_maps: bool = False,
+    base_kinds: Sequence[str] | None = None,
+    num_per_base_kind: int = 20,
+) -> GeneratedDataset:
+    """Generate images of good and defective metal plates with masks, labels and, if wanted, maps and base crops.
+
+    A folder that holds a data set of the same settings is left as it is, so that the call can be repeated.
+
+    Args:
+        folder: Where to write. It is created; it must be empty or hold a data set of the same settings.
+        kinds: Kinds of defect of the test images, from ``DEFECT_KINDS``.
+        num_train_good: Number of good images for training.
+        num_test_good: Number of good test images.
+        num_per_kind: Number of test images per kind, each with one defect.
+        num_mixed: Number of test images with defects of two kinds.
+        size: Height and width in pixels, 64 or more.
+        seed: Seed of everything, 0 or more.
+        anomaly_maps: Whether to write simulated anomaly maps of the test images.
+        base_kinds: Kinds of defect of the labelled base crops; none may be in ``kinds``. Defaults to ``None``, no base.
+        num_per_base_kind: Number of base crops per base kind.
+
+    Returns:
+        Paths of the parts of the data set.
+
+    Raises:
+        FileExistsError: If the folder holds anything but a data set of the same settings.
+        ValueError: If a kind is unknown, repeated, or both in ``kinds`` and ``base_kinds``, the size is below 64, a
+            number or the seed is negative, or mixed images are asked for with fewer than two kinds.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     dataset = generate_dataset(folder, kinds=["hole"], num_per_kind=2, num_mixed=0, size=64)
+        ...     sorted(path.name for path in (dataset.test_dir / "hole").iterdir())
+        ['000.png', '001.png']
+    """
+    settings = _Settings(
+        kinds=list(kinds),
+        num_train_good=num_train_good,
+        num_test_good=num_test_good,
+        num_per_kind=num_per_kind,
+        num_mixed=num_mixed,
+        size=size,
+        seed=seed,
+        anomaly_maps=anomaly_maps,
+        base_kinds=list(base_kinds or []),
+        num_per_base_kind=num_per_base_kind,
+    )
+    _check_settings(settings)
+    dataset = _paths(Path(folder), settings)
+    if not _is_generated(dataset.root, settings):
+        dataset.root.mkdir(parents=True, exist_ok=True)
+        _write_dataset(dataset, settings)
+        # Written last: a folder that was left half done is never taken for a whole one.
+        (dataset.root / _SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+    return dataset
+
+
+def _check_settings(settings: _Settings) -> None:
+    """Refuse settings that make no data set."""
+    check_kinds(settings.kinds, "kinds")
+    check_kinds(settings.base_kinds, "base_kinds")
+    shared = sorted(set(settings.kinds) & set(settings.base_kinds))
+    if shared:
+        msg = f"`base_kinds` must differ from `kinds`, but {shared} are in both; base classes are other defects."
+        raise ValueError(msg)
+    if settings.size < MIN_IMAGE_SIZE_PX:
+        msg = f"`size` must be at least {MIN_IMAGE_SIZE_PX} pixels, got {settings.size}."
+        raise ValueError(msg)
+    for name in ("num_train_good", "num_test_good", "num_per_kind", "num_mixed", "num_per_base_kind", "seed"):
+        if getattr(settings, name) < 0:
+            msg = f"`{name}` must be 0 or more, got {getattr(settings, name)}."
+            raise ValueError(msg)
+    if settings.num_mixed and len(settings.kinds) < 2:
+        msg = f"Mixed images need two `kinds`, got {settings.kinds}; give another kind or set `num_mixed` to 0."
+        raise ValueError(msg)
+
+
+def _paths(root: Path, settings: _Settings) -> GeneratedDataset:
+    """Lay out the folder."""
+    has_base = bool(settings.base_kinds)
+    return GeneratedDataset(
+        root=root,
+        train_good_dir=root / "train" / "good",
+        test_dir=root / "test",
+        ground_truth_dir=root / "ground_truth",
+        labels_csv=root / "labels.csv",
+        defects_csv=root / "defects.csv",
+        anomaly_maps_dir=root / "anomaly_maps" if settings.anomaly_maps else None,
+        base_images_dir=root / "base" / "images" if has_base else None,
+        base_masks_dir=root / "base" / "masks" if has_base else None,
+        kinds=tuple(settings.kinds),
+        base_kinds=tuple(settings.base_kinds),
+    )
+
+
+def _is_generated(root: Path, settings: _Settings) -> bool:
+    """Whether the folder already holds this data set; refuse to touch anything else."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    file = root / _SETTINGS_FILE
+    if not file.is_file():
+        msg = f"{root} is not empty and holds no finished generated data set; choose another folder or remove it."
+        raise FileExistsError(msg)
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    wanted = asdict(settings)
+    differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if differing:
+        msg = f"{root} holds a data set generated with other {differing}; choose another folder or remove it."
+        raise FileExistsError(msg)
+    return True
+
+
+def _write_dataset(dataset: GeneratedDataset, settings: _Settings) -> None:
+    """Draw and write all images, maps and tables."""
+    for index in range(settings.num_train_good):
+        image = draw_part(_rng(settings.seed, _TRAIN_GOOD, index), settings.size)
+        _write_png(dataset.train_good_dir / f"{index:03d}.png", image)
+    tables = _Tables()
+    for index in range(settings.num_test_good):
+        _write_test_image(dataset, settings, tables, [], (_TEST_GOOD, index))
+    for kind in settings.kinds:
+        for index in range(settings.num_per_kind):
+            stream = _TEST_KIND + DEFECT_KINDS.index(kind)
+            _write_test_image(dataset, settings, tables, [kind], (stream, index))
+    for index in range(settings.num_mixed):
+        pair = _rng(settings.seed, _MIXED, index, 1).choice(settings.kinds, 2, replace=False).tolist()
+        _write_test_image(dataset, settings, tables, pair, (_MIXED, index))
+    for kind in settings.base_kinds:
+        for index in range(settings.num_per_base_kind):
+            _write_base_crop(dataset, settings, kind, index)
+    _write_csv(dataset.labels_csv, ("image", "class"), tables.labels)
+    _write_csv(dataset.defects_csv, ("image", "kind", "x0", "y0", "x1", "y1", "area"), tables.defects)
+
+
+def _write_test_image(
+    dataset: GeneratedDataset,
+    settings: _Settings,
+    tables: _Tables,
+    kinds: list[str],
+    stream: tuple[int, int],
+) -> None:
+    """Draw one test image; write it with its mask and map, and note it in the tables."""
+    name = f"{stream[1]:03d}"
+    folder = "mixed" if len(kinds) > 1 else "".join(kinds) or "good"
+    image, masks = make_image(kinds, _rng(settings.seed, *stream), settings.size)
+    _write_png(dataset.test_dir / folder / f"{name}.png", image)
+    mask = np.any([*masks.values(), np.zeros(image.shape[:2], dtype=bool)], axis=0)
+    if masks:
+        _write_png(dataset.ground_truth_dir / folder / f"{name}_mask.png", mask.astype(np.uint8) * 255)
+    if dataset.anomaly_maps_dir is not None:
+        file = dataset.anomaly_maps_dir / folder / f"{name}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, simulate_anomaly_map(mask, _rng(settings.seed, *stream, 2), image.shape[:2]))
+    path = f"{folder}/{name}.png"
+    tables.labels.append((path, max(masks, key=lambda kind: int(masks[kind].sum())) if masks else "good"))
+    tables.defects.extend((path, kind, *_box(masks[kind]), int(masks[kind].sum())) for kind in kinds)
+
+
+def _write_base_crop(dataset: GeneratedDataset, settings: _Settings, kind: str, index: int) -> None:
+    """Draw one image with a labelled defect and write the square around it."""
+    if dataset.base_images_dir is None or dataset.base_masks_dir is None:
+        return
+    rng = _rng(settings.seed, _BASE_KIND + DEFECT_KINDS.index(kind), index)
+    image, masks = make_image([kind], rng, settings.size)
+    rows, cols = _square(masks[kind])
+    _write_png(dataset.base_images_dir / kind / f"{index:03d}.png", image[rows, cols])
+    _write_png(dataset.base_masks_dir / kind / f"{index:03d}.png", masks[kind][rows, cols].astype(np.uint8) * 255)
+
+
+def _rng(seed: int, *stream: int) -> np.random.Generator:
+    """Make the generator of one image."""
+    return np.random.default_rng([seed, *stream])
+
+
+def _box(mask: BoolMask) -> tuple[int, int, int, int]:
+    """Half-open bounding box ``x0, y0, x1, y1`` of a mask that is not empty."""
+    cols, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1
+
+
+def _square(mask: BoolMask) -> tuple[slice, slice]:
+    """Rows and columns of a square around a defect: a tenth wider than it, a fifth of the image at least."""
+    x0, y0, x1, y1 = _box(mask)
+    size = mask.shape[0]
+    side = min(size, max(round(1.1 * max(x1 - x0, y1 - y0)), round(0.2 * size)))
+    top, left = (min(max((low + high - side) // 2, 0), size - side) for low, high in ((y0, y1), (x0, x1)))
+    return slice(top, top + side), slice(left, left + side)
+
+
+def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an RGB or grey image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    encoded, data = cv2.imencode(".png", ordered)
+    if not encoded:
+        msg = f"Could not encode {path} as PNG."
+        raise OSError(msg)
+    path.write_bytes(data.tobytes())
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
+    """Write a table with one header row."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([header, *rows])

@@ -1,0 +1,124 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_ncd import AnomalyNcd
+from anomalib_ncd.deploy import AnomalyClassifier, Artefact, Rejection
+from anomalib_ncd.deploy.detectors import load_artefact_detector
+from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run, region_settings_of
+from anomalib_ncd.models.checkpoints import save_model
+
+
+def test_the_manifest_says_what_the_run_says(run_folder, torch_artefact):
+    manifest = Artefact.load(torch_artefact).manifest
+    settings = json.loads((run_folder / "regions" / "settings.json").read_text())
+    assert list(manifest.score_range) == settings["score_range"]
+    assert manifest.regions["padding_ratio"] == settings["padding_ratio"] == 0.2
+    assert manifest.mebin == {name: settings[name] for name in ("sample_rate", "min_interval_len", "erosion_size")}
+    assert manifest.class_names == ("normal", "dark", "bright", "dark")
+    assert manifest.image_size == 224
+    assert manifest.merging_temperature is None
+    assert (manifest.rejection.score, manifest.rejection.false_reject_rate) == ("neighbours", 0.2)
+    assert manifest.detector is None
+    assert manifest.origin["pixel_mean"] == pytest.approx([0.5 * 255] * 3)
+
+
+def test_a_run_of_before_there_were_peaks_goes_without(run_folder, tmp_path):
+    settings = json.loads((run_folder / "regions" / "settings.json").read_text())
+    (tmp_path / "regions").mkdir()
+    file = tmp_path / "regions" / "settings.json"
+    file.write_text(json.dumps(settings | {"peak_if_empty": True}))
+    assert region_settings_of(tmp_path)["peak_if_empty"]
+    del settings["peak_if_empty"]
+    file.write_text(json.dumps(settings))
+    assert not region_settings_of(tmp_path)["peak_if_empty"]
+
+
+def test_names_that_were_given_later_count(run_folder, tmp_path, function_detector):
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "run" / "class_names.json").write_text('{"names": {"class_1": "scratch"}}')
+    classifier = classifier_of_run(tmp_path / "run", function_detector)
+    assert classifier.class_names == ("normal", "scratch", "class_2", "class_3")
+
+
+def test_a_rejection_threshold_goes_along(run_folder):
+    artefact = build_artefact(run_folder, runtime="torch", rejection=Rejection(0.4))
+    assert artefact.manifest.rejection == Rejection(0.4, "similarity")
+
+
+def test_the_rate_can_be_changed_later(run_folder, torch_artefact, function_detector):
+    before = Artefact.load(torch_artefact).manifest.rejection
+    stricter = classifier_of_run(run_folder, function_detector, false_reject_rate=0.5).manifest.rejection
+    assert stricter.false_reject_rate == 0.5
+    assert stricter.threshold > before.threshold
+    with pytest.raises(ValueError, match="`false_reject_rate` must be above 0"):
+        build_artefact(run_folder, runtime="torch", false_reject_rate=0)
+
+
+def test_the_detector_goes_along_as_a_file(run_folder, onnx_artefact, tmp_path):
+    pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    network = torch.nn.Conv2d(3, 1, 1).eval()
+    file = tmp_path / "some.onnx"
+    torch.onnx.export(
+        network,
+        (torch.rand(1, 3, 16, 16),),
+        str(file),
+        dynamo=True,
+        output_names=["anomaly_map"],
+        external_data=False,
+        verbose=False,
+    )
+    output = tmp_path / "packed.zip"
+    build_artefact(run_folder, output, detector=file, detector_input_size=(16, 16), runtime="torch")
+    artefact = Artefact.load(output)
+    assert artefact.manifest.detector.files == ("detector.onnx",)
+    assert load_artefact_detector(artefact).input_size == (16, 16)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    result = AnomalyClassifier.load(output).predict(pixels)
+    assert result.class_name in artefact.manifest.class_names
+    (tmp_path / "some.onnx.data").touch()
+    with pytest.raises(ValueError, match=r"keeps its weights in some\.onnx\.data"):
+        build_artefact(run_folder, detector=file, runtime="torch")
+
+
+def test_what_runs_code_is_not_packed(run_folder, tmp_path):
+    with pytest.raises(ValueError, match="an artefact holds no file that runs code when it is loaded"):
+        build_artefact(run_folder, detector=tmp_path / "detector.pt", runtime="torch")
+
+
+def test_missing_files_are_named(run_folder, tmp_path, function_detector):
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint"):
+        build_artefact(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint"):
+        classifier_of_run(tmp_path / "nothing.ckpt", function_detector)
+    with pytest.raises(FileNotFoundError, match=r"an \.xml and a \.bin file side by side"):
+        build_artefact(run_folder, detector=tmp_path / "detector.xml", runtime="torch")
+
+
+def test_options_that_do_not_go_together(run_folder, tmp_path):
+    with pytest.raises(ValueError, match="`compression` is OpenVINO's, got 'fp16' for 'onnx'"):
+        build_artefact(run_folder, compression="fp16")
+    with pytest.raises(FileExistsError, match="exists already"):
+        build_artefact(run_folder, tmp_path)
+
+
+def test_a_model_that_never_saw_regions_is_refused(tmp_path):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model.set_base_classes([])
+    save_model(model, tmp_path / "model.ckpt")
+    with pytest.raises(ValueError, match="holds no score range: it was never trained on regions"):
+        build_artefact(tmp_path)
+
+
+def test_a_checkpoint_alone_takes_the_default_regions(run_folder, tmp_path, caplog, function_detector):
+    shutil.copy(run_folder / "model.ckpt", tmp_path / "model.ckpt")
+    classifier = classifier_of_run(tmp_path / "model.ckpt", function_detector)
+    assert classifier.manifest.regions["padding_ratio"] == 0.1
+    assert "does not say how regions were cut; the defaults are taken" in caplog.text

@@ -1,0 +1,101 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import huggingface_hub.constants
+import pytest
+import timm
+import torch
+
+from anomalib_ncd.models.encoders import offline
+from anomalib_ncd.models.encoders.build_encoder import build_encoder
+from anomalib_ncd.models.encoders.cnn import MaskGuidedCnn
+from anomalib_ncd.models.encoders.vit import MaskGuidedEncoder
+
+DEIT = "deit_tiny_patch16_224"
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "width", "statistics"),
+    [
+        ("offline", MaskGuidedCnn, 320, HALF),
+        ("resnet18", MaskGuidedCnn, 512, IMAGENET),
+        ("convnext_atto.d2_in1k", MaskGuidedCnn, 320, IMAGENET),
+        (DEIT, MaskGuidedEncoder, 192, IMAGENET),
+    ],
+)
+def test_each_backbone_gets_its_encoder(name, kind, width, statistics):
+    built = build_encoder(name, pretrained=False, image_size=64)
+    assert isinstance(built.encoder, kind)
+    assert built.encoder.feature_dim == width
+    assert built.encoder.image_size == 64
+    assert (built.mean, built.std) == statistics
+    assert built.encoder(torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64)).shape == (2, width)
+
+
+def test_settings_reach_the_vit():
+    encoder = build_encoder(DEIT, pretrained=False, mask_layers=5, trainable_blocks=2, empty_mask="cls").encoder
+    assert (encoder.mask_layers, encoder.trainable_blocks, encoder.empty_mask) == (5, 2, "cls")
+
+
+def test_settings_reach_the_cnn():
+    encoder = build_encoder("resnet10t", pretrained=False, trainable_blocks=2).encoder
+    assert [any(p.requires_grad for p in link.parameters()) for link in encoder.links][-3:] == [False, True, True]
+
+
+def test_a_cnn_has_no_token_to_see_alone():
+    with pytest.raises(ValueError, match="`empty_mask` must be 'region' for the convolutional network 'resnet10t'"):
+        build_encoder("resnet10t", pretrained=False, empty_mask="cls")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_weights_of_a_cnn_come_from_the_file(tmp_path, wrapped):
+    source = timm.create_model("resnet10t", pretrained=False)  # with a classifier, as they are published
+    torch.save({"state_dict": source.state_dict()} if wrapped else source.state_dict(), tmp_path / "weights.pth")
+    encoder = build_encoder("resnet10t", tmp_path / "weights.pth").encoder
+    torch.testing.assert_close(encoder.links[-1].state_dict(), source.layer4.state_dict(), rtol=0, atol=0)
+
+
+def test_weights_of_another_cnn_are_refused(tmp_path):
+    torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "resnet18.pth")
+    for name in ("resnet10t", "resnet34", "tf_efficientnet_lite0"):
+        with pytest.raises(ValueError, match=f"resnet18.pth.*do not fit '{name}'"):
+            build_encoder(name, tmp_path / "resnet18.pth")
+
+
+def test_weights_with_more_stages_are_refused(tmp_path):
+    state = timm.create_model("resnet18", pretrained=False).state_dict()
+    torch.save(state | {"layer5.0.conv1.weight": torch.zeros(3)}, tmp_path / "more.pth")
+    with pytest.raises(ValueError, match=r"layer5\.0\.conv1"):
+        build_encoder("resnet18", tmp_path / "more.pth")
+
+
+def test_missing_file():
+    with pytest.raises(FileNotFoundError, match="backbone_weights"):
+        build_encoder("resnet10t", "none.pth")
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="resnet18"):
+        build_encoder("resnet188")
+
+
+def test_a_cnn_without_a_hub_fails_with_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(RuntimeError, match=r"'resnet18'.*HF_HUB_OFFLINE.*backbone_weights"):
+        build_encoder("resnet18")
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224"])
+def test_networks_of_neither_kind_are_refused(name):
+    with pytest.raises(TypeError, match="must be a timm VisionTransformer or one of timm's convolutional networks"):
+        build_encoder(name, pretrained=False)
+
+
+def test_the_offline_backbone_needs_no_wheel_for_random_weights(monkeypatch):
+    monkeypatch.setattr(offline, "WHEEL_MODULE", "no_such_wheel")
+    build_encoder("offline", pretrained=False)
+    with pytest.raises(RuntimeError, match=r"anomalib-ncd\[offline\]"):
+        build_encoder("offline")

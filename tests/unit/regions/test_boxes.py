@@ -1,0 +1,81 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+import pytest
+
+from anomalib_ncd.regions.boxes import box_distances, fit_inside, merge_close_boxes, square_boxes
+
+
+def test_square_is_padded_around_the_middle():
+    boxes = square_boxes(np.array([[100, 100, 60, 20]]), (400, 400), padding_ratio=0.1, min_size_ratio=0.01)
+    np.testing.assert_array_equal(boxes, [[97, 77, 163, 143]])
+
+
+@pytest.mark.parametrize(
+    ("rectangle", "expected"),
+    [
+        ([0, 0, 4, 4], [0, 0, 20, 20]),
+        ([96, 90, 4, 10], [80, 80, 100, 100]),
+        ([48, 48, 4, 4], [40, 40, 60, 60]),
+    ],
+)
+def test_small_squares_have_a_least_size_and_stay_inside(rectangle, expected):
+    boxes = square_boxes(np.array([rectangle]), (100, 100), padding_ratio=0.1, min_size_ratio=0.1)
+    np.testing.assert_array_equal(boxes, [expected])
+
+
+def test_square_of_a_long_element_leaves_a_narrow_image():
+    boxes = square_boxes(np.array([[0, 10, 200, 5]]), (50, 200), padding_ratio=0.1, min_size_ratio=0.1)
+    # Side 200, moved down to the upper edge of the image, and leaving it below.
+    np.testing.assert_array_equal(boxes, [[0, 0, 200, 200]])
+
+
+def test_distances_by_hand():
+    boxes = np.array([[0, 0, 10, 10], [5, 5, 8, 8], [13, 2, 20, 4], [13, 14, 20, 20], [10, 0, 12, 10]], dtype=float)
+    distances = box_distances(boxes)
+    np.testing.assert_array_equal(distances[0], [-1, -1, 3, 5, 0])
+    np.testing.assert_array_equal(distances, distances.T)
+    np.testing.assert_array_equal(np.diag(distances), -1)
+
+
+def test_far_boxes_stay_as_they_are():
+    boxes = np.array([[50, 50, 60, 55], [0, 0, 10, 10]], dtype=float)
+    np.testing.assert_array_equal(merge_close_boxes(boxes, 5), boxes)
+
+
+def test_equal_boxes_count_once():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10]], dtype=float)
+    np.testing.assert_array_equal(merge_close_boxes(boxes, 0), boxes[:1])
+
+
+def test_chain_makes_overlapping_groups():
+    # The middle box is near both others, which are not near each other: its group holds all three.
+    boxes = np.array([[0, 0, 10, 10], [12, 0, 22, 10], [24, 0, 34, 10]], dtype=float)
+    np.testing.assert_array_equal(merge_close_boxes(boxes, 3), [[0, -12, 34, 22]])
+    # In a chain of four, the two groups of three overlap and neither is inside the other.
+    boxes = np.vstack([boxes, [36, 0, 46, 10]])
+    np.testing.assert_array_equal(merge_close_boxes(boxes, 3), [[0, -12, 34, 22], [12, -12, 46, 22]])
+
+
+def test_union_is_squared_after_each_box():
+    boxes = np.array([[0, 0, 4, 4], [5, 0, 9, 4], [5, 6, 9, 10]], dtype=float)
+    # First two: 0 to 9 wide, -2.5 to 6.5 high; with the third 0 to 9, -2.5 to 10, then square of side 12.5.
+    np.testing.assert_array_equal(merge_close_boxes(boxes, 4), [[-1.75, -2.5, 10.75, 10.0]])
+
+
+def test_merging_is_independent_of_order():
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 300, (40, 2))
+    boxes = np.hstack([corners, corners + rng.integers(5, 30, (40, 1))]).astype(float)
+    merged = merge_close_boxes(boxes, 4)
+    shuffled = merge_close_boxes(boxes[rng.permutation(40)], 4)
+    np.testing.assert_array_equal(np.unique(merged, axis=0), np.unique(shuffled, axis=0))
+
+
+def test_fit_inside_shifts_then_cuts():
+    boxes = np.array([[-5, 2, 15, 22], [90, 40, 110, 60], [-10, -30, 130, 110]], dtype=float)
+    np.testing.assert_array_equal(
+        fit_inside(boxes, (50, 100)),
+        [[0, 2, 20, 22], [80, 30, 100, 50], [0, 0, 100, 50]],
+    )

@@ -1,0 +1,100 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.results.run_results import RunResults
+
+BY_REGION = torch.tensor([[0.4, 0.3, 0.3], [0.1, 0.9, 0.0], [0.2, 0.2, 0.6]])
+BY_IMAGE = torch.tensor([[0.3, 0.4, 0.3], [0.2, 0.2, 0.6]])
+
+
+@pytest.fixture
+def results():
+    batch = NcdBatch(
+        image_path=["/data/ä/1.png", "2.png"],
+        image_size=torch.tensor([[60, 80], [60, 81]]),
+        image=None,
+        region_mask=None,
+        region_image_index=torch.tensor([0, 0, 1]),
+        region_box_xyxy=torch.tensor([[0, 0, 5, 5], [1, 1.5, 9, 9.5], [2, 2, 3, 3]]),
+        region_score=torch.tensor([0.5, 0.25, 1.0]),
+        region_area=torch.tensor([7, 8, 0]),
+        class_id=torch.tensor([1, -1]),
+        region_class_id=torch.tensor([1, 1, -1]),
+        region_feature=torch.tensor([[1.0, 0.5], [0.25, 0], [0, 2]]),
+        region_reference=torch.tensor([[0.5], [0.25], [1]]),
+        region_head_class_id=torch.tensor([[0, 1], [1, 1], [2, 2]]),
+    ).with_predictions(BY_REGION, BY_IMAGE)
+    position = np.array([[0, 1], [0.5, -1], [1, 0]], np.float32)
+    return RunResults(batch, ["ä/1", "2"], ["normal", "class_1", "class_2"], "regions", position, ["good", "dent"])
+
+
+def same(first, second):
+    for field in fields(NcdBatch):
+        one, other = getattr(first.batch, field.name), getattr(second.batch, field.name)
+        if isinstance(one, torch.Tensor):
+            torch.testing.assert_close(one, other)
+        else:
+            assert one == other
+    np.testing.assert_array_equal(first.region_position, second.region_position)
+    for field in fields(RunResults):
+        if field.name not in {"batch", "region_position"}:
+            assert getattr(first, field.name) == getattr(second, field.name)
+
+
+def test_results_come_back_as_they_were_saved(results, tmp_path):
+    results.save(tmp_path / "results.npz")
+    same(results, RunResults.load(tmp_path / "results.npz"))
+    assert [path.name for path in tmp_path.iterdir()] == ["results.npz"]
+
+
+def test_what_is_not_known_stays_unknown(results, tmp_path):
+    unlabelled = replace(results, batch=replace(results.batch, class_id=None, region_feature=None), label_names=[])
+    unlabelled.save(tmp_path / "results.npz")
+    same(unlabelled, RunResults.load(tmp_path / "results.npz"))
+
+
+def test_the_estimated_number_of_classes_is_kept(results, tmp_path):
+    estimate = {"count": 3, "low": 2, "high": 3, "curve": [[2, 0.5], [3, 0.75]], "method": "a method"}
+    replace(results, num_classes_estimate=estimate).save(tmp_path / "results.npz")
+    assert RunResults.load(tmp_path / "results.npz").num_classes_estimate == estimate
+
+
+def test_half_precision_predictions_are_kept_in_single_precision(results, tmp_path):
+    batch = replace(results.batch, class_probabilities=BY_IMAGE.bfloat16())
+    replace(results, batch=batch).save(tmp_path / "results.npz")
+    loaded = RunResults.load(tmp_path / "results.npz").batch.class_probabilities
+    assert loaded.dtype == torch.float32
+    torch.testing.assert_close(loaded, BY_IMAGE.bfloat16().float())
+
+
+def test_names_choose_the_classes_anew_and_leave_the_old_results(results):
+    named = results.named(["normal", "scratch", "scratch"])
+    assert named.batch.region_pred_class_id.tolist() == [1, 1, 2]
+    torch.testing.assert_close(named.batch.region_pred_class_score, torch.tensor([0.6, 0.9, 0.8]))
+    assert named.batch.pred_class_id.tolist() == [1, 2]
+    torch.testing.assert_close(named.batch.pred_class_score, torch.tensor([0.7, 0.8]))
+    assert results.batch.region_pred_class_id.tolist() == [0, 1, 2]
+    torch.testing.assert_close(named.batch.region_class_probabilities, BY_REGION)
+
+
+def test_the_normal_slot_goes_by_its_name(results):
+    assert results.has_normal_slot
+    assert results.normal_name(["good", "dent", "dent"]) == "good"
+    without = replace(results, slot_names=["class_1", "class_2", "class_3"])
+    assert not without.has_normal_slot
+    assert without.normal_name(["good", "dent", "dent"]) == "normal"
+    assert [(str(record.path), record.key) for record in results.images] == [("/data/ä/1.png", "ä/1"), ("2.png", "2")]
+
+
+def test_missing_results_and_predictions_are_named(results, tmp_path):
+    with pytest.raises(FileNotFoundError, match="finished run of `anomalib-ncd discover`"):
+        RunResults.load(tmp_path / "results.npz")
+    with pytest.raises(ValueError, match="holds no predictions"):
+        replace(results, batch=replace(results.batch, class_probabilities=None)).named(["a", "b", "c"])

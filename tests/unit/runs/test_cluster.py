@@ -1,0 +1,253 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+import pytest
+import torch
+from anomalib.engine import Engine
+from torch.nn import functional as F
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.models.region_merging import merge_regions
+from anomalib_ncd.runs import cluster as cluster_discovery
+from anomalib_ncd.models.checkpoints import save_model
+from anomalib_ncd.runs.cluster import discover_by_clustering
+from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.normal.normal_patches import NormalPatches
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+
+
+def data(run, **arguments):
+    return NcdDataModule(run.images, run.anomaly_maps, **arguments)
+
+
+def classes(batches, name="pred_class_id"):
+    return torch.cat([getattr(batch, name) for batch in batches]).tolist()
+
+
+@pytest.mark.parametrize("method", ["consensus", "ward", "kmeans"])
+def test_every_image_and_region_gets_a_class(model, tiny_run, method):
+    module = data(tiny_run, eval_batch_size=7)
+    batches = discover_by_clustering(model, module, method)
+    assert [len(batch) for batch in batches] == [7, 7, 4]
+    assert [path for batch in batches for path in batch.image_path] == [str(r.path) for r in module.records]
+    assert set(classes(batches, "region_pred_class_id")) == {0, 1, 2}
+    assert len(classes(batches, "region_pred_class_id")) == len(module.region_table())
+    for batch in batches:
+        torch.testing.assert_close(batch.region_class_probabilities.sum(dim=1), torch.ones(len(batch.region_area)))
+        assert ((batch.region_pred_class_score > 1 / 3) & (batch.region_pred_class_score < 1)).all()
+    assert all(batch.image is None for batch in batches)
+
+
+def test_images_get_the_classes_of_their_regions(model, tiny_run):
+    for batch in discover_by_clustering(model, data(tiny_run)):
+        expected = merge_regions(
+            batch.region_class_probabilities,
+            batch.region_area,
+            batch.region_image_index,
+            model.merging_temperatures(batch.image_size),
+            num_images=len(batch),
+        )
+        torch.testing.assert_close(batch.class_probabilities, expected)
+
+
+def test_batch_size_does_not_matter(model, tiny_run):
+    expected = classes(discover_by_clustering(model, data(tiny_run)))
+    assert classes(discover_by_clustering(model, data(tiny_run, eval_batch_size=1))) == expected
+
+
+def test_lines_and_squares_fall_apart(model, tiny_run):
+    found = np.array(classes(discover_by_clustering(model, data(tiny_run))))
+    line, square = found[6:12], found[12:]
+    assert np.bincount(line).argmax() != np.bincount(square).argmax()
+
+
+def test_the_encoder_is_not_trained(model, tiny_run):
+    before = {name: value.clone() for name, value in model.model.encoder.state_dict().items()}
+    discover_by_clustering(model, data(tiny_run))
+    assert model.model.encoder.state_dict().keys() == before.keys()
+    for name, value in model.model.encoder.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_regions_get_the_nearest_centre_of_the_clusters(model, tiny_run):
+    module = data(tiny_run)
+    batches = discover_by_clustering(model, module)
+    views = [model.region_features(b.image, b.region_mask).detach() for b in module.test_dataloader()]
+    rows = F.normalize(torch.cat(views).double(), dim=1)
+    clusters = torch.as_tensor(cluster_features(rows, 3))
+    centres = torch.stack([F.normalize(rows[clusters == cluster].mean(dim=0), dim=0) for cluster in range(3)])
+    expected = torch.exp(10 * rows @ centres.T)
+    expected /= expected.sum(dim=1, keepdim=True)
+    found = torch.cat([batch.region_class_probabilities for batch in batches])
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
+    # These pictures are so simple that no region lies nearer to the centre of another cluster.
+    assert classes(batches, "region_pred_class_id") == clusters.tolist()
+
+
+def test_the_model_classifies_new_images_afterwards(tiny_run, tmp_path):
+    torch.manual_seed(0)
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    run = data(tiny_run)
+    batches = discover_by_clustering(model, run)
+    assert model.class_names == ["normal", "class_1", "class_2"]  # on good images the maps show nothing
+    assert model.base_class_names == []
+    assert tuple(model.score_range.tolist()) == run.fitted_score_range
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    again = engine.predict(model, datamodule=data(tiny_run, eval_batch_size=5))
+    assert classes(again) == classes(batches)
+    for name in ("class_probabilities", "region_class_probabilities"):
+        before, after = (torch.cat([getattr(batch, name) for batch in found]) for found in (batches, again))
+        torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
+
+
+def test_a_cluster_that_scores_clearly_lowest_is_normal_for_good(tiny_run, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda labels, scores, areas: None)
+    before = classes(discover_by_clustering(model, data(tiny_run)), "region_pred_class_id")
+    assert model.class_names == ["class_1", "class_2", "class_3"]
+    assert not model.has_normal_slot
+    monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda labels, scores, areas: 2)
+    batches = discover_by_clustering(model, data(tiny_run))
+    after = classes(batches, "region_pred_class_id")
+    assert after == [{0: 1, 1: 2, 2: 0}[slot] for slot in before]
+    assert model.class_names == ["normal", "class_1", "class_2"]
+    assert all(batch.region_head_class_id is None for batch in batches)
+    save_model(model, tmp_path / "model.ckpt")
+    loaded = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert loaded.class_names == ["normal", "class_1", "class_2"]
+    assert loaded.has_normal_slot
+    assert loaded.made_from_clusters
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+def test_regions_are_compared_with_normal_images(backbone, tiny_run, tmp_path):
+    torch.manual_seed(0)
+    model = AnomalyNcd(backbone=backbone, pretrained=False, mask_layers=3, num_novel_classes=3)
+    run = data(tiny_run, normal_images=tiny_run.images / "good")
+    batches = discover_by_clustering(model, run)
+    found = classes(batches)
+    assert found[:6] == [0] * 6
+    assert 0 not in found[6:]
+    assert model.class_names == ["normal", "class_1", "class_2"]
+    assert min(batch.region_pred_class_score.min() for batch in batches) > 0.5  # sure in spite of the constant
+    save_model(model, tmp_path / "model.ckpt")
+    loaded = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt")
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    again = engine.predict(loaded, datamodule=data(tiny_run, eval_batch_size=5))  # needs no normal images any more
+    assert classes(again) == found
+    for name in ("class_probabilities", "region_feature"):
+        before, after = (torch.cat([getattr(batch, name) for batch in found]) for found in (batches, again))
+        torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+
+
+def test_a_cluster_is_normal_only_if_it_looks_it(tiny_run, monkeypatch):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    monkeypatch.setattr(cluster_discovery, "find_cluster_of_normal", lambda *given: None)
+    monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: None)
+    discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good"))
+    assert model.class_names == ["class_1", "class_2", "class_3"]
+
+
+def test_scores_stretch_what_is_compared_with_normal_images(tiny_run, monkeypatch):
+    seen = []
+
+    def cluster(rows, *args, **kwargs):
+        seen.append(rows)
+        return cluster_features(rows, *args, **kwargs)
+
+    monkeypatch.setattr(cluster_discovery, "cluster_features", cluster)
+    for normal_images in (tiny_run.images / "good", None):
+        fresh = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+        found = NcdBatch.collate(discover_by_clustering(fresh, data(tiny_run, normal_images=normal_images)))
+        expected = found.region_feature
+        if normal_images is not None:
+            expected = NormalPatches.stretched(expected, found.region_score)
+            assert not torch.equal(expected, found.region_feature)
+        torch.testing.assert_close(seen[-1], expected)
+
+
+def test_scores_decide_where_there_is_but_one_normal_image(tiny_run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: seen.append(given))
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good" / "000.png"))
+    assert len(seen) == 1
+
+
+def test_scores_and_masks_are_the_evidence(model, tiny_run, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: seen.update(given=given))
+    module = data(tiny_run)
+    discover_by_clustering(model, module)
+    rows = module.region_table().rows
+    assert seen["given"][1].tolist() == pytest.approx([row.score for row in rows])
+    assert seen["given"][2].tolist() == [row.area for row in rows]
+
+
+def test_base_classes_of_an_earlier_training_are_left_behind(tiny_run):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model.set_base_classes(["dent", "hole"])
+    model.best_head.fill_(2)
+    [batch] = discover_by_clustering(model, data(tiny_run))
+    assert model.base_class_names == []
+    assert model.best_head == 0
+    assert model.model.heads.weight.shape == (4, 3, 64)
+    assert batch.class_probabilities.shape == (18, 3)
+
+
+def test_training_does_not_go_on_from_clusters(tiny_run, tmp_path):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    discover_by_clustering(model, data(tiny_run))
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, max_epochs=1)
+    with pytest.raises(ValueError, match=r"made from clusters.*start with a new AnomalyNcd"):
+        engine.fit(model, datamodule=data(tiny_run))
+
+
+def test_centres_are_mean_directions():
+    features = torch.tensor([[3.0, 0.0], [0.0, 0.5], [0.0, 7.0], [4.0, 4.0]])
+    centres = cluster_centres(features, torch.tensor([0, 1, 1, 0]), num_clusters=2)
+    half = np.pi / 8  # between 0 and 45 degrees, whatever the lengths
+    torch.testing.assert_close(centres, torch.tensor([[np.cos(half), np.sin(half)], [0, 1]], dtype=torch.float32))
+
+
+def test_clusters_without_regions_point_away():
+    centres = cluster_centres(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]), num_clusters=4)
+    torch.testing.assert_close(centres[2:], torch.full((2, 2), -(0.5**0.5)))
+
+
+def test_method_seed_and_number_of_classes_are_passed_on(model, tiny_run, monkeypatch):
+    seen = {}
+
+    def cluster(features, num_clusters, method, *, seed):
+        seen.update(features=features, num_clusters=num_clusters, method=method, seed=seed)
+        return np.zeros(len(features), np.int64)
+
+    monkeypatch.setattr(cluster_discovery, "cluster_features", cluster)
+    batches = discover_by_clustering(model, data(tiny_run, eval_batch_size=7), "kmeans", seed=5)
+    features = seen.pop("features")
+    assert features.shape[1] == 64
+    assert seen == {"num_clusters": 3, "method": "kmeans", "seed": 5}
+    assert torch.equal(torch.cat([batch.region_feature for batch in batches]), features)
+
+
+def test_more_classes_than_regions_leave_classes_empty(tiny_run):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=50)
+    batches = discover_by_clustering(model, data(tiny_run))
+    assert batches[0].class_probabilities.shape == (18, 50)
+    num_regions = sum(len(batch.region_area) for batch in batches)
+    assert num_regions < 50
+    assert max(classes(batches, "region_pred_class_id")) < num_regions
+
+
+def test_a_single_image_is_one_class(model, tiny_run):
+    module = NcdDataModule(tiny_run.images / "square" / "000.png", tiny_run.anomaly_maps / "square")
+    [batch] = discover_by_clustering(model, module)
+    assert batch.pred_class_id.tolist() == [0]

@@ -1,0 +1,306 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import csv
+import json
+import logging
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from anomalib.engine import Engine
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.cli.main import main
+from anomalib_ncd.runs.discover import RunOptions, discover
+from anomalib_ncd.data import region_table
+from anomalib_ncd.models.clustering import auto_classes
+from anomalib_ncd.models import lightning_model
+
+SCORES = {"nmi", "ari", "accuracy", "macro_f1"}
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "3"]
+
+
+def run_train(run, output, *more, max_epochs=1):
+    args = ["discover", "--images", str(run.images), "--anomaly_maps", str(run.anomaly_maps), "--base", str(run.base)]
+    args += ["--output", str(output), "--labels", "folders", "--accelerator", "cpu", "--max_epochs", str(max_epochs)]
+    main([*args, *SMALL, *more])
+
+
+def run_cluster(run, output, *more):
+    run_train(run, output, "--method", "cluster", *more)
+
+
+def rows_of(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def epochs_in(output):
+    return torch.load(output / "model.ckpt", weights_only=True)["epoch"] + 1
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_run, tmp_path_factory):
+    """Folder of a run that was trained for an epoch; tests only read it."""
+    output = tmp_path_factory.mktemp("trained") / "run"
+    run_train(tiny_run, output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def clustered(tiny_run, tmp_path_factory):
+    """Folder of a run that only clustered; tests only read it."""
+    output = tmp_path_factory.mktemp("clustered") / "run"
+    run_cluster(tiny_run, output)
+    return output
+
+
+@pytest.fixture(params=["trained", "clustered"])
+def output(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_every_image_has_a_prediction(tiny_run, output):
+    rows = rows_of(output / "predictions.csv")
+    assert list(rows[0]) == ["image", "class", "confidence", "num_regions", "unknown", "classes"]
+    # What the classes were discovered in is known.
+    assert {row["unknown"] for row in rows} == {"False"}
+    assert sorted(row["image"] for row in rows) == sorted(str(path) for path in tiny_run.images.rglob("*.png"))
+    assert all(1 / 3 <= float(row["confidence"]) <= 1 for row in rows)
+
+
+def test_every_region_has_a_prediction_and_a_crop(output):
+    rows = rows_of(output / "regions.csv")
+    columns = ["image", "left", "top", "right", "bottom", "area", "score", "class", "confidence", "unknown"]
+    assert list(rows[0]) == columns
+    assert len(rows) == sum(int(row["num_regions"]) for row in rows_of(output / "predictions.csv"))
+    crops = list((output / "regions" / "images").rglob("*.png"))
+    assert len(crops) == len(list((output / "regions" / "masks").rglob("*.png"))) == len(rows)
+    for row in rows:
+        assert float(row["left"]) < float(row["right"])
+        assert 0 <= float(row["score"]) <= 1
+
+
+def test_classes_have_names(trained, clustered):
+    names = {row["class"] for row in rows_of(trained / "predictions.csv")}
+    assert names <= {"normal", "class_1", "class_2"}
+    assert {row["class"] for row in rows_of(clustered / "regions.csv")} == {"normal", "class_1", "class_2"}
+    good = [row["class"] for row in rows_of(clustered / "predictions.csv") if "good" in row["image"]]
+    assert good == ["normal"] * 6
+
+
+def test_metrics_of_images_and_regions(output):
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert set(metrics) == {"image", "region", "health"}
+    assert 0 <= metrics["health"].pop("score") <= 1
+    for report in (metrics["image"], metrics["region"]):
+        assert set(report) >= SCORES | {"count", "defects", "matching", "confusion"}
+        assert all(-0.5 <= report[name] <= 1 for name in SCORES)
+        assert set(report["defects"]) == SCORES | {"count"}
+        assert set(report["confusion"]) == {"good", "line", "square"}
+    assert metrics["image"]["count"] == 18
+    assert metrics["image"]["defects"]["count"] == 12
+    assert metrics["region"]["count"] == len(rows_of(output / "regions.csv"))
+
+
+def test_the_gallery_shows_every_class(output):
+    picture = cv2.imread(str(output / "gallery.png"))
+    assert picture is not None
+    assert picture.shape[0] > 3 * 128
+
+
+def test_the_report_is_one_file_about_this_run(tiny_run, output):
+    text = (output / "report.html").read_text()
+    assert "in 18 images fall into" in text
+    assert "Against the labels" in text
+    assert "square/000" in text
+    assert str(tiny_run.images) not in text
+
+
+def test_every_run_leaves_one_checkpoint(trained, output):
+    assert [path.name for path in output.rglob("*.ckpt")] == ["model.ckpt"]
+    assert epochs_in(trained) == 1
+
+
+def predictions_of(run, datamodule, folder):
+    """Class of each image by what a run left."""
+    model = AnomalyNcd.load_from_checkpoint(run / "model.ckpt")
+    engine = Engine(accelerator="cpu", devices=1, default_root_dir=folder)
+    return {
+        path: (model.class_names[class_id], score)
+        for batch in engine.predict(model, datamodule=datamodule)
+        for path, class_id, score in zip(
+            batch.image_path,
+            batch.pred_class_id.tolist(),
+            batch.pred_class_score.tolist(),
+            strict=True,
+        )
+    }
+
+
+def test_the_checkpoint_predicts_what_the_run_predicted(tiny_run, output, tmp_path):
+    found = predictions_of(output, NcdDataModule(tiny_run.images, tiny_run.anomaly_maps), tmp_path)
+    expected = {row["image"]: (row["class"], float(row["confidence"])) for row in rows_of(output / "predictions.csv")}
+    assert found == {path: (name, pytest.approx(score, abs=1e-4)) for path, (name, score) in expected.items()}
+
+
+@pytest.mark.parametrize("name", ["good/001", "line/002", "square/003"])
+def test_a_single_new_image_has_the_class_it_has_among_others(own_tiny_run, clustered, tmp_path, name):
+    # Brighter than any image of the run, so that the range of the maps would be another if it were fitted anew.
+    file = own_tiny_run.images / f"{name}.png"
+    cv2.imwrite(str(file), cv2.convertScaleAbs(cv2.imread(str(file)), beta=5))
+    map_file = own_tiny_run.anomaly_maps / f"{name}.npy"
+    np.save(map_file, np.load(map_file) + np.float32(0.05))
+    among_others = predictions_of(
+        clustered,
+        NcdDataModule(own_tiny_run.images, own_tiny_run.anomaly_maps),
+        tmp_path,
+    )
+    alone = NcdDataModule(file, map_file.parent)
+    [(class_name, score)] = predictions_of(clustered, alone, tmp_path).values()
+    assert (class_name, score) == (among_others[str(file)][0], pytest.approx(among_others[str(file)][1], abs=1e-4))
+    saved = torch.load(clustered / "model.ckpt", weights_only=True)
+    assert alone.fitted_score_range == tuple(saved["state_dict"]["score_range"].tolist())
+
+
+def test_training_does_not_go_on_in_the_folder_of_clusters(tiny_run, tmp_path):
+    def run(method):
+        model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+        datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
+        discover(model, datamodule, tmp_path, method, RunOptions(max_epochs=1, accelerator="cpu"))
+
+    run("cluster")
+    with pytest.raises(ValueError, match="holds a run of the method 'cluster'; choose another folder for training"):
+        run("train")
+
+
+def test_a_finished_run_computes_nothing_again(tiny_run, tmp_path, monkeypatch):
+    run_train(tiny_run, tmp_path)
+    before = {name: (tmp_path / name).read_text() for name in ("predictions.csv", "regions.csv", "metrics.json")}
+    stamp = (tmp_path / "model.ckpt").stat().st_mtime_ns
+    monkeypatch.setattr(region_table, "binarize", None)
+    monkeypatch.setattr(lightning_model.AnomalyNcd, "training_step", None)
+    run_train(tiny_run, tmp_path)
+    assert (tmp_path / "model.ckpt").stat().st_mtime_ns == stamp
+    assert {name: (tmp_path / name).read_text() for name in before} == before
+
+
+def test_training_goes_on_when_epochs_are_added(tiny_run, tmp_path, monkeypatch):
+    run_train(tiny_run, tmp_path)
+    monkeypatch.setattr(region_table, "binarize", None)
+    epochs = []
+    original = lightning_model.AnomalyNcd.on_train_epoch_start
+
+    def note(model):
+        epochs.append(model.current_epoch)
+        original(model)
+
+    monkeypatch.setattr(lightning_model.AnomalyNcd, "on_train_epoch_start", note)
+    run_train(tiny_run, tmp_path, max_epochs=3)
+    assert epochs == [1, 2]
+    assert epochs_in(tmp_path) == 3
+    assert [path.name for path in tmp_path.glob("*.ckpt")] == ["model.ckpt"]
+
+
+def test_an_interrupted_training_goes_on(tiny_run, tmp_path, monkeypatch):
+    original = lightning_model.AnomalyNcd.on_train_epoch_start
+
+    def kill(model):
+        if model.current_epoch == 1:
+            msg = "killed"
+            raise RuntimeError(msg)
+        original(model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lightning_model.AnomalyNcd, "on_train_epoch_start", kill)
+        with pytest.raises(SystemExit, match="killed"):
+            run_train(tiny_run, tmp_path, max_epochs=2)
+    assert epochs_in(tmp_path) == 1
+    run_train(tiny_run, tmp_path, max_epochs=2)
+    assert epochs_in(tmp_path) == 2
+    assert len(rows_of(tmp_path / "predictions.csv")) == 18
+
+
+def test_a_folder_of_other_settings_is_refused(tiny_run, clustered):
+    before = (clustered / "config.yaml").read_text()
+    with pytest.raises(SystemExit, match=r"other settings of \['clustering', 'seed'\]; choose another `--output`"):
+        run_cluster(tiny_run, clustered, "--clustering", "kmeans", "--seed", "4")
+    with pytest.raises(SystemExit, match=r"other settings of \['method'\]"):
+        run_train(tiny_run, clustered)
+    assert (clustered / "config.yaml").read_text() == before
+
+
+def test_without_labels_there_is_health_alone(tiny_run, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "anomalib_ncd")
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, work_dir=tmp_path)
+    datamodule.setup()
+    metrics = discover(model, datamodule, tmp_path, method="cluster")
+    assert list(metrics) == ["health"]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert not (tmp_path / "config.yaml").exists()
+    assert len(rows_of(tmp_path / "predictions.csv")) == 18
+    assert "18 images sorted into classes" in caplog.text
+    assert f"open {tmp_path / 'report.html'} in a browser first" in caplog.text
+    assert "class_1" in (tmp_path / "report.html").read_text()
+
+
+def test_it_works_from_python(tiny_run, tmp_path):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, labels="folders")
+    options = replace(RunOptions(), max_epochs=1, accelerator="cpu")
+    metrics = discover(model, datamodule, tmp_path / "new" / "run", options=options)
+    assert metrics == json.loads((tmp_path / "new" / "run" / "metrics.json").read_text())
+    assert (tmp_path / "new" / "run" / "regions" / "regions.jsonl").is_file()
+
+
+def test_unknown_labels_are_not_scored(tiny_run, tmp_path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,class\nline/000,line\nsquare/000,square\n")
+    run_cluster(tiny_run, tmp_path / "run", "--labels", str(labels))
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["image"]["count"] == 2
+    assert len(rows_of(tmp_path / "run" / "predictions.csv")) == 18
+
+
+def test_too_few_regions_are_named(tiny_run, tmp_path):
+    with pytest.raises(SystemExit, match="`num_novel_classes` is 300, but the images have only"):
+        run_train(tiny_run, tmp_path, "--num_novel_classes", "300")
+    # A folder in which nothing was found yet takes other settings.
+    run_cluster(tiny_run, tmp_path)
+    assert (tmp_path / "predictions.csv").is_file()
+
+
+def test_the_number_of_classes_is_estimated_by_default_and_kept(tiny_run, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "anomalib_ncd")
+    arguments = {"backbone": "test_vit", "pretrained": False, "mask_layers": 3}
+
+    def run(max_epochs, method="train"):
+        torch.manual_seed(0)
+        model = AnomalyNcd(**arguments)
+        options = RunOptions(max_epochs=max_epochs, accelerator="cpu")
+        discover(model, NcdDataModule(tiny_run.images, tiny_run.anomaly_maps), tmp_path / method, method, options)
+        return model
+
+    clustered = run(1, "cluster")
+    trained = run(1)
+    found = json.loads((tmp_path / "train" / "number_of_classes.json").read_text())
+    assert found == trained.plain_estimate() == clustered.plain_estimate()
+    assert found["low"] <= found["count"] <= found["high"]
+    assert trained.num_novel_classes == found["count"] == clustered.num_novel_classes
+    for method in ("train", "cluster"):
+        assert 'id="number"' in (tmp_path / method / "report.html").read_text()
+    assert f"{found['count']} classes, normal included, were estimated" in caplog.text
+    # Whatever an estimate would say now, training goes on with the number that it began with.
+    monkeypatch.setattr(auto_classes, "estimate_num_classes", None)
+    assert run(2).num_novel_classes == found["count"]
+    assert epochs_in(tmp_path / "train") == 2
+    assert json.loads((tmp_path / "train" / "number_of_classes.json").read_text()) == found
+
+
+def test_a_given_number_of_classes_leaves_no_estimate(output):
+    assert not (output / "number_of_classes.json").exists()
+    assert 'id="number"' not in (output / "report.html").read_text()
