@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.results.class_names import NORMAL
 from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR, classes_of_images, counting_regions
+from anomalib_ncd.results.class_names import NORMAL
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.results.class_names import NORMAL
 from anomalib_ncd.data.images import ImageRecord
+from anomalib_ncd.results.class_names import NORMAL
 
 PIXEL_FIELDS = {"image", "region_mask"}
 HALF_FIELDS = {"region_feature", "region_reference"}

@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering.clustering import ClusterMethod, cluster_centres, cluster_features
+from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
+from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.known_regions import classify_encoded, encode_images, features_of, references_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
 from anomalib_ncd.models.normal.normal_patches import NormalPatches
-from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
 
 
 def discover_by_clustering(
@@ -37,9 +37,9 @@ def discover_by_clustering(
     prototypes of its heads.
 
     Where the datamodule has normal images, regions are described by what sets them apart from those, and the detector's
-    scores stretch what is clustered, see :class:`~anomalib_ncd.models.normal.normal_patches.NormalPatches`. The cluster that
-    normal regions belong to is *normal* and has slot 0. Without such images, or where none looks like them, it is the
-    one that the detector clearly scores low. Where there is none either, all slots are defects.
+    scores stretch what is clustered, see :class:`~anomalib_ncd.models.normal.normal_patches.NormalPatches`. The
+    cluster that normal regions belong to is *normal* and has slot 0. Without such images, or where none looks like
+    them, it is the one that the detector clearly scores low. Where there is none either, all slots are defects.
 
     Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
     and whenever it comes again, with a confidence that means the same. It matters for regions between two clusters

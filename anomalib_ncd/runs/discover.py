@@ -17,7 +17,14 @@ import yaml
 from anomalib.engine import Engine
 from anomalib.utils.serialization import anomalib_safe_globals
 
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.models.checkpoints import is_made_from_clusters, own_part, save_model
+from anomalib_ncd.models.clustering.auto_classes import resolve_num_classes
+from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.results.predictions import image_predictions
 from anomalib_ncd.runs.checkpoint import RunCheckpoint
+from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.files import (
     CHECKPOINT_FILE,
     REPORT_FILE,
@@ -26,13 +33,6 @@ from anomalib_ncd.runs.files import (
     names_of_run,
     write_run_files,
 )
-from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.results.predictions import image_predictions
-from anomalib_ncd.models.clustering.auto_classes import resolve_num_classes
-from anomalib_ncd.models.checkpoints import is_made_from_clusters, own_part, save_model
-from anomalib_ncd.runs.cluster import discover_by_clustering
-from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.visualization.base_classes import write_base_classes
 
 BASE_FILE = "base_classes.png"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.models.clustering.new_classes import fit_new_prototypes, group_unknown
 from anomalib_ncd.models.known_regions import classify_encoded
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.models.clustering.new_classes import fit_new_prototypes, group_unknown
 
 
 class Extension(NamedTuple):

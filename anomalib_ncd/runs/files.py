@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_ncd.runs.health import run_health
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
 from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.metrics.discovery import discovery_report
+from anomalib_ncd.metrics.normal import normal_report
+from anomalib_ncd.models.checkpoints import write_class_names
+from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
 from anomalib_ncd.results.predictions import (
     ImagePrediction,
     RegionPrediction,
@@ -24,12 +28,8 @@ from anomalib_ncd.results.predictions import (
     region_predictions,
     write_csv,
 )
-from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.regions.classes.slots import first_slots
-from anomalib_ncd.metrics.discovery import discovery_report
-from anomalib_ncd.metrics.normal import normal_report
-from anomalib_ncd.models.checkpoints import write_class_names
+from anomalib_ncd.runs.health import run_health
 from anomalib_ncd.visualization.gallery import table_rows, write_gallery
 from anomalib_ncd.visualization.report import health_section, map_regions, write_report
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.regions.classes.slots import first_slots
 from anomalib_ncd.metrics.health import RunEvidence, health_figures, health_report
+from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.results.run_results import RunResults
 
 
 def run_health(results: RunResults, class_names: Sequence[str]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.models.region_merging import merge_regions
-from anomalib_ncd.runs import cluster as cluster_discovery
 from anomalib_ncd.models.checkpoints import save_model
-from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.normal.normal_patches import NormalPatches
+from anomalib_ncd.models.region_merging import merge_regions
+from anomalib_ncd.runs import cluster as cluster_discovery
+from anomalib_ncd.runs.cluster import discover_by_clustering
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.cli.main import main
-from anomalib_ncd.runs.discover import RunOptions, discover
 from anomalib_ncd.data import region_table
-from anomalib_ncd.models.clustering import auto_classes
 from anomalib_ncd.models import lightning_model
+from anomalib_ncd.models.clustering import auto_classes
+from anomalib_ncd.runs.discover import RunOptions, discover
 
 SCORES = {"nmi", "ari", "accuracy", "macro_f1"}
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "3"]

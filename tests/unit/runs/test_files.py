@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.runs.files import gather_results, names_of_run, score, write_run_files
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.cluster import discover_by_clustering
+from anomalib_ncd.runs.files import gather_results, names_of_run, score, write_run_files
 
 SLOTS = ["class_1", "class_2", "class_3"]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_ncd.runs.health import run_evidence, run_health
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs.health import run_evidence, run_health
 
 SLOTS = ["normal", "class_1", "class_2"]
 
