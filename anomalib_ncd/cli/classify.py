@@ -39,7 +39,7 @@ def add_classify_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="Folder of results; an interrupted one goes on.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps that another tool saves.")
     add_detector_arguments(parser)
-    parser.add_argument("--detector.file", type=Path | None, help="Exported detector: .onnx, .xml or .pt.")
+    parser.add_argument("--detector.file", type=Path | None, help="Exported detector: .onnx or .xml.")
     parser.add_argument("--sha256", type=str | None, help="Digest that the packed model must have.")
     _add_rate_argument(parser)
     parser.add_argument("--watch", type=bool, default=False, help="Go on with images that come later.")

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Detectors that need anomalib to run: Lightning checkpoints, and whatever anomalib's inferencers load."""
+"""Detectors that need anomalib to run: fitted models and their export with their own scores."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ import numpy as np
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.data.transforms.utils import extract_transforms_by_type
-from anomalib.deploy import ExportType, OpenVINOInferencer, TorchInferencer
 from anomalib.models import AnomalibModule
 from torchvision.transforms.v2 import Resize
 
 from anomalib_ncd.data.detector_maps import raw_scores
 from anomalib_ncd.deploy.detectors import Detection, as_map
 from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.regions.resampling import resize_antialiased
 
 
 class LightningDetector:
@@ -71,58 +69,6 @@ class LightningDetector:
     def _verdict(self, score: float | None) -> bool | None:
         """Whether a score is above the threshold that anomalib fitted."""
         return None if score is None or self.threshold is None else score > self.threshold
-
-
-class InferencerDetector:
-    """One of anomalib's inferencers.
-
-    Args:
-        inferencer: ``TorchInferencer`` or ``OpenVINOInferencer``.
-        input_size: Height and width that images are brought to beforehand. Defaults to ``None``: as they are.
-    """
-
-    def __init__(
-        self,
-        inferencer: TorchInferencer | OpenVINOInferencer,
-        input_size: tuple[int, int] | None = None,
-    ) -> None:
-        self.inferencer = inferencer
-        self.input_size = input_size
-
-    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
-        """Hand the images to the inferencer one by one."""
-        return [self._detect_one(image.pixels) for image in images]
-
-    def _detect_one(self, pixels: np.ndarray) -> Detection:
-        """Detection of an image."""
-        values = pixels.astype(np.float32) / 255
-        if self.input_size is not None:
-            values = resize_antialiased(values, self.input_size)
-        with torch.inference_mode():
-            found: Any = self.inferencer.predict(torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))))
-        score, label = (None if part is None else np.ravel(part)[0] for part in (found.pred_score, found.pred_label))
-        return Detection(
-            as_map(np.asarray(found.anomaly_map)),
-            None if score is None else float(score),
-            None if label is None else bool(label),
-        )
-
-
-def load_inferencer(path: Path, input_size: tuple[int, int] | None = None) -> InferencerDetector:
-    """Load an exported detector through anomalib's own inferencers.
-
-    Args:
-        path: ``.pt`` file, which ``TorchInferencer`` only loads with ``TRUST_REMOTE_CODE=1``, as it runs code from it;
-            or ``.onnx`` or ``.xml`` file.
-        input_size: See :class:`InferencerDetector`.
-
-    Returns:
-        The detector.
-    """
-    if path.suffix.lower() == ".pt":
-        return InferencerDetector(TorchInferencer(path), input_size)
-    precise = {"INFERENCE_PRECISION_HINT": "f32"}
-    return InferencerDetector(OpenVINOInferencer(path, device="CPU", config=precise), input_size)
 
 
 def raw_image_threshold(detector: AnomalibModule) -> float | None:
@@ -178,7 +124,7 @@ def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int
         msg = f"{type(detector).__name__} does not say which input size it has; export it yourself and give the file."
         raise ValueError(msg)
     raw = _RawDetector(detector.cpu()).eval()
-    with tempfile.TemporaryDirectory(prefix=ExportType.ONNX.value) as folder:
+    with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder:
         file = Path(folder) / "detector.onnx"
         # Some detectors, Patchcore for one, compute with the number of images, and only work with what they were
         # traced with; they take images one by one.

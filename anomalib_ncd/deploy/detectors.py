@@ -3,8 +3,8 @@
 
 """Detectors: from images to anomaly maps, in the units that MEBin's range was fitted in.
 
-Detectors of an artefact and exported ONNX and OpenVINO models run here without torch. anomalib's own inferencers and
-Lightning checkpoints are in ``anomalib_ncd.deploy.anomalib_detectors``.
+Detectors of an artefact and exported ONNX and OpenVINO models run here without torch. Lightning checkpoints are in
+``anomalib_ncd.deploy.anomalib_detectors``.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def load_artefact_detector(artefact: Artefact, num_threads: int | None = None) -
     if entry is None:
         return None
     network = load_network(entry.runtime, artefact.contents_of(entry), num_threads)
-    return NetworkDetector(network, _size(entry.settings.get("input_size")))
+    size = entry.settings.get("input_size")
+    return NetworkDetector(network, None if size is None else (size[0], size[1]))
 
 
 def load_detector_file(
@@ -128,16 +129,13 @@ def load_detector_file(
     *,
     input_size: tuple[int, int] | None = None,
     num_threads: int | None = None,
-    anomalib_inferencer: bool = False,
 ) -> Detector:
     """Load a detector that anomalib exported.
 
     Args:
-        path: ``.onnx`` or ``.xml`` file; ``.pt`` always goes through anomalib's ``TorchInferencer``, which unpickles
-            it and wants ``TRUST_REMOTE_CODE=1`` for that.
+        path: ``.onnx`` or ``.xml`` file.
         input_size: See :class:`NetworkDetector`.
         num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
-        anomalib_inferencer: Run ONNX and OpenVINO through anomalib's ``OpenVINOInferencer``, which imports torch.
 
     Returns:
         The detector.
@@ -147,21 +145,21 @@ def load_detector_file(
         ValueError: If it has another suffix.
     """
     path = Path(path)
-    if not path.is_file():
-        msg = f"There is no detector {path}; give the .onnx, .xml or .pt file that anomalib exported."
-        raise FileNotFoundError(msg)
     suffix = path.suffix.lower()
-    if suffix not in {".onnx", ".xml", ".pt"}:
-        msg = f"The detector {path} must be an .onnx, .xml or .pt file that anomalib exported; a .ckpt needs its class."
+    if suffix not in {".onnx", ".xml"}:
+        msg = (
+            f"The detector {path} must be an .onnx or .xml file; a .pt file runs code when it is loaded. Export it to "
+            "ONNX or OpenVINO, or give its class and checkpoint."
+        )
         raise ValueError(msg)
-    if anomalib_inferencer or suffix == ".pt":
-        from anomalib_ncd.deploy.anomalib_detectors import load_inferencer  # noqa: PLC0415 - it imports anomalib
-
-        return load_inferencer(path, input_size=input_size)
+    files = [path] if suffix == ".onnx" else [path, path.with_suffix(".bin")]
+    for file in files:
+        if not file.is_file():
+            msg = f"There is no detector {file}; give the .onnx file, or .xml beside its .bin, that anomalib exported."
+            raise FileNotFoundError(msg)
     if suffix == ".onnx":
         return NetworkDetector(OnnxNetwork(path, num_threads), input_size)  # weights may lie beside the file
-    contents = [path.read_bytes(), path.with_suffix(".bin").read_bytes()]
-    return NetworkDetector(OpenVinoNetwork(contents, num_threads), input_size)
+    return NetworkDetector(OpenVinoNetwork([file.read_bytes() for file in files], num_threads), input_size)
 
 
 def as_detector(detector: Detector | MapFunction) -> Detector:
@@ -205,11 +203,3 @@ def _detections(outputs: dict[str, np.ndarray]) -> list[Detection]:
         )
         for index in range(len(maps))
     ]
-
-
-def _size(values: Sequence[int] | None) -> tuple[int, int] | None:
-    """Height and width of plain data."""
-    if values is None:
-        return None
-    height, width = values
-    return int(height), int(width)

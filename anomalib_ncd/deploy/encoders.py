@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 INPUT_NAMES = ("image", "mask")
 WHOLE_IMAGE = "whole_image"
-OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature", "neighbour_similarity")
 
 
 class RegionPredictions(NamedTuple):
@@ -27,25 +26,27 @@ class RegionPredictions(NamedTuple):
 
     Attributes:
         class_probabilities: ``(R, K)`` float32.
-        class_similarity: ``(R, K)`` float32, cosine to each class's prototype.
         region_feature: ``(R, D)`` float32.
         neighbour_similarity: ``(R,)`` float32, cosine to the nearest region of the run; 1 where none are known.
     """
 
     class_probabilities: np.ndarray
-    class_similarity: np.ndarray
     region_feature: np.ndarray
     neighbour_similarity: np.ndarray
 
 
+OUTPUT_NAMES = RegionPredictions._fields
+
+
 class Encoder(Protocol):
-    """Classifies regions.
+    """Classifies regions."""
 
-    One whose attribute ``needs_whole_images`` is true is called with a third argument: views ``(R, 3, S, S)`` uint8 of
-    the images that the regions lie in.
-    """
+    @property
+    def needs_whole_images(self) -> bool:
+        """Whether it is called with a third argument: views ``(R, 3, S, S)`` uint8 of the images of the regions."""
+        ...
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray) -> RegionPredictions:
+    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> RegionPredictions:
         """Classify views ``(R, 3, S, S)`` uint8 with masks ``(R, 1, S, S)`` float32 in [0, 1]."""
         ...
 
@@ -102,7 +103,7 @@ class TorchEncoder:
 
         with torch.inference_mode():
             outputs = self.classifier(*(torch.from_numpy(part).to(self.device) for part in (views, masks, *whole)))
-        return RegionPredictions(*(output.float().cpu().numpy() for output in outputs))
+        return RegionPredictions(*(getattr(outputs, name).float().cpu().numpy() for name in OUTPUT_NAMES))
 
 
 def load_encoder(artefact: Artefact, num_threads: int | None = None, device: str = "cpu") -> Encoder:

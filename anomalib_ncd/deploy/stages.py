@@ -158,13 +158,9 @@ def _region_result(
 
 def _unknown(predictions: RegionPredictions, manifest: Manifest) -> np.ndarray:
     """Which regions are too far from all that is known, ``(R,)`` bool."""
-    rejection = manifest.rejection
-    if rejection is None:
+    if manifest.rejection is None:
         return np.zeros(len(predictions.class_probabilities), dtype=bool)
-    if rejection.score == "neighbours":
-        return predictions.neighbour_similarity < rejection.threshold
-    values = predictions.class_similarity if rejection.score == "similarity" else predictions.class_probabilities
-    return values.max(axis=1) < rejection.threshold
+    return predictions.neighbour_similarity < manifest.rejection.threshold
 
 
 def _normal_reason(

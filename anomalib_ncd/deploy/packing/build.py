@@ -79,7 +79,6 @@ def build_artefact(
     runtime: PackRuntime = "onnx",
     compression: CompressionType | str | None = None,
     datamodule: Any = None,  # noqa: ANN401
-    rejection: Rejection | None = None,
     false_reject_rate: float | None = None,
 ) -> Artefact:
     """Pack a run, and the detector that goes with it, for the line.
@@ -93,7 +92,6 @@ def build_artefact(
         runtime: What the encoder runs in. A detector given as a model goes to ONNX, or OpenVINO where that is chosen.
         compression: ``"fp16"``, ``"int8"``, ``"int8_ptq"`` or ``"int8_acq"`` for OpenVINO, as anomalib calls them.
         datamodule: Regions to calibrate ``"int8_ptq"`` and ``"int8_acq"`` with.
-        rejection: When a region is unknown. Defaults to ``None``: what the run says, else never.
         false_reject_rate: Share of new regions of known classes that may be called unknown, in place of the run's own
             rate. Defaults to ``None``: that one.
 
@@ -115,7 +113,7 @@ def build_artefact(
     model, manifest = _read_run(Path(run), false_reject_rate)
     files = _encoder_files(model, runtime, compression, datamodule)
     entry = replace(manifest.encoder, runtime=runtime, files=tuple(files))
-    manifest = replace(manifest, encoder=entry, rejection=rejection or manifest.rejection)
+    manifest = replace(manifest, encoder=entry)
     if detector is not None:
         packed, detector_files, threshold = _pack_detector(detector, detector_input_size, runtime)
         manifest = replace(manifest, detector=packed, image_threshold=threshold)
@@ -183,8 +181,8 @@ def region_settings_of(run: Path) -> dict[str, Any]:
 
 def _rejection_of(model: AnomalyNcd) -> Rejection | None:
     """The rejection threshold that a model carries; ``None`` where it has none."""
-    threshold = model.rejection.threshold
-    return None if threshold is None else Rejection(threshold, "neighbours", model.rejection.false_reject_rate)
+    threshold, rate = model.rejection.threshold, model.rejection.false_reject_rate
+    return None if threshold is None or rate is None else Rejection(threshold, rate)
 
 
 def _encoder_files(

@@ -13,17 +13,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 FORMAT = "anomalib-ncd-classifier"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 NORMAL_NAME = "normal"
 MEBIN_OPTIONS = frozenset({"sample_rate", "min_interval_len", "erosion_size"})
 REGION_OPTIONS = frozenset(
     {"padding_ratio", "merge_distance_ratio", "min_size_ratio", "keep_inside_image", "peak_if_empty"}
 )
-LATER_OPTIONS = frozenset({"peak_if_empty"})
-"""What artefacts of before there was the option lack; it is off for them."""
 RUNTIMES = ("onnx", "openvino", "torch")
-REJECTION_SCORES = ("neighbours", "similarity", "probability")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -36,15 +33,12 @@ class Rejection:
     """When a region counts as unknown.
 
     Attributes:
-        threshold: A region is unknown where its largest value is below this.
-        score: The value: ``"neighbours"`` for the cosine to the nearest region of the run, ``"similarity"`` for that to
-            the nearest class, ``"probability"`` for the probability of that class.
-        false_reject_rate: Share of new regions of known classes that fall below; ``None`` where nobody measured it.
+        threshold: A region is unknown where its cosine to the nearest region of the run is below this.
+        false_reject_rate: Share of new regions of known classes that fall below.
     """
 
     threshold: float
-    score: Literal["neighbours", "similarity", "probability"] = "similarity"
-    false_reject_rate: float | None = None
+    false_reject_rate: float
 
 
 @dataclass(frozen=True)
@@ -177,13 +171,12 @@ def _network(values: dict[str, Any]) -> NetworkEntry:
 
 
 def _rejection(values: dict[str, Any]) -> Rejection:
-    """A rejection of plain data; artefacts of before it was measured have no rate."""
-    threshold, score = float(values["threshold"]), values["score"]
-    if score not in REJECTION_SCORES or not math.isfinite(threshold):
-        msg = f"a rejection by {score!r} below {threshold}"
+    """A rejection of plain data."""
+    rejection = Rejection(float(values["threshold"]), float(values["false_reject_rate"]))
+    if not math.isfinite(rejection.threshold) or not 0 < rejection.false_reject_rate < 1:
+        msg = f"{rejection}"
         raise ValueError(msg)
-    rate = values.get("false_reject_rate")
-    return Rejection(threshold, score, None if rate is None else float(rate))
+    return rejection
 
 
 def _check(manifest: Manifest) -> None:
@@ -195,7 +188,7 @@ def _check(manifest: Manifest) -> None:
     if not manifest.class_names:
         msg = "The artefact names no class; build it from a trained run."
         raise ArtefactError(msg)
-    if set(manifest.mebin) != MEBIN_OPTIONS or set(manifest.regions) | LATER_OPTIONS != REGION_OPTIONS:
+    if set(manifest.mebin) != MEBIN_OPTIONS or set(manifest.regions) != REGION_OPTIONS:
         msg = f"The artefact must set {sorted(MEBIN_OPTIONS)} and {sorted(REGION_OPTIONS)}; build it again."
         raise ArtefactError(msg)
     networks = [manifest.encoder] + ([manifest.detector] if manifest.detector else [])

@@ -14,7 +14,6 @@ from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.images import list_images
 from anomalib_ncd.deploy import Artefact, load_detector_file
 from anomalib_ncd.deploy.anomalib_detectors import (
-    InferencerDetector,
     LightningDetector,
     export_raw_detector,
     raw_image_threshold,
@@ -118,7 +117,7 @@ def test_a_packed_detector_gives_the_maps_of_discovery(fitted, raw_onnx, run_fol
     assert detections[0].score == pytest.approx(float(np.load(map_paths[0]).max()), rel=1e-3)
 
 
-def test_anomalibs_own_export_normalises_and_is_found_out(fitted, raw_onnx, tmp_path, monkeypatch):
+def test_anomalibs_own_export_normalises_and_is_found_out(fitted, raw_onnx, tmp_path):
     pytest.importorskip("onnxruntime")
     engine, model, paths, map_paths = fitted
     peaks = [float(np.load(path).max()) for path in map_paths]
@@ -130,26 +129,6 @@ def test_anomalibs_own_export_normalises_and_is_found_out(fitted, raw_onnx, tmp_
     assert detection.is_anomalous in {True, False}
     with pytest.raises(ValueError, match="are in other units"):
         check_detector(detector, paths, map_paths, score_range)
-    # The same file through anomalib's inferencer.
-    pytest.importorskip("openvino")
-    monkeypatch.chdir(tmp_path)  # the inferencer makes a cache folder where it runs
-    inferencer = load_detector_file(normalising, input_size=(SIZE, SIZE), anomalib_inferencer=True)
-    assert isinstance(inferencer, InferencerDetector)
-    [same] = detect(inferencer, paths[:1])
-    np.testing.assert_allclose(same.anomaly_map, detection.anomaly_map, atol=1e-3)
-    assert same.is_anomalous == detection.is_anomalous
-    assert same.score == pytest.approx(detection.score, abs=1e-3)
-
-
-def test_a_torch_export_goes_through_anomalibs_inferencer(fitted, tmp_path, monkeypatch):
-    engine, model, paths, _ = fitted
-    file = engine.export(model, ExportType.TORCH, export_root=tmp_path)
-    with pytest.raises(ValueError, match="TRUST_REMOTE_CODE=1"):
-        load_detector_file(file)
-    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    [detection] = detect(load_detector_file(file), paths[:1])
-    assert detection.anomaly_map.ndim == 2
-    assert 0 <= detection.score <= 1
 
 
 def test_a_detector_that_is_traced_for_a_number_of_images_takes_them_one_by_one(fitted, tmp_path):

@@ -125,9 +125,13 @@ def test_an_exported_file_runs_with_weights_beside_it(tmp_path):
 def test_bad_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no detector"):
         load_detector_file(tmp_path / "nothing.onnx")
-    (tmp_path / "model.ckpt").touch()
-    with pytest.raises(ValueError, match=r"must be an \.onnx, \.xml or \.pt file"):
-        load_detector_file(tmp_path / "model.ckpt")
+    (tmp_path / "model.xml").touch()
+    with pytest.raises(FileNotFoundError, match=r"There is no detector .*model\.bin"):
+        load_detector_file(tmp_path / "model.xml")
+    for name in ("model.ckpt", "model.pt"):
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=r"must be an \.onnx or \.xml file; a \.pt file runs code"):
+            load_detector_file(tmp_path / name)
 
 
 def test_what_is_no_detector_or_map_is_refused():

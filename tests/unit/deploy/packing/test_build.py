@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anomalib_ncd import AnomalyNcd
-from anomalib_ncd.deploy import AnomalyClassifier, Artefact, Rejection
+from anomalib_ncd.deploy import AnomalyClassifier, Artefact
 from anomalib_ncd.deploy.detectors import load_artefact_detector
 from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run, region_settings_of
 from anomalib_ncd.models.checkpoints import save_model
@@ -24,7 +24,7 @@ def test_the_manifest_says_what_the_run_says(run_folder, torch_artefact):
     assert manifest.class_names == ("normal", "dark", "bright", "dark")
     assert manifest.image_size == 224
     assert manifest.merging_temperature is None
-    assert (manifest.rejection.score, manifest.rejection.false_reject_rate) == ("neighbours", 0.2)
+    assert manifest.rejection.false_reject_rate == 0.2
     assert manifest.detector is None
     assert manifest.origin["pixel_mean"] == pytest.approx([0.5 * 255] * 3)
 
@@ -45,11 +45,6 @@ def test_names_that_were_given_later_count(run_folder, tmp_path, function_detect
     (tmp_path / "run" / "class_names.json").write_text('{"names": {"class_1": "scratch"}}')
     classifier = classifier_of_run(tmp_path / "run", function_detector)
     assert classifier.class_names == ("normal", "scratch", "class_2", "class_3")
-
-
-def test_a_rejection_threshold_goes_along(run_folder):
-    artefact = build_artefact(run_folder, runtime="torch", rejection=Rejection(0.4))
-    assert artefact.manifest.rejection == Rejection(0.4, "similarity")
 
 
 def test_the_rate_can_be_changed_later(run_folder, torch_artefact, function_detector):

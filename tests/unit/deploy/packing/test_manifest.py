@@ -6,15 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from anomalib_ncd.deploy.packing.manifest import (
-    LATER_OPTIONS,
-    REGION_OPTIONS,
-    ArtefactError,
-    FileEntry,
-    Manifest,
-    NetworkEntry,
-    Rejection,
-)
+from anomalib_ncd.deploy.packing.manifest import ArtefactError, FileEntry, Manifest, NetworkEntry, Rejection
 
 
 def build_manifest(**values):
@@ -43,26 +35,13 @@ def changed(**values):
 def test_it_survives_json():
     manifest = build_manifest(
         detector=NetworkEntry("onnx", ("detector.onnx",), {"input_size": [64, 64]}),
-        rejection=Rejection(0.3, "neighbours", 0.02),
+        rejection=Rejection(0.3, 0.02),
         merging_temperature=50.0,
         image_threshold=1.5,
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert Manifest.from_json(manifest.to_json()).sha256 == manifest.sha256
     assert build_manifest().sha256 != manifest.sha256
-
-
-def test_a_rejection_of_before_there_were_rates_is_read():
-    text = changed(rejection={"score": "similarity", "threshold": 0.25})
-    assert Manifest.from_json(text).rejection == Rejection(0.25, "similarity")
-
-
-def test_an_artefact_of_before_there_were_peaks_is_read_with_its_digest():
-    manifest = build_manifest()
-    older = replace(manifest, regions={name: manifest.regions[name] for name in REGION_OPTIONS - LATER_OPTIONS})
-    assert "peak_if_empty" not in older.regions
-    assert Manifest.from_json(older.to_json()) == older
-    assert Manifest.from_json(older.to_json()).sha256 == older.sha256
 
 
 @pytest.mark.parametrize(
@@ -72,7 +51,7 @@ def test_an_artefact_of_before_there_were_peaks_is_read_with_its_digest():
         (b"\xff\xfe\x00", "manifest.json is not JSON"),
         ("[]", "does not describe an artefact of anomalib_ncd"),
         (changed(format="other"), "does not describe an artefact of anomalib_ncd"),
-        (changed(format_version=1), "format version 1, this package reads 2"),
+        (changed(format_version=1), "format version 1, this package reads 3"),
         (changed(class_names=[]), "names no class"),
         (changed(surprise=1), "lacks or misstates something"),
         (changed(score_range=[1]), "lacks or misstates something"),
@@ -86,12 +65,9 @@ def test_an_artefact_of_before_there_were_peaks_is_read_with_its_digest():
         (changed(encoder={"runtime": "onnx", "files": ["a/b.onnx"], "settings": {}}), "no plain name"),
         (changed(encoder={"runtime": "onnx", "files": ["other.onnx"], "settings": {}}), "no digest for its file"),
         (changed(encoder={"runtime": "pickle", "files": ["encoder.onnx"], "settings": {}}), "runtime 'pickle'"),
-        (changed(rejection={"score": "similarity"}), "lacks or misstates something"),
-        (changed(rejection={"score": "energy", "threshold": 1}), "a rejection by 'energy'"),
-        (
-            changed(rejection={"score": "similarity", "threshold": float("nan")}),
-            "a rejection by 'similarity' below nan",
-        ),
+        (changed(rejection={"threshold": 1}), "lacks or misstates something"),
+        (changed(rejection={"threshold": float("nan"), "false_reject_rate": 0.1}), "threshold=nan"),
+        (changed(rejection={"threshold": 0.5, "false_reject_rate": 1}), "false_reject_rate=1"),
     ],
 )
 def test_what_is_wrong_is_refused_with_a_reason(text, message):
