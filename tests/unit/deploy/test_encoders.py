@@ -11,7 +11,7 @@ from safetensors.torch import save as save_safetensors
 
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.deploy import Artefact, ArtefactError
-from anomalib_ncd.deploy.encoders import NetworkEncoder, TorchEncoder, load_encoder
+from anomalib_ncd.deploy.encoders import NetworkEncoder, RegionPredictions, TorchEncoder, load_encoder
 from anomalib_ncd.models.export import RegionClassifier
 
 
@@ -27,7 +27,7 @@ def eager(run_folder, inputs):
     model = AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt")
     with torch.no_grad():
         outputs = RegionClassifier.of(model)(*(torch.from_numpy(array) for array in inputs))
-    return [output.numpy() for output in outputs]
+    return [getattr(outputs, name).numpy() for name in RegionPredictions._fields]
 
 
 @pytest.mark.parametrize("fixture", ["onnx_artefact", "openvino_artefact", "torch_artefact"])
