@@ -28,10 +28,10 @@ def build_cut(*areas, num_anomalies=1, **detection):
     return CutImage(image, Detection(MAP, **detection), num_anomalies, regions)
 
 
-def predictions_of(*probabilities, similarity=0.9, nearest=0.9):
+def predictions_of(*probabilities, nearest=0.9):
     rows = np.array(probabilities, dtype=np.float32)
-    nearest = np.full(len(rows), nearest, np.float32)
-    return RegionPredictions(rows, np.full_like(rows, similarity), np.zeros((len(rows), 5), np.float32), nearest)
+    nearest = np.broadcast_to(np.asarray(nearest, np.float32), len(rows))
+    return RegionPredictions(rows, np.zeros((len(rows), 5), np.float32), nearest)
 
 
 def test_a_map_becomes_regions_with_views(manifest):
@@ -112,32 +112,23 @@ def test_what_makes_an_image_normal(cut, probabilities, threshold, reason, manif
     assert result.is_normal == (reason is not None)
 
 
-def test_a_region_is_unknown_below_the_threshold(manifest):
-    probabilities = [0.3, 0.3, 0.4, 0]
-    by_similarity = replace(manifest, rejection=Rejection(0.5))
-    by_probability = replace(manifest, rejection=Rejection(0.5, "probability"))
-    by_neighbours = replace(manifest, rejection=Rejection(0.5, "neighbours", 0.02))
-    for chosen, similarity, nearest, is_unknown in (
-        (replace(manifest, rejection=None), -1, -1, False),
-        (by_similarity, 0.49, 0.9, True),
-        (by_similarity, 0.51, 0, False),
-        (by_probability, 0.9, 0.9, True),
-        (by_neighbours, 0.9, 0.49, True),
-        (by_neighbours, 0, 0.51, False),
-    ):
-        found = predictions_of(probabilities, similarity=similarity, nearest=nearest)
-        result = classify_image(build_cut(9), found, chosen)
-        assert result.is_unknown == result.regions[0].is_unknown == is_unknown
+@pytest.mark.parametrize(
+    ("rejection", "nearest", "is_unknown"),
+    [(None, -1, False), (Rejection(0.5, 0.02), 0.49, True), (Rejection(0.5, 0.02), 0.51, False)],
+)
+def test_a_region_is_unknown_below_the_threshold(rejection, nearest, is_unknown, manifest):
+    found = predictions_of([0.3, 0.3, 0.4, 0], nearest=nearest)
+    result = classify_image(build_cut(9), found, replace(manifest, rejection=rejection))
+    assert result.is_unknown == result.regions[0].is_unknown == is_unknown
 
 
 def test_an_image_is_unknown_where_most_of_its_weight_is(manifest):
-    chosen = replace(manifest, rejection=Rejection(0.5, "probability"))
-    sure, unsure = [0, 1, 0, 0], [0.4, 0.3, 0.3, 0]
-    large_is_unsure = classify_image(build_cut(400, 100), predictions_of(unsure, sure), chosen)
-    small_is_unsure = classify_image(build_cut(400, 100), predictions_of(sure, unsure), chosen)
-    assert (large_is_unsure.is_unknown, small_is_unsure.is_unknown) == (True, False)
+    chosen, dark = replace(manifest, rejection=Rejection(0.5, 0.02)), [0, 1, 0, 0]
+    large_is_far = classify_image(build_cut(400, 100), predictions_of(dark, dark, nearest=[0.4, 0.6]), chosen)
+    small_is_far = classify_image(build_cut(400, 100), predictions_of(dark, dark, nearest=[0.6, 0.4]), chosen)
+    assert (large_is_far.is_unknown, small_is_far.is_unknown) == (True, False)
     # What is unknown is not normal because its least bad class is.
-    lone = classify_image(build_cut(9), predictions_of([0.4, 0.2, 0.2, 0.2]), chosen)
+    lone = classify_image(build_cut(9), predictions_of([0.4, 0.2, 0.2, 0.2], nearest=0.4), chosen)
     assert (lone.class_name, lone.is_unknown, lone.is_normal) == ("normal", True, False)
 
 
