@@ -3,13 +3,16 @@
 
 """Fixtures for the whole suite, and how it is spread over processes.
 
-Reference numbers, real images and real weights are not part of the project. They are looked for in the folder that
-``ANOMALIB_NCD_SHARED`` names, else in ``shared`` beside the project; tests that need them skip where they are absent.
+Numbers computed with the authors' implementation lie in ``tests/golden``. Real images and real weights are not part of
+the project. They are looked for in the folder that ``ANOMALIB_NCD_SHARED`` names, else in ``shared`` beside the project;
+tests that need them skip where they are absent.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,8 +48,67 @@ def _shared_folder(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
-    """Folder of the numbers computed with the authors' implementation."""
+    """Folder of the numbers computed with the authors' implementation; a file that is gone fails its tests."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def whole_golden_dir() -> Path:
+    """Folder of the authors' numbers on all 583 anomaly maps of MTD, of which ``golden_dir`` has a sample."""
     return _shared_folder("golden")
+
+
+@dataclass(frozen=True)
+class GoldenMaps:
+    """Anomaly maps of MTD with what the authors' implementation makes of them.
+
+    Attributes:
+        maps: Anomaly maps, ``(H, W)`` uint8.
+        score_range: Lowest and highest peak of all 583 maps.
+        mebin: ``thresholds``, ``est_anomaly_num``, ``component_counts`` and ``masks`` by erosion size, one row a map.
+        crops: Size of the image, boxes, scores and areas of the regions of each map.
+    """
+
+    maps: list[np.ndarray]
+    score_range: tuple[float, float]
+    mebin: dict[int, dict[str, np.ndarray]]
+    crops: list[dict[str, Any]]
+
+
+GOLDEN_ARRAYS = ("thresholds", "est_anomaly_num", "component_counts", "masks")
+
+
+def _golden_sample(folder: Path) -> GoldenMaps:
+    stored = np.load(folder / "mebin_sample.npz")
+    crops = json.loads((folder / "crops_sample.json").read_text())
+    mebin = {size: {key: stored[f"{name}_{key}"] for key in GOLDEN_ARRAYS} for size, name in GOLDEN_EROSIONS.items()}
+    names = [path.removesuffix(".png") for path in stored["map_paths"].tolist()]
+    score_range = float(stored["min_th"]), float(stored["max_th"])
+    return GoldenMaps(list(stored["maps"]), score_range, mebin, [crops[name] for name in names])
+
+
+def _golden_whole(folder: Path, maps: Path) -> GoldenMaps:
+    stored = {size: np.load(folder / f"mebin_{name}.npz") for size, name in GOLDEN_EROSIONS.items()}
+    crops = json.loads((folder / "crops.json").read_text())
+    paths = stored[6]["map_paths"].tolist()
+    return GoldenMaps(
+        [cv2.imread(str(maps / path), cv2.IMREAD_GRAYSCALE) for path in paths],
+        (float(stored[6]["min_th"]), float(stored[6]["max_th"])),
+        {size: {key: arrays[key] for key in GOLDEN_ARRAYS} for size, arrays in stored.items()},
+        [crops[path.removesuffix(".png")] for path in paths],
+    )
+
+
+GOLDEN_EROSIONS = {6: "erode", 0: "no_erode"}
+
+
+@pytest.fixture(scope="session", params=["sample", "whole"])
+def golden_maps(request: pytest.FixtureRequest) -> GoldenMaps:
+    """A sample of MTD's anomaly maps, which every clone has, and all 583 of them where they are at hand."""
+    if request.param == "sample":
+        return _golden_sample(request.getfixturevalue("golden_dir"))
+    whole = request.getfixturevalue("whole_golden_dir")
+    return _golden_whole(whole, request.getfixturevalue("data_dir") / "mtd_anomaly_maps")
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ EXPECTED = {
 def run_source(name, folder):
     """Run a notebook from its source in a folder of its own."""
     notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(folder)}}).execute()
     return notebook
 
 

@@ -240,8 +240,8 @@ def test_maps_and_images_must_be_as_many(source):
         source.build()
 
 
-def test_regions_are_those_of_the_authors(golden_dir, data_dir):
-    golden = json.loads((golden_dir / "crops.json").read_text())
+def test_regions_are_those_of_the_authors(whole_golden_dir, data_dir):
+    golden = json.loads((whole_golden_dir / "crops.json").read_text())
     records = [record for record in list_images(data_dir / "mtd" / "test") if record.key in golden]
     assert len(records) == len(golden) == 583
     maps = pair_anomaly_maps(records, data_dir / "mtd_anomaly_maps")

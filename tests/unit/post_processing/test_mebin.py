@@ -86,11 +86,9 @@ def test_equals_functional_on_the_raw_map():
     assert batch.num_anomalies.tolist() == [3, 0]
 
 
-def test_equals_golden(golden_dir, data_dir):
-    golden = np.load(golden_dir / "mebin_erode.npz")
-    paths = golden["map_paths"].tolist()
-    maps = [cv2.imread(str(data_dir / "mtd_anomaly_maps" / path), cv2.IMREAD_GRAYSCALE) for path in paths]
-    maps = torch.from_numpy(np.stack(maps)).float()
+def test_equals_golden(golden_maps):
+    golden = golden_maps.mebin[6]
+    maps = torch.from_numpy(np.stack(golden_maps.maps)).float()
     post_processor = MEBin()
     for batch in maps.split(64):
         post_processor.on_validation_batch_end(

@@ -122,20 +122,12 @@ def test_select_interval_equals_literal(counts, min_interval_len):
     assert select_interval(np.array(counts, dtype=int), min_interval_len) == literal_interval(counts, min_interval_len)
 
 
-@pytest.fixture(scope="module")
-def real_maps(golden_dir, data_dir):
-    paths = np.load(golden_dir / "mebin_erode.npz")["map_paths"]
-    folder = data_dir / "mtd_anomaly_maps"
-    return [cv2.imread(str(folder / path), cv2.IMREAD_GRAYSCALE) for path in paths.tolist()]
-
-
-@pytest.mark.parametrize(("name", "erosion_size"), [("mebin_erode", 6), ("mebin_no_erode", 0)])
-def test_equals_golden(golden_dir, real_maps, name, erosion_size):
-    golden = np.load(golden_dir / f"{name}.npz")
-    score_range = fit_score_range(iter(real_maps))
-    assert score_range == (golden["min_th"], golden["max_th"])
-    results = [binarize(anomaly_map, score_range, erosion_size=erosion_size) for anomaly_map in real_maps]
-    counts = [component_counts(anomaly_map, score_range, erosion_size=erosion_size) for anomaly_map in real_maps]
+@pytest.mark.parametrize("erosion_size", [6, 0])
+def test_equals_golden(golden_maps, erosion_size):
+    golden, score_range = golden_maps.mebin[erosion_size], golden_maps.score_range
+    assert fit_score_range(iter(golden_maps.maps)) == score_range  # the sample holds the lowest and the highest peak
+    results = [binarize(anomaly_map, score_range, erosion_size=erosion_size) for anomaly_map in golden_maps.maps]
+    counts = [component_counts(anomaly_map, score_range, erosion_size=erosion_size) for anomaly_map in golden_maps.maps]
     np.testing.assert_array_equal([result.threshold for result in results], golden["thresholds"])
     np.testing.assert_array_equal([result.num_components for result in results], golden["est_anomaly_num"])
     np.testing.assert_array_equal(counts, golden["component_counts"])
