@@ -3,9 +3,9 @@
 
 """Fixtures for the whole suite, and how it is spread over processes.
 
-Numbers computed with the authors' implementation lie in ``tests/golden``. Real images and real weights are not part of
-the project. They are looked for in the folder that ``ANOMALIB_NCD_SHARED`` names, else in ``shared`` beside the project;
-tests that need them skip where they are absent.
+Numbers computed with the authors' implementation lie in ``tests/golden``. Real images and real weights are not part
+of the project. They are looked for in the folder that ``ANOMALIB_NCD_SHARED`` names, else in ``shared`` beside the
+project; tests that need them skip where they are absent.
 """
 
 import json

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.buffers import make_room
 from anomalib_ncd.models.heads import unit_rows
-from anomalib_ncd.regions.classes.neighbours import left_out_similarity, neighbour_similarity
+from anomalib_ncd.models.neighbours import left_out_similarity, neighbour_similarity
 from anomalib_ncd.regions.classes.rejection import (
     attained_false_reject_rate,
     check_false_reject_rate,
