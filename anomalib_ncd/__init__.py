@@ -6,8 +6,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from anomalib_ncd._registration import register_with_anomalib
-
 if TYPE_CHECKING:
     from anomalib_ncd.data import NcdDataModule
     from anomalib_ncd.models import AnomalyNcd
@@ -26,11 +24,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Import what needs anomalib on first use, so that ``anomalib_ncd.regions`` stays light."""
+    """Import what needs anomalib on first use, so that ``anomalib_ncd.regions`` and the command's help stay light.
+
+    anomalib finds a model once its class exists: ``get_model("anomaly_ncd")`` works after ``AnomalyNcd`` was imported.
+    """
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     return getattr(import_module(_HOMES[name]), name)
-
-
-register_with_anomalib()

@@ -2,5 +2,3 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """The command ``anomalib-ncd``."""
-
-import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration

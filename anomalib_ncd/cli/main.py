@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from jsonargparse import ArgumentParser, Namespace
 
 from anomalib_ncd import __version__
-from anomalib_ncd.cli.allocator import keep_freed_memory
 from anomalib_ncd.cli.classify import add_classify_arguments, add_pack_arguments, run_classify, run_pack
 from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
 from anomalib_ncd.cli.discover import add_discover_arguments, run_discover
@@ -70,7 +69,6 @@ def main(args: Sequence[str] | None = None) -> None:
         args: Arguments instead of the command line's.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    keep_freed_memory()
     parser = build_parser()
     config = parser.parse_args(args)
     try:

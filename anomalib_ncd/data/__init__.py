@@ -3,8 +3,6 @@
 
 """Images, anomaly maps, base classes and regions."""
 
-import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
-
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.region_table import RegionSettings, RegionTable

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.data.transforms.utils import extract_transforms_by_type
+from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, Dataset
@@ -56,9 +57,6 @@ def predict_anomaly_maps(
         FileNotFoundError: If the checkpoint doesn't exist.
         ValueError: If the detector yields no anomaly maps, or NaN.
     """
-    # At the top this would be circular: importing anomalib's engine defines this package's models on the way.
-    from anomalib.engine import Engine  # noqa: PLC0415
-
     folder = Path(folder)
     if ckpt_path is not None:
         detector = load_detector(type(detector), ckpt_path)

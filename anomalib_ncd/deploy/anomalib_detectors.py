@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
 import numpy as np
 import torch
 from anomalib.data import ImageBatch, InferenceBatch

@@ -3,8 +3,6 @@
 
 """Mask-guided encoder, heads and losses in plain torch, and the Lightning model around them."""
 
-import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
-
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 __all__ = ["AnomalyNcd"]

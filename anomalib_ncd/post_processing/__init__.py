@@ -1,7 +1,6 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
 
 from anomalib_ncd.post_processing.batches import MEBinBatch, MEBinItem, masks_at_file_size
 from anomalib_ncd.post_processing.exported import MEBinSettings, mebin_from_exported

@@ -3,8 +3,6 @@
 
 """Pictures of discovered classes."""
 
-import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
-
 from anomalib_ncd.visualization.drawing import class_colours, draw_regions
 from anomalib_ncd.visualization.figures import draw_confusion, draw_map, run_figures
 from anomalib_ncd.visualization.gallery import draw_gallery, region_tile, write_gallery

@@ -3,8 +3,6 @@
 
 """Published archives, put into the layout that ``discover`` and anomalib's datamodules read."""
 
-import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
-
 from anomalib_ncd.data.prepare.aebad import prepare_aebad
 from anomalib_ncd.data.prepare.layout import PreparedData
 from anomalib_ncd.data.prepare.mtd import prepare_mtd

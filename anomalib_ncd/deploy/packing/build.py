@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
 import numpy as np
 from anomalib.deploy import CompressionType
 from anomalib.models import AnomalibModule

@@ -3,8 +3,6 @@
 
 """The report of a run: one HTML file that opens offline."""
 
-import anomalib.models  # noqa: F401 - before all else, see anomalib_ncd._registration
-
 from anomalib_ncd.visualization.report.content import Finding, ReportSection
 from anomalib_ncd.visualization.report.embedding import map_regions
 from anomalib_ncd.visualization.report.health import health_section
