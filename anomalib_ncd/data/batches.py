@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from anomalib_ncd.models.named_classes import predict_classes
+from anomalib_ncd.data.named_classes import predict_classes
 
 
 @dataclass
@@ -154,7 +154,7 @@ class NcdBatch:
         """Set classes and confidences in place from probabilities of regions ``(R, K)`` and images ``(B, K)``.
 
         Slots that share a name in ``class_names`` are one class, see
-        :func:`~anomalib_ncd.models.named_classes.predict_classes`.
+        :func:`~anomalib_ncd.data.named_classes.predict_classes`.
         """
         class_id, class_score = predict_classes(by_image, class_names)
         region_class_id, region_class_score = predict_classes(by_region, class_names)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.models.named_classes import named_probabilities
+from anomalib_ncd.data.named_classes import named_probabilities
 from anomalib_ncd.regions.classes.slots import first_slots
 from anomalib_ncd.visualization.report.embedding import unit_rows
 

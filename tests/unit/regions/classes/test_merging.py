@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_ncd.models.named_classes import predict_classes
+from anomalib_ncd.data.named_classes import predict_classes
 from anomalib_ncd.models.region_merging import merge_regions, relative_merging_temperature
 from anomalib_ncd.regions.classes.merging import choose_classes, merge_image, merging_temperature_of, region_weights
 

@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from anomalib_ncd.models.named_classes import named_probabilities, predict_classes
+from anomalib_ncd.data.named_classes import named_probabilities, predict_classes
 
 PROBABILITIES = torch.tensor([[0.40, 0.30, 0.05, 0.25], [0.10, 0.20, 0.60, 0.10], [0.25, 0.25, 0.25, 0.25]])
 TWINS = ["normal", "scratch", "dent", "scratch"]
