@@ -8,21 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from mebin_quality import read_grey
 
-from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.deploy import AnomalyClassifier, Detection, Manifest
 from anomalib_ncd.deploy.encoders import RegionPredictions
 from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.deploy.packing.manifest import MEBIN_OPTIONS, REGION_OPTIONS, NetworkEntry
+from anomalib_ncd.deploy.packing.manifest import NetworkEntry
 from anomalib_ncd.regions.mebin import fit_score_range
+from anomalib_ncd.regions.settings import RegionSettings
 
-STAGES = ("read", "detector", "mebin", "crops", "encoder", "merge")
-BETWEEN = ("mebin", "crops", "merge")  # what is neither reading nor a network
+STAGES = ("read", "detector", "crops", "encoder", "merge")
+BETWEEN = ("crops", "merge")  # what is neither reading nor a network
 
 
 class StageClock:
@@ -74,12 +73,10 @@ class EvenEncoder:
 
 def default_manifest(score_range: tuple[float, float], num_classes: int = 6) -> Manifest:
     """What a run with default settings would leave, without a network."""
-    settings = asdict(RegionSettings())
     return Manifest(
         class_names=("normal", *(f"class_{number}" for number in range(1, num_classes))),
         score_range=score_range,
-        mebin={name: settings[name] for name in MEBIN_OPTIONS},
-        regions={name: settings[name] for name in REGION_OPTIONS},
+        regions=RegionSettings(),
         image_size=224,
         encoder=NetworkEntry("onnx", ()),
         merging_temperature=50.0,

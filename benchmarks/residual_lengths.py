@@ -19,10 +19,10 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.models.known_regions import encode_images
 from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
 from anomalib_ncd.models.normal.normal_patches import NormalPatches
+from anomalib_ncd.regions.settings import RegionSettings
 
 MEASURES = ("score", "longest residual", "mean residual", "score x longest residual", "whole image")
 

@@ -15,9 +15,9 @@ from lightning.pytorch import seed_everything
 
 from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.data.synthetic_base import SyntheticSettings
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.runs.discover import RunOptions, discover
 
 logger = logging.getLogger(__name__)

@@ -21,8 +21,7 @@ from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_dete
 from anomalib_ncd.cli.discover import plain_config
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.region_table import RegionSettings, RegionTable
-from anomalib_ncd.deploy.packing.build import region_settings_of
+from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.clustering.new_classes import check_numbers
 from anomalib_ncd.models.known_regions import encode_images
@@ -110,7 +109,7 @@ def extend_run(
     _take_names(model, run, run)
     output.mkdir(parents=True, exist_ok=True)
     claim_folder(output, config)
-    joined = _join(results, run, _encode(model, datamodule, run, output), datamodule, output)
+    joined = _join(results, run, _encode(model, datamodule, output), datamodule, output)
     extension = extend_classes(model.cpu(), joined.batch, num_new_classes, min_regions)
     _take_names(model, run, output)
     save_model(model, output / CHECKPOINT_FILE)
@@ -141,11 +140,11 @@ def _take_names(model: AnomalyNcd, run: Path, output: Path) -> None:
         model.class_names = read_class_names(output / FILE_NAME, model.novel_class_names)
 
 
-def _encode(model: AnomalyNcd, datamodule: NcdDataModule, run: Path, output: Path) -> NcdBatch:
+def _encode(model: AnomalyNcd, datamodule: NcdDataModule, output: Path) -> NcdBatch:
     """New images with the features of their regions, cut as those of the run were."""
     low, high = model.score_range.double().tolist()
     datamodule.score_range = (low, high)
-    datamodule.region_settings = RegionSettings(**region_settings_of(run))
+    datamodule.regions = model.region_settings
     datamodule.image_size = model.model.encoder.image_size
     datamodule.keep_in(output)
     loader = tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch")

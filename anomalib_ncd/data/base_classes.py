@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from anomalib_ncd.data.images import IMAGE_SUFFIXES, key_of, read_image, read_relative_paths
-from anomalib_ncd.regions.crops import Region, crop, region_boxes
 
 
 @dataclass(frozen=True)
@@ -60,33 +59,20 @@ def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[
     return records, class_names
 
 
-def read_base_regions(record: BaseRecord, *, crop_to_mask: bool = False) -> list[Region]:
-    """Read a base image as regions.
+def read_base_region(record: BaseRecord) -> tuple[np.ndarray, np.ndarray]:
+    """Read a base image, which is one region as a whole, as in the paper.
 
     Args:
         record: Image and mask to read.
-        crop_to_mask: ``False`` takes the image as one region, as the authors do; ``True`` cuts regions around the
-            mask's parts as for novel images, for base data that shows whole parts.
 
     Returns:
-        Regions with score 1.
+        Pixels ``(H, W, 3)`` uint8 and mask ``(H, W)`` bool.
 
     Raises:
         ValueError: If image or mask can't be read.
     """
     image = read_image(record.image_path)
-    mask = _read_mask(record.mask_path, image.shape[:2])
-    height, width = mask.shape
-    boxes = np.array([[0.0, 0.0, width, height]])
-    if crop_to_mask:
-        boxes = region_boxes(mask, num_components=height * width)
-    regions = []
-    for left, top, right, bottom in boxes.tolist():
-        box_xyxy = (left, top, right, bottom)
-        region_mask = crop(mask, box_xyxy)
-        area = int(region_mask.sum())
-        regions.append(Region(box_xyxy, crop(image, box_xyxy), region_mask, score=1.0, area=area))
-    return regions
+    return image, _read_mask(record.mask_path, image.shape[:2])
 
 
 def _files_by_key(folder: Path) -> dict[str, Path]:

@@ -26,7 +26,7 @@ from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.images import ImageRecord, list_images
 from anomalib_ncd.data.labels import class_ids, read_labels
 from anomalib_ncd.data.normal_regions import NormalRegions
-from anomalib_ncd.data.region_table import RegionSettings, RegionTable
+from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.samplers import BalancedSampler, OnceSampler
 from anomalib_ncd.data.synthetic_base import (
     SyntheticSettings,
@@ -35,6 +35,7 @@ from anomalib_ncd.data.synthetic_base import (
     write_synthetic_base,
 )
 from anomalib_ncd.regions.mebin import fit_score_range
+from anomalib_ncd.regions.settings import RegionSettings
 
 
 class NcdDataModule(AnomalibDataModule):
@@ -50,8 +51,6 @@ class NcdDataModule(AnomalibDataModule):
             that holds an image, a CSV file has the columns ``image`` and ``class``. Defaults to ``None``: none.
         image_list: Text file of relative paths, one a line, that narrows ``images`` down.
         base_list: The same for the base images, relative to ``base/images``.
-        crop_base: Cut regions out of base images around their masks instead of taking whole images; synthetic ones
-            are cut in any case.
         normal_images: Images known to be normal, such as those that the detector was trained on: a folder, or an
             anomalib image datamodule, whose normal training images are taken. Clusters compare regions with them,
             training sees regions of them as examples of *normal*, and synthetic base classes are painted on them.
@@ -63,7 +62,8 @@ class NcdDataModule(AnomalibDataModule):
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
         score_range: Score range for MEBin, lowest and highest peak. Defaults to ``None``: that of the model if it
             is fitted, else it is fitted on these maps.
-        regions: How regions are found and cut; the paper's settings where ``None``.
+        regions: How regions are found and cut. Defaults to ``None``: as for the model if it is fitted, else as in
+            the paper.
         work_dir: Folder for maps and regions; an interrupted run goes on from it. Defaults to ``None``: in memory.
         train_batch_size: Regions per training batch.
         eval_batch_size: Images per batch in testing and prediction.
@@ -86,7 +86,6 @@ class NcdDataModule(AnomalibDataModule):
         labels: str | Path | None = None,
         image_list: str | Path | None = None,
         base_list: str | Path | None = None,
-        crop_base: bool = False,
         normal_images: str | Path | AnomalibDataModule | None = None,
         synthetic: SyntheticSettings | None = None,
         normal_label: str = "good",
@@ -107,13 +106,12 @@ class NcdDataModule(AnomalibDataModule):
         self.base = base
         self.labels = labels
         self.image_list, self.base_list = image_list, base_list
-        self.crop_base = crop_base
         self.normal_images = normal_images
         self.synthetic_settings = synthetic or SyntheticSettings()
         self.normal_label = normal_label
         self.detector_ckpt = detector_ckpt
         self.score_range = score_range
-        self.region_settings = regions or RegionSettings()
+        self.regions = regions
         self.work_dir = None if work_dir is None else Path(work_dir)
         self.n_views = n_views
         self.image_size = image_size
@@ -175,6 +173,19 @@ class NcdDataModule(AnomalibDataModule):
             self._train_regions = None
         return self._table
 
+    @property
+    def region_settings(self) -> RegionSettings:
+        """How regions are cut: as the fitted model's were, else as was asked for.
+
+        Raises:
+            ValueError: If something else was asked for than what the model was fitted with.
+        """
+        fitted = getattr(getattr(self.trainer, "lightning_module", None), "region_settings", None)
+        if fitted is not None and self.regions not in {None, fitted}:
+            msg = f"The model was fitted with {fitted}, but `regions` is {self.regions}; leave `regions` out."
+            raise ValueError(msg)
+        return fitted or self.regions or RegionSettings()
+
     def keep_in(self, folder: str | Path) -> None:
         """Keep maps and regions in a folder from now on, unless they have one already."""
         if self.work_dir is None:
@@ -202,7 +213,6 @@ class NcdDataModule(AnomalibDataModule):
                 self.base_records,
                 self.n_views,
                 self.image_size,
-                self.crop_base and not self.has_synthetic_base,
                 self.normal_regions(),
             )
         return self._train_regions

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from anomalib_ncd.data.base_classes import BaseRecord, read_base_regions
+from anomalib_ncd.data.base_classes import BaseRecord, read_base_region
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.normal_regions import NormalRegions
@@ -34,7 +34,6 @@ class TrainRegions(Dataset):
         base: Labelled base images; empty for none.
         n_views: Views per item. Defaults to ``2``.
         image_size: Side of a view in pixels. Defaults to ``224``.
-        crop_base: Cut regions out of base images around their masks. Defaults to ``False``.
         normal: Regions of normal images, labelled examples of *normal*. Defaults to ``None``: none.
 
     Attributes:
@@ -48,21 +47,19 @@ class TrainRegions(Dataset):
         base: Sequence[BaseRecord] = (),
         n_views: int = 2,
         image_size: int = 224,
-        crop_base: bool = False,
         normal: NormalRegions | None = None,
     ) -> None:
         self.table = table
         self.n_views = n_views
         self.view = TrainView(image_size)
-        pairs = [(region, record) for record in base for region in read_base_regions(record, crop_to_mask=crop_base)]
         normal_crops = [] if normal is None else _cut(normal)
-        self._labelled_crops = [(region.image, region.mask) for region, _ in pairs] + normal_crops
-        self.num_base, num_novel = len(pairs), len(table)
+        self._labelled_crops = [read_base_region(record) for record in base] + normal_crops
+        self.num_base, num_novel = len(base), len(table)
         normal_label = 1 + max((record.class_id for record in base), default=-1)
-        labels = [record.class_id for _, record in pairs] + [normal_label] * len(normal_crops)
+        labels = [record.class_id for record in base] + [normal_label] * len(normal_crops)
         self.is_base = torch.tensor([True] * len(labels) + [False] * num_novel)
         self.labels = torch.tensor(labels + [0] * num_novel)
-        digest = hashlib.sha256(f"{image_size} {crop_base}".encode())
+        digest = hashlib.sha256(f"{image_size}".encode())
         for record in base:
             stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (record.image_path, record.mask_path)]
             digest.update(repr((str(record.image_path), str(record.mask_path), stamps)).encode())

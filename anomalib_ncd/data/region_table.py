@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +21,10 @@ from tqdm import tqdm
 
 from anomalib_ncd.data.anomaly_maps import read_anomaly_map
 from anomalib_ncd.data.images import ImageRecord, read_image
-from anomalib_ncd.regions.crops import Region, extract_regions
-from anomalib_ncd.regions.mebin import binarize
+from anomalib_ncd.regions.crops import Region, cut_regions
+from anomalib_ncd.regions.settings import RegionSettings
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RegionSettings:
-    """How regions are found and cut; the defaults are the paper's.
-
-    Attributes:
-        sample_rate: Step of MEBin's threshold sweep, in units of 1/255 of the score range.
-        min_interval_len: Shortest run of equal component counts that MEBin takes as stable.
-        erosion_size: Side of MEBin's erosion kernel in map pixels; 0 for none.
-        padding_ratio: Widening of a region around the defect's bounding box.
-        merge_distance_ratio: Regions nearer than this share of the longer image side are merged.
-        min_size_ratio: Least half side of a region as a share of the longer image side.
-        keep_inside_image: Clamp regions to the image instead of padding with black.
-        peak_if_empty: Where MEBin finds no main element, take the region around the map's peak instead of the whole
-            image; see docs/discovery.md for when that pays.
-    """
-
-    sample_rate: int = 4
-    min_interval_len: int = 4
-    erosion_size: int = 6
-    padding_ratio: float = 0.1
-    merge_distance_ratio: float = 0.01
-    min_size_ratio: float = 0.1
-    keep_inside_image: bool = False
-    peak_if_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,24 +176,7 @@ class RegionTable:
     ) -> dict[str, Any]:
         """Cut the regions of one image and describe them as plain data."""
         pixels, anomaly_map = read_image(image.path), read_anomaly_map(map_path)
-        binarized = binarize(
-            anomaly_map,
-            score_range,
-            settings.sample_rate,
-            settings.min_interval_len,
-            settings.erosion_size,
-        )
-        regions = extract_regions(
-            pixels,
-            anomaly_map,
-            binarized,
-            score_range,
-            padding_ratio=settings.padding_ratio,
-            merge_distance_ratio=settings.merge_distance_ratio,
-            min_size_ratio=settings.min_size_ratio,
-            keep_inside_image=settings.keep_inside_image,
-            peak_if_empty=settings.peak_if_empty,
-        )
+        binarized, regions = cut_regions(pixels, anomaly_map, score_range, settings)
         self._store(image.key, regions)
         entry = {
             "image": image.key,
@@ -314,7 +271,7 @@ class RegionTable:
 
 def _settings_text(score_range: tuple[float, float], settings: RegionSettings) -> str:
     """Score range and settings as JSON."""
-    return json.dumps({"score_range": [float(edge) for edge in score_range], **asdict(settings)}, indent=2)
+    return json.dumps({"score_range": [float(edge) for edge in score_range], **settings.to_dict()}, indent=2)
 
 
 def _stamp(image_path: Path, map_path: Path) -> list[int]:

@@ -24,9 +24,10 @@ from anomalib_ncd.data.images import (
     normal_training_images,
     read_image,
 )
-from anomalib_ncd.data.region_table import RegionSettings, RegionTable
+from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.crops import crop, region_boxes
 from anomalib_ncd.regions.reading.decoding import MIN_IMAGE_SIDE_PX
+from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.views import CROP_RATIO, resize_short_side
 from anomalib_ncd.synthetic.painted_defects import paint_on_surface
 from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS, check_kinds
@@ -187,7 +188,6 @@ def _paint_region(
         padding_ratio=regions.padding_ratio,
         merge_distance_ratio=regions.merge_distance_ratio,
         min_size_ratio=regions.min_size_ratio,
-        keep_inside_image=regions.keep_inside_image,
     )[0]
     pixels, mask = crop(painted, box), crop(mask, box)
     if min(mask.shape) > view_side:
@@ -233,7 +233,7 @@ def _settings_text(
         "painter_version": _PAINTER_VERSION,
         **asdict(settings),
         "kinds": settings.class_names(),
-        "regions": asdict(regions),
+        "regions": regions.to_dict(),
         "image_size": image_size,
         "normal_images": digest_of_images(images),
     }

@@ -21,7 +21,7 @@ from anomalib_ncd.deploy.image_files import ImageInput, ImageLimits, image_files
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import Manifest
 from anomalib_ncd.deploy.results import ImageResult
-from anomalib_ncd.deploy.stages import CutImage, binarize_detection, classify_image, cut_image, views_of, whole_views_of
+from anomalib_ncd.deploy.stages import CutImage, classify_image, cut_image, views_of, whole_views_of
 
 ImageLike: TypeAlias = str | os.PathLike[str] | np.ndarray
 OnError = Literal["raise", "report"]
@@ -249,13 +249,11 @@ class AnomalyClassifier:
         if isinstance(found, ValueError):
             return _failed(image.path, found, on_error)
         try:
-            with self._timer("mebin"):
-                binarized = binarize_detection(found, self.manifest)
+            with self._timer("crops"):
+                return cut_image(image, found, self.manifest)
         except ValueError as error:
             msg = f"The detector's map of {image.path or 'the image'} can't be used: {error}"
             return _failed(image.path, ValueError(msg), on_error)
-        with self._timer("crops"):
-            return cut_image(image, found, binarized, self.manifest)
 
     def _encode(self, cuts: Sequence[CutImage]) -> Iterator[RegionPredictions]:
         """Run the encoder over the regions of all images, a limited number at a time."""

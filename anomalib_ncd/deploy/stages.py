@@ -18,8 +18,8 @@ from anomalib_ncd.deploy.results import ImageResult, NormalReason, RegionResult
 from anomalib_ncd.regions.classes.image_classes import classes_of_images, counting_regions
 from anomalib_ncd.regions.classes.merging import choose_classes, merging_temperature_of, region_weights
 from anomalib_ncd.regions.classes.rejection import is_image_unknown
-from anomalib_ncd.regions.crops import Region, extract_regions
-from anomalib_ncd.regions.mebin import BinarizedMap, binarize, normalize_anomaly_map
+from anomalib_ncd.regions.crops import Region, cut_regions
+from anomalib_ncd.regions.mebin import normalize_anomaly_map
 from anomalib_ncd.regions.views import eval_view, whole_view
 
 
@@ -39,24 +39,13 @@ class CutImage(NamedTuple):
     regions: list[Region]
 
 
-def binarize_detection(detection: Detection, manifest: Manifest) -> BinarizedMap:
-    """Binarise the map of a detection with the range that was fitted in training.
+def cut_image(image: ImageInput, detection: Detection, manifest: Manifest) -> CutImage:
+    """Find and cut the regions of an image, as those of the run were.
 
     Raises:
-        ValueError: If the map is none, or holds NaN or infinity.
+        ValueError: If the map is none, holds NaN or infinity, or has its sides swapped.
     """
-    return binarize(detection.anomaly_map, manifest.score_range, **manifest.mebin)
-
-
-def cut_image(image: ImageInput, detection: Detection, binarized: BinarizedMap, manifest: Manifest) -> CutImage:
-    """Cut the regions of an image."""
-    regions = extract_regions(
-        image.pixels,
-        detection.anomaly_map,
-        binarized,
-        manifest.score_range,
-        **manifest.regions,
-    )
+    binarized, regions = cut_regions(image.pixels, detection.anomaly_map, manifest.score_range, manifest.regions)
     return CutImage(image, detection, binarized.num_components, regions)
 
 

@@ -41,6 +41,7 @@ from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.settings import check_settings
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import cache_views, identity_of
+from anomalib_ncd.regions.settings import RegionSettings
 
 
 class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExportMixin):  # type: ignore[misc]
@@ -148,6 +149,7 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         self.pixel_mean: torch.Tensor
         self.pixel_std: torch.Tensor
         self.score_range: torch.Tensor
+        self.region_settings: RegionSettings | None = None  # how the regions that it was fitted to were cut
         self.best_head: torch.Tensor
         self.head_loss: torch.Tensor
         self._epoch_head_losses: list[torch.Tensor] = []
@@ -189,6 +191,7 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
             raise ValueError(msg)
         begins = not bool(self.score_range.isfinite().all())  # or goes on, from a checkpoint or an earlier fit
         self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
+        self.region_settings = datamodule.region_settings
         encoded = known_regions(self, datamodule)
         self.rejection.fit(*references_of(encoded))
         if begins and self.prototypes != "random":
@@ -323,7 +326,8 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a prediction needs beside the weights, as plain data."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[checkpoints.CHECKPOINT_KEY] = checkpoints.plain_part(self)
+        settings = None if self.region_settings is None else self.region_settings.to_dict()
+        checkpoint[checkpoints.CHECKPOINT_KEY] = {**checkpoints.plain_part(self), "region_settings": settings}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make heads that fit the checkpoint, and refuse one of another model.
@@ -332,6 +336,8 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
             ValueError: If the checkpoint belongs to another model, backbone or number of classes.
         """
         saved = checkpoints.own_part(checkpoint)
+        settings = saved.get("region_settings")
+        self.region_settings = None if settings is None else RegionSettings.from_dict(settings)
         self.take_saved_number(saved)
         checkpoints.refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
         super().on_load_checkpoint(checkpoint)

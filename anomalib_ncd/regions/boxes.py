@@ -92,27 +92,6 @@ def box_distances(boxes_xyxy: np.ndarray) -> np.ndarray:
     return np.where((gaps < 0).all(axis=-1), -1.0, distances)
 
 
-def fit_inside(boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Shift boxes into the image, and cut off what is longer than the image.
-
-    Args:
-        boxes_xyxy: ``(N, 4)``.
-        size_hw: Height and width of the image.
-
-    Returns:
-        ``(N, 4)`` float64.
-
-    Example:
-        >>> fit_inside(np.array([[-3, 8, 3, 14]]), (10, 10))
-        array([[ 0.,  4.,  6., 10.]])
-    """
-    boxes = np.asarray(boxes_xyxy, dtype=np.float64)
-    extent = np.array(size_hw[::-1], dtype=np.float64)
-    sides = np.minimum(boxes[:, 2:] - boxes[:, :2], extent)
-    upper = np.clip(boxes[:, :2], 0, extent - sides)
-    return np.concatenate([upper, upper + sides], axis=1)
-
-
 def _union_square(boxes_xyxy: np.ndarray) -> np.ndarray:
     """Add boxes one by one, and make the bounding box square after each; one box stays as it is."""
     left, top, right, bottom = boxes_xyxy[0].tolist()

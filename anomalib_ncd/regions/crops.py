@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from anomalib_ncd.regions.boxes import fit_inside, merge_close_boxes, square_boxes
-from anomalib_ncd.regions.mebin import BinarizedMap, normalize_anomaly_map
+from anomalib_ncd.regions.boxes import merge_close_boxes, square_boxes
+from anomalib_ncd.regions.mebin import BinarizedMap, binarize, normalize_anomaly_map
 from anomalib_ncd.regions.peak import peak_mask
 from anomalib_ncd.regions.resampling import resize_antialiased
+from anomalib_ncd.regions.settings import RegionSettings
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,6 @@ def region_boxes(
     padding_ratio: float = 0.1,
     merge_distance_ratio: float = 0.01,
     min_size_ratio: float = 0.1,
-    keep_inside_image: bool = False,
 ) -> np.ndarray:
     """Find the boxes of the regions of an image.
 
@@ -57,8 +57,6 @@ def region_boxes(
         padding_ratio: What is added to the longer side of an element to make the side of its square.
         merge_distance_ratio: Boxes nearer than this part of the image's longer side are merged.
         min_size_ratio: Half of a square's side is at least this part of the image's longer side.
-        keep_inside_image: Move boxes into the image, and cut off what is too long for it; boxes need not be square
-            then. A deviation from the paper's code, where boxes may leave the image.
 
     Returns:
         ``(N, 4)`` float64, largest first; may be fractional. The whole image where the mask is empty.
@@ -93,7 +91,7 @@ def region_boxes(
     boxes = boxes[np.argsort(-areas, kind="stable")]
     if len(boxes) > num_components:
         boxes = boxes[: num_components + 1]
-    return fit_inside(boxes, (height, width)) if keep_inside_image else boxes
+    return boxes
 
 
 def crop(array: np.ndarray, box_xyxy: np.ndarray | tuple[float, float, float, float]) -> np.ndarray:
@@ -165,17 +163,46 @@ def region_scores(
     return np.clip(np.array(peaks, dtype=np.float64) / 255, 0, 1)
 
 
+def cut_regions(
+    image: np.ndarray,
+    anomaly_map: np.ndarray,
+    score_range: tuple[float, float],
+    settings: RegionSettings,
+) -> tuple[BinarizedMap, list[Region]]:
+    """Find and cut the regions of an image as the settings say: MEBin, then :func:`extract_regions`.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        anomaly_map: Its anomaly map at any size, ``(h, w)``, integer or float.
+        score_range: Lower and upper end of the set of maps.
+        settings: How regions are found and cut.
+
+    Returns:
+        The binarised map and its regions, largest first.
+
+    Raises:
+        ValueError: If the image or the map is not valid, or the sides of the map are swapped.
+    """
+    swapped = image.shape[1::-1]
+    if anomaly_map.shape == swapped != image.shape[:2]:
+        (width, height), (map_height, map_width) = swapped, anomaly_map.shape
+        msg = (
+            f"the image is {width}x{height} pixels and its anomaly map {map_width}x{map_height}: sides are swapped; "
+            "turn the map, or make it from the image as it is shown upright"
+        )
+        raise ValueError(msg)
+    binarized = binarize(
+        anomaly_map, score_range, settings.sample_rate, settings.min_interval_len, settings.erosion_size
+    )
+    return binarized, extract_regions(image, anomaly_map, binarized, score_range, settings)
+
+
 def extract_regions(
     image: np.ndarray,
     anomaly_map: np.ndarray,
     binarized: BinarizedMap,
     score_range: tuple[float, float],
-    *,
-    padding_ratio: float = 0.1,
-    merge_distance_ratio: float = 0.01,
-    min_size_ratio: float = 0.1,
-    keep_inside_image: bool = False,
-    peak_if_empty: bool = False,
+    settings: RegionSettings | None = None,
 ) -> list[Region]:
     """Cut the regions out of an image.
 
@@ -184,18 +211,14 @@ def extract_regions(
         anomaly_map: Its anomaly map at any size, ``(h, w)``, integer or float.
         binarized: The binarised map, see :func:`~anomalib_ncd.regions.mebin.binarize`.
         score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.mebin.fit_score_range`.
-        padding_ratio: See :func:`region_boxes`.
-        merge_distance_ratio: See :func:`region_boxes`.
-        min_size_ratio: See :func:`region_boxes`.
-        keep_inside_image: See :func:`region_boxes`.
-        peak_if_empty: Where the mask is empty, cut out what stands out most, see
-            :func:`~anomalib_ncd.regions.peak.peak_mask`, with the area 0. A deviation from the paper's code.
+        settings: How they are cut; the paper's settings where ``None``. With ``peak_if_empty`` an empty mask gives what
+            stands out most, see :func:`~anomalib_ncd.regions.peak.peak_mask`, with the area 0.
 
     Returns:
         Regions, largest first. Where the mask is empty there is one: around the peak, or else the whole image.
 
     Raises:
-        ValueError: If the image, the map, the mask or an option is not valid.
+        ValueError: If the image, the map or the mask is not valid.
 
     Example:
         >>> image = np.zeros((64, 64, 3), dtype=np.uint8)
@@ -206,6 +229,7 @@ def extract_regions(
         >>> region.box_xyxy, region.image.shape, region.area
         ((14.0, 14.0, 26.0, 26.0), (12, 12, 3), 64)
     """
+    settings = settings or RegionSettings()
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         msg = f"`image` must have shape (H, W, 3) and be uint8, got {image.shape}, {image.dtype}; convert it to RGB."
@@ -213,16 +237,15 @@ def extract_regions(
     height, width = image.shape[:2]
     small_mask = _check_mask(binarized.mask)
     is_empty = not small_mask.any()
-    if is_empty and peak_if_empty:
+    if is_empty and settings.peak_if_empty:
         small_mask = peak_mask(anomaly_map)
     mask = cv2.resize(small_mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
     boxes = region_boxes(
         mask,
         binarized.num_components,
-        padding_ratio=padding_ratio,
-        merge_distance_ratio=merge_distance_ratio,
-        min_size_ratio=min_size_ratio,
-        keep_inside_image=keep_inside_image,
+        padding_ratio=settings.padding_ratio,
+        merge_distance_ratio=settings.merge_distance_ratio,
+        min_size_ratio=settings.min_size_ratio,
     )
     scores = region_scores(anomaly_map, score_range, boxes, (height, width))
     regions = []

@@ -77,6 +77,7 @@ def discover_by_clustering(
     model.rejection.fit(references, image_index)
     if datamodule.fitted_score_range is not None:
         model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
+        model.region_settings = datamodule.region_settings
     return [classify_encoded(batch, model) for batch in encoded]
 
 

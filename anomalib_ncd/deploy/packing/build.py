@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +19,12 @@ from anomalib.models import AnomalibModule
 from safetensors.torch import save as save_safetensors
 
 from anomalib_ncd import __version__
-from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.deploy.anomalib_detectors import LightningDetector, export_raw_detector, raw_image_threshold
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, MapFunction
 from anomalib_ncd.deploy.encoders import TorchEncoder
 from anomalib_ncd.deploy.packing.artefact import Artefact
-from anomalib_ncd.deploy.packing.manifest import MEBIN_OPTIONS, REGION_OPTIONS, Manifest, NetworkEntry, Rejection
+from anomalib_ncd.deploy.packing.manifest import Manifest, NetworkEntry, Rejection
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.classes.rejection import check_false_reject_rate
@@ -132,20 +130,18 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
         raise FileNotFoundError(msg)
     model = AnomalyNcd.load_from_checkpoint(checkpoint, map_location="cpu")
     low, high = model.score_range.double().tolist()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        msg = f"{checkpoint} holds no score range: it was never trained on regions."
+    if model.region_settings is None or not (np.isfinite(low) and np.isfinite(high)):
+        msg = f"{checkpoint} doesn't say how regions are cut: it was never fitted, or is of an older version."
         raise ValueError(msg)
     if false_reject_rate is not None:
         check_false_reject_rate(false_reject_rate)
         model.rejection.false_reject_rate = false_reject_rate
-    settings = region_settings_of(checkpoint.parent)
     hyper = dict(model.hparams)
     classifier = RegionClassifier.of(model)
     manifest = Manifest(
         class_names=tuple(_class_names(model, checkpoint.parent)),
         score_range=(low, high),
-        mebin={name: settings[name] for name in sorted(MEBIN_OPTIONS)},
-        regions={name: settings[name] for name in sorted(REGION_OPTIONS)},
+        regions=model.region_settings,
         image_size=classifier.encoder.image_size,
         encoder=NetworkEntry("torch", (), {name: hyper[name] for name in ENCODER_SETTINGS}),
         merging_temperature=model.merging_temperature,
@@ -164,18 +160,6 @@ def _class_names(model: AnomalyNcd, run: Path) -> list[str]:
     """Names of the slots, as the user gave them last."""
     file = run / FILE_NAME
     return read_class_names(file, model.novel_class_names) if file.is_file() else model.class_names
-
-
-def region_settings_of(run: Path) -> dict[str, Any]:
-    """How a run cut its regions: arguments of ``RegionSettings``; the defaults where it doesn't say."""
-    settings = asdict(RegionSettings())
-    file = run / "regions" / "settings.json"
-    if file.is_file():
-        found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        settings |= {name: found[name] for name in settings if name in found}
-    else:
-        logger.warning("%s does not say how regions were cut; the defaults are taken.", run)
-    return settings
 
 
 def _rejection_of(model: AnomalyNcd) -> Rejection | None:

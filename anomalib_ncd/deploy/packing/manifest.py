@@ -12,14 +12,12 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from anomalib_ncd.regions.settings import RegionSettings
+
 FORMAT = "anomalib-ncd-classifier"
 FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 NORMAL_NAME = "normal"
-MEBIN_OPTIONS = frozenset({"sample_rate", "min_interval_len", "erosion_size"})
-REGION_OPTIONS = frozenset(
-    {"padding_ratio", "merge_distance_ratio", "min_size_ratio", "keep_inside_image", "peak_if_empty"}
-)
 RUNTIMES = ("onnx", "openvino", "torch")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -76,9 +74,7 @@ class Manifest:
     Attributes:
         class_names: Name of each slot; several slots may share one.
         score_range: Score range that MEBin was fitted to.
-        mebin: ``sample_rate``, ``min_interval_len`` and ``erosion_size`` of MEBin.
-        regions: ``padding_ratio``, ``merge_distance_ratio``, ``min_size_ratio``, ``keep_inside_image`` and
-            ``peak_if_empty`` of regions.
+        regions: How images are read and regions are cut.
         image_size: Side of a region's view in pixels.
         encoder: The network that classifies regions; mean, standard deviation and head are part of it.
         detector: The detector that goes with it; ``None`` where maps come from elsewhere.
@@ -91,8 +87,7 @@ class Manifest:
 
     class_names: tuple[str, ...]
     score_range: tuple[float, float]
-    mebin: dict[str, int]
-    regions: dict[str, Any]
+    regions: RegionSettings
     image_size: int
     encoder: NetworkEntry
     detector: NetworkEntry | None = None
@@ -158,6 +153,7 @@ def _built(values: dict[str, Any]) -> Manifest:
     return Manifest(
         class_names=tuple(str(name) for name in values.pop("class_names")),
         score_range=(float(low), float(high)),
+        regions=RegionSettings.from_dict(values.pop("regions")),
         encoder=_network(values.pop("encoder")),
         detector=None if detector is None else _network(detector),
         rejection=None if rejection is None else _rejection(rejection),
@@ -187,9 +183,6 @@ def _check(manifest: Manifest) -> None:
         raise ArtefactError(msg)
     if not manifest.class_names:
         msg = "The artefact names no class; build it from a trained run."
-        raise ArtefactError(msg)
-    if set(manifest.mebin) != MEBIN_OPTIONS or set(manifest.regions) != REGION_OPTIONS:
-        msg = f"The artefact must set {sorted(MEBIN_OPTIONS)} and {sorted(REGION_OPTIONS)}; build it again."
         raise ArtefactError(msg)
     networks = [manifest.encoder] + ([manifest.detector] if manifest.detector else [])
     for name in [*manifest.files, *(name for network in networks for name in network.files)]:

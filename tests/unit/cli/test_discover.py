@@ -91,10 +91,10 @@ def test_the_clustering_is_a_choice(tiny_run, tmp_path):
 def test_region_flags_reach_the_regions(tiny_run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("anomalib_ncd.cli.discover.discover", lambda _model, data, *_: seen.append(data))
-    main(arguments(tiny_run, tmp_path, *CLUSTER, "--regions.keep_inside_image", "true", "--n_views", "3"))
+    main(arguments(tiny_run, tmp_path, *CLUSTER, "--regions.padding_ratio", "0.3", "--n_views", "3"))
     [datamodule] = seen
     assert isinstance(datamodule, NcdDataModule)
-    assert datamodule.region_settings == RegionSettings(keep_inside_image=True)
+    assert datamodule.region_settings == RegionSettings(padding_ratio=0.3)
     assert datamodule.n_views == 3
     assert datamodule.work_dir == tmp_path
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anomalib_ncd.data.base_classes import BaseRecord, list_base, read_base_regions
+from anomalib_ncd.data.base_classes import BaseRecord, list_base, read_base_region
 
 
 def test_classes_are_numbered_by_name(tiny_run):
@@ -44,19 +44,15 @@ def test_missing_folders_and_loose_images_are_named(tmp_path, own_tiny_run):
         list_base(own_tiny_run.base)
 
 
-def test_a_base_image_is_one_region_or_cut_around_its_mask(tmp_path):
-    image = np.zeros((100, 100, 3), np.uint8)
-    mask = np.zeros((100, 100), np.uint8)
+def test_a_base_image_is_one_region(tmp_path):
+    image = np.zeros((100, 90, 3), np.uint8)
+    mask = np.zeros((100, 90), np.uint8)
     mask[10:20, 10:20] = mask[70:80, 70:80] = 255
     for name, pixels in (("image.png", image), ("mask.png", mask)):
         cv2.imwrite(str(tmp_path / name), pixels)
-    record = BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0)
-    whole = read_base_regions(record)
-    assert [region.box_xyxy for region in whole] == [(0.0, 0.0, 100.0, 100.0)]
-    assert whole[0].area == 200
-    cut = read_base_regions(record, crop_to_mask=True)
-    assert sorted(region.box_xyxy for region in cut) == [(5.0, 5.0, 25.0, 25.0), (65.0, 65.0, 85.0, 85.0)]
-    assert [region.area for region in cut] == [100, 100]
+    pixels, region_mask = read_base_region(BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0))
+    assert pixels.shape == (100, 90, 3)
+    np.testing.assert_array_equal(region_mask, mask > 0)
 
 
 def test_masks_of_ones_and_of_another_size_are_read(tmp_path):
@@ -64,13 +60,13 @@ def test_masks_of_ones_and_of_another_size_are_read(tmp_path):
     mask = np.zeros((20, 30), np.uint8)
     mask[:10] = 1
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
-    (region,) = read_base_regions(BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0))
-    assert region.mask.shape == (40, 60)
-    assert region.area == 20 * 60
+    _, region_mask = read_base_region(BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0))
+    assert region_mask.shape == (40, 60)
+    assert region_mask.sum() == 20 * 60
 
 
 def test_an_unreadable_mask_is_named(tmp_path):
     cv2.imwrite(str(tmp_path / "image.png"), np.zeros((40, 60, 3), np.uint8))
     (tmp_path / "mask.png").touch()
     with pytest.raises(ValueError, match=r"mask\.png"):
-        read_base_regions(BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0))
+        read_base_region(BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0))

@@ -10,8 +10,8 @@ from anomalib.models import Padim
 
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.data import datamodule as datamodule_module
-from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.data.synthetic_base import SyntheticSettings
+from anomalib_ncd.regions.settings import RegionSettings
 
 
 class FakeTrainer:
@@ -167,7 +167,7 @@ def test_region_settings_are_used(tiny_run):
 def test_a_work_folder_keeps_regions(tiny_run, tmp_path, monkeypatch):
     expected = regions_of(build(tiny_run, work_dir=tmp_path))
     assert len(list((tmp_path / "regions" / "images").rglob("*.png"))) == len(expected)
-    monkeypatch.setattr("anomalib_ncd.data.region_table.binarize", None)
+    monkeypatch.setattr("anomalib_ncd.data.region_table.cut_regions", None)
     assert regions_of(build(tiny_run, work_dir=tmp_path)) == expected
 
 
@@ -360,7 +360,7 @@ def test_synthetic_base_classes_are_painted_when_training_asks_for_them(tiny_run
 
 
 def test_synthetic_base_classes_need_no_folder_and_no_normal_images(tiny_run):
-    module = synthetic(tiny_run, crop_base=True)
+    module = synthetic(tiny_run)
     first, second = module.train_regions().load(0), synthetic(tiny_run).train_regions().load(0)
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     assert len(module.base_records) == 4

@@ -9,7 +9,8 @@ from anomalib_ncd.data import normal_regions
 from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps
 from anomalib_ncd.data.images import list_images
 from anomalib_ncd.data.normal_regions import NormalRegions
-from anomalib_ncd.data.region_table import RegionSettings, RegionTable
+from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.regions.settings import RegionSettings
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ import pytest
 from anomalib_ncd.data import region_table
 from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps, read_anomaly_map
 from anomalib_ncd.data.images import list_images
-from anomalib_ncd.data.region_table import RegionSettings, RegionTable
+from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.mebin import fit_score_range
+from anomalib_ncd.regions.settings import RegionSettings
 
 RANGE = (0.2, 1.1)
 SETTINGS = RegionSettings()
@@ -36,8 +37,8 @@ class CountedBinarize:
 
     def __init__(self, monkeypatch, fail_at=None):
         self.calls, self.fail_at = 0, fail_at
-        self._original = region_table.binarize
-        monkeypatch.setattr(region_table, "binarize", self)
+        self._original = region_table.cut_regions
+        monkeypatch.setattr(region_table, "cut_regions", self)
 
     def __call__(self, *args, **kwargs):
         self.calls += 1
@@ -172,7 +173,7 @@ def test_a_line_that_was_cut_short_is_done_again(source, monkeypatch, caplog):
     "changed",
     [
         {"settings": replace(SETTINGS, padding_ratio=0.5)},
-        {"settings": replace(SETTINGS, keep_inside_image=True)},
+        {"settings": replace(SETTINGS, padding_ratio=0.3)},
         {"settings": replace(SETTINGS, peak_if_empty=True)},
         {"settings": replace(SETTINGS, sample_rate=2)},
         {"score_range": (0.3, 1.1)},

@@ -11,11 +11,11 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.data.region_table import RegionSettings
 from anomalib_ncd.deploy import Artefact, Detection
 from anomalib_ncd.deploy.packing.build import build_artefact
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.known_regions import known_regions, references_of
+from anomalib_ncd.regions.settings import RegionSettings
 
 CLASS_NAMES = ["normal", "dark", "bright", "dark"]
 
@@ -54,6 +54,7 @@ def run_folder(tiny_run, tmp_path_factory):
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=regions, work_dir=folder)
     datamodule.region_table()
     model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
+    model.region_settings = regions
     references, image_index = references_of(known_regions(model.eval(), datamodule))
     others = (image_index < 6) | (image_index >= 12)  # as if there had been no lines
     model.rejection.fit(references[others], image_index[others])

@@ -222,7 +222,7 @@ def test_steps_can_be_timed(onnx_artefact, function_detector, tiny_run):
 
     classifier = AnomalyClassifier.load(onnx_artefact, function_detector, timer=timer)
     classifier.predict(tiny_run.images / "line" / "000.png")
-    assert stages == ["read", "detector", "mebin", "crops", "crops", "encoder", "merge"]
+    assert stages == ["read", "detector", "crops", "crops", "encoder", "merge"]
 
 
 def test_masks_and_features_can_be_left_out(onnx_artefact, function_detector, tiny_run):

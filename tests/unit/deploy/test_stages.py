@@ -9,7 +9,7 @@ import pytest
 from anomalib_ncd.deploy import Artefact, Detection, Rejection
 from anomalib_ncd.deploy.encoders import RegionPredictions
 from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.deploy.stages import CutImage, binarize_detection, classify_image, cut_image, views_of, whole_views_of
+from anomalib_ncd.deploy.stages import CutImage, classify_image, cut_image, views_of, whole_views_of
 from anomalib_ncd.regions.crops import Region
 
 MAP = np.zeros((32, 32), np.float32)
@@ -38,8 +38,7 @@ def test_a_map_becomes_regions_with_views(manifest):
     pixels = np.full((64, 64, 3), 100, np.uint8)
     anomaly_map = MAP.copy()
     anomaly_map[8:20, 8:20] = 1
-    binarized = binarize_detection(Detection(anomaly_map), manifest)
-    cut = cut_image(ImageInput(pixels), Detection(anomaly_map), binarized, manifest)
+    cut = cut_image(ImageInput(pixels), Detection(anomaly_map), manifest)
     assert cut.num_anomalies == 1
     [region] = cut.regions
     # 12 px eroded by 6 leave 7, doubled 14, widened by the run's own padding of 0.2 to 16

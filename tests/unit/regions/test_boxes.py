@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from anomalib_ncd.regions.boxes import box_distances, fit_inside, merge_close_boxes, square_boxes
+from anomalib_ncd.regions.boxes import box_distances, merge_close_boxes, square_boxes
 
 
 def test_square_is_padded_around_the_middle():
@@ -71,11 +71,3 @@ def test_merging_is_independent_of_order():
     merged = merge_close_boxes(boxes, 4)
     shuffled = merge_close_boxes(boxes[rng.permutation(40)], 4)
     np.testing.assert_array_equal(np.unique(merged, axis=0), np.unique(shuffled, axis=0))
-
-
-def test_fit_inside_shifts_then_cuts():
-    boxes = np.array([[-5, 2, 15, 22], [90, 40, 110, 60], [-10, -30, 130, 110]], dtype=float)
-    np.testing.assert_array_equal(
-        fit_inside(boxes, (50, 100)),
-        [[0, 2, 20, 22], [80, 30, 100, 50], [0, 0, 100, 50]],
-    )

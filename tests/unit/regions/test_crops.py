@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anomalib_ncd.regions.crops import crop, extract_regions, region_boxes, region_scores
+from anomalib_ncd.regions.crops import crop, cut_regions, extract_regions, region_boxes, region_scores
 from anomalib_ncd.regions.mebin import BinarizedMap, normalize_anomaly_map
+from anomalib_ncd.regions.settings import RegionSettings
 
 
 def coordinate_image(height, width):
@@ -43,17 +44,6 @@ def test_equals_golden(golden_cases):
         assert [list(region.box_xyxy) for region in regions] == expected["boxes"]
         assert [region.area for region in regions] == expected["mask_area"]
         np.testing.assert_allclose([region.score for region in regions], expected["scores"], atol=1e-5)
-
-
-def test_kept_inside_on_real_masks(golden_cases):
-    cases, _ = golden_cases
-    for _, binarized, expected in cases:
-        height, width = expected["image_hw"]
-        mask = cv2.resize(binarized.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-        boxes = region_boxes(mask, binarized.num_components, keep_inside_image=True)
-        assert boxes.min() >= 0
-        assert (boxes[:, 2:] <= [width, height]).all()
-        assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
 def test_empty_mask_is_the_whole_image():
@@ -177,7 +167,7 @@ def test_peak_stands_in_for_an_empty_mask():
     image, anomaly_map = coordinate_image(60, 80), np.zeros((30, 40))
     anomaly_map[10:14, 20:24] = 0.4
     binarized = BinarizedMap(np.zeros((30, 40), dtype=bool), 1.0, 0)
-    [region] = extract_regions(image, anomaly_map, binarized, (0, 1), peak_if_empty=True)
+    [region] = extract_regions(image, anomaly_map, binarized, (0, 1), RegionSettings(peak_if_empty=True))
     left, top, right, bottom = (int(edge) for edge in region.box_xyxy)
     assert (left, top, right, bottom) == (36, 16, 52, 32)
     np.testing.assert_array_equal(region.image, image[top:bottom, left:right])
@@ -190,7 +180,7 @@ def test_peak_is_not_asked_for_where_there_are_main_elements():
     image, anomaly_map = coordinate_image(60, 80), np.zeros((30, 40))
     anomaly_map[10:14, 20:24], anomaly_map[25, 35] = 0.4, 0.9
     binarized = BinarizedMap(anomaly_map == 0.4, 0.3, 1)
-    [region] = extract_regions(image, anomaly_map, binarized, (0, 1), peak_if_empty=True)
+    [region] = extract_regions(image, anomaly_map, binarized, (0, 1), RegionSettings(peak_if_empty=True))
     [expected] = extract_regions(image, anomaly_map, binarized, (0, 1))
     assert (region.box_xyxy, region.area) == (expected.box_xyxy, expected.area)
     assert region.area == 64
@@ -198,7 +188,9 @@ def test_peak_is_not_asked_for_where_there_are_main_elements():
 
 def test_constant_map_is_one_region_even_with_the_peak():
     binarized = BinarizedMap(np.zeros((8, 8), dtype=bool), 1.0, 0)
-    [region] = extract_regions(coordinate_image(20, 30), np.ones((8, 8)), binarized, (0, 1), peak_if_empty=True)
+    [region] = extract_regions(
+        coordinate_image(20, 30), np.ones((8, 8)), binarized, (0, 1), RegionSettings(peak_if_empty=True)
+    )
     assert region.box_xyxy == (0.0, 0.0, 30.0, 20.0)
     assert not region.mask.any()
 
@@ -222,3 +214,20 @@ def test_bad_inputs_raise():
         crop(image, (4, 0, 1, 1))
     with pytest.raises(ValueError, match="`size_hw` must be height and width"):
         region_scores(anomaly_map, (0, 1), np.zeros((1, 4)), (0, 8))
+
+
+def test_regions_are_cut_as_the_settings_say():
+    anomaly_map = np.zeros((40, 60), np.float32)
+    anomaly_map[10:22, 10:22] = 1
+    image = coordinate_image(40, 60)
+    binarized, [region] = cut_regions(image, anomaly_map, (0, 1), RegionSettings(padding_ratio=1.0))
+    assert binarized.num_components == 1
+    assert region.box_xyxy[2] - region.box_xyxy[0] == 14
+    _, [whole] = cut_regions(image, anomaly_map, (0, 1), RegionSettings(erosion_size=20))
+    assert whole.box_xyxy == (0, 0, 60, 40)
+
+
+def test_a_map_whose_sides_are_swapped_is_refused():
+    with pytest.raises(ValueError, match="the image is 60x40 pixels and its anomaly map 40x60: sides are swapped"):
+        cut_regions(coordinate_image(40, 60), np.zeros((60, 40)), (0, 1), RegionSettings())
+    assert len(cut_regions(coordinate_image(40, 60), np.zeros((32, 32)), (0, 1), RegionSettings())[1]) == 1

@@ -11,33 +11,23 @@ import torch
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact
 from anomalib_ncd.deploy.detectors import load_artefact_detector
-from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run, region_settings_of
+from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run
 from anomalib_ncd.models.checkpoints import save_model
+from anomalib_ncd.regions.settings import RegionSettings
 
 
 def test_the_manifest_says_what_the_run_says(run_folder, torch_artefact):
     manifest = Artefact.load(torch_artefact).manifest
     settings = json.loads((run_folder / "regions" / "settings.json").read_text())
     assert list(manifest.score_range) == settings["score_range"]
-    assert manifest.regions["padding_ratio"] == settings["padding_ratio"] == 0.2
-    assert manifest.mebin == {name: settings[name] for name in ("sample_rate", "min_interval_len", "erosion_size")}
+    assert manifest.regions == RegionSettings(padding_ratio=0.2)
+    assert settings == {"score_range": settings["score_range"], **manifest.regions.to_dict()}
     assert manifest.class_names == ("normal", "dark", "bright", "dark")
     assert manifest.image_size == 224
     assert manifest.merging_temperature is None
     assert manifest.rejection.false_reject_rate == 0.2
     assert manifest.detector is None
     assert manifest.origin["pixel_mean"] == pytest.approx([0.5 * 255] * 3)
-
-
-def test_a_run_of_before_there_were_peaks_goes_without(run_folder, tmp_path):
-    settings = json.loads((run_folder / "regions" / "settings.json").read_text())
-    (tmp_path / "regions").mkdir()
-    file = tmp_path / "regions" / "settings.json"
-    file.write_text(json.dumps(settings | {"peak_if_empty": True}))
-    assert region_settings_of(tmp_path)["peak_if_empty"]
-    del settings["peak_if_empty"]
-    file.write_text(json.dumps(settings))
-    assert not region_settings_of(tmp_path)["peak_if_empty"]
 
 
 def test_names_that_were_given_later_count(run_folder, tmp_path, function_detector):
@@ -108,12 +98,12 @@ def test_a_model_that_never_saw_regions_is_refused(tmp_path):
     model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
     model.set_base_classes([])
     save_model(model, tmp_path / "model.ckpt")
-    with pytest.raises(ValueError, match="holds no score range: it was never trained on regions"):
+    with pytest.raises(ValueError, match="doesn't say how regions are cut: it was never fitted"):
         build_artefact(tmp_path)
 
 
 def test_a_checkpoint_alone_takes_the_default_regions(run_folder, tmp_path, caplog, function_detector):
     shutil.copy(run_folder / "model.ckpt", tmp_path / "model.ckpt")
     classifier = classifier_of_run(tmp_path / "model.ckpt", function_detector)
-    assert classifier.manifest.regions["padding_ratio"] == 0.1
+    assert classifier.manifest.regions.padding_ratio == 0.1
     assert "does not say how regions were cut; the defaults are taken" in caplog.text

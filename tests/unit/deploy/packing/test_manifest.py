@@ -7,20 +7,14 @@ from dataclasses import replace
 import pytest
 
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, FileEntry, Manifest, NetworkEntry, Rejection
+from anomalib_ncd.regions.settings import RegionSettings
 
 
 def build_manifest(**values):
     manifest = Manifest(
         class_names=("normal", "dent"),
         score_range=(0.25, 0.75),
-        mebin={"sample_rate": 4, "min_interval_len": 4, "erosion_size": 6},
-        regions={
-            "padding_ratio": 0.1,
-            "merge_distance_ratio": 0.01,
-            "min_size_ratio": 0.1,
-            "keep_inside_image": False,
-            "peak_if_empty": True,
-        },
+        regions=RegionSettings(peak_if_empty=True),
         image_size=224,
         encoder=NetworkEntry("onnx", ("encoder.onnx",)),
         files={"encoder.onnx": FileEntry("00", 1), "detector.onnx": FileEntry("11", 2)},
@@ -57,8 +51,8 @@ def test_it_survives_json():
         (changed(score_range=[1]), "lacks or misstates something"),
         (changed(score_range=[2, 1]), "not finite and ascending"),
         (changed(score_range=[0, float("nan")]), "not finite and ascending"),
-        (changed(mebin={"sample_rate": 4}), "must set"),
-        (changed(regions={}), "must set"),
+        (changed(regions={"sample_rate": 4}), "of another version"),
+        (changed(regions=RegionSettings().to_dict() | {"padding_ratio": -1}), "`padding_ratio` must be"),
         (changed(files={"../secret": {"sha256": "00", "num_bytes": 1}}), "'../secret', which is no plain name"),
         (changed(files={"/etc/passwd": {"sha256": "00", "num_bytes": 1}}), "no plain name"),
         (changed(files={".hidden": {"sha256": "00", "num_bytes": 1}}), "no plain name"),
