@@ -162,16 +162,22 @@ def raw_scores(detector: AnomalibModule) -> Iterator[None]:
             setattr(detector, name, component)
 
 
-def _forget_other_detector(detector: AnomalibModule, folder: Path) -> None:
-    """Delete maps that another detector has left in the folder."""
+def detector_digest(detector: AnomalibModule) -> str:
+    """SHA-256 of a detector's class, weights and whatever else it has fitted."""
     digest = hashlib.sha256(type(detector).__name__.encode())
     for name, value in sorted(detector.state_dict().items()):
         if isinstance(value, torch.Tensor):
             values = value.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _forget_other_detector(detector: AnomalibModule, folder: Path) -> None:
+    """Delete maps that another detector has left in the folder."""
+    digest = detector_digest(detector)
     file = folder / "detector.txt"
-    if file.is_file() and file.read_text(encoding="utf-8") != digest.hexdigest():
+    if file.is_file() and file.read_text(encoding="utf-8") != digest:
         for path in folder.rglob("*.npy"):
             path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(digest.hexdigest(), encoding="utf-8")
+    file.write_text(digest, encoding="utf-8")

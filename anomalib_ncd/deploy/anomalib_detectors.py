@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from anomalib.data.transforms.utils import extract_transforms_by_type
 from anomalib.models import AnomalibModule
 from torchvision.transforms.v2 import Resize
 
-from anomalib_ncd.data.detector_maps import raw_scores
+from anomalib_ncd.data.detector_maps import detector_digest, raw_scores
 from anomalib_ncd.deploy.detectors import Detection, as_map
 from anomalib_ncd.deploy.image_files import ImageInput
 
@@ -39,6 +40,11 @@ class LightningDetector:
         self.threshold = raw_image_threshold(detector)
         self._transform = getattr(detector.pre_processor, "transform", None)
         self._resize = _resize_of(detector)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the detector."""
+        return detector_digest(self.detector)
 
     def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
         """Run images of one size together, others one by one."""

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +25,9 @@ from anomalib_ncd.deploy.packing.manifest import Manifest
 from anomalib_ncd.deploy.results import ImageResult
 from anomalib_ncd.deploy.stages import CutImage, classify_image, cut_image, views_of, whole_views_of
 
+logger = logging.getLogger(__name__)
+
+MAX_ERROR_CHARS = 1000
 ImageLike: TypeAlias = str | os.PathLike[str] | np.ndarray
 OnError = Literal["raise", "report"]
 
@@ -143,6 +148,12 @@ class AnomalyClassifier:
         """Name of each slot."""
         return self.manifest.class_names
 
+    @property
+    def sha256(self) -> str:
+        """Digest of all that decides about a result, apart from image and anomaly map."""
+        detector = getattr(self.detector, "sha256", type(self.detector).__qualname__)
+        return hashlib.sha256(f"{self.manifest.sha256} {detector}".encode()).hexdigest()
+
     def predict(self, source: ImageLike | Sequence[ImageLike]) -> ImageResult | list[ImageResult]:
         """Classify an image, or several.
 
@@ -176,90 +187,77 @@ class AnomalyClassifier:
 
         Args:
             sources: Images ``(H, W, 3)`` uint8 RGB and image files.
-            on_error: ``"raise"`` stops at the first image that can't be used; ``"report"`` yields a result for it
-                whose ``error`` says why.
+            on_error: ``"raise"`` stops at the first batch with an image that can't be used; ``"report"`` yields a
+                result for it whose ``error`` says why, whatever went wrong: file, map, detector, runtime, memory.
 
         Yields:
             One result for each image, in order.
         """
         sources = iter(sources)
         while batch := list(islice(sources, self.batch_size)):
-            yield from self._predict_batch(batch, on_error)
+            yield from (result for _, result in self.classify_files(batch, on_error))
+
+    def classify_files(
+        self,
+        sources: Sequence[ImageLike],
+        on_error: OnError = "report",
+    ) -> list[tuple[ImageInput | None, ImageResult]]:
+        """Read and classify a batch; arguments as :meth:`stream`.
+
+        Returns:
+            Each image, ``None`` where it could not be read, and its result.
+        """
+        found = [self._read(source, on_error) for source in sources]
+        results = iter(self.classify([one for one in found if isinstance(one, ImageInput)], on_error))
+        return [(one, next(results)) if isinstance(one, ImageInput) else (None, one) for one in found]
 
     def classify(self, images: Sequence[ImageInput], on_error: OnError = "raise") -> list[ImageResult]:
         """Classify images that were read already; see :meth:`stream`."""
-        results: list[ImageResult | None] = [None] * len(images)
-        cuts: dict[int, CutImage] = {}
-        for index, found in enumerate(self._detect(images, on_error)):
-            cut = self._cut(images[index], found, on_error)
-            if isinstance(cut, ImageResult):
-                results[index] = cut
-            else:
-                cuts[index] = cut
-        predictions = list(self._encode(list(cuts.values())))
-        with self._timer("merge"):
-            for (index, cut), prediction in zip(cuts.items(), predictions, strict=True):
-                results[index] = self._slim(classify_image(cut, prediction, self.manifest))
-        return [result for result in results if result is not None]
-
-    def _predict_batch(self, batch: Sequence[ImageLike], on_error: OnError) -> list[ImageResult]:
-        """Read and classify a batch."""
-        results: dict[int, ImageResult] = {}
-        images: dict[int, ImageInput] = {}
-        for index, source in enumerate(batch):
-            with self._timer("read"):
-                image = self._read(source, on_error)
-            if isinstance(image, ImageResult):
-                results[index] = image
-            else:
-                images[index] = image
-        results |= dict(zip(images, self.classify(list(images.values()), on_error), strict=True))
-        return [results[index] for index in range(len(batch))]
+        try:
+            return self._classify(images)
+        except Exception as error:  # whatever a detector, a runtime or the system comes up with
+            if on_error == "raise":
+                raise
+            if len(images) == 1:
+                return [_failed(images[0].path, error)]
+        return [self.classify([image], on_error)[0] for image in images]
 
     def _read(self, source: ImageLike, on_error: OnError) -> ImageInput | ImageResult:
         """Bring an image or a file into one form, or say what is wrong with it."""
-        if isinstance(source, np.ndarray):
-            return _checked(source, on_error)
         try:
-            return read_image_file(source, self.limits)
-        except (OSError, ValueError) as error:
-            return _failed(Path(source), error, on_error)
+            with self._timer("read"):
+                return _checked(source) if isinstance(source, np.ndarray) else read_image_file(source, self.limits)
+        except Exception as error:
+            if on_error == "raise":
+                raise
+            return _failed(None if isinstance(source, np.ndarray) else Path(source), error)
 
-    def _detect(self, images: Sequence[ImageInput], on_error: OnError) -> list[Detection | ValueError]:
-        """Detections; where images are to be reported on, what is wrong with one doesn't stop the others."""
+    def _classify(self, images: Sequence[ImageInput]) -> list[ImageResult]:
+        """Classify images of which one that fails makes all of them fail."""
         if not images:
             return []
         with self._timer("detector"):
-            try:
-                return list(self.detector.detect(images))
-            except (ValueError, FileNotFoundError):
-                if on_error == "raise":
-                    raise
-            return [self._detect_one(image) for image in images]
+            detections = self.detector.detect(images)
+        cuts = [self._cut(image, found) for image, found in zip(images, detections, strict=True)]
+        predictions = list(self._encode(cuts))
+        with self._timer("merge"):
+            found = zip(cuts, predictions, strict=True)
+            return [self._slim(classify_image(cut, prediction, self.manifest)) for cut, prediction in found]
 
-    def _detect_one(self, image: ImageInput) -> Detection | ValueError:
-        """Detection of one image, or what is wrong with it."""
-        try:
-            return self.detector.detect([image])[0]
-        except (ValueError, FileNotFoundError) as error:
-            return ValueError(str(error))
-
-    def _cut(self, image: ImageInput, found: Detection | ValueError, on_error: OnError) -> CutImage | ImageResult:
-        """Find and cut the regions of an image, or say what is wrong with its map."""
-        if isinstance(found, ValueError):
-            return _failed(image.path, found, on_error)
+    def _cut(self, image: ImageInput, detection: Detection) -> CutImage:
+        """Find and cut the regions of an image."""
         try:
             with self._timer("crops"):
-                return cut_image(image, found, self.manifest)
+                return cut_image(image, detection, self.manifest)
         except ValueError as error:
             msg = f"The detector's map of {image.path or 'the image'} can't be used: {error}"
-            return _failed(image.path, ValueError(msg), on_error)
+            raise ValueError(msg) from error
 
     def _encode(self, cuts: Sequence[CutImage]) -> Iterator[RegionPredictions]:
         """Run the encoder over the regions of all images, a limited number at a time."""
         regions = [region for cut in cuts for region in cut.regions]
         whole = []
-        if regions and getattr(self.encoder, "needs_whole_images", False):
+        if regions and self.encoder.needs_whole_images:
             with self._timer("crops"):
                 whole.append(whole_views_of(cuts, self.manifest.image_size))
         parts = []
@@ -285,16 +283,18 @@ class AnomalyClassifier:
         return replace(result, regions=tuple(replace(one, mask=None, feature=None) for one in result.regions))
 
 
-def _checked(pixels: np.ndarray, on_error: OnError) -> ImageInput | ImageResult:
+def _checked(pixels: np.ndarray) -> ImageInput:
     """Take an array if it is an image."""
     if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8 and pixels.size:
         return ImageInput(pixels)
     msg = f"An image must have shape (H, W, 3) and be uint8, got {pixels.shape}, {pixels.dtype}; convert it."
-    return _failed(None, ValueError(msg), on_error)
+    raise ValueError(msg)
 
 
-def _failed(path: Path | None, error: Exception, on_error: OnError) -> ImageResult:
-    """A result that says what is wrong, or the error itself."""
-    if on_error == "raise":
-        raise error
-    return ImageResult(image=None if path is None else str(path), error=str(error))
+def _failed(path: Path | None, error: Exception) -> ImageResult:
+    """A result that says what is wrong, in one line."""
+    logger.debug("%s can't be used.", path or "An image", exc_info=error)
+    text = " ".join(str(error).split())[:MAX_ERROR_CHARS]
+    if not text or not isinstance(error, ValueError | OSError):  # others are not written for whoever reads tables
+        text = f"{type(error).__name__}: {text or 'no further reason is given'}"
+    return ImageResult(image=None if path is None else str(path), error=text)

@@ -9,6 +9,7 @@ Detectors of an artefact and exported ONNX and OpenVINO models run here without 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -37,7 +38,10 @@ class Detection(NamedTuple):
 
 
 class Detector(Protocol):
-    """Finds anomalies in images."""
+    """Finds anomalies in images.
+
+    One with an attribute ``sha256`` tells by it whether results were made with this very detector.
+    """
 
     def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
         """Return one detection for each image, in order."""
@@ -71,17 +75,19 @@ class NetworkDetector:
         input_size: Height and width that images are brought to beforehand, without aliasing, as the detector's own
             ``Resize`` did in training; an exported ``Resize`` aliases. Defaults to ``None``: the size that the network
             is fixed to, or the image's own.
+        sha256: Digest of the network's files.
 
     Raises:
         ArtefactError: If the network is no such detector.
     """
 
-    def __init__(self, network: Network, input_size: tuple[int, int] | None = None) -> None:
+    def __init__(self, network: Network, input_size: tuple[int, int] | None = None, sha256: str = "") -> None:
         if len(network.input_shapes) != 1 or "anomaly_map" not in network.output_names:
             found = f"{sorted(network.input_shapes)} to {network.output_names}"
             msg = f"A detector leads from one image to `anomaly_map`, got {found}; export an anomalib detector."
             raise ArtefactError(msg)
         self.network = network
+        self.sha256 = f"{sha256} {input_size}"
         [(self._input, shape)] = network.input_shapes.items()
         self._batch_size = shape[0]
         fixed = (shape[2], shape[3]) if len(shape) == 4 and min(shape[2:]) > 0 else None
@@ -158,8 +164,22 @@ def load_detector_file(
             msg = f"There is no detector {file}; give the .onnx file, or .xml beside its .bin, that anomalib exported."
             raise FileNotFoundError(msg)
     if suffix == ".onnx":
-        return NetworkDetector(OnnxNetwork(path, num_threads), input_size)  # weights may lie beside the file
-    return NetworkDetector(OpenVinoNetwork([file.read_bytes() for file in files], num_threads), input_size)
+        network: Network = OnnxNetwork(path, num_threads)  # by its path, as weights may lie beside the file
+    else:
+        network = OpenVinoNetwork([file.read_bytes() for file in files], num_threads)
+    beside = Path(f"{path}.data")
+    digest = file_digest(*files, *([beside] if beside.is_file() else []))
+    return NetworkDetector(network, input_size, digest)
+
+
+def file_digest(*files: Path) -> str:
+    """SHA-256 of the contents of files, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def as_detector(detector: Detector | MapFunction) -> Detector:

@@ -8,17 +8,15 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
-from anomalib_ncd.deploy.image_files import ImageInput
 from anomalib_ncd.deploy.line.folder_watch import ArrivedImage, FolderWatch, WatchOptions
 from anomalib_ncd.deploy.line.map_folder import MapFolder
 from anomalib_ncd.deploy.line.result_folder import Finished, ResultFolder
-from anomalib_ncd.deploy.results import ImageResult
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +28,8 @@ class Counts(NamedTuple):
 
     Attributes:
         classified: Images with a class.
-        failed: Images that could not be used; ``errors.csv`` says why.
-        before: Images that the output folder held already.
+        failed: Images that could not be used; ``errors.csv`` says why, and the next call tries them again.
+        before: Images of the folder that the output folder held already.
     """
 
     classified: int
@@ -51,6 +49,8 @@ def classify_folder(
     masks: bool = False,
 ) -> Counts:
     """Classify the images of a folder; what the output folder holds already is not done again.
+
+    A result is kept for as long as image and anomaly map are the files that it was made from.
 
     Args:
         classifier: The classifier.
@@ -75,19 +75,21 @@ def classify_folder(
         msg = f"There is no image folder {images}. Check the path given as `images`."
         raise FileNotFoundError(msg)
     classified = failed = 0
-    with ResultFolder(output, classifier.manifest, pictures=pictures, masks=masks) as results:
-        before = len(results.journal)
-        is_ready = _map_is_there(classifier)
-        source = FolderWatch(images, results.journal, watch, classifier.limits, is_ready)
+    detector = classifier.detector
+    map_of = detector.find if isinstance(detector, MapFolder) else None
+    options = {"pictures": pictures, "masks": masks}
+    with ResultFolder(output, classifier.sha256, classifier.class_names, **options) as results:
+        source = FolderWatch(images, results.store.made_from, watch, map_of)
         arrivals = source.poll() if watch is None else _forever(source, poll_seconds, stop_after_idle)
         for batch in _batches(arrivals, classifier.batch_size):
-            finished = _classify(classifier, batch)
+            finished = _classify(classifier, source, batch)
             results.add(finished)
+            results.write_tables_if_due()
             num_failed = sum(one.result.error is not None for one in finished)
             failed += num_failed
             classified += len(finished) - num_failed
             logger.debug("%d images done.", classified + failed)
-    return Counts(classified, failed, before)
+        return Counts(classified, failed, source.num_done)
 
 
 @contextmanager
@@ -127,37 +129,22 @@ def _forever(
 
 
 def _batches(arrivals: Iterable[ArrivedImage | None], size: int) -> Iterator[list[ArrivedImage]]:
-    """Batches of at most `size`, cut short at a ``None``."""
+    """Batches of at most `size`, cut short at a ``None``, where there is an empty one if nothing came."""
     batch: list[ArrivedImage] = []
     for arrived in arrivals:
         if arrived is not None:
             batch.append(arrived)
-        if batch and (arrived is None or len(batch) == size):
+        if arrived is None or len(batch) == size:
             yield batch
             batch = []
-    if batch:
-        yield batch
+    yield batch
 
 
-def _classify(classifier: AnomalyClassifier, batch: Sequence[ArrivedImage]) -> list[Finished]:
-    """Classify a batch; files that can't be read have their reason already."""
-    readable = [one for one in batch if one.pixels is not None]
-    inputs = [ImageInput(one.pixels, one.path) for one in readable if one.pixels is not None]
-    results = dict(zip([one.name for one in readable], classifier.classify(inputs, on_error="report"), strict=True))
-    return [_finished(one, results.get(one.name)) for one in batch]
-
-
-def _finished(arrived: ArrivedImage, result: ImageResult | None) -> Finished:
-    """What is to be recorded of a file; an error of the detector may be gone the next time."""
-    if result is None:
-        result = ImageResult(image=str(arrived.path), error=arrived.error)
-        return Finished(arrived.name, arrived.stamp, result, None)
-    return Finished(arrived.name, arrived.stamp, result, arrived.pixels, is_final=result.error is None)
-
-
-def _map_is_there(classifier: AnomalyClassifier) -> Callable[[Path], bool] | None:
-    """With maps that another tool saves, an image waits for its map."""
-    detector = classifier.detector
-    if not isinstance(detector, MapFolder):
-        return None
-    return lambda path: detector.find(path) is not None
+def _classify(classifier: AnomalyClassifier, source: FolderWatch, batch: list[ArrivedImage]) -> list[Finished]:
+    """Classify a batch; images that are tried again later are left out."""
+    found = zip(batch, classifier.classify_files([one.path for one in batch]), strict=True)
+    return [
+        Finished(one.key, one.name, one.made_from, result, None if image is None else image.pixels)
+        for one, (image, result) in found
+        if result.error is None or not source.put_off(one)
+    ]

@@ -1,15 +1,18 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The folder that classified images leave: a journal, tables made from it, and pictures."""
+"""The folder that classified images leave: a database, tables written from it, and pictures."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,16 +21,18 @@ import cv2
 import numpy as np
 
 from anomalib_ncd.deploy.line.drawing import draw_result
-from anomalib_ncd.deploy.line.journal import UNSETTLED, FileStamp, Journal, OutputError, append_whole, write_file
-from anomalib_ncd.deploy.packing.manifest import Manifest
+from anomalib_ncd.deploy.line.result_store import ResultStore
 from anomalib_ncd.deploy.results import ImageResult
 from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+from anomalib_ncd.regions.writing import OutputError, whole_file, write_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-JOURNAL_NAME = "results.jsonl"
-CLASSIFIER_NAME = "classifier.json"
+logger = logging.getLogger(__name__)
+
+STORE_NAME = "results.sqlite"
+LINES_NAME = "results.jsonl"
 # The columns of a run's predictions.csv and regions.csv come first.
 COLUMNS = {
     "predictions.csv": ("image", "class", "confidence", "num_regions", "unknown", "classes", "normal", "score"),
@@ -45,56 +50,65 @@ COLUMNS = {
     ),
     "errors.csv": ("image", "error"),
 }
+TABLE_SECONDS = 5.0  # least pause between two writings of the tables
+TABLE_SHARE = 20  # and so many times as long as the last one took
+MAX_NAME_BYTES = 255
 
 
 class Finished(NamedTuple):
     """A classified image.
 
     Attributes:
-        name: Its name in the journal: its path relative to the folder of images.
-        stamp: The state that its file was in.
+        key: What tells it from all other images.
+        name: Its path relative to the folder of images, which its picture has as well.
+        made_from: The state that its files were in.
         result: What was found.
         pixels: The image, for its picture; ``None`` where it could not be read.
-        is_final: Whether a later call need not try again; an error of the detector or a missing map is not final.
     """
 
+    key: str
     name: str
-    stamp: FileStamp
+    made_from: str
     result: ImageResult
     pixels: np.ndarray | None
-    is_final: bool = True
 
 
 class ResultFolder:
     """Results on disk that survive a kill and a full disk: each image once, and no half rows.
 
-    ``results.jsonl`` is the record; ``predictions.csv``, ``regions.csv`` and ``errors.csv`` are made from it anew
-    whenever the folder is opened, and kept up with it after that.
+    ``results.sqlite`` is the record. ``results.jsonl``, ``predictions.csv``, ``regions.csv`` and ``errors.csv`` are
+    written from it, in the order of the images' paths: every few seconds, and when the folder is closed.
 
     Args:
         folder: The folder; an existing one is gone on with.
-        manifest: Of the classifier.
+        classifier: Digest of all that decides about a result.
+        class_names: Name of each slot.
         pictures: Whether to draw a picture of each image.
-        masks: Whether to put the masks of regions into the journal.
+        masks: Whether to put the masks of regions into the results.
 
     Raises:
-        ValueError: If the folder holds results of another classifier.
+        ValueError: If the folder holds results of another classifier, or of something else.
         OutputError: If another process writes to it, or it can't be written.
     """
 
-    def __init__(self, folder: str | Path, manifest: Manifest, *, pictures: bool = True, masks: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        classifier: str,
+        class_names: tuple[str, ...],
+        *,
+        pictures: bool = True,
+        masks: bool = False,
+    ) -> None:
         self.folder = Path(folder)
         self.pictures = pictures
         self.masks = masks
-        self._class_names = manifest.class_names
-        self._errors_are_old = False
-        self.journal = Journal(self.folder / JOURNAL_NAME)
-        try:
-            self._claim(manifest)
-            self._ends = {name: self._rebuild(name) for name in COLUMNS}
-        except BaseException:
-            self.journal.close()
-            raise
+        self._class_names = class_names
+        self._written_at, self._seconds, self._is_old = -float("inf"), 0.0, True
+        if not (self.folder / STORE_NAME).exists() and (self.folder / "predictions.csv").exists():
+            msg = f"{self.folder} holds tables that are not from `classify`, such as a run's; choose another output."
+            raise ValueError(msg)
+        self.store = ResultStore(self.folder / STORE_NAME, classifier)
 
     def __enter__(self) -> Self:
         return self
@@ -106,95 +120,75 @@ class ResultFolder:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._errors_are_old and error is None:
-                self._rebuild("errors.csv")
+            if self._is_old and not isinstance(error, OutputError):
+                self._write_tables()
         finally:
-            self.journal.close()
+            self.store.close()
 
     def add(self, finished: Sequence[Finished]) -> None:
-        """Record classified images: pictures first, then the journal, then the tables.
+        """Record classified images: pictures first, then the database.
 
         Raises:
             OutputError: If something can't be written. Images are then either recorded or not, never in part.
         """
-        if not finished:
-            return
         if self.pictures:
             for one in finished:
                 self._draw(one)
-        plain = [one.result.to_dict(masks=self.masks) for one in finished]
-        stamps = [one.stamp if one.is_final else UNSETTLED for one in finished]
-        names = [one.name for one in finished]
-        self._errors_are_old |= any(self.journal.stamp_of(name) is not None for name in names)
-        self.journal.append(list(zip(names, stamps, plain, strict=True)))
-        for one in finished:
-            self.journal.renew(one.name, one.stamp)
-        for name in COLUMNS:
-            self._extend(name, plain)
+        self.store.save([(one.key, one.made_from, one.result.to_dict(masks=self.masks)) for one in finished])
+        self._is_old |= bool(finished)
 
-    def _claim(self, manifest: Manifest) -> None:
-        """Note which classifier the results are of, or make sure that it is this one."""
-        file = self.folder / CLASSIFIER_NAME
-        if file.is_file() and len(self.journal):
-            found = json.loads(file.read_text(encoding="utf-8")).get("sha256")
-            if found != manifest.sha256:
-                msg = f"{self.folder} holds results of another classifier or other class names; choose another output."
-                raise ValueError(msg)
-        text = json.dumps({"sha256": manifest.sha256, "class_names": manifest.class_names}, indent=2)
-        write_file(file, text.encode())
+    def write_tables_if_due(self) -> None:
+        """Write the tables where results came and the last writing is long enough ago.
+
+        Raises:
+            OutputError: If they can't be written; those of before are untouched.
+        """
+        if self._is_old and time.monotonic() - self._written_at > max(TABLE_SECONDS, TABLE_SHARE * self._seconds):
+            self._write_tables()
+
+    def _write_tables(self) -> None:
+        """Write all that the database holds."""
+        start = time.monotonic()
+        with whole_file(self.folder / LINES_NAME) as unfinished, unfinished.open("wb") as stream:
+            stream.writelines(line + b"\n" for line in self.store.lines(failed=None))
+        for name, columns in COLUMNS.items():
+            rows = _ROWS_OF[name]
+            lines = self.store.lines(failed=name == "errors.csv")
+            with whole_file(self.folder / name) as unfinished, unfinished.open("wb") as stream:
+                stream.write(_csv_text([columns]))
+                stream.writelines(_csv_text(rows(json.loads(line))) for line in lines)
+        self._written_at = time.monotonic()
+        self._seconds, self._is_old = self._written_at - start, False
 
     def _draw(self, finished: Finished) -> None:
         """Write the picture of an image."""
         if finished.pixels is None or finished.result.error is not None:
             return
-        picture = cv2.cvtColor(draw_result(finished.pixels, finished.result, self._class_names), cv2.COLOR_RGB2BGR)
-        encoded, data = cv2.imencode(".jpg", picture)
-        if not encoded:
-            msg = f"The picture of {finished.name} can't be encoded."
-            raise OutputError(msg)
-        # The whole name, as a.png and a.jpg may lie side by side.
-        write_file(self.folder / "pictures" / f"{finished.name}.jpg", data.tobytes())
-
-    def _rebuild(self, name: str) -> int:
-        """Write a table of all that the journal holds; its length."""
-        file = self.folder / name
-        unfinished = file.with_name(f".{name}.unfinished")
-        write_file(unfinished, _csv_text([COLUMNS[name]]))
-        end = self._append(unfinished, _csv_rows(name, self.journal.results()), unfinished.stat().st_size)
-        unfinished.replace(file)
-        return end
-
-    def _extend(self, name: str, results: Iterable[dict[str, Any]]) -> None:
-        """Add rows to a table."""
-        self._ends[name] = self._append(self.folder / name, _csv_rows(name, results), self._ends[name])
-
-    def _append(self, file: Path, chunks: Iterable[bytes], end: int) -> int:
-        """Append to a file as a whole; its new length."""
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            for chunk in chunks:
-                append_whole(descriptor, chunk, end, file, sync=False)
-                end += len(chunk)
-        finally:
-            os.close(descriptor)
-        return end
+            drawn = draw_result(finished.pixels, finished.result, self._class_names)
+            encoded, data = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+        except Exception as error:  # noqa: BLE001 - the result counts, with a picture or without
+            encoded = False
+            logger.warning("The picture of %s can't be drawn: %s", finished.name, error)
+        if encoded:
+            write_file(self.folder / "pictures" / _picture_name(finished.name), data.tobytes())
 
 
-def _csv_rows(name: str, results: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    """Rows of a table for each result that has some."""
-    makers = {"predictions.csv": _prediction_rows, "regions.csv": _region_rows, "errors.csv": _error_rows}
-    for result in results:
-        rows = makers[name](result)
-        if rows:
-            yield _csv_text(rows)
+def _picture_name(name: str) -> str:
+    """Whole name of an image, as a.png and a.jpg may lie side by side, but for one that is too long."""
+    folder, _, last = name.rpartition("/")
+    if len(os.fsencode(last)) + len(".jpg") > MAX_NAME_BYTES:
+        last = f"{last[:50]}-{hashlib.sha256(os.fsencode(last)).hexdigest()[:16]}"
+    return f"{folder}/{last}.jpg" if folder else f"{last}.jpg"
 
 
 def _prediction_rows(result: dict[str, Any]) -> list[list[Any]]:
     """Row of an image in ``predictions.csv``."""
-    if result["error"] is not None:
-        return []
-    classes = CLASS_SEPARATOR.join(result.get("classes", ()))  # journals of before have none
-    values = {**result, "num_regions": len(result["regions"]), "classes": classes}
+    values = {
+        **result,
+        "num_regions": len(result["regions"]),
+        "classes": CLASS_SEPARATOR.join(result["classes"]),
+    }
     return [[values[column] for column in COLUMNS["predictions.csv"]]]
 
 
@@ -202,18 +196,24 @@ def _region_rows(result: dict[str, Any]) -> list[list[Any]]:
     """Rows of an image in ``regions.csv``."""
     columns = ("area", "score", "class", "confidence", "unknown")
     return [
-        [result["image"], *region["box_xyxy"], *(region[column] for column in columns)]
-        for region in result.get("regions", [])
+        [result["image"], *region["box_xyxy"], *(region[column] for column in columns)] for region in result["regions"]
     ]
 
 
 def _error_rows(result: dict[str, Any]) -> list[list[Any]]:
     """Row of an image in ``errors.csv``."""
-    return [] if result["error"] is None else [[result["image"], result["error"]]]
+    return [[result["image"], result["error"]]]
 
 
-def _csv_text(rows: Sequence[Sequence[Any]]) -> bytes:
+_ROWS_OF: dict[str, Callable[[dict[str, Any]], list[list[Any]]]] = {
+    "predictions.csv": _prediction_rows,
+    "regions.csv": _region_rows,
+    "errors.csv": _error_rows,
+}
+
+
+def _csv_text(rows: Iterable[Sequence[Any]]) -> bytes:
     """Rows as bytes."""
     stream = io.StringIO(newline="")
     csv.writer(stream).writerows(rows)
-    return stream.getvalue().encode()
+    return stream.getvalue().encode("utf-8", "backslashreplace")

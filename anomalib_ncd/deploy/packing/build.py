@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from safetensors.torch import save as save_safetensors
 from anomalib_ncd import __version__
 from anomalib_ncd.deploy.anomalib_detectors import LightningDetector, export_raw_detector, raw_image_threshold
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
-from anomalib_ncd.deploy.detectors import Detector, MapFunction
+from anomalib_ncd.deploy.detectors import Detector, MapFunction, file_digest
 from anomalib_ncd.deploy.encoders import TorchEncoder
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import Manifest, NetworkEntry, Rejection
@@ -148,7 +147,7 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
         rejection=_rejection_of(model),
         origin={
             "anomalib_ncd": __version__,
-            "checkpoint_sha256": _file_digest(checkpoint),
+            "checkpoint_sha256": file_digest(checkpoint),
             "pixel_mean": model.pixel_mean.flatten().tolist(),
             "pixel_std": model.pixel_std.flatten().tolist(),
         },
@@ -237,12 +236,3 @@ def _read_all(files: Sequence[Path]) -> dict[str, bytes]:
         msg = f"There is no {missing[0]}; an OpenVINO model is an .xml and a .bin file side by side."
         raise FileNotFoundError(msg)
     return {file.name: file.read_bytes() for file in files}
-
-
-def _file_digest(file: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

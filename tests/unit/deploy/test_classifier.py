@@ -111,6 +111,8 @@ def test_memory_stays_flat_over_many_images(onnx_artefact):
     def encoder(views, masks):
         return type(constant)(*(np.repeat(part, len(views), axis=0) for part in constant))
 
+    encoder.needs_whole_images = False
+
     classifier = AnomalyClassifier(artefact.manifest, encoder, lambda image: image[..., 0] / 255)
     image = np.zeros((48, 48, 3), np.uint8)
     image[10:30, 10:30] = 255
@@ -143,6 +145,7 @@ def test_regions_go_through_the_encoder_in_limited_batches(onnx_artefact, tiny_r
         sizes.append(len(views))
         return encoder(views, masks)
 
+    counting.needs_whole_images = False
     few = AnomalyClassifier(artefact.manifest, counting, saved_maps, batch_size=18, region_batch_size=4)
     many = AnomalyClassifier(artefact.manifest, encoder, saved_maps)
     for found, wanted in zip(few.predict(tiny_run.images), many.predict(tiny_run.images), strict=True):
@@ -195,6 +198,56 @@ def test_a_detector_that_fails_on_one_image_is_asked_for_each(onnx_artefact):
     assert [result.error for result in results] == [None, "I can't look at this.", None]
     with pytest.raises(ValueError, match="I can't look at this"):
         list(classifier.stream(images))
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "MemoryError: no further reason is given"),
+        (RuntimeError("CUDA out of\n  memory"), "RuntimeError: CUDA out of memory"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (ConnectionError("no answer"), "no answer"),
+        (UnicodeDecodeError("utf-8", b"a", 0, 1, "why"), "'utf-8' codec can't decode byte 0x61 in position 0: why"),
+    ],
+)
+def test_whatever_a_detector_or_an_encoder_raises_is_reported_by_image(onnx_artefact, error, text):
+    artefact = Artefact.load(onnx_artefact)
+    encoder = load_encoder(artefact)
+
+    def detector(pixels):
+        if pixels[0, 0, 0] == 7:
+            raise error
+        return pixels[..., 0] / 255
+
+    def failing(views, masks):
+        if (views[:, 0, 0, 0] == 8).any():
+            raise error
+        return encoder(views, masks)
+
+    failing.needs_whole_images = False
+    classifier = AnomalyClassifier(artefact.manifest, failing, detector)
+    images = [np.full((32, 32, 3), grey, np.uint8) for grey in (1, 7, 8, 2)]
+    results = list(classifier.stream(images, on_error="report"))
+    assert [result.error for result in results] == [None, text, text, None]
+    for image in images[1:3]:
+        with pytest.raises(type(error)):
+            classifier.predict(image)
+
+
+def test_the_digest_is_that_of_all_that_decides(onnx_artefact, function_detector):
+    def digest(detector, **values):
+        manifest = replace(Artefact.load(onnx_artefact).manifest, **values)
+        return AnomalyClassifier(manifest, None, detector).sha256
+
+    class Digested:
+        sha256 = "a"
+
+        def detect(self, images):
+            return []
+
+    digests = {digest(function_detector), digest(Digested()), digest(Digested(), score_range=(0, 2))}
+    assert len(digests) == 3
+    assert digest(Digested()) in digests
 
 
 def test_limits_hold(onnx_artefact, function_detector, tiny_run):

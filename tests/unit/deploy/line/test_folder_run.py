@@ -15,17 +15,18 @@ import cv2
 import numpy as np
 import pytest
 
-from anomalib_ncd.deploy import AnomalyClassifier
+from anomalib_ncd.deploy import AnomalyClassifier, Detection
 from anomalib_ncd.deploy.line.folder_run import classify_folder
 from anomalib_ncd.deploy.line.folder_watch import WatchOptions
 from anomalib_ncd.deploy.line.map_folder import MapFolder
+from anomalib_ncd.deploy.line.result_store import ResultStore
 
 QUICK = WatchOptions(settle_seconds=0.05, retry_seconds=0.05, max_tries=4)
 
 KILLED = """
 import sys, time
 import numpy as np
-from anomalib_ncd.deploy import AnomalyClassifier
+from anomalib_ncd.deploy import AnomalyClassifier, Detection
 from anomalib_ncd.deploy.line.folder_run import classify_folder
 
 def slow(pixels):
@@ -65,14 +66,17 @@ def test_a_folder_is_classified_once(classifier, tiny_run, tmp_path):
     assert len(list((tmp_path / "pictures").rglob("*.jpg"))) == 18
 
 
-def test_bad_files_are_listed_and_not_tried_again(classifier, tiny_run, tmp_path):
+def test_bad_files_are_listed_and_tried_again_by_the_next_call(classifier, tiny_run, tmp_path):
     images = shutil.copytree(tiny_run.images / "line", tmp_path / "images")
     (images / "broken.png").write_bytes(b"no picture")
     assert classify_folder(classifier, images, tmp_path / "out") == (6, 1, 0)
-    assert classify_folder(classifier, images, tmp_path / "out") == (0, 0, 7)
+    assert classify_folder(classifier, images, tmp_path / "out") == (0, 1, 6)
     [row] = rows_of(tmp_path / "out" / "errors.csv")
     assert row["image"].endswith("broken.png")
     assert "no image file" in row["error"]
+    shutil.copy(images / "000.png", images / "broken.png")
+    assert classify_folder(classifier, images, tmp_path / "out") == (1, 0, 6)
+    assert rows_of(tmp_path / "out" / "errors.csv") == []
 
 
 def test_a_detector_that_returns_nan_is_reported_and_asked_again(onnx_artefact, tiny_run, tmp_path):
@@ -101,6 +105,72 @@ def test_a_map_that_was_missing_is_looked_for_again(onnx_artefact, own_tiny_run,
     (tmp_path / "late.npy").rename(maps / "003.npy")
     assert classify_folder(classifier, images, tmp_path / "out", pictures=False) == (1, 0, 6)
     assert rows_of(tmp_path / "out" / "errors.csv") == []
+
+
+def test_a_new_map_or_picture_makes_an_image_be_classified_again(onnx_artefact, own_tiny_run, tmp_path):
+    images, maps = own_tiny_run.images / "line", own_tiny_run.anomaly_maps / "line"
+    classifier = AnomalyClassifier.load(onnx_artefact, MapFolder(maps, images))
+    assert classify_folder(classifier, images, tmp_path, pictures=False) == (6, 0, 0)
+    assert {row["num_regions"] for row in rows_of(tmp_path / "predictions.csv")} == {"1"}
+    np.save(maps / "003.npy", np.load(maps / "003.npy") * 0)
+    os.utime(maps / "003.npy", ns=(1, 1))  # an older map is another one as well
+    cv2.imwrite(str(images / "004.png"), np.zeros((64, 64, 3), np.uint8))
+    assert classify_folder(classifier, images, tmp_path, pictures=False) == (2, 0, 4)
+    normal = {Path(row["image"]).name: row["normal"] for row in rows_of(tmp_path / "predictions.csv")}
+    assert [normal[f"00{number}.png"] for number in (2, 3)] == ["False", "True"]
+    assert classify_folder(classifier, images, tmp_path, pictures=False) == (0, 0, 6)
+
+
+def test_results_of_another_detector_are_refused(onnx_artefact, tiny_run, tmp_path):
+    class Retrained:
+        def __init__(self, sha256):
+            self.sha256 = sha256
+
+        def detect(self, images):
+            return [Detection(image.pixels[..., 0]) for image in images]
+
+    images = tiny_run.images / "line"
+    classify_folder(AnomalyClassifier.load(onnx_artefact, Retrained("a")), images, tmp_path, pictures=False)
+    with pytest.raises(ValueError, match="holds results of another classifier, detector"):
+        classify_folder(AnomalyClassifier.load(onnx_artefact, Retrained("b")), images, tmp_path, pictures=False)
+    again = AnomalyClassifier.load(onnx_artefact, Retrained("a"))
+    assert classify_folder(again, images, tmp_path, pictures=False) == (0, 0, 6)
+
+
+def test_a_detector_that_fails_is_tried_again_in_a_watch(onnx_artefact, tiny_run, tmp_path):
+    """A network call that fails now and then costs nothing; an image that always fails is given up."""
+    calls = []
+
+    def detector(pixels):
+        calls.append(pixels[0, 0, 0])
+        if len(calls) < 8 or pixels[0, 0, 0] == 7:
+            msg = "The detector's server doesn't answer."
+            raise ConnectionError(msg)
+        return np.abs(pixels.astype(np.float32).mean(axis=2) - 120) / 120
+
+    images = shutil.copytree(tiny_run.images / "line", tmp_path / "images")
+    bad = cv2.imread(str(images / "000.png"))
+    bad[0, 0] = 7
+    cv2.imwrite(str(images / "000.png"), bad)
+    classifier = AnomalyClassifier.load(onnx_artefact, detector)
+    options = {"watch": QUICK, "poll_seconds": 0.01, "stop_after_idle": 0.3, "pictures": False}
+    assert classify_folder(classifier, images, tmp_path / "out", **options) == (5, 1, 0)
+    [row] = rows_of(tmp_path / "out" / "errors.csv")
+    assert row["error"] == "The detector's server doesn't answer."
+    assert Path(row["image"]).name == "000.png"
+
+
+def test_a_file_without_permission_is_a_row(classifier, tiny_run, tmp_path, monkeypatch):
+    real = Path.read_bytes
+
+    def read_unless_forbidden(path):
+        if path.name == "003.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_unless_forbidden)
+    assert classify_folder(classifier, tiny_run.images / "line", tmp_path, pictures=False) == (5, 1, 0)
+    assert "Permission denied" in rows_of(tmp_path / "errors.csv")[0]["error"]
 
 
 def test_a_camera_is_followed(classifier, tiny_run, tmp_path):
@@ -156,22 +226,28 @@ def test_a_killed_process_loses_nothing_and_does_nothing_twice(onnx_artefact, ti
         cv2.imwrite(str(images / f"{number:03d}.png"), pixels)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", KILLED, str(onnx_artefact), str(images), str(output)]
-    journal, seen = output / "results.jsonl", 0
+    log, seen = output / "results.sqlite-wal", 0
     for _ in range(2):
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
             assert process.stdout.readline() == b"ready\n"
-            while not journal.is_file() or journal.stat().st_size <= seen:
+            while not log.is_file() or log.stat().st_size <= seen:
                 time.sleep(0.005)
             time.sleep(0.15)
             process.send_signal(signal.SIGKILL)
-        seen = journal.stat().st_size
-        assert 0 < len(journal.read_text().splitlines()) < 90
-    done = len(journal.read_text().splitlines())
+        seen = log.stat().st_size
+    store = ResultStore(output / "results.sqlite", AnomalyClassifier.load(onnx_artefact, lambda _: _).sha256)
+    done = len(store)
+    store.close()
+    assert 0 < done < 90
     rest = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert f"classified={90 - done}, failed=0, before={done}" in rest.stdout
     for name, count in (("predictions.csv", 90), ("errors.csv", 0)):
         found = [row["image"] for row in rows_of(output / name)]
         assert len(found) == len(set(found)) == count
+    whole = tmp_path / "whole"
+    subprocess.run([*command[:-1], str(whole)], env=environment, check=True)
+    for name in ("predictions.csv", "regions.csv", "results.jsonl"):
+        assert (output / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_missing_folder_is_named(classifier, tmp_path):

@@ -8,9 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anomalib_ncd.deploy import ImageLimits
 from anomalib_ncd.deploy.line.folder_watch import FolderWatch, WatchOptions
-from anomalib_ncd.deploy.line.journal import Journal
 
 PATIENT = WatchOptions(settle_seconds=1, retry_seconds=1, max_tries=3)
 
@@ -36,15 +34,35 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-@pytest.fixture
-def journal(tmp_path):
-    with Journal(tmp_path / "journal.jsonl") as opened:
-        yield opened
+class Results(dict):
+    """What the results of finished images were made from."""
+
+    def __init__(self):
+        super().__init__()
+        self.errors = {}
+
+    def finish(self, watch, arrived):
+        """Finish a file as one that can be read, or not; its name where it is not put off."""
+        image = cv2.imdecode(np.frombuffer(arrived.path.read_bytes(), np.uint8), 1) if arrived.path.exists() else None
+        if image is None and watch.put_off(arrived):
+            return []
+        self[arrived.key] = arrived.made_from
+        self.errors[arrived.name] = image is None
+        return [arrived.name]
+
+    def poll(self, watch):
+        """Names of the files that are finished in one look."""
+        return [name for arrived in watch.poll() for name in self.finish(watch, arrived)]
 
 
 @pytest.fixture
-def watch(folder, journal, clock):
-    return FolderWatch(folder, journal, PATIENT, clock=clock)
+def results():
+    return Results()
+
+
+@pytest.fixture
+def watch(folder, results, clock):
+    return FolderWatch(folder, results.get, PATIENT, clock=clock)
 
 
 def encoded(seed=0, suffix=".png"):
@@ -52,187 +70,173 @@ def encoded(seed=0, suffix=".png"):
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-def finish(journal, arrived):
-    journal.append([(one.name, one.stamp, {"image": one.name, "error": one.error}) for one in arrived])
-    return [one.name for one in arrived]
-
-
-def poll(watch, journal):
-    """Names of the files that arrive in one look, which are finished thereby."""
-    return finish(journal, list(watch.poll()))
-
-
-def test_without_patience_everything_is_there_at_once(folder, journal):
+def test_without_patience_everything_is_there_at_once(folder, results):
     (folder / "b").mkdir()
     (folder / "b" / "1.png").write_bytes(encoded())
-    (folder / "broken.jpg").write_bytes(encoded(suffix=".jpg")[:-20])
-    watch = FolderWatch(folder, journal)
-    first, second = watch.poll()
-    assert (first.name, second.name) == ("b/1.png", "broken.jpg")
-    assert first.pixels.shape == (40, 40, 3)
-    assert first.error is None
-    assert second.pixels is None
-    assert "is cut off after" in second.error
-    finish(journal, [first, second])
-    assert poll(watch, journal) == []
+    (folder / "broken.png").write_bytes(encoded()[:30])
+    watch = FolderWatch(folder, results.get)
+    assert results.poll(watch) == ["b/1.png", "broken.png"]
+    assert results.errors == {"b/1.png": False, "broken.png": True}
+    assert results.poll(watch) == []
+    again = FolderWatch(folder, results.get)
+    assert (results.poll(again), again.num_done) == ([], 2)
 
 
-def test_one_file_can_be_named(folder, journal):
+def test_one_file_is_the_same_by_whatever_path_it_comes(folder, results, monkeypatch):
     for name in ("a.png", "b.png"):
         (folder / name).write_bytes(encoded())
-    assert poll(FolderWatch(folder / "b.png", journal), journal) == ["b.png"]
+    assert results.poll(FolderWatch(folder / "b.png", results.get)) == ["b.png"]
+    monkeypatch.chdir(folder)
+    assert results.poll(FolderWatch(".", results.get)) == ["a.png"]
+    assert results.poll(FolderWatch(folder.parent, results.get)) == []
 
 
-def test_a_file_is_looked_at_when_it_has_settled(watch, folder, journal, clock):
+def test_a_file_is_looked_at_when_it_has_settled(watch, folder, results, clock):
     (folder / "a.png").write_bytes(encoded())
-    assert poll(watch, journal) == []
+    assert results.poll(watch) == []
     clock.now = 0.9
-    assert poll(watch, journal) == []
+    assert results.poll(watch) == []
     clock.now = 1.0
-    assert poll(watch, journal) == ["a.png"]
-    assert poll(watch, journal) == []
+    assert results.poll(watch) == ["a.png"]
+    assert watch.num_pending == 1  # until the next look finds its result
+    assert results.poll(watch) == []
+    assert watch.num_pending == 0
 
 
-def test_a_file_that_grows_is_waited_for(watch, folder, journal, clock):
+def test_a_file_that_grows_is_waited_for(watch, folder, results, clock):
     data = encoded()
     for part in range(1, 5):
         (folder / "a.png").write_bytes(data[: len(data) * part // 4])
-        assert poll(watch, journal) == []
+        assert results.poll(watch) == []
         clock.now += 0.8
-    assert poll(watch, journal) == []
+    assert results.poll(watch) == []
     clock.now += 0.3
-    assert poll(watch, journal) == ["a.png"]
+    assert results.poll(watch) == ["a.png"]
 
 
-def test_a_writer_that_pauses_is_given_time(watch, folder, journal, clock):
-    data = encoded(suffix=".jpg")
-    (folder / "a.jpg").write_bytes(data[:300])
-    poll(watch, journal)
+def test_a_writer_that_pauses_is_given_time(watch, folder, results, clock):
+    data = encoded()
+    (folder / "a.png").write_bytes(data[:30])
+    results.poll(watch)
     clock.now = 1.5
-    assert poll(watch, journal) == []  # settled but cut off: first try
-    (folder / "a.jpg").write_bytes(data)
-    poll(watch, journal)
+    assert results.poll(watch) == []  # settled but cut off: first try
+    (folder / "a.png").write_bytes(data)
+    results.poll(watch)
     clock.now = 2.6
-    [arrived] = watch.poll()
-    assert arrived.error is None
+    assert results.poll(watch) == ["a.png"]
+    assert not results.errors["a.png"]
 
 
-def test_a_file_that_stays_broken_is_given_up_after_growing_pauses(watch, folder, journal, clock):
-    (folder / "a.png").write_bytes(encoded()[:300])
+def test_a_file_that_stays_broken_is_given_up_after_growing_pauses(watch, folder, results, clock):
+    (folder / "a.png").write_bytes(encoded()[:30])
     tries = []
     for tenth in range(100):
         clock.now = tenth / 10
-        before = {path: one.tries for path, one in watch._pending.items()}
-        arrived = list(watch.poll())
-        if arrived or {path: one.tries for path, one in watch._pending.items()} != before:
+        for arrived in watch.poll():
             tries.append(clock.now)
-        finish(journal, arrived)
-    # first seen, then settled after 1 s, then again after 1 s and 2 s
-    assert tries == [0.0, 1.0, 2.0, 4.0]
-    [result] = journal.results()
-    assert "is cut off after 300 bytes" in result["error"]
+            results.finish(watch, arrived)
+    # settled after 1 s, then again after 1 s and 2 s
+    assert tries == [1.0, 2.0, 4.0]
+    assert results.errors == {"a.png": True}
     # Whoever mends it gets it classified.
     (folder / "a.png").write_bytes(encoded())
-    poll(watch, journal)
+    results.poll(watch)
     clock.now += 1
-    assert poll(watch, journal) == ["a.png"]
+    assert results.poll(watch) == ["a.png"]
+    assert results.errors == {"a.png": False}
 
 
-def test_what_vanishes_is_forgotten(watch, folder, journal, clock):
+def test_what_vanishes_is_forgotten(watch, folder, results, clock):
     (folder / "a.png").write_bytes(encoded())
-    poll(watch, journal)
+    results.poll(watch)
     assert watch.num_pending == 1
     (folder / "a.png").unlink()
     clock.now = 5
-    assert poll(watch, journal) == []
+    assert results.poll(watch) == []
     assert watch.num_pending == 0
     shutil.rmtree(folder)
-    assert poll(watch, journal) == []
+    assert results.poll(watch) == []
 
 
-def test_what_vanishes_while_it_is_read_is_forgotten(watch, folder, journal, clock, monkeypatch):
-    (folder / "a.png").write_bytes(encoded(0))
-    (folder / "b.png").write_bytes(encoded(1))
-    poll(watch, journal)
+def test_what_vanishes_before_it_is_read_is_no_error(watch, folder, results, clock):
+    for number in range(2):
+        (folder / f"{number}.png").write_bytes(encoded(number))
+    results.poll(watch)
     clock.now = 5
-    real = type(folder).read_bytes
-
-    def read_too_late(path):
-        if path.name == "a.png":
-            path.unlink()
-        return real(path)
-
-    monkeypatch.setattr(type(folder), "read_bytes", read_too_late)
-    assert poll(watch, journal) == ["b.png"]
-    assert watch.num_pending == 0
+    looked = watch.poll()
+    first = next(looked)
+    first.path.unlink()
+    assert results.finish(watch, first) == []
+    assert [name for arrived in looked for name in results.finish(watch, arrived)] == ["1.png"]
+    assert results.errors == {"1.png": False}
 
 
-def test_a_file_that_changes_while_it_is_read_is_read_again(watch, folder, journal, clock, monkeypatch):
+def test_a_file_that_changes_while_it_is_read_is_read_again(watch, folder, results, clock):
     (folder / "a.png").write_bytes(encoded(0))
-    poll(watch, journal)
+    results.poll(watch)
     clock.now = 5
-    real = type(folder).read_bytes
-
-    def read_while_it_is_written(path):
-        data = real(path)
-        path.write_bytes(encoded(1))
-        os.utime(path, ns=(7, 7))
-        return data
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(folder), "read_bytes", read_while_it_is_written)
-        assert poll(watch, journal) == []
-    clock.now = 7
     [arrived] = watch.poll()
-    np.testing.assert_array_equal(arrived.pixels[..., ::-1], cv2.imdecode(np.frombuffer(encoded(1), np.uint8), 1))
-
-
-def test_the_same_image_is_not_taken_twice(watch, folder, journal, clock):
-    (folder / "a.png").write_bytes(encoded())
-    poll(watch, journal)
-    clock.now = 2
-    assert poll(watch, journal) == ["a.png"]
-    os.utime(folder / "a.png", ns=(123, 123))  # touched, or copied there again
-    for clock.now in (3, 4, 5, 6):
-        assert poll(watch, journal) == []
-    assert watch.num_pending == 0
-
-
-def test_a_new_picture_under_an_old_name_is_a_new_image(watch, folder, journal, clock):
-    (folder / "a.png").write_bytes(encoded(0))
-    poll(watch, journal)
-    clock.now = 2
-    assert poll(watch, journal) == ["a.png"]
     (folder / "a.png").write_bytes(encoded(1))
-    os.utime(folder / "a.png", ns=(123, 123))
-    poll(watch, journal)
+    os.utime(folder / "a.png", ns=(7, 7))
+    results.finish(watch, arrived)
+    assert results.poll(watch) == []
+    clock.now = 7
+    assert results.poll(watch) == ["a.png"]
+    assert results.poll(watch) == []
+
+
+@pytest.mark.parametrize("mtime_ns", [1, 2 * 10**18])
+def test_another_picture_under_an_old_name_is_a_new_image_however_old_it_is(watch, folder, results, clock, mtime_ns):
+    (folder / "a.png").write_bytes(encoded(0))
+    results.poll(watch)
+    clock.now = 2
+    assert results.poll(watch) == ["a.png"]
+    (folder / "a.png").write_bytes(encoded(1))
+    os.utime(folder / "a.png", ns=(mtime_ns, mtime_ns))
+    results.poll(watch)
     clock.now = 4
-    assert poll(watch, journal) == ["a.png"]
+    assert results.poll(watch) == ["a.png"]
 
 
-def test_a_restart_goes_on_from_the_journal(folder, tmp_path):
+def test_a_restart_goes_on_from_the_results(folder, results):
     for name in ("a.png", "b.png"):
         (folder / name).write_bytes(encoded())
-    with Journal(tmp_path / "again.jsonl") as journal:
-        finish(journal, list(FolderWatch(folder, journal).poll())[:1])
-    with Journal(tmp_path / "again.jsonl") as journal:
-        assert poll(FolderWatch(folder, journal), journal) == ["b.png"]
+    first = FolderWatch(folder, results.get)
+    results.finish(first, next(first.poll()))
+    again = FolderWatch(folder, results.get)
+    assert results.poll(again) == ["b.png"]
+    assert again.num_done == 1
 
 
-def test_an_image_waits_for_what_belongs_to_it(folder, journal, clock):
-    ready = set()
-    watch = FolderWatch(folder, journal, PATIENT, is_ready=lambda path: path.name in ready, clock=clock)
+def test_a_new_map_makes_an_image_be_classified_again(folder, results, clock, tmp_path):
+    (tmp_path / "maps").mkdir()
     (folder / "a.png").write_bytes(encoded())
-    poll(watch, journal)
-    clock.now = 1
-    assert poll(watch, journal) == []
-    ready.add("a.png")
-    clock.now = 2
-    assert poll(watch, journal) == ["a.png"]
+    file = tmp_path / "maps" / "a.npy"
+
+    def map_of(path):
+        return file if file.exists() else None
+
+    watch = FolderWatch(folder, results.get, PATIENT, map_of, clock=clock)
+    file.write_bytes(b"half")
+    results.poll(watch)
+    clock.now = 0.9
+    file.write_bytes(b"a whole map")
+    results.poll(watch)
+    clock.now = 1.8
+    assert results.poll(watch) == []  # the map changed 0.9 s ago
+    clock.now = 1.9
+    assert results.poll(watch) == ["a.png"]
+    for change in (lambda: file.write_bytes(b"a n e w map"), lambda: os.utime(file, ns=(1, 1)), file.unlink):
+        assert results.poll(watch) == []
+        change()
+        results.poll(watch)
+        clock.now += 1
+        assert results.poll(watch) == ["a.png"]
 
 
-def test_a_file_too_large_is_not_read(folder, journal):
+def test_a_map_that_cannot_be_looked_for_is_left_to_whoever_reads_it(folder, results):
+    def map_of(path):
+        raise ValueError
+
     (folder / "a.png").write_bytes(encoded())
-    [arrived] = FolderWatch(folder, journal, limits=ImageLimits(max_file_bytes=100)).poll()
-    assert arrived.pixels is None
-    assert "bytes, more than the limit of 100" in arrived.error
+    assert results.poll(FolderWatch(folder, results.get, map_of=map_of)) == ["a.png"]

@@ -5,29 +5,29 @@ import csv
 import errno
 import json
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from anomalib_ncd.deploy import Artefact, ImageResult, RegionResult
-from anomalib_ncd.deploy.line import journal as journal_module
-from anomalib_ncd.deploy.line.journal import FileStamp, OutputError
+from anomalib_ncd.deploy import ImageResult, RegionResult
+from anomalib_ncd.deploy.line import result_folder
 from anomalib_ncd.deploy.line.result_folder import COLUMNS, Finished, ResultFolder
+from anomalib_ncd.regions.writing import OutputError
 from anomalib_ncd.results.predictions import ImagePrediction, RegionPrediction, write_csv
 
+NAMES = ("normal", "dark", "bright", "pale")
 PIXELS = np.full((32, 32, 3), 90, np.uint8)
 
 
-@pytest.fixture
-def manifest(torch_artefact):
-    return Artefact.load(torch_artefact).manifest
+def opened(folder, classifier="a classifier", **options):
+    return ResultFolder(folder, classifier, NAMES, **options)
 
 
-def build_finished(name, *, error=None, is_final=True):
+def build_finished(name, *, error=None):
     if error is not None:
-        result = ImageResult(image=f"/in/{name}", error=error)
-        return Finished(name, FileStamp(1, 2, name), result, None, is_final)
+        return Finished(f"/in/{name}", name, "1:2", ImageResult(image=f"/in/{name}", error=error), None)
     region = RegionResult(
         box_xyxy=(1.5, 2, 9.5, 10),
         area=5,
@@ -51,7 +51,7 @@ def build_finished(name, *, error=None, is_final=True):
         probabilities=(0.25, 0.75, 0, 0),
         regions=(region, region),
     )
-    return Finished(name, FileStamp(1, 2, name), result, PIXELS, is_final)
+    return Finished(f"/in/{name}", name, "1:2", result, PIXELS)
 
 
 def rows_of(file):
@@ -59,9 +59,9 @@ def rows_of(file):
         return list(csv.DictReader(stream))
 
 
-def test_tables_and_pictures(manifest, tmp_path):
-    with ResultFolder(tmp_path, manifest) as results:
-        results.add([build_finished("a.png"), build_finished("b/c.png")])
+def test_tables_and_pictures(tmp_path):
+    with opened(tmp_path) as results:
+        results.add([build_finished("b/c.png"), build_finished("a.png")])
         results.add([build_finished("d.png", error="broken, and how")])
     assert rows_of(tmp_path / "predictions.csv") == [
         {
@@ -94,84 +94,116 @@ def test_columns_begin_like_those_of_a_run(run_folder, tiny_run, tmp_path):
         assert list(COLUMNS[name][: len(columns)]) == columns
 
 
-def test_a_journal_of_before_goes_on(manifest, tmp_path):
-    with ResultFolder(tmp_path, manifest, pictures=False) as results:
-        results.add([build_finished("a.png")])
-    journal = tmp_path / "results.jsonl"
-    journal.write_text(journal.read_text().replace('"classes": ["dark", "bright"], ', ""))
-    with ResultFolder(tmp_path, manifest, pictures=False) as results:
+def test_tables_are_written_anew_from_the_database(tmp_path):
+    with opened(tmp_path, pictures=False) as results:
         results.add([build_finished("b.png")])
-    assert [row["classes"] for row in rows_of(tmp_path / "predictions.csv")] == ["", "dark;bright"]
-
-
-def test_tables_are_made_anew_from_the_journal(manifest, tmp_path):
-    with ResultFolder(tmp_path, manifest, pictures=False) as results:
-        results.add([build_finished("a.png")])
     before = (tmp_path / "predictions.csv").read_bytes()
-    (tmp_path / "predictions.csv").write_bytes(before[:-9])  # what a kill may leave
+    (tmp_path / "predictions.csv").write_bytes(before[:-9])
     (tmp_path / "regions.csv").unlink()
-    with ResultFolder(tmp_path, manifest, pictures=False) as results:
-        assert (tmp_path / "predictions.csv").read_bytes() == before
-        assert len(rows_of(tmp_path / "regions.csv")) == 2
-        results.add([build_finished("b.png")])
+    with opened(tmp_path, pictures=False):
+        pass
+    assert (tmp_path / "predictions.csv").read_bytes() == before
+    assert len(rows_of(tmp_path / "regions.csv")) == 2
+    with opened(tmp_path, pictures=False) as results:
+        results.add([build_finished("a.png")])
     assert [row["image"] for row in rows_of(tmp_path / "predictions.csv")] == ["/in/a.png", "/in/b.png"]
 
 
-def test_an_error_from_outside_the_file_is_tried_again_by_the_next_call_alone(manifest, tmp_path):
-    with ResultFolder(tmp_path, manifest) as results:
-        results.add([build_finished("a.png", error="no map", is_final=False)])
-        assert results.journal.stamp_of("a.png") == FileStamp(1, 2, "a.png")
-    with ResultFolder(tmp_path, manifest) as results:
-        assert results.journal.stamp_of("a.png") != FileStamp(1, 2, "a.png")
-        assert len(rows_of(tmp_path / "errors.csv")) == 1
+def test_tables_follow_every_few_seconds(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(result_folder.time, "monotonic", lambda: now[0])
+
+    def images():
+        results.write_tables_if_due()
+        return len(rows_of(tmp_path / "predictions.csv"))
+
+    with opened(tmp_path, pictures=False) as results:
+        assert images() == 0
+        results.add([build_finished("a.png")])
+        assert images() == 0
+        now[0] = 6
+        assert images() == 1
+        now[0] = 100
+        written = (tmp_path / "predictions.csv").stat().st_mtime_ns
+        assert images() == 1
+        assert (tmp_path / "predictions.csv").stat().st_mtime_ns == written  # nothing came
+
+
+def test_an_error_that_was_got_over_is_gone(tmp_path):
+    with opened(tmp_path) as results:
+        results.add([build_finished("a.png", error="no map")])
+    assert len(rows_of(tmp_path / "errors.csv")) == 1
+    with opened(tmp_path) as results:
         results.add([build_finished("a.png")])
     assert rows_of(tmp_path / "errors.csv") == []
     assert len(rows_of(tmp_path / "predictions.csv")) == 1
 
 
-def test_results_of_another_classifier_are_not_mixed_in(manifest, tmp_path):
-    with ResultFolder(tmp_path, manifest, pictures=False) as results:
+def test_results_of_another_classifier_or_of_a_run_are_not_mixed_in(tmp_path):
+    with opened(tmp_path / "a", pictures=False) as results:
         results.add([build_finished("a.png")])
-    other = type(manifest)(**{**manifest.__dict__, "class_names": ("normal", "x", "y", "z")})
-    with pytest.raises(ValueError, match="holds results of another classifier or other class names"):
-        ResultFolder(tmp_path, other)
-    with ResultFolder(tmp_path, manifest, pictures=False) as results:  # the lock was given back
-        assert len(results.journal) == 1
+    with pytest.raises(ValueError, match="holds results of another classifier, detector or other class names"):
+        opened(tmp_path / "a", "another")
+    with opened(tmp_path / "a", pictures=False) as results:  # the lock was given back
+        assert len(results.store) == 1
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "predictions.csv").write_text("image,class")
+    with pytest.raises(ValueError, match="holds tables that are not from `classify`, such as a run's"):
+        opened(tmp_path / "run")
+    assert (tmp_path / "run" / "predictions.csv").read_text() == "image,class"
 
 
-def test_masks_go_into_the_journal_where_they_are_wanted(manifest, tmp_path):
-    with ResultFolder(tmp_path, manifest, pictures=False, masks=True) as results:
+def test_masks_go_into_the_results_where_they_are_wanted(tmp_path):
+    with opened(tmp_path, pictures=False, masks=True) as results:
         results.add([build_finished("a.png")])
-    entry = json.loads((tmp_path / "results.jsonl").read_text())
-    assert entry["result"]["regions"][0]["mask"] == {"size_hw": [8, 8], "run_lengths": [0, 64]}
+    result = json.loads((tmp_path / "results.jsonl").read_text())
+    assert result["regions"][0]["mask"] == {"size_hw": [8, 8], "run_lengths": [0, 64]}
 
 
-@pytest.mark.parametrize("after", range(5))
-def test_a_disk_that_fills_up_at_any_moment_leaves_whole_rows(manifest, tmp_path, monkeypatch, after):
-    """The n-th write fails half way; whatever is left can be read, and the next call goes on."""
-    with ResultFolder(tmp_path, manifest, pictures=False) as results:
+def test_a_name_that_is_no_utf8_or_very_long_is_no_obstacle(tmp_path):
+    odd, long = os.fsdecode(b"m\xfcller.png"), f"a/{'x' * 250}.png"
+    with opened(tmp_path) as results:
+        results.add([build_finished(odd), build_finished(long)])
+    rows = rows_of(tmp_path / "predictions.csv")
+    assert [row["image"] for row in rows] == [f"/in/{long}", r"/in/m\udcfcller.png"]
+    assert json.loads((tmp_path / "results.jsonl").read_text().splitlines()[1])["image"] == f"/in/{odd}"
+    names = [os.fsencode(path.relative_to(tmp_path / "pictures")) for path in sorted(tmp_path.rglob("*.jpg"))]
+    assert names[1] == b"m\xfcller.png.jpg"
+    assert names[0].startswith(b"a/xxxxx")
+    assert len(names[0]) < 100
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_result(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(result_folder, "draw_result", lambda *_: 1 / 0)
+    with opened(tmp_path) as results:
         results.add([build_finished("a.png")])
-        real, count = os.write, [0]
+    assert len(rows_of(tmp_path / "predictions.csv")) == 1
+    assert "The picture of a.png can't be drawn: division by zero" in caplog.text
 
-        def write_until_full(descriptor, data):
-            count[0] += 1
-            if count[0] > after:
-                real(descriptor, bytes(data[: len(data) // 2]))
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real(descriptor, data)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(journal_module.os, "write", write_until_full)
-            if after < 3:
-                with pytest.raises(OutputError, match="The disk is full"):
-                    results.add([build_finished("b.png")])
-            else:
-                results.add([build_finished("b.png")])
-        for name in COLUMNS:
-            assert (tmp_path / name).read_text().endswith("\n")
-            assert all(None not in row.values() for row in rows_of(tmp_path / name))
-    with ResultFolder(tmp_path, manifest, pictures=False) as results:
-        if results.journal.stamp_of("b.png") is None:
-            results.add([build_finished("b.png")])
+@pytest.mark.parametrize("name", ["a.png.jpg", "results.jsonl", *COLUMNS])
+def test_a_disk_that_fills_up_at_any_moment_leaves_whole_files(tmp_path, monkeypatch, name):
+    with opened(tmp_path) as results:
+        results.add([build_finished("b.png")])
+    real = Path.replace
+
+    def replace_unless_full(path, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_unless_full)
+        with (
+            pytest.raises(OutputError, match=f"{name} can't be written: the disk is full"),
+            opened(tmp_path) as results,
+        ):
+            results.add([build_finished("a.png")])
+    for table in COLUMNS:
+        assert all(None not in row.values() for row in rows_of(tmp_path / table))
+    with opened(tmp_path) as results:
+        if results.store.made_from("/in/a.png") is None:
+            results.add([build_finished("a.png")])
     assert [row["image"] for row in rows_of(tmp_path / "predictions.csv")] == ["/in/a.png", "/in/b.png"]
     assert len(rows_of(tmp_path / "regions.csv")) == 4
+    assert not [path for path in tmp_path.rglob("*") if "unfinished" in path.name]

@@ -1,0 +1,78 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Writing files that a reader sees as a whole or not at all, even when the process is killed or the disk is full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REASONS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.ENAMETOOLONG: "its name is too long for this file system; shorten it",
+    errno.EACCES: "there is no permission to write there; choose another folder",
+    errno.EPERM: "there is no permission to write there; choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOTDIR: "a file stands where its folder should be; choose another folder",
+    errno.EISDIR: "a folder of that name stands there; remove it",
+}
+
+
+class OutputError(OSError):
+    """A file could not be written; what stood there before is untouched."""
+
+    @classmethod
+    def of(cls, file: str | Path, error: OSError) -> OutputError:
+        """Say which file could not be written, why, and what to do."""
+        return cls(f"{file} can't be written: {REASONS.get(error.errno or 0, error.strerror or str(error))}.")
+
+
+def write_file(file: str | Path, contents: bytes | str, *, sync: bool = True) -> None:
+    """Write a file as a whole.
+
+    Args:
+        file: Target; its folder is made where it is missing.
+        contents: Bytes, or text that is written as UTF-8.
+        sync: Wait until it is on disk; not needed for what is made again where it is lost.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    with whole_file(file, sync=sync) as unfinished:
+        unfinished.write_bytes(contents.encode() if isinstance(contents, str) else contents)
+
+
+@contextmanager
+def whole_file(file: str | Path, *, sync: bool = True) -> Iterator[Path]:
+    """Let a file be written under another name in its folder, and give it its own name when it is on disk.
+
+    Args:
+        file: Target; its folder is made where it is missing.
+        sync: See :func:`write_file`.
+
+    Yields:
+        Where to write.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    file = Path(file)
+    # Not longer than a name that the file system takes, and of one writer alone.
+    unfinished = file.with_name(f".{uuid.uuid4().hex}.unfinished{file.suffix[:8]}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        if sync:
+            with unfinished.open("rb") as stream:
+                os.fsync(stream.fileno())
+        unfinished.replace(file)
+    except OSError as error:
+        raise OutputError.of(file, error) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
