@@ -25,7 +25,7 @@ import cv2
 import torch
 from deploy_compression import EXPORTS, compression_table
 from deploy_endurance import faults_table, many_table
-from deploy_setup import Setup, tiny_artefact
+from deploy_setup import Setup
 from deploy_stages import BETWEEN, STAGES, StageClock, classifier_of_maps, summary, time_images
 
 from anomalib_ncd.deploy import AnomalyClassifier
@@ -77,7 +77,7 @@ def compression(args: argparse.Namespace) -> None:
 
 def many(args: argparse.Namespace) -> None:
     """Print memory and speed over many images."""
-    print(many_table(tiny_artefact(args.output / "tiny"), args.output / "many", args.number, args.threads))
+    print(many_table(args.output / "many", args.number))
 
 
 def faults(args: argparse.Namespace) -> None:
@@ -97,7 +97,7 @@ def main() -> None:
         command.add_argument("--output", type=Path, default=Path("runs/deploy"))
         command.add_argument("--threads", type=int, default=os.cpu_count())
         if name == "many":
-            command.add_argument("--number", type=int, default=10_000, help="images")
+            command.add_argument("--number", type=int, default=20_000, help="images")
             continue
         command.add_argument("--data", type=Path, required=True, help="folder with mtd and mtd_anomaly_maps")
         command.add_argument("--weights", type=Path, help="of DeiT-Tiny; EfficientNet-Lite0 without")

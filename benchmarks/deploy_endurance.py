@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from deploy_stages import EvenEncoder, default_manifest
 
 from anomalib_ncd.deploy import AnomalyClassifier
 from anomalib_ncd.deploy.line.folder_run import classify_folder
@@ -56,40 +57,36 @@ def peak_mb() -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
-def draw_images(folder: Path, number: int) -> Path:
-    """Grey plates with a square or a line; of 100 pictures under as many names as are wanted."""
-    pictures = folder / "pictures"
+def draw_images(folder: Path, number: int) -> None:
+    """Grey plates with a square or a line."""
+    images = folder / "images"
     shutil.rmtree(folder, ignore_errors=True)
-    pictures.mkdir(parents=True)
+    images.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for index in range(100):
-        pixels = np.clip(rng.normal(120, 4, (SIDE_PX, SIDE_PX, 3)), 0, 255).astype(np.uint8)
+    for index in range(number):
+        pixels = np.full((SIDE_PX, SIDE_PX, 3), rng.integers(110, 130), np.uint8)
         top, left = rng.integers(8, SIDE_PX - 30, 2)
         pixels[top : top + (20 if index % 2 else 6), left : left + 20] = 230 if index % 3 else 20
-        cv2.imwrite(str(pictures / f"{index:02d}.png"), pixels)
-    images = folder / "images"
-    images.mkdir()
-    for index in range(number):
-        (images / f"{index:06d}.png").symlink_to(pictures / f"{index % 100:02d}.png")
-    return images
+        cv2.imwrite(str(images / f"{index:06d}.png"), pixels)
 
 
-def many_table(artefact: Path, output: Path, number: int, num_threads: int) -> str:
+def many_table(output: Path, number: int) -> str:
     """Memory and images a second over many images, as a stream and into a folder of results, in a process each."""
     draw_images(output, number)
     rows = ["| way | images | seconds | images a second | MB after 1,000 | MB after all |", "|" + " --- |" * 6]
     for way in ("stream", "folder", "the same folder again"):
-        row = _in_a_process(way, str(artefact), str(output), str(num_threads))
+        row = _in_a_process(way, str(output))
         rows.append(f"| {way} | {number:,} | {row} |")
     return "\n".join(rows)
 
 
-def _many(way: str, artefact: str, output: str, num_threads: str) -> str:
-    """Classify a folder; seconds, images a second, memory after 1,000 and at the end."""
+def _many(way: str, output: str) -> str:
+    """Classify a folder without networks; seconds, images a second, memory after 1,000 and at the end."""
     images = Path(output) / "images"
     number = sum(1 for _ in images.iterdir())
     detector = CountingDetector(every=1000)
-    classifier = AnomalyClassifier.load(artefact, detector, num_threads=int(num_threads), keep_masks=False)
+    manifest = default_manifest((0.1, 1.0))
+    classifier = AnomalyClassifier(manifest, EvenEncoder(len(manifest.class_names)), detector, keep_masks=False)
     start = time.perf_counter()
     if way == "stream":
         found = sum(result.error is None for result in classifier.stream(sorted(images.iterdir())))

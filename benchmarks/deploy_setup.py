@@ -11,19 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule, Patchcore
 from discovery import run_timed
 from lightning.pytorch import seed_everything
 
-from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd import NcdDataModule
 from anomalib_ncd.data.detector_maps import load_detector
 from anomalib_ncd.deploy import AnomalyClassifier
 from anomalib_ncd.deploy.anomalib_detectors import LightningDetector
 from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run
-from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.offline_detector import build_offline_detector
 
 NUM_GOOD_IMAGES = 40
@@ -118,17 +116,3 @@ class Setup:
             build_artefact(run, folder, detector=self.detector(), runtime=runtime)  # type: ignore[arg-type]
         options = {"timer": timer, "batch_size": batch_size, "num_threads": self.num_threads}
         return AnomalyClassifier.load(folder, **options)  # type: ignore[arg-type]
-
-
-def tiny_artefact(folder: Path) -> Path:
-    """A packed classifier with a very small random encoder, so that what is measured is all the rest."""
-    if not folder.exists():
-        seed_everything(0)
-        model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=4)
-        model.set_base_classes(["base"])
-        model.score_range.copy_(torch.tensor([0.1, 1.0]))
-        checkpoint = folder.with_suffix(".ckpt")
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        save_model(model, checkpoint)
-        build_artefact(checkpoint, folder)
-    return folder

@@ -60,15 +60,17 @@ class SavedMapDetector:
 class EvenEncoder:
     """Says of every region that all classes are equally likely, and takes no time."""
 
+    needs_whole_images = False
+
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray) -> RegionPredictions:
+    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> RegionPredictions:
         """Make up predictions."""
-        del masks
+        del masks, whole
         even = np.full((len(views), self.num_classes), 1 / self.num_classes, dtype=np.float32)
         features = np.zeros((len(views), 192), dtype=np.float32)
-        return RegionPredictions(even, even, features, np.ones(len(views), dtype=np.float32))
+        return RegionPredictions(even, features, np.ones(len(views), dtype=np.float32))
 
 
 def default_manifest(score_range: tuple[float, float], num_classes: int = 6) -> Manifest:

@@ -8,24 +8,29 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentParser, Namespace
 
-from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector
-from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.deploy.anomalib_detectors import LightningDetector
+from anomalib_ncd.cli.detector_flags import (
+    add_detector_arguments,
+    detector_flags_of_run,
+    detector_of_run,
+    flagged_detector,
+    settings_of_run,
+)
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
 from anomalib_ncd.deploy.image_files import ImageLimits
 from anomalib_ncd.deploy.line.folder_run import STOPPED, classify_folder, stop_on_sigterm
 from anomalib_ncd.deploy.line.folder_watch import WatchOptions
 from anomalib_ncd.deploy.line.map_folder import MapFolder
-from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run
-from anomalib_ncd.deploy.packing.check_detector import check_detector
 from anomalib_ncd.deploy.packing.manifest import MANIFEST_NAME
+
+if TYPE_CHECKING:
+    from anomalib.models import AnomalibModule
+
+    from anomalib_ncd.data.datamodule import NcdDataModule
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +94,7 @@ def add_pack_arguments(parser: ArgumentParser) -> None:
     add_detector_arguments(parser)
     parser.add_argument("--detector.file", type=Path | None, help="Exported detector: .onnx or .xml.")
     parser.add_argument("--detector.input_size", type=tuple[int, int] | None, help="Height and width it wants.")
+    parser.add_argument("--with_detector", type=bool, default=True, help="Pack the run's own detector.")
     parser.add_argument("--runtime", type=Literal["onnx", "openvino", "torch"], default="onnx", help="Of the encoder.")
     parser.add_argument(
         "--compression",
@@ -108,13 +114,14 @@ def _add_rate_argument(parser: ArgumentParser) -> None:
 
 def run_pack(config: Namespace) -> None:
     """Run ``pack`` with parsed flags."""
-    detector: AnomalibModule | Path | None = config.detector.file
-    if config.detector.class_path is not None:
-        detector = flagged_detector(config.detector)
+    from anomalib_ncd.deploy.packing.build import build_artefact, require_export_packages  # noqa: PLC0415 - torch
+    from anomalib_ncd.deploy.packing.check_detector import check_detector  # noqa: PLC0415
+
+    require_export_packages(config.runtime, config.compression)
     datamodule = _regions_of_run(config)
     artefact = build_artefact(
         config.run,
-        detector=detector,
+        detector=_detector_to_pack(config),
         detector_input_size=config.detector.input_size,
         runtime=config.runtime,
         compression=config.compression,
@@ -128,6 +135,19 @@ def run_pack(config: Namespace) -> None:
         check_detector(packed, paths, datamodule.map_paths, artefact.manifest.score_range)
     artefact.save(config.output)
     logger.info("Packed %s; its SHA-256 is %s.", config.output, artefact.sha256)
+
+
+def _detector_to_pack(config: Namespace) -> AnomalibModule | Path | None:
+    """The detector that the flags name, else the one that the run was made with, else none."""
+    if config.detector.file is not None:
+        return config.detector.file
+    if config.detector.class_path is not None:
+        return flagged_detector(config.detector)
+    flags = detector_flags_of_run(config.run)
+    if flags is None or not config.with_detector:
+        logger.info("Packed without a detector; `classify` needs one, or maps.")
+        return None
+    return flagged_detector(flags)
 
 
 def _classifier(config: Namespace) -> AnomalyClassifier:
@@ -150,10 +170,16 @@ def _classifier(config: Namespace) -> AnomalyClassifier:
     if config.sha256 is not None:
         msg = "`--sha256` is for packed models; a run has no digest."
         raise ValueError(msg)
-    if detector is None:
-        detector = LightningDetector(flagged_detector(detector_flags_of_run(config.model)), config.device)
+    from anomalib_ncd.deploy.packing.build import classifier_of_run  # noqa: PLC0415 - torch
+
     rate = config.false_reject_rate
-    return classifier_of_run(config.model, detector, device=config.device, false_reject_rate=rate, **options)
+    return classifier_of_run(
+        config.model,
+        detector or detector_of_run(config.model),
+        device=config.device,
+        false_reject_rate=rate,
+        **options,
+    )
 
 
 def _detector(config: Namespace) -> Detector | None:
@@ -167,29 +193,17 @@ def _detector(config: Namespace) -> Detector | None:
         folder = config.images.parent if config.images.is_file() else config.images
         return MapFolder(config.anomaly_maps, folder)
     if flags.class_path is not None:
+        from anomalib_ncd.deploy.anomalib_detectors import LightningDetector  # noqa: PLC0415 - torch
+
         return LightningDetector(flagged_detector(flags), config.device)
     return None if flags.file is None else load_detector_file(flags.file, num_threads=config.num_threads)
 
 
-def detector_flags_of_run(run: Path) -> Namespace:
-    """Flags of the detector that a run was made with.
-
-    Raises:
-        ValueError: If it was made from saved maps.
-    """
-    flags = _settings_of(run).get("detector") or {}
-    if flags.get("class_path") is None:
-        msg = (
-            f"{run} was made from saved maps, so new images need maps as well: give `--anomaly_maps`, "
-            "`--detector.class_path` with `--detector.ckpt_path`, or `--detector.file`."
-        )
-        raise ValueError(msg)
-    return Namespace(**flags)
-
-
 def _regions_of_run(config: Namespace) -> NcdDataModule | None:
     """Images and maps that a run was made from, where they are still there."""
-    settings = _settings_of(config.run)
+    from anomalib_ncd.data.datamodule import NcdDataModule  # noqa: PLC0415 - torch
+
+    settings = settings_of_run(config.run)
     images = config.images or settings.get("images")
     maps = config.anomaly_maps or settings.get("anomaly_maps") or config.run / "anomaly_maps"
     if images is None or not Path(images).exists() or not Path(maps).is_dir():
@@ -197,9 +211,3 @@ def _regions_of_run(config: Namespace) -> NcdDataModule | None:
         return None
     image_list = None if config.images else settings.get("image_list")
     return NcdDataModule(images, maps, image_list=image_list)
-
-
-def _settings_of(run: Path) -> dict[str, Any]:
-    """What ``config.yaml`` of a run says."""
-    file = run / "config.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file.is_file() else {}

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anomalib.models import AnomalibModule
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from anomalib_ncd.data.detector_maps import load_detector
+if TYPE_CHECKING:
+    from anomalib.models import AnomalibModule
+
+HOST = "anomalib.models"
 
 
 def add_detector_arguments(parser: ArgumentParser) -> None:
@@ -36,9 +40,13 @@ def flagged_detector(config: Namespace) -> AnomalibModule:
         ValueError: If there is no checkpoint.
         FileNotFoundError: If the checkpoint doesn't exist.
     """
+    from anomalib.models import AnomalibModule  # noqa: PLC0415 - flags are parsed without anomalib
+
+    from anomalib_ncd.data.detector_maps import load_detector  # noqa: PLC0415
+
     module_name, _, class_name = config.class_path.rpartition(".")
     try:
-        detector_class = getattr(import_module(module_name or "anomalib.models"), class_name, None)
+        detector_class = getattr(import_module(module_name or HOST), class_name, None)
     except ModuleNotFoundError:
         detector_class = None
     if not (isinstance(detector_class, type) and issubclass(detector_class, AnomalibModule)):
@@ -48,3 +56,45 @@ def flagged_detector(config: Namespace) -> AnomalibModule:
         msg = f"`--detector.ckpt_path` is missing: the checkpoint of the trained {class_name}."
         raise ValueError(msg)
     return load_detector(detector_class, config.ckpt_path, **config.init_args)
+
+
+def settings_of_run(run: Path) -> dict[str, Any]:
+    """What ``config.yaml`` of a run says; nothing where there is none."""
+    file = run / "config.yaml"
+    settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return settings if isinstance(settings, dict) else {}
+
+
+def detector_flags_of_run(run: Path) -> Namespace | None:
+    """Flags of the detector that a run was made with; ``None`` where it was made from saved maps.
+
+    Raises:
+        ValueError: If it is a class outside of anomalib: a folder from elsewhere must not have modules imported.
+    """
+    flags = settings_of_run(run).get("detector")
+    class_path = flags.get("class_path") if isinstance(flags, dict) else None
+    if class_path is None:
+        return None
+    if not re.fullmatch(rf"({re.escape(HOST)}\.[\w.]+|\w+)", str(class_path)):
+        msg = (
+            f"The settings of {run} name the detector {class_path!r}, which is no model of anomalib; if you trust it, "
+            "give it as `--detector.class_path` with `--detector.ckpt_path`."
+        )
+        raise ValueError(msg)
+    return Namespace(class_path=class_path, init_args=flags.get("init_args") or {}, ckpt_path=flags.get("ckpt_path"))
+
+
+def detector_of_run(run: Path) -> AnomalibModule:
+    """Load the detector that a run was made with; see :func:`flagged_detector`.
+
+    Raises:
+        ValueError: If it was made from saved maps.
+    """
+    flags = detector_flags_of_run(run)
+    if flags is None:
+        msg = (
+            f"{run} was made from saved maps, so new images need maps as well: give `--anomaly_maps`, "
+            "`--detector.class_path` with `--detector.ckpt_path`, or `--detector.file`."
+        )
+        raise ValueError(msg)
+    return flagged_detector(flags)

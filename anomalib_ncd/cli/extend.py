@@ -16,8 +16,7 @@ from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
-from anomalib_ncd.cli.classify import detector_flags_of_run
-from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector
+from anomalib_ncd.cli.detector_flags import add_detector_arguments, detector_of_run, flagged_detector
 from anomalib_ncd.cli.discover import plain_config
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
@@ -128,8 +127,7 @@ def _maps(config: Namespace) -> Path | AnomalibModule:
         raise ValueError(msg)
     if config.anomaly_maps is not None:
         return config.anomaly_maps
-    flags = config.detector if config.detector.class_path is not None else detector_flags_of_run(config.run)
-    return flagged_detector(flags)
+    return detector_of_run(config.run) if config.detector.class_path is None else flagged_detector(config.detector)
 
 
 def _take_names(model: AnomalyNcd, run: Path, output: Path) -> None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +69,26 @@ def classifier_of_run(
     return AnomalyClassifier(manifest, TorchEncoder(RegionClassifier.of(model), device), detector, **options)
 
 
+def require_export_packages(runtime: PackRuntime, compression: str | None = None) -> None:
+    """Refuse to begin where a package that packing needs is missing.
+
+    Raises:
+        ModuleNotFoundError: With the command that installs what is missing.
+    """
+    needed = {
+        "onnx": ("onnx", "onnxscript", "onnxruntime"),
+        "openvino": ("onnx", "onnxscript", "openvino"),
+        "torch": (),
+    }
+    missing = [name for name in needed[runtime] if find_spec(name) is None]
+    extra = "export"
+    if compression is not None and compression.startswith("int8") and find_spec("nncf") is None:
+        missing, extra = [*missing, "nncf"], "export,int8"
+    if missing:
+        msg = f"Packing for {runtime!r} needs {', '.join(missing)}: `pip install 'anomalib-ncd[{extra}]'`."
+        raise ModuleNotFoundError(msg)
+
+
 def build_artefact(
     run: str | Path,
     output: str | Path | None = None,
@@ -103,15 +126,18 @@ def build_artefact(
     if compression is not None and runtime != "openvino":
         msg = f"`compression` is OpenVINO's, got {compression!r} for {runtime!r}; choose `runtime='openvino'`."
         raise ValueError(msg)
+    require_export_packages(runtime, compression)
     if output is not None and Path(output).exists():
         msg = f"{output} exists already; choose another place for the artefact or delete it."
         raise FileExistsError(msg)
     model, manifest = _read_run(Path(run), false_reject_rate)
-    files = _encoder_files(model, runtime, compression, datamodule)
+    with _quiet():
+        files = _encoder_files(model, runtime, compression, datamodule)
     entry = replace(manifest.encoder, runtime=runtime, files=tuple(files))
     manifest = replace(manifest, encoder=entry)
     if detector is not None:
-        packed, detector_files, threshold = _pack_detector(detector, detector_input_size, runtime)
+        with _quiet():
+            packed, detector_files, threshold = _pack_detector(detector, detector_input_size, runtime)
         manifest = replace(manifest, detector=packed, image_threshold=threshold)
         files |= detector_files
     artefact = Artefact.create(manifest, files)
@@ -119,6 +145,22 @@ def build_artefact(
         artefact.save(output)
         logger.info("Packed %s; its SHA-256 is %s.", output, artefact.sha256)
     return artefact
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what exporters say of their own doing from the user; what fails is raised."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "anomalib", "nncf")]
+    levels = [one.level for one in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for one in loggers:
+                one.setLevel(logging.ERROR)
+            yield
+        finally:
+            for one, level in zip(loggers, levels, strict=True):
+                one.setLevel(level)
 
 
 def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[AnomalyNcd, Manifest]:
