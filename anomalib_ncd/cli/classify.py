@@ -114,10 +114,9 @@ def _add_rate_argument(parser: ArgumentParser) -> None:
 
 def run_pack(config: Namespace) -> None:
     """Run ``pack`` with parsed flags."""
-    from anomalib_ncd.deploy.packing.build import build_artefact, require_export_packages  # noqa: PLC0415 - torch
+    from anomalib_ncd.deploy.packing.build import build_artefact  # noqa: PLC0415 - torch
     from anomalib_ncd.deploy.packing.check_detector import check_detector  # noqa: PLC0415
 
-    require_export_packages(config.runtime, config.compression)
     datamodule = _regions_of_run(config)
     artefact = build_artefact(
         config.run,

@@ -37,6 +37,11 @@ logger = logging.getLogger(__name__)
 PackRuntime = Literal["onnx", "openvino", "torch"]
 ENCODER_SETTINGS = ("backbone", "mask_layers", "trainable_blocks", "feature_layers", "empty_mask")
 CHECKPOINT_NAME = "model.ckpt"
+EXPORT_PACKAGES = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "torch": (),
+}
 
 
 def classifier_of_run(
@@ -69,18 +74,9 @@ def classifier_of_run(
     return AnomalyClassifier(manifest, TorchEncoder(RegionClassifier.of(model), device), detector, **options)
 
 
-def require_export_packages(runtime: PackRuntime, compression: str | None = None) -> None:
-    """Refuse to begin where a package that packing needs is missing.
-
-    Raises:
-        ModuleNotFoundError: With the command that installs what is missing.
-    """
-    needed = {
-        "onnx": ("onnx", "onnxscript", "onnxruntime"),
-        "openvino": ("onnx", "onnxscript", "openvino"),
-        "torch": (),
-    }
-    missing = [name for name in needed[runtime] if find_spec(name) is None]
+def _require_export_packages(runtime: PackRuntime, compression: str | None = None) -> None:
+    """Refuse to begin where a package that packing needs is missing."""
+    missing = [name for name in EXPORT_PACKAGES[runtime] if find_spec(name) is None]
     extra = "export"
     if compression is not None and compression.startswith("int8") and find_spec("nncf") is None:
         missing, extra = [*missing, "nncf"], "export,int8"
@@ -126,7 +122,7 @@ def build_artefact(
     if compression is not None and runtime != "openvino":
         msg = f"`compression` is OpenVINO's, got {compression!r} for {runtime!r}; choose `runtime='openvino'`."
         raise ValueError(msg)
-    require_export_packages(runtime, compression)
+    _require_export_packages(runtime, compression)
     if output is not None and Path(output).exists():
         msg = f"{output} exists already; choose another place for the artefact or delete it."
         raise FileExistsError(msg)

@@ -3,10 +3,12 @@
 
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
+import yaml
 from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
@@ -181,6 +183,35 @@ def test_a_detector_in_other_units_is_not_packed(run, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="are in other units"):
         main(["pack", str(run), "--runtime", "torch", "--output", str(tmp_path / "packed")])
     assert not (tmp_path / "packed").exists()
+
+
+def write_detector_of(run, tmp_path, **values):
+    copy = shutil.copytree(run, tmp_path / "copied")
+    settings = yaml.safe_load((copy / "config.yaml").read_text())
+    (copy / "config.yaml").write_text(yaml.safe_dump(settings | {"detector": values}))
+    return copy
+
+
+def test_the_detector_of_a_run_goes_along_or_is_left_out(run, tmp_path):
+    copy = write_detector_of(run, tmp_path, class_path="Padim", init_args={}, ckpt_path=str(tmp_path / "gone.ckpt"))
+    flags = ["--runtime", "torch", "--output", str(tmp_path / "packed")]
+    with pytest.raises(SystemExit, match=r"There is no detector checkpoint .*gone\.ckpt"):
+        main(["pack", str(copy), *flags])
+    main(["pack", str(copy), *flags, "--with_detector", "false"])
+    assert Artefact.load(tmp_path / "packed").manifest.detector is None
+
+
+@pytest.mark.parametrize("class_path", ["evil.Detector", "anomalib.modelsx.Detector", "anomalib.models/../x", ["a"]])
+def test_a_run_from_elsewhere_has_no_module_imported(run, tiny_run, tmp_path, monkeypatch, class_path):
+    (tmp_path / "evil.py").write_text("import pathlib; pathlib.Path('imported').touch()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    copy = write_detector_of(run, tmp_path, class_path=class_path, ckpt_path="x.ckpt")
+    new = ["--images", str(tiny_run.images), "--output", str(tmp_path / "out")]
+    for command in (["classify", str(copy), *new], ["extend", str(copy), *new], ["pack", str(copy), *new]):
+        with pytest.raises(SystemExit, match="which is no model of anomalib; if you trust it"):
+            main(command)
+    assert not (tmp_path / "imported").exists()
 
 
 def test_a_run_without_its_images_is_packed_unchecked(run, tmp_path, caplog):

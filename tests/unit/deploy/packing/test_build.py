@@ -11,6 +11,7 @@ import torch
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact
 from anomalib_ncd.deploy.detectors import load_artefact_detector
+from anomalib_ncd.deploy.packing import build
 from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.regions.settings import RegionSettings
@@ -85,6 +86,23 @@ def test_missing_files_are_named(run_folder, tmp_path, function_detector):
         classifier_of_run(tmp_path / "nothing.ckpt", function_detector)
     with pytest.raises(FileNotFoundError, match=r"an \.xml and a \.bin file side by side"):
         build_artefact(run_folder, detector=tmp_path / "detector.xml", runtime="torch")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "compression", "extra"), [("onnx", None, "export"), ("openvino", "int8_ptq", "export,int8")]
+)
+def test_what_an_export_lacks_is_said_at_once(run_folder, monkeypatch, runtime, compression, extra):
+    monkeypatch.setattr(build, "find_spec", lambda name: None if name in {"onnxscript", "nncf"} else name)
+    with pytest.raises(ModuleNotFoundError, match=rf"needs onnxscript.*: `pip install 'anomalib-ncd\[{extra}\]'`"):
+        build_artefact(run_folder, runtime=runtime, compression=compression)
+
+
+def test_an_export_says_nothing_of_its_own(run_folder, capfd, recwarn, caplog):
+    pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
+    caplog.set_level("INFO")
+    build_artefact(run_folder)
+    assert capfd.readouterr() == ("", "")
+    assert (list(recwarn), caplog.messages) == ([], [])
 
 
 def test_options_that_do_not_go_together(run_folder, tmp_path):
