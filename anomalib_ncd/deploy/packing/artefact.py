@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from anomalib_ncd.deploy.packing.manifest import MANIFEST_NAME, ArtefactError, FileEntry, Manifest, NetworkEntry
+from anomalib_ncd.regions.writing import OutputError, whole_file, write_file
 
 MAX_MANIFEST_BYTES = 1 << 20
 
@@ -90,23 +92,27 @@ class Artefact:
 
         Raises:
             FileExistsError: If there is something at the path.
+            OutputError: If it can't be written.
         """
         path = Path(path)
         if path.exists():
             msg = f"{path} exists already; choose another place for the artefact or delete it."
             raise FileExistsError(msg)
-        path.parent.mkdir(parents=True, exist_ok=True)
         files = {MANIFEST_NAME: self.manifest.to_json().encode(), **self._contents}
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
         if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+            with whole_file(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
                 for name, data in files.items():
                     archive.writestr(name, data)
-        else:
-            unfinished.mkdir()
+            return path
+        folder = path.with_name(f".{os.getpid()}.unfinished")
+        try:
+            folder.mkdir(parents=True)
             for name, data in files.items():
-                (unfinished / name).write_bytes(data)
-        unfinished.rename(path)
+                write_file(folder / name, data)
+            folder.rename(path)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise error if isinstance(error, OutputError) else OutputError.of(path, error) from error
         return path
 
     @classmethod

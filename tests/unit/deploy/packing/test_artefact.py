@@ -1,14 +1,18 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import errno
 import json
+import os
 import pickle
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact, ArtefactError
+from anomalib_ncd.regions.writing import OutputError
 
 
 @pytest.fixture
@@ -41,6 +45,21 @@ def test_a_folder_and_a_zip_hold_the_same(folder, tmp_path):
 def test_nothing_is_overwritten(folder):
     with pytest.raises(FileExistsError, match="exists already"):
         Artefact.load(folder).save(folder)
+
+
+@pytest.mark.parametrize("name", ["copy", "copy.zip"])
+def test_a_full_disk_leaves_nothing_half_written(folder, tmp_path, monkeypatch, name):
+    artefact = Artefact.load(folder)
+
+    def fail(path, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises(OutputError, match="can't be written: the disk is full"):
+            artefact.save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["artefact"]
+    artefact.save(tmp_path / name)
 
 
 def test_a_changed_network_is_refused(folder):
