@@ -74,6 +74,22 @@ def classifier_of_run(
     return AnomalyClassifier(manifest, TorchEncoder(RegionClassifier.of(model), device), detector, **options)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what exporters say of their own doing from the user; what fails is raised."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "anomalib", "nncf")]
+    levels = [one.level for one in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for one in loggers:
+                one.setLevel(logging.ERROR)
+            yield
+        finally:
+            for one, level in zip(loggers, levels, strict=True):
+                one.setLevel(level)
+
+
 def _require_export_packages(runtime: PackRuntime, compression: str | None = None) -> None:
     """Refuse to begin where a package that packing needs is missing."""
     missing = [name for name in EXPORT_PACKAGES[runtime] if find_spec(name) is None]
@@ -85,6 +101,7 @@ def _require_export_packages(runtime: PackRuntime, compression: str | None = Non
         raise ModuleNotFoundError(msg)
 
 
+@_quiet()
 def build_artefact(
     run: str | Path,
     output: str | Path | None = None,
@@ -127,13 +144,11 @@ def build_artefact(
         msg = f"{output} exists already; choose another place for the artefact or delete it."
         raise FileExistsError(msg)
     model, manifest = _read_run(Path(run), false_reject_rate)
-    with _quiet():
-        files = _encoder_files(model, runtime, compression, datamodule)
+    files = _encoder_files(model, runtime, compression, datamodule)
     entry = replace(manifest.encoder, runtime=runtime, files=tuple(files))
     manifest = replace(manifest, encoder=entry)
     if detector is not None:
-        with _quiet():
-            packed, detector_files, threshold = _pack_detector(detector, detector_input_size, runtime)
+        packed, detector_files, threshold = _pack_detector(detector, detector_input_size, runtime)
         manifest = replace(manifest, detector=packed, image_threshold=threshold)
         files |= detector_files
     artefact = Artefact.create(manifest, files)
@@ -141,22 +156,6 @@ def build_artefact(
         artefact.save(output)
         logger.info("Packed %s; its SHA-256 is %s.", output, artefact.sha256)
     return artefact
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what exporters say of their own doing from the user; what fails is raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "anomalib", "nncf")]
-    levels = [one.level for one in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for one in loggers:
-                one.setLevel(logging.ERROR)
-            yield
-        finally:
-            for one, level in zip(loggers, levels, strict=True):
-                one.setLevel(level)
 
 
 def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[AnomalyNcd, Manifest]:
