@@ -21,7 +21,7 @@ from anomalib_ncd.deploy.detectors import Detection, Detector, MapFunction, as_d
 from anomalib_ncd.deploy.encoders import Encoder, RegionPredictions, load_encoder
 from anomalib_ncd.deploy.image_files import ImageInput, ImageLimits, image_files, read_image_file
 from anomalib_ncd.deploy.packing.artefact import Artefact
-from anomalib_ncd.deploy.packing.manifest import Manifest
+from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest
 from anomalib_ncd.deploy.results import ImageResult
 from anomalib_ncd.deploy.stages import CutImage, classify_image, cut_image, views_of, whole_views_of
 
@@ -133,9 +133,11 @@ class AnomalyClassifier:
             detector = load_artefact_detector(artefact, num_threads)
         else:
             manifest = replace(manifest, image_threshold=None)  # which is in the units of the artefact's own
+        encoder = load_encoder(artefact, num_threads, device)
+        _check_encoder(encoder, manifest)
         return cls(
             manifest,
-            load_encoder(artefact, num_threads, device),
+            encoder,
             detector,
             limits=limits,
             batch_size=batch_size,
@@ -281,6 +283,20 @@ class AnomalyClassifier:
         if self.keep_masks:
             return result
         return replace(result, regions=tuple(replace(one, mask=None, feature=None) for one in result.regions))
+
+
+def _check_encoder(encoder: Encoder, manifest: Manifest) -> None:
+    """Classify a made-up region, and refuse an encoder that doesn't go with the manifest."""
+    side, num_classes = manifest.image_size, len(manifest.class_names)
+    views, masks = np.zeros((1, 3, side, side), np.uint8), np.ones((1, 1, side, side), np.float32)
+    try:
+        shape = encoder(views, masks, *([views] if encoder.needs_whole_images else [])).class_probabilities.shape
+    except Exception as error:
+        msg = f"The encoder of the artefact can't classify regions of {side} pixels a side: {error}"
+        raise ArtefactError(msg) from error
+    if shape != (1, num_classes):
+        msg = f"The encoder of the artefact tells {shape[-1]} classes apart, but there are {num_classes} names."
+        raise ArtefactError(msg)
 
 
 def _checked(pixels: np.ndarray) -> ImageInput:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 INPUT_NAMES = ("image", "mask")
 WHOLE_IMAGE = "whole_image"
+ENCODER_SETTINGS = frozenset({"backbone", "mask_layers", "trainable_blocks", "feature_layers", "empty_mask"})
 
 
 class RegionPredictions(NamedTuple):
@@ -137,6 +139,9 @@ def _rebuild(contents: Sequence[bytes], settings: Mapping[str, Any]) -> RegionCl
     from anomalib_ncd.models.encoders.build_encoder import build_encoder  # noqa: PLC0415
     from anomalib_ncd.models.export import RegionClassifier  # noqa: PLC0415
 
+    if set(settings) != ENCODER_SETTINGS or not re.fullmatch(r"[\w.]+", str(settings["backbone"])):
+        msg = f"An encoder is built from {sorted(ENCODER_SETTINGS)} with the name of a backbone, got {dict(settings)}."
+        raise ArtefactError(msg)
     try:
         state = load(contents[0])
         encoder = build_encoder(pretrained=False, **settings).encoder

@@ -24,7 +24,7 @@ from anomalib_ncd import __version__
 from anomalib_ncd.deploy.anomalib_detectors import LightningDetector, export_raw_detector, raw_image_threshold
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, MapFunction, file_digest
-from anomalib_ncd.deploy.encoders import TorchEncoder
+from anomalib_ncd.deploy.encoders import ENCODER_SETTINGS, TorchEncoder
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import Manifest, NetworkEntry, Rejection
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
@@ -35,7 +35,6 @@ from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
 logger = logging.getLogger(__name__)
 
 PackRuntime = Literal["onnx", "openvino", "torch"]
-ENCODER_SETTINGS = ("backbone", "mask_layers", "trainable_blocks", "feature_layers", "empty_mask")
 CHECKPOINT_NAME = "model.ckpt"
 EXPORT_PACKAGES = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -179,7 +178,7 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
         score_range=(low, high),
         regions=model.region_settings,
         image_size=classifier.encoder.image_size,
-        encoder=NetworkEntry("torch", (), {name: hyper[name] for name in ENCODER_SETTINGS}),
+        encoder=NetworkEntry("torch", (), {name: hyper[name] for name in sorted(ENCODER_SETTINGS)}),
         merging_temperature=model.merging_temperature,
         rejection=_rejection_of(model),
         origin={

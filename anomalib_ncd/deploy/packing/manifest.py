@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The manifest of an artefact: all that a prediction needs beside the networks, as plain data."""
+"""The manifest of an artefact: all that a prediction needs beside the networks, as plain data that is checked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from anomalib_ncd.regions.settings import RegionSettings
@@ -18,8 +19,12 @@ FORMAT = "anomalib-ncd-classifier"
 FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 NORMAL_NAME = "normal"
-RUNTIMES = ("onnx", "openvino", "torch")
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+NUM_FILES = {"onnx": 1, "openvino": 2, "torch": 1}
+MAX_SIDE_PX = 4096
+MAX_CLASSES = 10_000
+MAX_NAME_CHARS = 1000
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ArtefactError(ValueError):
@@ -32,11 +37,15 @@ class Rejection:
 
     Attributes:
         threshold: A region is unknown where its cosine to the nearest region of the run is below this.
-        false_reject_rate: Share of new regions of known classes that fall below.
+        false_reject_rate: Share of new regions of known classes that fall below, above 0 and below 1.
     """
 
     threshold: float
     false_reject_rate: float
+
+    def __post_init__(self) -> None:
+        _check_number("rejection.threshold", self.threshold)
+        _check_number("rejection.false_reject_rate", self.false_reject_rate, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -45,13 +54,24 @@ class NetworkEntry:
 
     Attributes:
         runtime: ``"onnx"``, ``"openvino"`` or ``"torch"``.
-        files: Names of its files, the model first.
-        settings: What else is needed to build or feed it.
+        files: Names of its files, the model first; none while it is not packed yet.
+        settings: What else is needed to build or feed it: plain data, which whoever builds the network checks.
     """
 
     runtime: Literal["onnx", "openvino", "torch"]
     files: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.runtime not in NUM_FILES:
+            _refuse("runtime", self.runtime, f"one of {sorted(NUM_FILES)}")
+        if len(self.files) not in {0, NUM_FILES[self.runtime]}:
+            _refuse("files", self.files, f"{NUM_FILES[self.runtime]} for {self.runtime!r}")
+        for name in self.files:
+            if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST_NAME:
+                _refuse("files", name, "a plain name inside of the artefact")
+        if not isinstance(self.settings, dict):
+            _refuse("settings", self.settings, "a dictionary")
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,11 @@ class FileEntry:
 
     sha256: str
     num_bytes: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
+            _refuse("sha256", self.sha256, "64 hexadecimal digits")
+        _check_integer("num_bytes", self.num_bytes, 0, 1 << 40)
 
 
 @dataclass(frozen=True)
@@ -83,6 +108,9 @@ class Manifest:
         image_threshold: Detector score above which an image is anomalous; ``None`` for the detector's own label.
         files: Every file of the artefact beside the manifest.
         origin: Where it comes from; informs people, decides nothing.
+
+    Raises:
+        ArtefactError: If a value is of another type or out of its range.
     """
 
     class_names: tuple[str, ...]
@@ -96,6 +124,42 @@ class Manifest:
     image_threshold: float | None = None
     files: dict[str, FileEntry] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.class_names) <= MAX_CLASSES:
+            _refuse("class_names", f"{len(self.class_names)} names", f"1 to {MAX_CLASSES:,} names")
+        for name in self.class_names:
+            if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS:
+                _refuse("class_names", name, f"text of 1 to {MAX_NAME_CHARS:,} characters")
+        for edge in self.score_range:
+            _check_number("score_range", edge)
+        if not self.score_range[0] <= self.score_range[1]:
+            _refuse("score_range", self.score_range, "ascending")
+        _check_integer("image_size", self.image_size, 16, MAX_SIDE_PX)
+        if self.merging_temperature is not None:
+            _check_number("merging_temperature", self.merging_temperature, 0)
+        if self.image_threshold is not None:
+            _check_number("image_threshold", self.image_threshold)
+        if not isinstance(self.origin, dict):
+            _refuse("origin", self.origin, "a dictionary")
+        self._check_detector()
+
+    def _check_detector(self) -> None:
+        """Check the settings of the detector, which decide about memory before it runs."""
+        if self.detector is None:
+            return
+        if self.detector.runtime == "torch" or set(self.detector.settings) - {"input_size"}:
+            _refuse("detector", self.detector, "of runtime 'onnx' or 'openvino', with `input_size` alone")
+        size = self.detector.settings.get("input_size", (1, 1))
+        if not isinstance(size, list | tuple) or len(size) != 2:
+            _refuse("detector.input_size", size, "height and width")
+        for side in size:
+            _check_integer("detector.input_size", side, 1, MAX_SIDE_PX)
+
+    @property
+    def networks(self) -> tuple[NetworkEntry, ...]:
+        """Encoder and, where there is one, detector."""
+        return (self.encoder,) if self.detector is None else (self.encoder, self.detector)
 
     def to_json(self) -> str:
         """Text of ``manifest.json``."""
@@ -117,15 +181,20 @@ class Manifest:
             The manifest.
 
         Raises:
-            ArtefactError: If it is no manifest, of another version, lacks something, or names files elsewhere.
+            ArtefactError: If it is no manifest, of another version, lacks or misstates something, or names files
+                elsewhere or files that nothing uses.
         """
         values = _parsed(text)
         try:
             manifest = _built(values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except ArtefactError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             msg = f"The manifest lacks or misstates something ({type(error).__name__}: {error}); build it again."
             raise ArtefactError(msg) from error
-        _check(manifest)
+        used = [name for network in manifest.networks for name in network.files]
+        if sorted(used) != sorted(manifest.files) or not all(network.files for network in manifest.networks):
+            _refuse("files", sorted(manifest.files), f"those of its networks and no others, {sorted(used)}")
         return manifest
 
 
@@ -133,7 +202,7 @@ def _parsed(text: str | bytes) -> dict[str, Any]:
     """A manifest of this format and version as plain data."""
     try:
         values = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{MANIFEST_NAME} is not JSON ({error}); build the artefact again."
         raise ArtefactError(msg) from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
@@ -147,52 +216,48 @@ def _parsed(text: str | bytes) -> dict[str, Any]:
 
 
 def _built(values: dict[str, Any]) -> Manifest:
-    """A manifest of plain data."""
+    """A manifest of plain data; every field must be there."""
+    missing = {one.name for one in fields(Manifest)} - set(values)
+    if missing:
+        _refuse("manifest", f"none of {sorted(missing)}", "complete")
     detector, rejection = values.pop("detector"), values.pop("rejection")
     low, high = values.pop("score_range")
+    names: list[str] = values.pop("class_names")
+    if not isinstance(names, list):
+        _refuse("class_names", names, "a list")
     return Manifest(
-        class_names=tuple(str(name) for name in values.pop("class_names")),
-        score_range=(float(low), float(high)),
+        class_names=tuple(names),
+        score_range=(low, high),
         regions=RegionSettings.from_dict(values.pop("regions")),
         encoder=_network(values.pop("encoder")),
         detector=None if detector is None else _network(detector),
-        rejection=None if rejection is None else _rejection(rejection),
+        rejection=None if rejection is None else Rejection(**rejection),
         files={name: FileEntry(**entry) for name, entry in values.pop("files").items()},
         **values,
     )
 
 
-def _network(values: dict[str, Any]) -> NetworkEntry:
-    return NetworkEntry(values["runtime"], tuple(values["files"]), dict(values["settings"]))
+def _network(values: Mapping[str, Any]) -> NetworkEntry:
+    """A network of plain data."""
+    if not isinstance(values["files"], list):
+        _refuse("files", values["files"], "a list")
+    return NetworkEntry(values["runtime"], tuple(values["files"]), values["settings"])
 
 
-def _rejection(values: dict[str, Any]) -> Rejection:
-    """A rejection of plain data."""
-    rejection = Rejection(float(values["threshold"]), float(values["false_reject_rate"]))
-    if not math.isfinite(rejection.threshold) or not 0 < rejection.false_reject_rate < 1:
-        msg = f"{rejection}"
-        raise ValueError(msg)
-    return rejection
+def _check_number(name: str, value: Any, above: float = -math.inf, below: float = math.inf) -> None:  # noqa: ANN401
+    """Refuse what is no finite number between two others."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not above < value < below:
+        _refuse(name, value, f"a finite number above {above} and below {below}")
 
 
-def _check(manifest: Manifest) -> None:
-    """Refuse what could lead out of the artefact or makes no sense."""
-    low, high = manifest.score_range
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        msg = f"The score range {manifest.score_range} of the artefact is not finite and ascending; build it again."
-        raise ArtefactError(msg)
-    if not manifest.class_names:
-        msg = "The artefact names no class; build it from a trained run."
-        raise ArtefactError(msg)
-    networks = [manifest.encoder] + ([manifest.detector] if manifest.detector else [])
-    for name in [*manifest.files, *(name for network in networks for name in network.files)]:
-        if not _FILE_NAME.fullmatch(name):
-            msg = f"The artefact names the file {name!r}, which is no plain name inside of it; it is refused."
-            raise ArtefactError(msg)
-        if name not in manifest.files:
-            msg = f"The artefact has no digest for its file {name!r}; it is refused."
-            raise ArtefactError(msg)
-    for network in networks:
-        if network.runtime not in RUNTIMES:
-            msg = f"The artefact wants the runtime {network.runtime!r}; this package knows {RUNTIMES}."
-            raise ArtefactError(msg)
+def _check_integer(name: str, value: Any, lowest: int, highest: int) -> None:  # noqa: ANN401
+    """Refuse what is no integer of a range."""
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        _refuse(name, value, f"an integer from {lowest} to {highest}")
+
+
+def _refuse(name: str, value: Any, wanted: str) -> None:  # noqa: ANN401
+    """Say which value is wrong, and what it must be."""
+    msg = f"`{name}` of the artefact must be {wanted}, got {str(value)[:200]!r}; it is refused. Build it again."
+    raise ArtefactError(msg)

@@ -11,7 +11,7 @@ from safetensors.torch import save as save_safetensors
 
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.deploy import Artefact, ArtefactError
-from anomalib_ncd.deploy.encoders import NetworkEncoder, RegionPredictions, TorchEncoder, load_encoder
+from anomalib_ncd.deploy.encoders import NetworkEncoder, RegionPredictions, TorchEncoder, _rebuild, load_encoder
 from anomalib_ncd.models.export import RegionClassifier
 
 
@@ -73,3 +73,20 @@ def test_settings_that_do_not_fit_the_weights_are_refused(torch_artefact):
     artefact.manifest.encoder.settings["backbone"] = "resnet10t"
     with pytest.raises(ArtefactError, match="weights and settings don't make an encoder"):
         load_encoder(artefact)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"backbone": "hf-hub:someone/something"},
+        {"backbone": "../test_vit"},
+        {"backbone": "test_vit", "weights": "x"},
+    ],
+)
+def test_settings_of_anything_but_a_known_encoder_are_refused(torch_artefact, settings):
+    artefact = Artefact.load(torch_artefact)
+    entry = artefact.manifest.encoder
+    changed = {**entry.settings, **settings} if settings else {}
+    with pytest.raises(ArtefactError, match="An encoder is built from"):
+        _rebuild(artefact.contents_of(entry), changed)

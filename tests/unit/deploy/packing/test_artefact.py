@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -95,8 +96,27 @@ def test_a_link_is_refused(folder, tmp_path):
 def test_a_path_out_of_the_artefact_is_refused(folder):
     digest = json.loads((folder / "manifest.json").read_text())["files"]["encoder.onnx"]
     edit_manifest(folder, files={"../encoder.onnx": digest})
-    with pytest.raises(ArtefactError, match="which is no plain name inside of it"):
+    with pytest.raises(ArtefactError, match="must be those of its networks and no others"):
         Artefact.load(folder)
+
+
+def test_a_file_that_nothing_uses_is_refused_before_it_is_read(folder, monkeypatch):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "more.bin").write_bytes(b"more")
+    more = {"sha256": hashlib.sha256(b"more").hexdigest(), "num_bytes": 4}
+    edit_manifest(folder, files=manifest["files"] | {"more.bin": more})
+    monkeypatch.setattr(Path, "read_bytes", lambda path: path.open("rb").read() if path.suffix == ".json" else 1 / 0)
+    with pytest.raises(ArtefactError, match="must be those of its networks and no others"):
+        Artefact.load(folder)
+
+
+def test_an_encoder_of_other_classes_or_another_size_is_refused(folder, function_detector):
+    edit_manifest(folder, class_names=["normal", "dark", "bright"])
+    with pytest.raises(ArtefactError, match="tells 4 classes apart, but there are 3 names"):
+        AnomalyClassifier.load(folder, function_detector)
+    edit_manifest(folder, image_size=64)
+    with pytest.raises(ArtefactError, match="can't classify regions of 64 pixels a side"):
+        AnomalyClassifier.load(folder, function_detector)
 
 
 def test_another_version_is_refused(folder):

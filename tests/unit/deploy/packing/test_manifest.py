@@ -17,7 +17,7 @@ def build_manifest(**values):
         regions=RegionSettings(peak_if_empty=True),
         image_size=224,
         encoder=NetworkEntry("onnx", ("encoder.onnx",)),
-        files={"encoder.onnx": FileEntry("00", 1), "detector.onnx": FileEntry("11", 2)},
+        files={"encoder.onnx": FileEntry("0" * 64, 1)},
     )
     return replace(manifest, **values)
 
@@ -26,16 +26,58 @@ def changed(**values):
     return json.dumps({**json.loads(build_manifest().to_json()), **values})
 
 
+def entry(**values):
+    return {"runtime": "onnx", "files": ["encoder.onnx"], "settings": {}, **values}
+
+
+def one_file(**values):
+    return {"encoder.onnx": {"sha256": "0" * 64, "num_bytes": 1, **values}}
+
+
 def test_it_survives_json():
     manifest = build_manifest(
         detector=NetworkEntry("onnx", ("detector.onnx",), {"input_size": [64, 64]}),
         rejection=Rejection(0.3, 0.02),
         merging_temperature=50.0,
         image_threshold=1.5,
+        files={"encoder.onnx": FileEntry("0" * 64, 1), "detector.onnx": FileEntry("1" * 64, 2)},
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert Manifest.from_json(manifest.to_json()).sha256 == manifest.sha256
     assert build_manifest().sha256 != manifest.sha256
+
+
+def test_every_field_must_be_there():
+    for name in json.loads(build_manifest().to_json()):
+        values = json.loads(build_manifest().to_json())
+        del values[name]
+        with pytest.raises(ArtefactError):
+            Manifest.from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize("value", [None, "text", -1, 10**400, float("nan"), float("inf"), True, [], {}, [[]], {"a": 1}])
+def test_no_field_takes_what_is_none_of_its_kind(value):
+    """Whatever stands in a field is taken as what it is, or refused with a reason, and never raises anything else."""
+    fields = json.loads(build_manifest(rejection=Rejection(0.3, 0.02)).to_json())
+    places = [(name,) for name in fields]
+    places += [(name, inner) for name, one in fields.items() if isinstance(one, dict) for inner in one]
+    places += [("files", "encoder.onnx", inner) for inner in ("sha256", "num_bytes")]
+    for place in places:
+        values = json.loads(json.dumps(fields))
+        target = values
+        for name in place[:-1]:
+            target = target[name]
+        target[place[-1]] = value
+        try:
+            manifest = Manifest.from_json(json.dumps(values))
+        except ArtefactError:
+            continue
+        assert isinstance(manifest, Manifest)
+        allowed = {("origin",), ("encoder", "settings"), ("class_names",), ("detector",), ("rejection",)}
+        optional = {("merging_temperature",), ("image_threshold",)}
+        is_number = place in {("rejection", "threshold"), ("image_threshold",), ("regions", "min_size_ratio")}
+        is_flag = place == ("regions", "peak_if_empty") and value is True
+        assert place in allowed | optional or is_number or is_flag, (place, value)
 
 
 @pytest.mark.parametrize(
@@ -46,22 +88,47 @@ def test_it_survives_json():
         ("[]", "does not describe an artefact of anomalib_ncd"),
         (changed(format="other"), "does not describe an artefact of anomalib_ncd"),
         (changed(format_version=1), "format version 1, this package reads 3"),
-        (changed(class_names=[]), "names no class"),
+        (changed(class_names=[]), "`class_names` of the artefact must be 1 to 10,000 names, got '0 names'"),
+        (changed(class_names="normal"), "must be a list"),
+        (changed(class_names=["normal", ""]), "must be text of 1 to 1,000 characters"),
+        (changed(class_names=["normal", 3]), "must be text of 1 to 1,000 characters"),
         (changed(surprise=1), "lacks or misstates something"),
         (changed(score_range=[1]), "lacks or misstates something"),
-        (changed(score_range=[2, 1]), "not finite and ascending"),
-        (changed(score_range=[0, float("nan")]), "not finite and ascending"),
+        (changed(score_range=[2, 1]), "`score_range` of the artefact must be ascending"),
+        (changed(score_range=[0, float("nan")]), "`score_range` of the artefact must be a finite number"),
+        (changed(score_range=[0, 1e999]), "`score_range` of the artefact must be a finite number"),
+        (changed(score_range=[0, 10**400]), "lacks or misstates something"),
+        (changed(image_size=0), "`image_size` of the artefact must be an integer from 16 to 4096, got '0'"),
+        (changed(image_size=224.0), "`image_size` of the artefact must be an integer"),
+        (changed(image_size=True), "`image_size` of the artefact must be an integer"),
+        (changed(merging_temperature=0), "`merging_temperature` of the artefact must be a finite number above 0"),
+        (changed(image_threshold="high"), "`image_threshold` of the artefact must be a finite number"),
+        (changed(origin=[]), "`origin` of the artefact must be a dictionary"),
         (changed(regions={"sample_rate": 4}), "of another version"),
         (changed(regions=RegionSettings().to_dict() | {"padding_ratio": -1}), "`padding_ratio` must be"),
-        (changed(files={"../secret": {"sha256": "00", "num_bytes": 1}}), "'../secret', which is no plain name"),
-        (changed(files={"/etc/passwd": {"sha256": "00", "num_bytes": 1}}), "no plain name"),
-        (changed(files={".hidden": {"sha256": "00", "num_bytes": 1}}), "no plain name"),
-        (changed(encoder={"runtime": "onnx", "files": ["a/b.onnx"], "settings": {}}), "no plain name"),
-        (changed(encoder={"runtime": "onnx", "files": ["other.onnx"], "settings": {}}), "no digest for its file"),
-        (changed(encoder={"runtime": "pickle", "files": ["encoder.onnx"], "settings": {}}), "runtime 'pickle'"),
+        (changed(files={"../secret": {"sha256": "0" * 64, "num_bytes": 1}}), "must be those of its networks"),
+        (changed(files=one_file() | {"more.onnx": {"sha256": "0" * 64, "num_bytes": 1}}), "and no others"),
+        (changed(files={}), "must be those of its networks"),
+        (changed(files=one_file(sha256="00")), "`sha256` of the artefact must be 64 hexadecimal digits"),
+        (changed(files=one_file(num_bytes=-1)), "`num_bytes` of the artefact must be an integer from 0"),
+        (changed(encoder=entry(files=["../b.onnx"])), "'../b.onnx'"),
+        (changed(encoder=entry(files=["/etc/passwd"])), "must be a plain name inside of the artefact"),
+        (changed(encoder=entry(files=[".hidden"])), "must be a plain name inside of the artefact"),
+        (changed(encoder=entry(files=["manifest.json"])), "must be a plain name inside of the artefact"),
+        (changed(encoder=entry(files=["x" * 200])), "must be a plain name inside of the artefact"),
+        (changed(encoder=entry(files=["other.onnx"])), "must be those of its networks"),
+        (changed(encoder=entry(files=[])), "must be those of its networks"),
+        (changed(encoder=entry(files="encoder.onnx")), "must be a list"),
+        (changed(encoder=entry(files=["encoder.onnx", "encoder.onnx"])), "must be 1 for 'onnx'"),
+        (changed(encoder=entry(runtime="pickle")), "`runtime` of the artefact must be one of"),
+        (changed(encoder=entry(settings=[])), "`settings` of the artefact must be a dictionary"),
+        (changed(detector=entry(runtime="torch")), "`detector` of the artefact must be of runtime"),
+        (changed(detector=entry(settings={"more": 1})), "with `input_size` alone"),
+        (changed(detector=entry(settings={"input_size": [64]})), "must be height and width"),
+        (changed(detector=entry(settings={"input_size": [64, 10**9]})), "must be an integer from 1 to 4096"),
         (changed(rejection={"threshold": 1}), "lacks or misstates something"),
-        (changed(rejection={"threshold": float("nan"), "false_reject_rate": 0.1}), "threshold=nan"),
-        (changed(rejection={"threshold": 0.5, "false_reject_rate": 1}), "false_reject_rate=1"),
+        (changed(rejection={"threshold": float("nan"), "false_reject_rate": 0.1}), "must be a finite number"),
+        (changed(rejection={"threshold": 0.5, "false_reject_rate": 1}), "must be a finite number above 0 and below 1"),
     ],
 )
 def test_what_is_wrong_is_refused_with_a_reason(text, message):
