@@ -120,8 +120,7 @@ def test_a_model_that_never_saw_regions_is_refused(tmp_path):
         build_artefact(tmp_path)
 
 
-def test_a_checkpoint_alone_takes_the_default_regions(run_folder, tmp_path, caplog, function_detector):
+def test_a_checkpoint_alone_says_how_regions_are_cut(run_folder, tmp_path, function_detector):
     shutil.copy(run_folder / "model.ckpt", tmp_path / "model.ckpt")
     classifier = classifier_of_run(tmp_path / "model.ckpt", function_detector)
-    assert classifier.manifest.regions.padding_ratio == 0.1
-    assert "does not say how regions were cut; the defaults are taken" in caplog.text
+    assert classifier.manifest.regions.padding_ratio == 0.2
