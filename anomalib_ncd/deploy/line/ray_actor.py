@@ -14,7 +14,6 @@ The same command goes on where it was stopped: images that the Parquet files in 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,20 +27,17 @@ from anomalib_ncd.deploy.image_files import image_files
 
 logger = logging.getLogger(__name__)
 
-NEEDS_RAY = "Classifying on many machines needs Ray: `pip install 'anomalib-ncd[ray]'`."
-
 
 class RayClassifier:
-    """What an actor keeps between its batches: the loaded classifier.
+    """What an actor keeps between its batches: the loaded classifier, with one thread, as Ray plans one core an actor.
 
     Args:
         artefact: Folder or zip of the artefact.
         detector: Detector in the place of the artefact's own; it is sent to every actor. Defaults to ``None``.
-        num_threads: Threads of one actor. Defaults to 1, as Ray plans one core an actor.
     """
 
-    def __init__(self, artefact: str, detector: Detector | None = None, num_threads: int | None = 1) -> None:
-        self.classifier = AnomalyClassifier.load(artefact, detector, num_threads=num_threads, keep_masks=False)
+    def __init__(self, artefact: str, detector: Detector | None = None) -> None:
+        self.classifier = AnomalyClassifier.load(artefact, detector, num_threads=1, keep_masks=False)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Classify a batch of paths.
@@ -61,7 +57,7 @@ class RayClassifier:
             "normal": np.array([result.is_normal for result in found]),
             "unknown": np.array([result.is_unknown for result in found]),
             "error": np.array([result.error or "" for result in found]),
-            "result": np.array([json.dumps(result.to_dict()) for result in found]),
+            "result": np.array([result.to_json() for result in found]),
         }
 
 
@@ -72,7 +68,6 @@ def classify_dataset(
     detector: Detector | None = None,
     num_workers: int = 2,
     batch_size: int = 16,
-    num_threads: int | None = 1,
 ) -> Any:  # noqa: ANN401 - a ray.data.Dataset; Ray is optional
     """Plan the classification of many images; Ray starts when the data set is written or iterated over.
 
@@ -82,7 +77,6 @@ def classify_dataset(
         detector: Detector in the place of the artefact's own.
         num_workers: Number of actors, one core each.
         batch_size: Images a call.
-        num_threads: Threads of one actor.
 
     Returns:
         A ``ray.data.Dataset`` with one row an image, see :class:`RayClassifier`, in any order.
@@ -93,69 +87,49 @@ def classify_dataset(
     try:
         import ray.data  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(NEEDS_RAY) from error
+        msg = "Classifying on many machines needs Ray: `pip install 'anomalib-ncd[ray]'`."
+        raise ModuleNotFoundError(msg) from error
     rows = [{"image": str(path)} for path in paths]
     # More blocks than workers, so that none of them waits long for the last one.
     num_blocks = max(1, min(-(-len(rows) // batch_size), 64 * num_workers))
     return ray.data.from_items(rows, override_num_blocks=num_blocks).map_batches(
         RayClassifier,
-        fn_constructor_args=(str(artefact), detector, num_threads),
+        fn_constructor_args=(str(artefact), detector),
         compute=ray.data.ActorPoolStrategy(size=num_workers),
         batch_size=batch_size,
         num_cpus=1,
     )
 
 
-def images_in(folder: str | Path) -> set[str]:
-    """Read which images the Parquet files of a folder hold; one that was cut off by a kill is deleted.
+def images_in(folder: Path) -> set[str]:
+    """Images that the Parquet files of a folder hold; a file that was cut off by a kill is deleted."""
+    from pyarrow import ArrowInvalid, parquet  # noqa: PLC0415 - it comes with Ray's data sets
 
-    Args:
-        folder: Folder that :func:`main` writes to; it need not exist.
-
-    Returns:
-        Paths of the images.
-
-    Raises:
-        ModuleNotFoundError: If pyarrow, which comes with Ray's data sets, is not installed.
-    """
-    try:
-        from pyarrow import ArrowInvalid, parquet  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(NEEDS_RAY) from error
-
-    def images_of(file: Path) -> list[str]:
+    found: set[str] = set()
+    for file in sorted(folder.glob("*.parquet")):
         try:
-            return parquet.read_table(file, columns=["image"])["image"].to_pylist()
+            found.update(parquet.read_table(file, columns=["image"])["image"].to_pylist())
         except ArrowInvalid:  # such a file ends with its index, so that a part of it can't be read at all
             logger.warning("%s is cut off; its images are classified again.", file)
             file.unlink()
-            return []
-
-    return {image for file in sorted(Path(folder).glob("*.parquet")) for image in images_of(file)}
+    return found
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Classify a folder into Parquet files."""
     parser = argparse.ArgumentParser(description="Classify an archive of images with Ray.")
-    parser.add_argument("artefact", help="what `anomalib-ncd pack` wrote, with a detector in it")
+    parser.add_argument("artefact", type=Path, help="what `anomalib-ncd pack` wrote, with a detector in it")
     parser.add_argument("--images", type=Path, required=True, help="folder of images, searched recursively")
     parser.add_argument("--output", type=Path, required=True, help="folder of Parquet files, gone on with")
     parser.add_argument("--num_workers", type=int, default=2, help="actors, one core each")
     parser.add_argument("--batch_size", type=int, default=16, help="images a call")
     flags = parser.parse_args(args)
-    output = flags.output.absolute()
-    done = images_in(output)
+    output, options = flags.output.absolute(), {"num_workers": flags.num_workers, "batch_size": flags.batch_size}
+    done = images_in(output) if output.exists() else set()
     paths = [path for path in image_files(flags.images.absolute()) if str(path) not in done]
     logger.info("%d images to classify, %d were done before.", len(paths), len(done))
-    if not paths:
-        return
-    dataset = classify_dataset(
-        paths,
-        Path(flags.artefact).absolute(),
-        num_workers=flags.num_workers,
-        batch_size=flags.batch_size,
-    )
-    dataset.write_parquet(str(output))
+    if paths:
+        classify_dataset(paths, flags.artefact.absolute(), **options).write_parquet(str(output))
 
 
 if __name__ == "__main__":
