@@ -14,6 +14,7 @@ The same command goes on where it was stopped: images that the Parquet files in 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ class RayClassifier:
             "normal": np.array([result.is_normal for result in found]),
             "unknown": np.array([result.is_unknown for result in found]),
             "error": np.array([result.error or "" for result in found]),
-            "result": np.array([result.to_json() for result in found]),
+            "result": np.array([json.dumps(result.to_dict()) for result in found]),
         }
 
 
@@ -109,7 +110,7 @@ def images_in(folder: Path) -> set[str]:
     for file in sorted(folder.glob("*.parquet")):
         try:
             found.update(parquet.read_table(file, columns=["image"])["image"].to_pylist())
-        except ArrowInvalid:  # such a file ends with its index, so that a part of it can't be read at all
+        except ArrowInvalid:  # noqa: PERF203 - such a file ends with its index, so that a part of it can't be read at all
             logger.warning("%s is cut off; its images are classified again.", file)
             file.unlink()
     return found
