@@ -3,21 +3,21 @@
 
 """Pictures of discovered classes."""
 
-from anomalib_ncd.visualization.drawing import class_colours, draw_regions
-from anomalib_ncd.visualization.figures import draw_confusion, draw_map, run_figures
-from anomalib_ncd.visualization.gallery import draw_gallery, region_tile, write_gallery
-from anomalib_ncd.visualization.logging_callback import FigureLogger
-from anomalib_ncd.visualization.visualizer import NcdVisualizer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "FigureLogger",
-    "NcdVisualizer",
-    "class_colours",
-    "draw_confusion",
-    "draw_gallery",
-    "draw_map",
-    "draw_regions",
-    "region_tile",
-    "run_figures",
-    "write_gallery",
-]
+if TYPE_CHECKING:
+    from anomalib_ncd.visualization.logging_callback import FigureLogger
+    from anomalib_ncd.visualization.visualizer import NcdVisualizer
+
+__all__ = ["FigureLogger", "NcdVisualizer"]
+
+_HOMES = {"FigureLogger": "logging_callback", "NcdVisualizer": "visualizer"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import what needs anomalib on first use, so that pictures of an artefact's results are drawn without torch."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
