@@ -118,7 +118,7 @@ class FolderWatch:
 
     def put_off(self, arrived: ArrivedImage) -> bool:
         """Whether an image that could not be classified is to be forgotten or tried again, and not recorded yet."""
-        if not arrived.path.exists():
+        if self._state_of(arrived.path) is None:
             self._forget(arrived.path)
             return True
         pending = self._pending.get(arrived.path)
@@ -130,9 +130,8 @@ class FolderWatch:
 
     def _look_at(self, path: Path) -> ArrivedImage | None:
         """An image that is new or other than it was, when its files are whole and its time has come."""
-        try:
-            made_from = self._state_of(path)
-        except FileNotFoundError:
+        made_from = self._state_of(path)
+        if made_from is None:
             self._forget(path)
             return None
         name = path.relative_to(self._folder)
@@ -149,20 +148,29 @@ class FolderWatch:
             self._pending[path] = pending
         return arrived if self._clock() >= pending.ready_at else None
 
-    def _state_of(self, path: Path) -> str:
-        """Sizes and times of the files that a result is made from."""
-        stat = path.stat()
-        state = f"{stat.st_size}:{stat.st_mtime_ns}"
+    def _state_of(self, path: Path) -> str | None:
+        """Sizes and times of the files that a result is made from; ``None`` where the image is gone."""
+        try:
+            state = _stamp(path)
+        except FileNotFoundError:
+            return None
+        except OSError:  # whoever reads a file says what is wrong with it
+            return NO_FILE
         if self._map_of is None:
             return state
         try:
             file = self._map_of(path)
-            stat = None if file is None else file.stat()
-        except (OSError, ValueError):  # whoever reads the map says what is wrong
-            stat = None
-        return f"{state} {NO_FILE if stat is None else f'{stat.st_size}:{stat.st_mtime_ns}'}"
+            return f"{state} {NO_FILE if file is None else _stamp(file)}"
+        except (OSError, ValueError):
+            return f"{state} {NO_FILE}"
 
     def _forget(self, path: Path) -> None:
         """Wait no more for an image whose file is gone."""
         logger.info("%s vanished before it was classified.", path)
         self._pending.pop(path, None)
+
+
+def _stamp(file: Path) -> str:
+    """Size and time of a file."""
+    stat = file.stat()
+    return f"{stat.st_size}:{stat.st_mtime_ns}"

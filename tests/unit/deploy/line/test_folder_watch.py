@@ -240,3 +240,17 @@ def test_a_map_that_cannot_be_looked_for_is_left_to_whoever_reads_it(folder, res
 
     (folder / "a.png").write_bytes(encoded())
     assert results.poll(FolderWatch(folder, results.get, map_of=map_of)) == ["a.png"]
+
+
+def test_a_file_that_cannot_be_looked_at_is_left_to_whoever_reads_it(folder, results, monkeypatch):
+    (folder / "a.png").write_bytes(encoded())
+    watch, real = FolderWatch(folder, results.get), type(folder).stat
+
+    def stat(path, **options):
+        if path.name == "a.png":
+            raise PermissionError
+        return real(path, **options)
+
+    monkeypatch.setattr(type(folder), "stat", stat)
+    [arrived] = watch.poll()
+    assert (arrived.name, watch.put_off(arrived)) == ("a.png", False)
