@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from mebin_quality import read_grey
 
-from anomalib_ncd.deploy import AnomalyClassifier, Detection, Manifest
-from anomalib_ncd.deploy.encoders import RegionPredictions
+from anomalib_ncd.deploy import AnomalyClassifier, Manifest
 from anomalib_ncd.deploy.image_files import ImageInput
 from anomalib_ncd.deploy.packing.manifest import NetworkEntry
 from anomalib_ncd.regions.mebin import fit_score_range
@@ -52,9 +51,9 @@ class SavedMapDetector:
     def __init__(self, maps: Mapping[Path, np.ndarray]) -> None:
         self.maps = maps
 
-    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
+    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
         """Look the maps up."""
-        return [Detection(self.maps[image.path]) for image in images if image.path is not None]
+        return [self.maps[image.path] for image in images if image.path is not None]
 
 
 class EvenEncoder:
@@ -65,17 +64,19 @@ class EvenEncoder:
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> RegionPredictions:
+    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
         """Make up predictions."""
         del masks, whole
         even = np.full((len(views), self.num_classes), 1 / self.num_classes, dtype=np.float32)
         features = np.zeros((len(views), 192), dtype=np.float32)
-        return RegionPredictions(even, features, np.ones(len(views), dtype=np.float32))
+        nearest = np.ones(len(views), dtype=np.float32)
+        return {"class_probabilities": even, "region_feature": features, "neighbour_similarity": nearest}
 
 
 def default_manifest(score_range: tuple[float, float], num_classes: int = 6) -> Manifest:
     """What a run with default settings would leave, without a network."""
     return Manifest(
+        normal_slot=0,
         class_names=("normal", *(f"class_{number}" for number in range(1, num_classes))),
         score_range=score_range,
         regions=RegionSettings(),

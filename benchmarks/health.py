@@ -78,16 +78,16 @@ def all_runs(data: DataSet, models: dict[str, AnomalyNcd], options: argparse.Nam
     if data.name == "mini":
         for folder in options.mtd_runs:
             results = RunResults.load(folder / "results.npz")
-            yield Run("mini", folder.name, "trained", results.batch, results.has_normal_slot)
+            yield Run("mini", folder.name, "trained", results.batch, results.normal_slot)
 
 
 def measure(run: Run) -> dict[str, Any]:
     """Figures, overall score and NMI of a run."""
     num_slots = run.batch.class_probabilities.shape[1]  # type: ignore[union-attr]
     names = [f"class_{slot + 1}" for slot in range(num_slots)]
-    if run.has_normal_slot:
+    if run.normal_slot is not None:
         names = ["normal", *names[: num_slots - 1]]
-    results = RunResults(run.batch, [], names, "", np.zeros((0, 2), np.float32), [])
+    results = RunResults(run.batch, [], names, "", np.zeros((0, 2), np.float32), [], run.normal_slot)
     figures = health_figures(run_evidence(results, names))
     scores = clustering_report(run.batch.pred_class_id.numpy(), run.batch.class_id.numpy())  # type: ignore[union-attr]
     health = health_report(figures)["score"]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
-from anomalib_ncd.models.region_merging import merge_regions, novel_probabilities
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
 GENERATED_SETS = {"A": 3, "B": 4, "C": 5, "D": 6, "E": 8, "F": 10}  # kinds of defect
@@ -63,7 +63,7 @@ class Run:
     name: str
     method: str
     batch: NcdBatch
-    has_normal_slot: bool = False
+    normal_slot: int | None = None
 
 
 def generated_sets(folder: Path) -> Iterator[DataSet]:
@@ -145,10 +145,8 @@ def cluster_runs(data: DataSet, name: str, batch: NcdBatch) -> Iterator[Run]:
 
 def classified(batch: NcdBatch, cosines: torch.Tensor) -> NcdBatch:
     """A batch with classes by cosine similarity ``(R, K)`` to prototypes."""
-    by_region = novel_probabilities(cosines, 0)
-    temperature = float(batch.image_size.float().prod(dim=1).sqrt().mean()) / 8
-    by_image = merge_regions(by_region, batch.region_area, batch.region_image_index, temperature, len(batch))
-    return replace(batch).with_predictions(by_region, by_image)
+    names = tuple(f"class_{slot + 1}" for slot in range(cosines.shape[1]))
+    return replace(batch).with_predictions((cosines / 0.1).softmax(dim=1), RegionMerging(names))
 
 
 def train_run(data: DataSet, backbone: dict[str, str], epochs: int, folder: Path, num_classes: int) -> Run:
@@ -160,4 +158,4 @@ def train_run(data: DataSet, backbone: dict[str, str], epochs: int, folder: Path
     engine.fit(model, datamodule=datamodule)
     batches = engine.predict(model, datamodule=datamodule, return_predictions=True)
     name = f"{backbone['backbone']} trained {epochs} epochs {num_classes}"
-    return Run(data.name, name, "trained", NcdBatch.collate(batches), has_normal_slot=True)  # type: ignore[arg-type]
+    return Run(data.name, name, "trained", NcdBatch.collate(batches), normal_slot=0)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ import torch
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.metrics.multilabel import multilabel_report
-from anomalib_ncd.regions.classes.image_classes import classes_of_images, counting_regions
+from anomalib_ncd.regions.classes.image_classes import classes_of_image, counting_regions
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
@@ -90,25 +90,14 @@ def make(folder: Path, seed: int, *, with_false_alarms: bool) -> Mixed:
 def predicted_sets(mixed: Mixed, rule: tuple[float, float]) -> np.ndarray:
     """Classes ``(N, K)`` bool of each image by a rule: least relative score and confidence."""
     batch = mixed.batch
-    counting = counting_regions(
-        batch.region_score.numpy(),
-        batch.region_area.numpy(),
-        batch.region_pred_class_score.numpy(),  # type: ignore[union-attr]
-        batch.region_image_index.numpy(),
-        *rule,
-    )
     normal = mixed.names.index("normal") if "normal" in mixed.names else None
-    found = classes_of_images(
-        batch.pred_class_id.numpy(),  # type: ignore[union-attr]
-        batch.region_pred_class_id.numpy(),  # type: ignore[union-attr]
-        counting,
-        batch.region_image_index.numpy(),
-        mixed.names,
-        normal,
-    )
-    sets = np.zeros((len(found), len(mixed.names)), dtype=bool)
-    for image, classes in enumerate(found):
-        sets[image, classes] = True
+    sets = np.zeros((len(batch), len(mixed.names)), dtype=bool)
+    for image, slot in enumerate(batch.pred_class_id.tolist()):  # type: ignore[union-attr]
+        own = batch.region_image_index == image
+        scores, areas = batch.region_score[own].numpy(), batch.region_area[own].numpy()
+        counting = counting_regions(scores, areas, batch.region_pred_class_score[own].numpy(), *rule)  # type: ignore[index]
+        others = batch.region_pred_class_id[own].numpy()[counting].tolist()  # type: ignore[index]
+        sets[image, classes_of_image(slot, others, mixed.names, normal)] = True
     return sets
 
 

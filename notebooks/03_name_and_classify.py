@@ -39,7 +39,6 @@ from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.cli.name import name_classes
-from anomalib_ncd.results.predictions import image_predictions
 from anomalib_ncd.synthetic.plates import generate_dataset
 
 # %config InlineBackend.figure_formats = ["jpeg"]
@@ -101,7 +100,8 @@ model = AnomalyNcd.load_from_checkpoint(run / "model.ckpt")
 engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=run)
 batches = engine.predict(model, datamodule=NcdDataModule(second_week.test_dir, second_week.anomaly_maps_dir))
 
-found = pd.DataFrame(image_predictions(batches, model.class_names)).rename(columns={"class_name": "found"})
+results = [result for batch in batches for result in batch.image_results(model.region_merging)]
+found = pd.DataFrame(results).rename(columns={"class_name": "found"})
 found["truth"] = [Path(path).parent.name.replace("good", "normal") for path in found["image"]]
 known = found[found["truth"] != "bubble"]
 print(f"{(known['truth'] == known['found']).mean():.0%} of {len(known)} plates of known classes are right.")
@@ -137,6 +137,7 @@ fig.tight_layout()
 # %%
 plate = found[found["truth"] == "scratch"].iloc[0]
 alone = NcdDataModule(plate["image"], second_week.anomaly_maps_dir / "scratch")
-[[prediction]] = [image_predictions([batch], model.class_names) for batch in engine.predict(model, datamodule=alone)]
+[batch] = engine.predict(model, datamodule=alone)
+[prediction] = batch.image_results(model.region_merging)
 print(f"alone:        {prediction.class_name} {prediction.confidence:.3f}")
 print(f"among others: {plate['found']} {plate['confidence']:.3f}")

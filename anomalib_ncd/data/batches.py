@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from anomalib_ncd.data.named_classes import predict_classes
+from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.regions.classes.results import ImageResult
 
 
 @dataclass
@@ -82,7 +83,7 @@ class NcdBatch:
         class_id: ``(B,)`` long, true class for evaluation, -1 where unknown; ``None`` without labels.
         region_class_id: ``(R,)`` long, the true class of the region's image.
         class_probabilities: ``(B, K)`` float, probability of each novel class; slot 0 is normal.
-        pred_class_id: ``(B,)`` long, most probable class.
+        pred_class_id: ``(B,)`` long, most probable class; -1 where there is none, see :meth:`with_predictions`.
         pred_class_score: ``(B,)`` float, its probability.
         region_class_probabilities: ``(R, K)`` float.
         region_pred_class_id: ``(R,)`` long.
@@ -145,27 +146,67 @@ class NcdBatch:
             setattr(self, name, value)
         return self
 
+    def image_results(self, merging: RegionMerging) -> list[ImageResult]:
+        """Predict each image from the class probabilities of its regions, of which there may be none.
+
+        Args:
+            merging: What classes mean, such as :attr:`AnomalyNcd.region_merging`; other names give other classes.
+
+        Returns:
+            One result per image, in the order of ``image_path``.
+
+        Raises:
+            ValueError: If the batch has no predictions.
+        """
+        if self.region_class_probabilities is None:
+            msg = "The batch holds no predictions; pass what Engine.predict returns."
+            raise ValueError(msg)
+        unknown = torch.zeros_like(self.region_area) if self.region_unknown is None else self.region_unknown
+        columns = (self.region_class_probabilities, self.region_box_xyxy, self.region_area, self.region_score, unknown)
+        probabilities, boxes, areas, scores, unknown = (part.detach().cpu().numpy() for part in columns)
+        image_index = self.region_image_index.cpu().numpy()
+        results = []
+        for index, (path, (height, width)) in enumerate(zip(self.image_path, self.image_size.tolist(), strict=True)):
+            rows = np.flatnonzero(image_index == index)
+            parts = (part[rows] for part in (probabilities, boxes, areas, scores))
+            results.append(merging.predict(*parts, (height, width), unknown[rows], path))
+        return results
+
     def with_predictions(
         self,
-        by_region: torch.Tensor,
-        by_image: torch.Tensor,
-        class_names: Sequence[str] | None = None,
+        probabilities: torch.Tensor,
+        merging: RegionMerging,
+        region_unknown: torch.Tensor | None = None,
     ) -> NcdBatch:
-        """Set classes and confidences in place from probabilities of regions ``(R, K)`` and images ``(B, K)``.
+        """Set classes and confidences in place from the class probabilities of regions.
 
-        Slots that share a name in ``class_names`` are one class, see
-        :func:`~anomalib_ncd.data.named_classes.predict_classes`.
+        Args:
+            probabilities: ``(R, K)`` float.
+            merging: As for :meth:`image_results`.
+            region_unknown: ``(R,)`` bool, regions that are like none of the run. ``None``: as before.
+
+        Returns:
+            The batch. ``pred_class_id`` is -1 for an image without region where no slot is *normal*.
         """
-        class_id, class_score = predict_classes(by_image, class_names)
-        region_class_id, region_class_score = predict_classes(by_region, class_names)
-        return self.update(
-            class_probabilities=by_image,
-            pred_class_id=class_id,
-            pred_class_score=class_score,
-            region_class_probabilities=by_region,
-            region_pred_class_id=region_class_id,
-            region_pred_class_score=region_class_score,
-        )
+        device = self.region_area.device
+        self.region_class_probabilities = probabilities.to(device)
+        if region_unknown is not None:
+            self.region_unknown = region_unknown.to(device)
+        results = self.image_results(merging)
+        order = self.region_image_index.cpu().argsort(stable=True)
+        regions = [region for result in results for region in result.regions]
+        of_region = {
+            "region_pred_class_id": torch.tensor([region.class_id for region in regions], dtype=torch.long),
+            "region_pred_class_score": torch.tensor([region.confidence for region in regions], dtype=torch.float32),
+        }
+        of_image = {
+            "class_probabilities": torch.tensor([result.probabilities for result in results], dtype=torch.float32),
+            "pred_class_id": torch.tensor([-1 if one.class_id is None else one.class_id for one in results]),
+            "pred_class_score": torch.tensor([result.confidence for result in results], dtype=torch.float32),
+            "unknown": torch.tensor([result.is_unknown for result in results]),
+        }
+        in_order = {name: torch.empty_like(values).index_copy(0, order, values) for name, values in of_region.items()}
+        return self.update(**{name: values.to(device) for name, values in (of_image | in_order).items()})
 
     def without_pixels(self) -> NcdBatch:
         """The batch without view pixels, small enough to keep for every image."""

@@ -8,17 +8,16 @@ that runtime: neither torch nor lightning nor anomalib is imported.
 """
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
-from anomalib_ncd.deploy.detectors import Detection, Detector, load_detector_file
+from anomalib_ncd.deploy.detectors import Detector, load_detector_file
 from anomalib_ncd.deploy.image_files import ImageLimits
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest, Rejection
-from anomalib_ncd.deploy.results import ImageResult, RegionResult
+from anomalib_ncd.regions.classes.results import ImageResult, RegionResult
 
 __all__ = [
     "AnomalyClassifier",
     "Artefact",
     "ArtefactError",
-    "Detection",
     "Detector",
     "ImageLimits",
     "ImageResult",

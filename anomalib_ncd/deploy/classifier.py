@@ -10,20 +10,20 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from anomalib_ncd.deploy.detectors import Detection, Detector, MapFunction, as_detector, load_artefact_detector
-from anomalib_ncd.deploy.encoders import Encoder, RegionPredictions, load_encoder
+from anomalib_ncd.deploy.detectors import Detector, MapFunction, as_detector, load_artefact_detector
+from anomalib_ncd.deploy.encoders import Encoder, load_encoder
 from anomalib_ncd.deploy.image_files import ImageInput, ImageLimits, image_files, read_image_file
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest
-from anomalib_ncd.deploy.results import ImageResult
-from anomalib_ncd.deploy.stages import CutImage, classify_image, cut_image, views_of, whole_views_of
+from anomalib_ncd.deploy.stages import classify_image, cut_image, views_of, whole_views_of
+from anomalib_ncd.regions.classes.results import ImageResult
+from anomalib_ncd.regions.crops import Region
 
 logger = logging.getLogger(__name__)
 
@@ -128,15 +128,12 @@ class AnomalyClassifier:
             ValueError: If neither the artefact nor the caller has a detector.
         """
         artefact = Artefact.load(path, sha256)
-        manifest = artefact.manifest
         if detector is None:
             detector = load_artefact_detector(artefact, num_threads)
-        else:
-            manifest = replace(manifest, image_threshold=None)  # which is in the units of the artefact's own
         encoder = load_encoder(artefact, num_threads, device)
-        _check_encoder(encoder, manifest)
+        _check_encoder(encoder, artefact.manifest)
         return cls(
-            manifest,
+            artefact.manifest,
             encoder,
             detector,
             limits=limits,
@@ -239,29 +236,43 @@ class AnomalyClassifier:
         if not images:
             return []
         with self._timer("detector"):
-            detections = self.detector.detect(images)
-        cuts = [self._cut(image, found) for image, found in zip(images, detections, strict=True)]
-        predictions = list(self._encode(cuts))
+            anomaly_maps = self.detector.detect(images)
+        cuts = [self._cut(image, found) for image, found in zip(images, anomaly_maps, strict=True)]
+        outputs = self._encode(images, cuts)
+        stops = np.cumsum([len(cut) for cut in cuts])[:-1]
+        parts = {name: np.split(array, stops) for name, array in outputs.items()}
         with self._timer("merge"):
-            found = zip(cuts, predictions, strict=True)
-            return [self._slim(classify_image(cut, prediction, self.manifest)) for cut, prediction in found]
+            return [
+                classify_image(
+                    image,
+                    cut,
+                    {name: part[index] for name, part in parts.items()},
+                    self.manifest,
+                    keep_masks=self.keep_masks,
+                )
+                for index, (image, cut) in enumerate(zip(images, cuts, strict=True))
+            ]
 
-    def _cut(self, image: ImageInput, detection: Detection) -> CutImage:
+    def _cut(self, image: ImageInput, anomaly_map: np.ndarray) -> list[Region]:
         """Find and cut the regions of an image."""
         try:
             with self._timer("crops"):
-                return cut_image(image, detection, self.manifest)
+                return cut_image(image, anomaly_map, self.manifest)
         except ValueError as error:
             msg = f"The detector's map of {image.path or 'the image'} can't be used: {error}"
             raise ValueError(msg) from error
 
-    def _encode(self, cuts: Sequence[CutImage]) -> Iterator[RegionPredictions]:
+    def _encode(self, images: Sequence[ImageInput], cuts: Sequence[list[Region]]) -> dict[str, np.ndarray]:
         """Run the encoder over the regions of all images, a limited number at a time."""
-        regions = [region for cut in cuts for region in cut.regions]
+        regions = [region for cut in cuts for region in cut]
+        if not regions:
+            names = ("class_probabilities", "region_feature", "neighbour_similarity")
+            shapes = ((0, len(self.class_names)), (0, 0), (0,))
+            return {name: np.zeros(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
         whole = []
-        if regions and self.encoder.needs_whole_images:
+        if self.encoder.needs_whole_images:
             with self._timer("crops"):
-                whole.append(whole_views_of(cuts, self.manifest.image_size))
+                whole.append(whole_views_of(images, [len(cut) for cut in cuts], self.manifest.image_size))
         parts = []
         for first in range(0, len(regions), self.region_batch_size):
             chosen = slice(first, first + self.region_batch_size)
@@ -269,20 +280,7 @@ class AnomalyClassifier:
                 views = views_of(regions[chosen], self.manifest.image_size)
             with self._timer("encoder"):
                 parts.append(self.encoder(*views, *(wholes[chosen] for wholes in whole)))
-        if not parts:
-            return
-        joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-        start = 0
-        for cut in cuts:
-            stop = start + len(cut.regions)
-            yield RegionPredictions(*(array[start:stop] for array in joined))
-            start = stop
-
-    def _slim(self, result: ImageResult) -> ImageResult:
-        """Leave masks and features out where they aren't wanted."""
-        if self.keep_masks:
-            return result
-        return replace(result, regions=tuple(replace(one, mask=None, feature=None) for one in result.regions))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _check_encoder(encoder: Encoder, manifest: Manifest) -> None:
@@ -290,7 +288,7 @@ def _check_encoder(encoder: Encoder, manifest: Manifest) -> None:
     side, num_classes = manifest.image_size, len(manifest.class_names)
     views, masks = np.zeros((1, 3, side, side), np.uint8), np.ones((1, 1, side, side), np.float32)
     try:
-        shape = encoder(views, masks, *([views] if encoder.needs_whole_images else [])).class_probabilities.shape
+        shape = encoder(views, masks, *([views] if encoder.needs_whole_images else []))["class_probabilities"].shape
     except Exception as error:
         msg = f"The encoder of the artefact can't classify regions of {side} pixels a side: {error}"
         raise ArtefactError(msg) from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -23,48 +23,33 @@ from anomalib_ncd.deploy.runtimes import Network, OnnxNetwork, OpenVinoNetwork, 
 from anomalib_ncd.regions.resampling import resize_antialiased
 
 
-class Detection(NamedTuple):
-    """What a detector says of an image.
-
-    Attributes:
-        anomaly_map: ``(h, w)``, integer or float, at any size.
-        score: Score of the image in the detector's own units; ``None`` where it gives none.
-        is_anomalous: Its verdict; ``None`` where it gives none.
-    """
-
-    anomaly_map: np.ndarray
-    score: float | None = None
-    is_anomalous: bool | None = None
-
-
 class Detector(Protocol):
     """Finds anomalies in images.
 
     One with an attribute ``sha256`` tells by it whether results were made with this very detector.
     """
 
-    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
-        """Return one detection for each image, in order."""
+    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
+        """Return one anomaly map ``(h, w)``, integer or float, at any size, for each image, in order."""
         ...
 
 
-MapFunction: TypeAlias = Callable[[np.ndarray], "np.ndarray | Detection"]
+MapFunction: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 class FunctionDetector:
     """Any function from one image to its map.
 
     Args:
-        function: Takes ``(H, W, 3)`` uint8 RGB; returns the map ``(h, w)`` or a :class:`Detection`.
+        function: Takes ``(H, W, 3)`` uint8 RGB; returns the map ``(h, w)``.
     """
 
     def __init__(self, function: MapFunction) -> None:
         self.function = function
 
-    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
+    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
         """Call the function for each image."""
-        found = (self.function(image.pixels) for image in images)
-        return [result if isinstance(result, Detection) else Detection(as_map(result)) for result in found]
+        return [as_map(self.function(image.pixels)) for image in images]
 
 
 class NetworkDetector:
@@ -93,17 +78,18 @@ class NetworkDetector:
         fixed = (shape[2], shape[3]) if len(shape) == 4 and min(shape[2:]) > 0 else None
         self.input_size = input_size or fixed
 
-    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
+    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
         """Run images of one size together, others one by one."""
         inputs = [self._as_input(image.pixels) for image in images]
         alike = len({one.shape for one in inputs}) == 1
         step = (len(inputs) if self._batch_size < 0 else self._batch_size) if alike else 1
-        found = []
+        found: list[np.ndarray] = []
         for first in range(0, len(inputs), step):
             part = inputs[first : first + step]
             # anomalib exports Patchcore bound to two images; a copy takes the place of one that isn't there.
             filled = part + part[-1:] * (self._batch_size - len(part))
-            found += _detections(self.network({self._input: np.stack(filled)}))[: len(part)]
+            maps = self.network({self._input: np.stack(filled)})["anomaly_map"]
+            found += [as_map(one) for one in maps[: len(part)]]
         return found
 
     def _as_input(self, pixels: np.ndarray) -> np.ndarray:
@@ -209,17 +195,3 @@ def as_map(values: Any) -> np.ndarray:  # noqa: ANN401
         msg = f"An anomaly map must have shape (h, w), got {array.shape}; return one map an image."
         raise ValueError(msg)
     return array.reshape(array.shape[-2:])
-
-
-def _detections(outputs: dict[str, np.ndarray]) -> list[Detection]:
-    """Take the outputs of a batch apart."""
-    maps = outputs["anomaly_map"]
-    scores, labels = outputs.get("pred_score"), outputs.get("pred_label")
-    return [
-        Detection(
-            as_map(maps[index]),
-            None if scores is None else float(np.ravel(scores[index])[0]),
-            None if labels is None else bool(np.ravel(labels[index])[0]),
-        )
-        for index in range(len(maps))
-    ]

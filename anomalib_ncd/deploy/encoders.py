@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,23 +21,7 @@ if TYPE_CHECKING:
 INPUT_NAMES = ("image", "mask")
 WHOLE_IMAGE = "whole_image"
 ENCODER_SETTINGS = frozenset({"backbone", "mask_layers", "trainable_blocks", "feature_layers", "empty_mask"})
-
-
-class RegionPredictions(NamedTuple):
-    """What the encoder says of R regions.
-
-    Attributes:
-        class_probabilities: ``(R, K)`` float32.
-        region_feature: ``(R, D)`` float32.
-        neighbour_similarity: ``(R,)`` float32, cosine to the nearest region of the run; 1 where none are known.
-    """
-
-    class_probabilities: np.ndarray
-    region_feature: np.ndarray
-    neighbour_similarity: np.ndarray
-
-
-OUTPUT_NAMES = RegionPredictions._fields
+OUTPUT_NAMES = ("class_probabilities", "region_feature", "neighbour_similarity")
 
 
 class Encoder(Protocol):
@@ -48,8 +32,13 @@ class Encoder(Protocol):
         """Whether it is called with a third argument: views ``(R, 3, S, S)`` uint8 of the images of the regions."""
         ...
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> RegionPredictions:
-        """Classify views ``(R, 3, S, S)`` uint8 with masks ``(R, 1, S, S)`` float32 in [0, 1]."""
+    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
+        """Classify views ``(R, 3, S, S)`` uint8 with masks ``(R, 1, S, S)`` float32 in [0, 1].
+
+        Returns:
+            By name: ``class_probabilities`` ``(R, K)``, ``region_feature`` ``(R, D)`` and ``neighbour_similarity``
+            ``(R,)``, cosine to the nearest region of the run, 1 where none are known; all float32.
+        """
         ...
 
 
@@ -76,10 +65,10 @@ class NetworkEncoder:
         """See :class:`Encoder`."""
         return WHOLE_IMAGE in self.network.input_shapes
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> RegionPredictions:
+    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
         """Classify regions; see :class:`Encoder`."""
         outputs = self.network(dict(zip((*INPUT_NAMES, WHOLE_IMAGE), (views, masks, *whole), strict=False)))
-        return RegionPredictions(*(outputs[name] for name in OUTPUT_NAMES))
+        return {name: outputs[name] for name in OUTPUT_NAMES}
 
 
 class TorchEncoder:
@@ -99,13 +88,13 @@ class TorchEncoder:
         """See :class:`Encoder`."""
         return WHOLE_IMAGE in self.classifier.input_names
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> RegionPredictions:
+    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
         """Classify regions; see :class:`Encoder`."""
         import torch  # noqa: PLC0415
 
         with torch.inference_mode():
             outputs = self.classifier(*(torch.from_numpy(part).to(self.device) for part in (views, masks, *whole)))
-        return RegionPredictions(*(getattr(outputs, name).float().cpu().numpy() for name in OUTPUT_NAMES))
+        return {name: getattr(outputs, name).float().cpu().numpy() for name in OUTPUT_NAMES}
 
 
 def load_encoder(artefact: Artefact, num_threads: int | None = None, device: str = "cpu") -> Encoder:

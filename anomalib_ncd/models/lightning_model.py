@@ -35,12 +35,12 @@ from anomalib_ncd.models.known_regions import known_regions, references_of, view
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.normal.normal_comparison import compared_features
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
-from anomalib_ncd.models.region_merging import novel_probabilities, relative_merging_temperature
-from anomalib_ncd.models.region_votes import predict_images
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.settings import check_settings
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import cache_views, identity_of
+from anomalib_ncd.regions.classes.merging import novel_probabilities
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.settings import RegionSettings
 
 
@@ -269,11 +269,11 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
 
     def classify_logits(self, batch: NcdBatch, logits: torch.Tensor) -> NcdBatch:
         """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)`` float."""
-        by_region = novel_probabilities(
-            logits, self.num_base_classes, self.model.encoder.normal_patches.logit_temperature
-        )
-        temperatures = self.merging_temperatures(batch.image_size)
-        return predict_images(batch, by_region, self.rejection.of_batch(batch), temperatures, self.class_names)
+        temperature = self.model.encoder.normal_patches.logit_temperature
+        probabilities = novel_probabilities(logits.detach().cpu().numpy(), self.num_base_classes, temperature)
+        references = batch.region_reference
+        unknown = None if references is None else self.rejection.is_unknown(references)
+        return batch.with_predictions(torch.from_numpy(probabilities), self.region_merging, unknown)
 
     def region_features(
         self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None
@@ -307,11 +307,11 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         """Views ``(R, 3, S, S)`` uint8 as the backbone takes them."""
         return (images.float() - self.pixel_mean) / self.pixel_std
 
-    def merging_temperatures(self, image_size: torch.Tensor) -> torch.Tensor:
-        """T of region merging for images of the sizes ``(B, 2)``, height and width in pixels."""
-        if self.merging_temperature is not None:
-            return torch.full((len(image_size),), float(self.merging_temperature), device=image_size.device)
-        return relative_merging_temperature(image_size)
+    @property
+    def region_merging(self) -> RegionMerging:
+        """What the classes mean, and how regions decide about their image."""
+        normal_slot = 0 if self.has_normal_slot else None
+        return RegionMerging(tuple(self.class_names), normal_slot, self.merging_temperature)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with a cosine schedule per epoch, as in the paper."""

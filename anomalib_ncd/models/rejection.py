@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.buffers import make_room
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.neighbours import left_out_similarity, neighbour_similarity
@@ -116,12 +115,6 @@ class RegionRejection(nn.Module):
         if threshold is None:
             return torch.zeros(len(features), dtype=torch.bool, device=features.device)
         return (self(features.to(self.references.device)) < threshold).to(features.device)
-
-    def of_batch(self, batch: NcdBatch) -> Tensor:
-        """Which regions of a batch are unknown, ``(R,)`` bool; none where it has no references."""
-        if batch.region_reference is None:
-            return torch.zeros_like(batch.region_area, dtype=torch.bool)
-        return self.is_unknown(batch.region_reference)
 
     def directions(self, features: Tensor) -> Tensor:
         """What is compared of features ``(R, E)``: ``(R, E + 1)`` of norm 1."""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from anomalib_ncd.regions.mebin import BinarizedMap, binarize, binarize_batch, fit_score_range
+from anomalib_ncd.regions.writing import write_file
 
 REFERENCE_SIZE_PX = 256
 
@@ -64,7 +65,7 @@ class MEBinSettings:
 
     def save(self, path: str | Path) -> None:
         """Write the settings as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_file(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> MEBinSettings:

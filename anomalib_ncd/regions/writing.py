@@ -9,8 +9,11 @@ import errno
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import cv2
+import numpy as np
 
 REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -20,6 +23,7 @@ REASONS = {
     errno.EPERM: "there is no permission to write there; choose another folder",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOTDIR: "a file stands where its folder should be; choose another folder",
+    errno.EEXIST: "a file stands where its folder should be; choose another folder",
     errno.EISDIR: "a folder of that name stands there; remove it",
 }
 
@@ -46,6 +50,33 @@ def write_file(file: str | Path, contents: bytes | str, *, sync: bool = True) ->
     """
     with whole_file(file, sync=sync) as unfinished:
         unfinished.write_bytes(contents.encode() if isinstance(contents, str) else contents)
+
+
+def write_image(file: str | Path, image: np.ndarray, *, sync: bool = True) -> None:
+    """Encode an image in the format of its suffix and write it as a whole.
+
+    Args:
+        file: Target, such as ``picture.png`` or ``picture.jpg``.
+        image: ``(H, W, 3)`` uint8 RGB, ``(H, W)`` uint8, or a mask ``(H, W)`` bool, which becomes 0 and 255.
+        sync: See :func:`write_file`.
+
+    Raises:
+        OutputError: If it can't be written.
+        ValueError: If it can't be encoded.
+    """
+    file = Path(file)
+    write_file(file, encode_image(image, file.suffix), sync=sync)
+
+
+def encode_image(image: np.ndarray, suffix: str, quality: int = 95) -> bytes:
+    """Encode an image; arguments and errors as :func:`write_image`, `quality` is that of JPEG."""
+    image = image.astype(np.uint8) * 255 if image.dtype == bool else image
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    try:
+        return cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    except cv2.error as error:
+        msg = f"An image of shape {image.shape} can't be encoded as {suffix!r}; write PNG or JPEG: {error}"
+        raise ValueError(msg) from error
 
 
 @contextmanager
@@ -75,4 +106,5 @@ def whole_file(file: str | Path, *, sync: bool = True) -> Iterator[Path]:
     except OSError as error:
         raise OutputError.of(file, error) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)

@@ -16,7 +16,9 @@ import torch
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.images import ImageRecord
-from anomalib_ncd.results.class_names import NORMAL
+from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.regions.classes.results import ImageResult
+from anomalib_ncd.regions.writing import whole_file
 
 PIXEL_FIELDS = {"image", "region_mask"}
 HALF_FIELDS = {"region_feature", "region_reference"}
@@ -33,6 +35,8 @@ class RunResults:
         regions_folder: Folder of the crops, relative to the run's folder where it lies inside.
         region_position: ``(R, 2)`` float32, the map of all regions in two dimensions.
         label_names: Names of the true classes that ``batch.class_id`` counts; empty without labels.
+        normal_slot: Slot that gathers false alarms; ``None`` where there is none.
+        merging_temperature: T of region merging; ``None`` for an eighth of the root of an image's area.
         normal_label: True class of good images.
         num_classes_estimate: Where the number of classes was estimated, its ``count``, ``low``, ``high``, ``curve`` and
             ``method``, see :class:`~anomalib_ncd.models.clustering.number_of_classes.NumClassesEstimate`.
@@ -44,17 +48,18 @@ class RunResults:
     regions_folder: str
     region_position: np.ndarray
     label_names: list[str]
+    normal_slot: int | None = None
+    merging_temperature: float | None = None
     normal_label: str = "good"
     num_classes_estimate: dict[str, Any] | None = None
 
-    @property
-    def has_normal_slot(self) -> bool:
-        """Whether slot 0 gathers false alarms."""
-        return self.slot_names[0] == NORMAL
+    def merging(self, class_names: Sequence[str]) -> RegionMerging:
+        """What the classes mean under these names, and how regions decide about their image."""
+        return RegionMerging(tuple(class_names), self.normal_slot, self.merging_temperature)
 
-    def normal_name(self, class_names: Sequence[str]) -> str:
-        """What the class of false alarms is called under these names, whether or not there is one."""
-        return class_names[0] if self.has_normal_slot else NORMAL
+    def image_results(self, class_names: Sequence[str]) -> list[ImageResult]:
+        """Results of all images under these names, in the order of the batch."""
+        return self.batch.image_results(self.merging(class_names))
 
     @property
     def images(self) -> list[ImageRecord]:
@@ -73,15 +78,14 @@ class RunResults:
         Raises:
             ValueError: If the batch has no predictions.
         """
-        by_region, by_image = self.batch.region_class_probabilities, self.batch.class_probabilities
-        if by_region is None or by_image is None:
+        by_region = self.batch.region_class_probabilities
+        if by_region is None:
             msg = "The batch holds no predictions; pass what Engine.predict returns."
             raise ValueError(msg)
-        return replace(self, batch=replace(self.batch).with_predictions(by_region, by_image, class_names))
+        return replace(self, batch=replace(self.batch).with_predictions(by_region, self.merging(class_names)))
 
     def save(self, file: str | Path) -> None:
         """Write the results; a reader never sees a half-written file. Features are kept in half precision."""
-        file = Path(file)
         arrays = {"region_position": np.asarray(self.region_position, np.float32)}
         for field in fields(NcdBatch):
             value = getattr(self.batch, field.name)
@@ -90,10 +94,8 @@ class RunResults:
                 arrays[field.name] = value.half().numpy() if field.name in HALF_FIELDS else value.numpy()
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in NOT_PLAIN}
         plain["image_path"] = self.batch.image_path
-        unfinished = file.with_name(f".{file.name}.unfinished")
-        with unfinished.open("wb") as stream:
-            np.savez_compressed(stream, plain=np.array(json.dumps(plain)), **arrays)  # type: ignore[arg-type]
-        unfinished.replace(file)
+        with whole_file(file) as unfinished:
+            np.savez_compressed(unfinished, plain=np.array(json.dumps(plain)), **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, file: str | Path) -> RunResults:
@@ -101,6 +103,7 @@ class RunResults:
 
         Raises:
             FileNotFoundError: If there is no such file.
+            ValueError: If another version wrote it.
         """
         file = Path(file)
         if not file.is_file():
@@ -109,6 +112,10 @@ class RunResults:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         plain = json.loads(str(arrays.pop("plain")))
+        wanted = {field.name for field in fields(cls)} - NOT_PLAIN | {"image_path"}
+        if set(plain) != wanted:
+            msg = f"{file} was written by another version of anomalib_ncd; run `anomalib-ncd discover` again."
+            raise ValueError(msg)
         position = arrays.pop("region_position")
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         tensors |= {name: tensors[name].float() for name in HALF_FIELDS & tensors.keys()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,8 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.checkpoints import is_made_from_clusters, own_part, save_model
 from anomalib_ncd.models.clustering.auto_classes import resolve_num_classes
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.results.predictions import image_predictions
+from anomalib_ncd.regions.writing import write_file
+from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.checkpoint import RunCheckpoint
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.files import (
@@ -113,10 +114,11 @@ def discover(
     shutil.rmtree(output / "cached_views", ignore_errors=True)
     slot_names = model.novel_class_names  # clusters have a slot for normal only where one was found
     class_names = names_of_run(output, slot_names)
-    results = gather_results(batches, datamodule, slot_names, output, model.plain_estimate())
+    merging = replace(model.region_merging, class_names=tuple(slot_names))
+    results = gather_results(batches, datamodule, merging, output, model.plain_estimate())
     results.save(output / RESULTS_FILE)
     results, metrics = write_run_files(output, results, class_names)
-    _say_result(results.batch, class_names, metrics, output)
+    _say_result(results, class_names, metrics, output)
     return metrics
 
 
@@ -134,7 +136,7 @@ def claim_folder(output: Path, config: dict[str, Any] | None) -> None:
         if changed:
             msg = f"{output} holds a run with other settings of {changed}; choose another `--output` or delete it."
             raise ValueError(msg)
-    file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    write_file(file, yaml.safe_dump(config, sort_keys=False))
 
 
 def _settle_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, output: Path, device: str) -> None:
@@ -182,11 +184,11 @@ def _epochs_done(checkpoint: Path) -> int:
     return int(saved["epoch"]) + 1
 
 
-def _say_result(batch: NcdBatch, class_names: list[str], metrics: dict[str, Any], output: Path) -> None:
+def _say_result(results: RunResults, class_names: list[str], metrics: dict[str, Any], output: Path) -> None:
     """Say in a few lines what was found."""
-    predicted = Counter(row.class_name for row in image_predictions([batch], class_names))
+    predicted = Counter(result.class_name for result in results.image_results(class_names))
     found = ", ".join(f"{name}: {predicted[name]}" for name in dict.fromkeys(class_names) if predicted[name])
-    logger.info("%d images sorted into classes: %s.", len(batch), found)
+    logger.info("%d images sorted into classes: %s.", len(results.batch), found)
     image = metrics.get("image", {})
     if "nmi" in image:
         logger.info("NMI %.3f, ARI %.3f, accuracy %.3f.", image["nmi"], image["ari"], image["accuracy"])

@@ -19,16 +19,12 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.metrics.discovery import discovery_report
 from anomalib_ncd.metrics.normal import normal_report
 from anomalib_ncd.models.checkpoints import write_class_names
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.regions.writing import write_file
 from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
-from anomalib_ncd.results.predictions import (
-    ImagePrediction,
-    RegionPrediction,
-    image_predictions,
-    region_predictions,
-    write_csv,
-)
 from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.results.tables import write_tables
 from anomalib_ncd.runs.health import run_health
 from anomalib_ncd.visualization.gallery import table_rows, write_gallery
 from anomalib_ncd.visualization.report import health_section, map_regions, write_report
@@ -42,7 +38,7 @@ NUM_CLASSES_FILE = "number_of_classes.json"
 def gather_results(
     batches: Sequence[NcdBatch],
     datamodule: NcdDataModule,
-    slot_names: Sequence[str],
+    merging: RegionMerging,
     output: Path,
     num_classes_estimate: dict[str, Any] | None = None,
 ) -> RunResults:
@@ -51,7 +47,7 @@ def gather_results(
     Args:
         batches: Predictions of all images, as ``Engine.predict`` returns them.
         datamodule: Where the images came from; its regions lie in a folder.
-        slot_names: Names that discovery gives.
+        merging: What the classes mean, under the names that discovery gives.
         output: Folder of the run.
         num_classes_estimate: Where the number of classes was estimated, the estimate as plain data.
 
@@ -65,10 +61,12 @@ def gather_results(
     return RunResults(
         batch=batch,
         image_keys=[key_of[path] for path in batch.image_path],
-        slot_names=list(slot_names),
+        slot_names=list(merging.class_names),
         regions_folder=regions_folder_of(table, output),
         region_position=map_regions(np.asarray(shown)),
         label_names=list(datamodule.class_names) if datamodule.class_ids is not None else [],
+        normal_slot=merging.normal_slot,
+        merging_temperature=merging.temperature,
         normal_label=datamodule.normal_label,
         num_classes_estimate=num_classes_estimate,
     )
@@ -107,14 +105,12 @@ def write_run_files(
     """
     table = RegionTable.read(results.images, output / results.regions_folder)
     results = results.named(class_names)
-    images = image_predictions([results.batch], class_names, results.normal_name(class_names))
-    write_csv(output / "predictions.csv", images, ImagePrediction)
-    write_csv(output / "regions.csv", region_predictions([results.batch], class_names), RegionPrediction)
+    write_tables(output, results.image_results(class_names))
     # From what results.npz holds, so that it is there again, and true again, under other names.
     metrics = {**(score(results, class_names) or {}), "health": run_health(results, class_names)}
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    write_file(output / "metrics.json", json.dumps(metrics, indent=2))
     if results.num_classes_estimate is not None:
-        (output / NUM_CLASSES_FILE).write_text(json.dumps(results.num_classes_estimate, indent=2), encoding="utf-8")
+        write_file(output / NUM_CLASSES_FILE, json.dumps(results.num_classes_estimate, indent=2))
     write_gallery(output / "gallery.png", [results.batch], class_names, table)
     rows = table_rows(results.batch, table)
     write_report(
@@ -142,15 +138,16 @@ def score(results: RunResults, class_names: Sequence[str]) -> dict[str, Any] | N
     """
     if not results.label_names or results.batch.class_id is None:
         return None
-    slots = np.array(first_slots(class_names))
+    # An image without region and class, -1, is of a class without name.
+    names, slots = [*class_names, ""], np.array([*first_slots(class_names), len(class_names)])
     reports = {}
     for level, prefix in (("image", ""), ("region", "region_")):
         preds = slots[getattr(results.batch, f"{prefix}pred_class_id").numpy()]
         target = getattr(results.batch, f"{prefix}class_id").numpy()
-        reports[level] = discovery_report(preds, target, class_names, results.label_names, results.normal_label)
-        if results.has_normal_slot and results.normal_label in results.label_names:
+        reports[level] = discovery_report(preds, target, names, results.label_names, results.normal_label)
+        if results.normal_slot is not None and results.normal_label in results.label_names:
             # Where the mask is empty the detector raised no alarm; such regions stand for whole images.
             counted = (target >= 0) & (level == "image" or results.batch.region_area.numpy() > 0)
             is_good = target[counted] == results.label_names.index(results.normal_label)
-            reports[level]["normal"] = normal_report(preds[counted] == 0, is_good)
+            reports[level]["normal"] = normal_report(preds[counted] == slots[results.normal_slot], is_good)
     return reports

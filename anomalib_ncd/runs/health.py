@@ -52,6 +52,6 @@ def run_evidence(results: RunResults, class_names: Sequence[str]) -> RunEvidence
         scores=batch.region_score.float().numpy(),
         areas=batch.region_area.numpy(),
         confidences=batch.region_pred_class_score.float().numpy(),
-        is_normal=preds == 0 if results.has_normal_slot else None,
+        is_normal=None if results.normal_slot is None else preds == numbers[results.normal_slot],
         head_preds=None if heads is None else numbers[heads.T.numpy()],
     )

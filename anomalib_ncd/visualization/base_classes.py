@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from anomalib_ncd.data.datasets import TrainRegions
+from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.visualization.gallery import TILES_PER_ROW, captioned_rows, region_tile
 
 
@@ -51,4 +51,4 @@ def write_base_classes(file: str | Path, regions: TrainRegions, class_names: Seq
         regions: Training set.
         class_names: Names of the base classes.
     """
-    cv2.imwrite(str(file), cv2.cvtColor(draw_base_classes(regions, class_names), cv2.COLOR_RGB2BGR))
+    write_image(file, draw_base_classes(regions, class_names))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Drawing regions with their classes onto an image."""
+"""The one drawing of an image with its regions and their classes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.visualization.fonts import load_font
 
+BAND_PX = 26
+LINE_PX = 19
+UNKNOWN = "unknown"
+UNKNOWN_RGB = (160, 0, 0)
 NORMAL_RGB = (140, 140, 140)
 PALETTE_RGB = (
     (230, 97, 1),
@@ -30,31 +36,83 @@ PALETTE_RGB = (
 MAX_NAME = 32
 
 
-def class_colours(class_names: Sequence[str], normal_name: str = "normal") -> list[tuple[int, int, int]]:
+def draw_result(
+    pixels: np.ndarray,
+    result: ImageResult,
+    merging: RegionMerging,
+    side_range_px: tuple[int, int] = (512, 1600),
+    *,
+    draw_normal: bool = True,
+) -> np.ndarray:
+    """Draw the regions of an image under a band that says its class.
+
+    Args:
+        pixels: The image, ``(H, W, 3)`` uint8 RGB.
+        result: Its result; masks are outlined where it has some. Regions are left out where nothing was found.
+        merging: Names of all classes, so that a class has one colour in all pictures.
+        side_range_px: See :func:`draw_regions`.
+        draw_normal: Draw regions of the class *normal*, too, in grey.
+
+    Returns:
+        ``(h + 26, w, 3)`` uint8, the image scaled to a size that can be read; the band on top is higher where its text
+        needs more lines.
+    """
+    colours = class_colours(merging.class_names, merging.normal_slot)
+    shown = [
+        region
+        for region in result.regions
+        if region.area and (draw_normal or region.is_unknown or not merging.is_normal(region.class_id))
+    ]
+    drawn = draw_regions(
+        pixels,
+        [region.box_xyxy for region in shown],
+        [UNKNOWN if region.is_unknown else region.class_name for region in shown],
+        [UNKNOWN_RGB if region.is_unknown else colours[region.class_id] for region in shown],
+        [region.confidence for region in shown],
+        [region.mask for region in shown],
+        side_range_px,
+    )
+    return np.concatenate([_band(title_of(result), drawn.shape[1]), drawn])
+
+
+def title_of(result: ImageResult) -> str:
+    """Say the class of an image.
+
+    Example:
+        >>> title_of(ImageResult("a.png", class_name="dent", confidence=0.87, is_normal=True))
+        'good: nothing was found (dent 87%)'
+    """
+    name = f"{UNKNOWN if result.is_unknown else result.class_name} {result.confidence:.0%}".strip()
+    found = any(region.area for region in result.regions)
+    return name if found else f"good: nothing was found ({name})"
+
+
+def class_colours(class_names: Sequence[str], normal_slot: int | None = None) -> list[tuple[int, int, int]]:
     """Choose a colour for each class.
 
     Args:
         class_names: Name of each class; classes of one name share a colour.
-        normal_name: Name of the class of false alarms, which is grey.
+        normal_slot: The class of false alarms, which is grey.
 
     Returns:
         RGB, 0 to 255, in the order of ``class_names``; the first ten are easy to tell apart.
 
     Example:
-        >>> class_colours(["normal", "dent", "hole", "dent"])
+        >>> class_colours(["good part", "dent", "hole", "dent"], normal_slot=0)
         [(140, 140, 140), (230, 97, 1), (31, 119, 180), (230, 97, 1)]
     """
-    colours: dict[str, tuple[int, int, int]] = {normal_name: NORMAL_RGB}
+    colours = {} if normal_slot is None else {class_names[normal_slot]: NORMAL_RGB}
+    num_grey = len(colours)
     for name in class_names:
         if name not in colours:
-            colours[name] = _colour(len(colours) - 1)
+            colours[name] = _colour(len(colours) - num_grey)
     return [colours[name] for name in class_names]
 
 
 def draw_regions(
     image: np.ndarray,
     boxes_xyxy: Sequence[Sequence[float]] | np.ndarray,
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None,
     colours: Sequence[tuple[int, int, int]],
     scores: Sequence[float] | None = None,
     masks: Sequence[np.ndarray | None] | None = None,
@@ -65,7 +123,7 @@ def draw_regions(
     Args:
         image: ``(H, W, 3)`` uint8, RGB.
         boxes_xyxy: ``(R, 4)`` boxes in image pixels, half-open; they may leave the image.
-        class_names: Name of the class of each region; long ones are cut short.
+        class_names: Name of the class of each region; long ones are cut short. ``None``: no captions.
         colours: RGB of each region, see :func:`class_colours`.
         scores: Confidence of each region, 0 to 1. Defaults to ``None``: none is written.
         masks: Mask of each region, ``(h, w)`` bool, of any size: it is stretched over the region's box. Defaults to
@@ -91,11 +149,30 @@ def draw_regions(
             _draw_mask(canvas, corner, mask, colours[index], line)
     for index, corner in enumerate(corners):
         _draw_box(canvas, corner, colours[index], line)
+    if class_names is None:
+        return canvas
     captions = [
         shortened(name) if scores is None else f"{shortened(name)} {scores[index]:.0%}"
         for index, name in enumerate(class_names)
     ]
     return _with_captions(canvas, corners, captions, colours)
+
+
+def _band(text: str, width: int) -> np.ndarray:
+    """Black on white, in as many lines as the width asks for."""
+    font, room = load_font(15, text), width - 8
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and font.getlength(longer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    band = Image.new("RGB", (width, BAND_PX + LINE_PX * (len(lines) - 1)), "white")
+    draw = ImageDraw.Draw(band)
+    for number, line in enumerate(lines):
+        draw.text((4, BAND_PX // 2 + LINE_PX * number), _fitting(line, font, room + 6), "black", font, "lm")
+    return np.asarray(band)
 
 
 def shortened(name: str, length: int = MAX_NAME) -> str:

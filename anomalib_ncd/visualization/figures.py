@@ -15,6 +15,7 @@ from matplotlib.text import Text
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.slots import first_slots
 from anomalib_ncd.visualization.drawing import class_colours, shortened
 from anomalib_ncd.visualization.fonts import font_families
@@ -27,7 +28,7 @@ MAX_MAPPED_REGIONS = 20_000
 
 def run_figures(
     batches: Sequence[NcdBatch],
-    class_names: Sequence[str],
+    merging: RegionMerging,
     table: RegionTable | None = None,
     label_names: Sequence[str] = (),
     positions: np.ndarray | None = None,
@@ -36,7 +37,7 @@ def run_figures(
 
     Args:
         batches: Predictions of all images.
-        class_names: Name of each discovered class; classes of one name are one.
+        merging: What the classes mean; classes of one name are one.
         table: The regions that the predictions are about. Defaults to ``None``: no pictures of regions.
         label_names: Name of each true class. Defaults to none: no confusion matrix.
         positions: ``(R, 2)``, the map of the regions in the order of the batches. Defaults to ``None``: no map.
@@ -44,6 +45,7 @@ def run_figures(
     Returns:
         Pictures ``(h, w, 3)`` uint8 by name: ``gallery``, ``classes/<name>``, ``confusion``, ``map``.
     """
+    class_names = merging.class_names
     predicted = [batch for batch in batches if batch.region_pred_class_id is not None]
     figures: dict[str, np.ndarray] = {}
     if not predicted:
@@ -66,7 +68,7 @@ def run_figures(
         if (target >= 0).any():
             figures["confusion"] = draw_confusion(*count_confusion(preds, target, class_names, label_names))
     if positions is not None:
-        figures["map"] = draw_map(positions, regions, class_names)
+        figures["map"] = draw_map(positions, regions, class_names, merging.normal_slot)
     return figures
 
 
@@ -141,13 +143,16 @@ def draw_confusion(counts: np.ndarray, label_names: Sequence[str], class_names: 
     return _rendered(figure, [*label_names, *class_names])
 
 
-def draw_map(positions: np.ndarray, classes: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+def draw_map(
+    positions: np.ndarray, classes: np.ndarray, class_names: Sequence[str], normal_slot: int | None = None
+) -> np.ndarray:
     """Draw a map of regions in two dimensions, a colour per class.
 
     Args:
         positions: ``(R, 2)``.
         classes: ``(R,)`` discovered class of each region.
         class_names: Names of the discovered classes; those of one name share colour and entry of the legend.
+        normal_slot: The class of false alarms, which is grey.
 
     Returns:
         ``(h, w, 3)`` uint8.
@@ -162,7 +167,7 @@ def draw_map(positions: np.ndarray, classes: np.ndarray, class_names: Sequence[s
     axes = figure.add_subplot()
     slots = np.array(first_slots(class_names))
     of_region = slots[np.asarray(classes)]
-    colours = np.array(class_colours(class_names)) / 255
+    colours = np.array(class_colours(class_names, normal_slot)) / 255
     size = float(np.clip(4000 / max(len(classes), 1), 4, 40))
     for slot in sorted(set(of_region.tolist())):
         members = np.asarray(positions)[of_region == slot]

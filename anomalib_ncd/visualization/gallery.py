@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.visualization.fonts import load_font
 
 TILE_PX = 128
@@ -42,8 +43,7 @@ def write_gallery(
         table: The regions that the predictions are about.
         tiles_per_class: Most regions shown per class, the surest first.
     """
-    picture = draw_gallery(batches, class_names, table, tiles_per_class)
-    cv2.imwrite(str(file), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    write_image(file, draw_gallery(batches, class_names, table, tiles_per_class))
 
 
 def draw_gallery(

@@ -80,7 +80,7 @@ class FigureLogger(Callback):
         datamodule = _datamodule_of(batches, trainer)
         figures = run_figures(
             batches,
-            pl_module.class_names,
+            pl_module.region_merging,
             None if datamodule is None else datamodule.region_table(),
             [] if datamodule is None else datamodule.class_names,
             _positions(batches) if self.draw_map else None,

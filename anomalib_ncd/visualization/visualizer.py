@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import Visualizer
 from PIL import Image
@@ -18,7 +19,9 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.visualization.drawing import class_colours, draw_regions
+from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.regions.writing import write_image
+from anomalib_ncd.visualization.drawing import draw_result
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +55,14 @@ class NcdVisualizer(Visualizer):
     def visualize(
         self,
         predictions: NcdBatch,
-        class_names: Sequence[str],
+        merging: RegionMerging,
         table: RegionTable | None = None,
     ) -> list[Image.Image]:
         """Draw the images of a batch from their files.
 
         Args:
             predictions: What ``Engine.predict`` returns for a batch.
-            class_names: Name of each class.
+            merging: What the classes mean, :attr:`AnomalyNcd.region_merging`.
             table: The regions that the predictions are about. Defaults to ``None``: no outlines of masks.
 
         Returns:
@@ -68,27 +71,14 @@ class NcdVisualizer(Visualizer):
         Raises:
             ValueError: If the batch has no predictions, or an image can't be read.
         """
-        if predictions.region_pred_class_id is None or predictions.region_pred_class_score is None:
-            msg = "The batch holds no predictions; pass what Engine.predict returns."
-            raise ValueError(msg)
-        colours = class_colours(class_names)
         index_of = {} if table is None else {str(record.path): i for i, record in enumerate(table.images)}
-        image_of_region = predictions.region_image_index.cpu()
         pictures = []
-        for number, path in enumerate(predictions.image_path):
-            members = (image_of_region == number).nonzero().flatten()
-            classes = predictions.region_pred_class_id.cpu()[members].tolist()
-            rows = table.rows_of_image(index_of[path]) if table is not None and path in index_of else []
-            shown = [i for i, c in enumerate(classes) if self.draw_normal or class_names[c] != "normal"]
-            pixels = draw_regions(
-                read_image(path),
-                predictions.region_box_xyxy.cpu()[members][shown].numpy(),
-                [class_names[classes[i]] for i in shown],
-                [colours[classes[i]] for i in shown],
-                predictions.region_pred_class_score.float().cpu()[members][shown].tolist(),
-                [table.load(rows[i])[1] for i in shown] if table is not None and rows else None,
-                self.side_range_px,
-            )
+        for path, result in zip(predictions.image_path, predictions.image_results(merging), strict=True):
+            if table is not None and path in index_of:
+                masks = [table.load(row)[1] for row in table.rows_of_image(index_of[path])]
+                regions = (replace(one, mask=mask) for one, mask in zip(result.regions, masks, strict=True))
+                result = replace(result, regions=tuple(regions))  # noqa: PLW2901
+            pixels = draw_result(read_image(path), result, merging, self.side_range_px, draw_normal=self.draw_normal)
             pictures.append(Image.fromarray(pixels))
         return pictures
 
@@ -116,9 +106,8 @@ class NcdVisualizer(Visualizer):
         table = datamodule.region_table() if isinstance(datamodule, NcdDataModule) else None
         keys = {} if table is None else {str(record.path): record.key for record in table.images}
         folder = Path(trainer.default_root_dir) / "images" if self.output_dir is None else Path(self.output_dir)
-        pictures = self.visualize(outputs, pl_module.class_names, table)
+        pictures = self.visualize(outputs, pl_module.region_merging, table)
         for path, picture in zip(outputs.image_path, pictures, strict=True):
             named = folder / keys[path] if path in keys else generate_output_filename(path, folder).with_suffix("")
             file = named.with_name(f"{named.name}.png")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(file)
+            write_image(file, np.asarray(picture))

@@ -14,6 +14,7 @@ import torch
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.files import gather_results, write_run_files
 from anomalib_ncd.visualization.report import map_regions, write_report
@@ -79,13 +80,13 @@ def finished(tiny_run, tmp_path_factory):
     output = tmp_path_factory.mktemp("finished") / "run"
     data = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, labels="folders", work_dir=output)
     batch = next(iter(data.test_dataloader())).without_pixels()
-    regions, images = (torch.full((len(ids), 4), 0.02) for ids in (batch.region_class_id, batch.class_id))
+    regions = torch.full((len(batch.region_class_id), 4), 0.02)
     regions[torch.arange(len(regions)), batch.region_class_id] = 0.94
-    images[torch.arange(len(images)), batch.class_id] = 0.94
     regions[-1] = torch.tensor([0.0, 0.1, 0.5, 0.4])
     features = regions + torch.rand(regions.shape, generator=torch.Generator().manual_seed(0)) / 10
-    batch.update(region_feature=features).with_predictions(regions, images)
-    results = gather_results([batch], data, SLOTS, output)
+    merging = RegionMerging(tuple(SLOTS), 0)
+    batch.update(region_feature=features).with_predictions(regions, merging)
+    results = gather_results([batch], data, merging, output)
     results.save(output / "results.npz")
     write_run_files(output, results, SLOTS)
     checkpoint = {"anomalib_ncd": {"num_novel_classes": 4, "backbone": "test_vit", "num_heads": 1}}
@@ -109,10 +110,11 @@ def ring_of_regions(count):
         region_score=torch.rand(count),
         region_area=torch.ones(count, dtype=torch.long),
         region_feature=torch.tensor(features).float(),
-    ).with_predictions(probabilities, probabilities)
+    )
     slots = ["normal", *(f"class_{number}" for number in range(1, 8))]
+    batch.with_predictions(probabilities, RegionMerging(tuple(slots), 0))
     keys = [f"{EVIL}/{number}" for number in range(count)]
-    return RunResults(batch, keys, slots, "regions", map_regions(features), []), slots
+    return RunResults(batch, keys, slots, "regions", map_regions(features), [], 0), slots
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])

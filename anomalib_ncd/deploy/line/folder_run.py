@@ -78,7 +78,7 @@ def classify_folder(
     detector = classifier.detector
     map_of = detector.find if isinstance(detector, MapFolder) else None
     options = {"pictures": pictures, "masks": masks}
-    with ResultFolder(output, classifier.sha256, classifier.class_names, **options) as results:
+    with ResultFolder(output, classifier.sha256, classifier.manifest.region_merging, **options) as results:
         source = FolderWatch(images, results.store.made_from, watch, map_of)
         arrivals = source.poll() if watch is None else _forever(source, poll_seconds, stop_after_idle)
         for batch in _batches(arrivals, classifier.batch_size):

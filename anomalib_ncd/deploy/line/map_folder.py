@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from anomalib_ncd.deploy.detectors import Detection
+import numpy as np
+
 from anomalib_ncd.deploy.image_files import ImageInput
 
 MAP_SUFFIXES = (".npy", ".tiff", ".tif", ".png")
@@ -41,7 +42,7 @@ class MapFolder:
                     return file
         return None
 
-    def detect(self, images: Sequence[ImageInput]) -> list[Detection]:
+    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
         """Read the maps of images.
 
         Raises:
@@ -50,7 +51,7 @@ class MapFolder:
         """
         return [self._detect_one(image) for image in images]
 
-    def _detect_one(self, image: ImageInput) -> Detection:
+    def _detect_one(self, image: ImageInput) -> np.ndarray:
         """Read the map of an image."""
         from anomalib_ncd.data.anomaly_maps import read_anomaly_map  # noqa: PLC0415 - it imports anomalib
 
@@ -61,4 +62,4 @@ class MapFolder:
         if file is None:
             msg = f"{image.path} has no anomaly map in {self.folder}, neither at its relative path nor at its stem."
             raise FileNotFoundError(msg)
-        return Detection(read_anomaly_map(file))
+        return read_anomaly_map(file)

@@ -53,7 +53,7 @@ class RayClassifier:
         found = list(self.classifier.stream([str(path) for path in batch["image"]], on_error="report"))
         return {
             "image": np.array([result.image for result in found]),
-            "class": np.array([result.class_name or "" for result in found]),
+            "class": np.array([result.class_name for result in found]),
             "confidence": np.array([result.confidence for result in found], dtype=np.float32),
             "normal": np.array([result.is_normal for result in found]),
             "unknown": np.array([result.is_unknown for result in found]),

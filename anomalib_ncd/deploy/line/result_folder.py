@@ -5,26 +5,23 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 
-from anomalib_ncd.deploy.line.drawing import draw_result
 from anomalib_ncd.deploy.line.result_store import ResultStore
-from anomalib_ncd.deploy.results import ImageResult
-from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
-from anomalib_ncd.regions.writing import OutputError, whole_file, write_file
+from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.regions.classes.results import ImageResult
+from anomalib_ncd.regions.writing import OutputError, encode_image, whole_file, write_file
+from anomalib_ncd.results.tables import COLUMNS, csv_bytes, table_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,23 +30,6 @@ logger = logging.getLogger(__name__)
 
 STORE_NAME = "results.sqlite"
 LINES_NAME = "results.jsonl"
-# The columns of a run's predictions.csv and regions.csv come first.
-COLUMNS = {
-    "predictions.csv": ("image", "class", "confidence", "num_regions", "unknown", "classes", "normal", "score"),
-    "regions.csv": (
-        "image",
-        "left",
-        "top",
-        "right",
-        "bottom",
-        "area",
-        "score",
-        "class",
-        "confidence",
-        "unknown",
-    ),
-    "errors.csv": ("image", "error"),
-}
 TABLE_SECONDS = 5.0  # least pause between two writings of the tables
 TABLE_SHARE = 20  # and so many times as long as the last one took
 MAX_NAME_BYTES = 255
@@ -82,7 +62,7 @@ class ResultFolder:
     Args:
         folder: The folder; an existing one is gone on with.
         classifier: Digest of all that decides about a result.
-        class_names: Name of each slot.
+        merging: What the classes mean.
         pictures: Whether to draw a picture of each image.
         masks: Whether to put the masks of regions into the results.
 
@@ -95,7 +75,7 @@ class ResultFolder:
         self,
         folder: str | Path,
         classifier: str,
-        class_names: tuple[str, ...],
+        merging: RegionMerging,
         *,
         pictures: bool = True,
         masks: bool = False,
@@ -103,7 +83,7 @@ class ResultFolder:
         self.folder = Path(folder)
         self.pictures = pictures
         self.masks = masks
-        self._class_names = class_names
+        self._merging = merging
         self._written_at, self._seconds, self._is_old = -float("inf"), 0.0, True
         if not (self.folder / STORE_NAME).exists() and (self.folder / "predictions.csv").exists():
             msg = f"{self.folder} holds tables that are not from `classify`, such as a run's; choose another output."
@@ -152,11 +132,10 @@ class ResultFolder:
         with whole_file(self.folder / LINES_NAME) as unfinished, unfinished.open("wb") as stream:
             stream.writelines(line + b"\n" for line in self.store.lines(failed=None))
         for name, columns in COLUMNS.items():
-            rows = _ROWS_OF[name]
             lines = self.store.lines(failed=name == "errors.csv")
             with whole_file(self.folder / name) as unfinished, unfinished.open("wb") as stream:
-                stream.write(_csv_text([columns]))
-                stream.writelines(_csv_text(rows(json.loads(line))) for line in lines)
+                stream.write(csv_bytes([columns]))
+                stream.writelines(csv_bytes(table_rows(name, json.loads(line))) for line in lines)
         self._written_at = time.monotonic()
         self._seconds, self._is_old = self._written_at - start, False
 
@@ -165,13 +144,13 @@ class ResultFolder:
         if finished.pixels is None or finished.result.error is not None:
             return
         try:
-            drawn = draw_result(finished.pixels, finished.result, self._class_names)
-            encoded, data = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            from anomalib_ncd.visualization.drawing import draw_result  # noqa: PLC0415 - it imports matplotlib
+
+            data = encode_image(draw_result(finished.pixels, finished.result, self._merging), ".jpg")
         except Exception as error:  # noqa: BLE001 - the result counts, with a picture or without
-            encoded = False
             logger.warning("The picture of %s can't be drawn: %s", finished.name, error)
-        if encoded:
-            write_file(self.folder / "pictures" / _picture_name(finished.name), data.tobytes())
+            return
+        write_file(self.folder / "pictures" / _picture_name(finished.name), data)
 
 
 def _picture_name(name: str) -> str:
@@ -180,40 +159,3 @@ def _picture_name(name: str) -> str:
     if len(os.fsencode(last)) + len(".jpg") > MAX_NAME_BYTES:
         last = f"{last[:50]}-{hashlib.sha256(os.fsencode(last)).hexdigest()[:16]}"
     return f"{folder}/{last}.jpg" if folder else f"{last}.jpg"
-
-
-def _prediction_rows(result: dict[str, Any]) -> list[list[Any]]:
-    """Row of an image in ``predictions.csv``."""
-    values = {
-        **result,
-        "num_regions": len(result["regions"]),
-        "classes": CLASS_SEPARATOR.join(result["classes"]),
-    }
-    return [[values[column] for column in COLUMNS["predictions.csv"]]]
-
-
-def _region_rows(result: dict[str, Any]) -> list[list[Any]]:
-    """Rows of an image in ``regions.csv``."""
-    columns = ("area", "score", "class", "confidence", "unknown")
-    return [
-        [result["image"], *region["box_xyxy"], *(region[column] for column in columns)] for region in result["regions"]
-    ]
-
-
-def _error_rows(result: dict[str, Any]) -> list[list[Any]]:
-    """Row of an image in ``errors.csv``."""
-    return [[result["image"], result["error"]]]
-
-
-_ROWS_OF: dict[str, Callable[[dict[str, Any]], list[list[Any]]]] = {
-    "predictions.csv": _prediction_rows,
-    "regions.csv": _region_rows,
-    "errors.csv": _error_rows,
-}
-
-
-def _csv_text(rows: Iterable[Sequence[Any]]) -> bytes:
-    """Rows as bytes."""
-    stream = io.StringIO(newline="")
-    csv.writer(stream).writerows(rows)
-    return stream.getvalue().encode("utf-8", "backslashreplace")

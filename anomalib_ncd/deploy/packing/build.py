@@ -21,7 +21,7 @@ from anomalib.models import AnomalibModule
 from safetensors.torch import save as save_safetensors
 
 from anomalib_ncd import __version__
-from anomalib_ncd.deploy.anomalib_detectors import LightningDetector, export_raw_detector, raw_image_threshold
+from anomalib_ncd.deploy.anomalib_detectors import LightningDetector, export_raw_detector
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, MapFunction, file_digest
 from anomalib_ncd.deploy.encoders import ENCODER_SETTINGS, TorchEncoder
@@ -147,8 +147,8 @@ def build_artefact(
     entry = replace(manifest.encoder, runtime=runtime, files=tuple(files))
     manifest = replace(manifest, encoder=entry)
     if detector is not None:
-        packed, detector_files, threshold = _pack_detector(detector, detector_input_size, runtime)
-        manifest = replace(manifest, detector=packed, image_threshold=threshold)
+        packed, detector_files = _pack_detector(detector, detector_input_size, runtime)
+        manifest = replace(manifest, detector=packed)
         files |= detector_files
     artefact = Artefact.create(manifest, files)
     if output is not None:
@@ -175,6 +175,7 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
     classifier = RegionClassifier.of(model)
     manifest = Manifest(
         class_names=tuple(_class_names(model, checkpoint.parent)),
+        normal_slot=model.region_merging.normal_slot,
         score_range=(low, high),
         regions=model.region_settings,
         image_size=classifier.encoder.image_size,
@@ -228,15 +229,15 @@ def _pack_detector(
     detector: AnomalibModule | str | Path,
     input_size: tuple[int, int] | None,
     runtime: PackRuntime,
-) -> tuple[NetworkEntry, dict[str, bytes], float | None]:
-    """A detector as entry, files and the score above which an image is anomalous."""
+) -> tuple[NetworkEntry, dict[str, bytes]]:
+    """A detector as entry and files."""
     if isinstance(detector, AnomalibModule):
         contents, size = export_raw_detector(detector)
         files = {"detector.onnx": contents}
         if runtime == "openvino":
             files = _as_openvino(contents)
         used: Literal["onnx", "openvino"] = "openvino" if runtime == "openvino" else "onnx"
-        return NetworkEntry(used, tuple(files), {"input_size": list(size)}), files, raw_image_threshold(detector)
+        return NetworkEntry(used, tuple(files), {"input_size": list(size)}), files
     file = Path(detector)
     if file.suffix not in {".onnx", ".xml"}:
         msg = (
@@ -251,7 +252,7 @@ def _pack_detector(
     found = _read_all([file] if file.suffix == ".onnx" else [file, file.with_suffix(".bin")])
     files = {f"detector{Path(name).suffix}": contents for name, contents in found.items()}
     settings = {} if input_size is None else {"input_size": list(input_size)}
-    return NetworkEntry("onnx" if file.suffix == ".onnx" else "openvino", tuple(files), settings), files, None
+    return NetworkEntry("onnx" if file.suffix == ".onnx" else "openvino", tuple(files), settings), files
 
 
 def _as_openvino(contents: bytes) -> dict[str, bytes]:

@@ -46,9 +46,9 @@ def check_detector(
     width = max(score_range[1] - score_range[0], np.finfo(np.float32).tiny)
     differences = []
     for index in chosen:
-        [detection] = detector.detect([read_image_file(images[index])])
+        [anomaly_map] = detector.detect([read_image_file(images[index])])
         wanted = read_anomaly_map(map_paths[index]).astype(np.float32)
-        found = resize_antialiased(detection.anomaly_map, (wanted.shape[0], wanted.shape[1]))
+        found = resize_antialiased(anomaly_map, (wanted.shape[0], wanted.shape[1]))
         differences.append(float(np.abs(found - wanted).mean() / width))
     difference = float(np.median(differences))
     if not difference <= MAX_DIFFERENCE:

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.settings import RegionSettings
 
 FORMAT = "anomalib-ncd-classifier"
 FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
-NORMAL_NAME = "normal"
 NUM_FILES = {"onnx": 1, "openvino": 2, "torch": 1}
 MAX_SIDE_PX = 4096
 MAX_CLASSES = 10_000
@@ -98,6 +98,7 @@ class Manifest:
 
     Attributes:
         class_names: Name of each slot; several slots may share one.
+        normal_slot: Slot of *normal*, whatever its name; ``None`` where there is none.
         score_range: Score range that MEBin was fitted to.
         regions: How images are read and regions are cut.
         image_size: Side of a region's view in pixels.
@@ -105,7 +106,6 @@ class Manifest:
         detector: The detector that goes with it; ``None`` where maps come from elsewhere.
         merging_temperature: T of region merging; ``None`` for an eighth of the root of the image's area.
         rejection: When a region is unknown; ``None`` for never.
-        image_threshold: Detector score above which an image is anomalous; ``None`` for the detector's own label.
         files: Every file of the artefact beside the manifest.
         origin: Where it comes from; informs people, decides nothing.
 
@@ -114,6 +114,7 @@ class Manifest:
     """
 
     class_names: tuple[str, ...]
+    normal_slot: int | None
     score_range: tuple[float, float]
     regions: RegionSettings
     image_size: int
@@ -121,7 +122,6 @@ class Manifest:
     detector: NetworkEntry | None = None
     merging_temperature: float | None = None
     rejection: Rejection | None = None
-    image_threshold: float | None = None
     files: dict[str, FileEntry] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
 
@@ -138,8 +138,8 @@ class Manifest:
         _check_integer("image_size", self.image_size, 16, MAX_SIDE_PX)
         if self.merging_temperature is not None:
             _check_number("merging_temperature", self.merging_temperature, 0)
-        if self.image_threshold is not None:
-            _check_number("image_threshold", self.image_threshold)
+        if self.normal_slot is not None:
+            _check_integer("normal_slot", self.normal_slot, 0, len(self.class_names) - 1)
         if not isinstance(self.origin, dict):
             _refuse("origin", self.origin, "a dictionary")
         self._check_detector()
@@ -155,6 +155,11 @@ class Manifest:
             _refuse("detector.input_size", size, "height and width")
         for side in size:
             _check_integer("detector.input_size", side, 1, MAX_SIDE_PX)
+
+    @property
+    def region_merging(self) -> RegionMerging:
+        """What the classes mean, and how regions decide about their image."""
+        return RegionMerging(self.class_names, self.normal_slot, self.merging_temperature)
 
     @property
     def networks(self) -> tuple[NetworkEntry, ...]:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which classes an image has when its defects are of several kinds; in NumPy."""
+"""Which classes an image has when its defects are of several kinds."""
 
 from __future__ import annotations
 
@@ -21,21 +21,19 @@ def counting_regions(
     scores: np.ndarray,
     areas: np.ndarray,
     confidences: np.ndarray,
-    image_index: np.ndarray,
     min_relative_score: float = MIN_RELATIVE_SCORE,
     min_confidence: float = MIN_CONFIDENCE,
 ) -> np.ndarray:
-    """Tell which regions are sure enough to give their image a class of its own.
+    """Tell which regions of an image are sure enough to give it a class of their own.
 
     A region counts if it has a mask, its anomaly score is at least `min_relative_score` of the highest one in its
     image, and its class at least `min_confidence` probable. Without the first two, every weak false alarm beside a
     defect would make two kinds of one. The defaults were chosen on generated images, see docs/health.md.
 
     Args:
-        scores: ``(R,)`` float in [0, 1], anomaly score of each region.
+        scores: ``(R,)`` float in [0, 1], anomaly score of each region of the image.
         areas: ``(R,)``, mask pixels.
         confidences: ``(R,)`` float in [0, 1], probability of the region's class.
-        image_index: ``(R,)`` int, the image that a region belongs to.
         min_relative_score: See above.
         min_confidence: See above.
 
@@ -46,49 +44,38 @@ def counting_regions(
         ValueError: If the shapes differ.
 
     Example:
-        >>> scores, areas = np.array([0.9, 0.3, 0.3]), np.array([40, 9, 20])
-        >>> counting_regions(scores, areas, np.ones(3), np.array([0, 0, 1])).tolist()
+        >>> counting_regions(np.array([0.9, 0.3, 0.8]), np.array([40, 9, 20]), np.ones(3)).tolist()
         [True, False, True]
     """
-    if not scores.shape == areas.shape == confidences.shape == image_index.shape:
-        shapes = [tuple(each.shape) for each in (scores, areas, confidences, image_index)]
-        msg = f"`scores`, `areas`, `confidences` and `image_index` must have one shape (R,), got {shapes}."
+    if not scores.shape == areas.shape == confidences.shape:
+        shapes = [tuple(each.shape) for each in (scores, areas, confidences)]
+        msg = f"`scores`, `areas` and `confidences` must have one shape (R,), got {shapes}."
         raise ValueError(msg)
-    highest = np.zeros(image_index.max(initial=-1) + 1, scores.dtype)
-    np.maximum.at(highest, image_index, scores)
-    return (areas > 0) & (confidences >= min_confidence) & (scores >= min_relative_score * highest[image_index])
+    return (areas > 0) & (confidences >= min_confidence) & (scores >= min_relative_score * scores.max(initial=0))
 
 
-def classes_of_images(
-    image_classes: np.ndarray,
-    region_classes: np.ndarray,
-    is_counting: np.ndarray,
-    image_index: np.ndarray,
+def classes_of_image(
+    image_class: int,
+    region_classes: Sequence[int],
     class_names: Sequence[str],
     normal_slot: int | None,
-) -> list[list[int]]:
-    """List the classes of each image: that of the merged regions first, then those of other regions that count.
+) -> list[int]:
+    """List the classes of an image: that of the merged regions first, then those of other regions that count.
 
     Args:
-        image_classes: ``(B,)`` int, class of each image.
-        region_classes: ``(R,)`` int.
-        is_counting: ``(R,)`` bool, see :func:`counting_regions`.
-        image_index: ``(R,)`` int, the image that a region belongs to.
+        image_class: Slot of the merged regions.
+        region_classes: Slot of each region that counts, see :func:`counting_regions`.
         class_names: Name of each slot; slots of one name are one class, which goes by its first slot.
         normal_slot: Slot of *normal*, which is listed only where it is the class of the image. ``None``: there is none.
 
     Returns:
-        Slots of each image, each once, in the order of the regions.
+        Slots, each once, in the order of the regions.
 
     Example:
-        >>> names = ["normal", "class_1", "class_2"]
-        >>> regions, index = np.array([1, 2, 0]), np.array([0, 0, 1])
-        >>> classes_of_images(np.array([1, 2]), regions, np.ones(3, bool), index, names, 0)
-        [[1, 2], [2]]
+        >>> classes_of_image(1, [2, 0, 1], ["normal", "class_1", "class_2"], normal_slot=0)
+        [1, 2]
     """
     first = first_slots(class_names)
-    found: list[list[int]] = [[first[slot]] for slot in image_classes.tolist()]
-    for slot, image in zip(region_classes[is_counting].tolist(), image_index[is_counting].tolist(), strict=True):
-        if first[slot] not in {*found[image], normal_slot}:
-            found[image].append(first[slot])
-    return found
+    normal = None if normal_slot is None else first[normal_slot]
+    others = [first[slot] for slot in region_classes if first[slot] != normal]
+    return list(dict.fromkeys([first[image_class], *others]))

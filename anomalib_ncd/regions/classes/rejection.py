@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Regions that are like none of the run: where to draw the line, and what it means for their image; in NumPy.
+"""Regions that are like none of the run: where to draw the line.
 
 A region is *unknown* where its similarity to what the run was made from is below a threshold. The threshold comes from
 the run's own regions, each compared with those of the other images alone, so that it holds for new regions (split and
@@ -13,8 +13,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-
-UNKNOWN_SHARE = 0.5
 
 
 def rejection_threshold(similarities: np.ndarray, false_reject_rate: float) -> float:
@@ -74,20 +72,3 @@ def check_false_reject_rate(false_reject_rate: float) -> None:
     if not 0 < false_reject_rate < 1:
         msg = f"`false_reject_rate` must be above 0 and below 1, got {false_reject_rate}; None rejects nothing."
         raise ValueError(msg)
-
-
-def is_image_unknown(is_unknown: np.ndarray, weights: np.ndarray) -> bool:
-    """Whether an image is unknown: its unknown regions have more than half of the weight in region merging.
-
-    Args:
-        is_unknown: ``(R,)`` bool.
-        weights: ``(R,)`` float that sum to 1, see :func:`~anomalib_ncd.regions.classes.merging.region_weights`.
-
-    Returns:
-        ``True`` where the regions that decide the class are unknown.
-
-    Example:
-        >>> is_image_unknown(np.array([True, False]), np.array([0.7, 0.3]))
-        True
-    """
-    return bool(np.asarray(weights)[np.asarray(is_unknown, dtype=bool)].sum() > UNKNOWN_SHARE)

@@ -1,11 +1,13 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Slots that share a name, without torch."""
+"""Slots that share a name are one class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import numpy as np
 
 
 def first_slots(class_names: Sequence[str]) -> list[int]:
@@ -23,3 +25,54 @@ def first_slots(class_names: Sequence[str]) -> list[int]:
     """
     first: dict[str, int] = {}
     return [first.setdefault(name, slot) for slot, name in enumerate(class_names)]
+
+
+def named_probabilities(probabilities: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Add up the probabilities of slots that share a name.
+
+    Args:
+        probabilities: ``(N, K)`` float.
+        class_names: Name of each of the K slots.
+
+    Returns:
+        ``(N, K)`` float32: the sum stands at the first slot of a name, 0 at its other slots.
+
+    Raises:
+        ValueError: If there aren't as many names as slots.
+
+    Example:
+        >>> named_probabilities(np.array([[0.25, 0.5, 0.25]]), ["scratch", "dent", "scratch"])
+        array([[0.5, 0.5, 0. ]], dtype=float32)
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float32)
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(class_names):
+        msg = f"`class_names` must name the K slots of (N, K), got {len(class_names)} for {probabilities.shape}."
+        raise ValueError(msg)
+    by_name = np.zeros_like(probabilities)
+    for slot, target in enumerate(first_slots(class_names)):
+        by_name[:, target] += probabilities[:, slot]
+    return by_name
+
+
+def choose_classes(probabilities: np.ndarray, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the most probable class; slots of one name stand together.
+
+    Args:
+        probabilities: ``(N, K)`` float.
+        class_names: Name of each of the K slots.
+
+    Returns:
+        ``(N,)`` int64, the slot: the most probable one among those of the most probable name; and ``(N,)`` float32, the
+        probability of that name.
+
+    Raises:
+        ValueError: If there aren't as many names as slots.
+
+    Example:
+        >>> slots, scores = choose_classes(np.array([[0.375, 0.25, 0.375]]), ["dent", "scratch", "scratch"])
+        >>> slots.tolist(), scores.tolist()
+        ([2], [0.625])
+    """
+    by_name = named_probabilities(probabilities, class_names)
+    of_name = np.array(first_slots(class_names))[None] == by_name.argmax(axis=1)[:, None]
+    return np.where(of_name, probabilities, -1).argmax(axis=1), by_name.max(axis=1)

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.named_classes import named_probabilities
-from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.regions.classes.slots import first_slots, named_probabilities
 from anomalib_ncd.visualization.report.embedding import unit_rows
 
 HARD_PROBABILITY = 0.9999
@@ -63,7 +62,7 @@ def region_certainty(batch: NcdBatch, class_names: Sequence[str]) -> Certainty:
     if batch.region_class_probabilities is None or batch.region_pred_class_id is None:
         msg = "The batch holds no predictions; pass what Engine.predict returns."
         raise ValueError(msg)
-    probabilities = named_probabilities(batch.region_class_probabilities.float(), class_names).numpy()
+    probabilities = named_probabilities(batch.region_class_probabilities.numpy(), class_names)
     slot = np.array(first_slots(class_names))[batch.region_pred_class_id.numpy()]
     slots = np.array(sorted(set(first_slots(class_names))))
     is_hard = len(slot) > 0 and bool((probabilities.max(axis=1) > HARD_PROBABILITY).all())

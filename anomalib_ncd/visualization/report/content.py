@@ -14,11 +14,11 @@ import numpy as np
 
 from anomalib_ncd.data.images import read_image
 from anomalib_ncd.regions.classes.slots import first_slots
-from anomalib_ncd.results.predictions import class_sets
 from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.visualization.gallery import region_tile
+from anomalib_ncd.visualization.drawing import draw_regions
+from anomalib_ncd.visualization.gallery import OUTLINE_RGB, region_tile
 from anomalib_ncd.visualization.report.certainty import Certainty, region_certainty
-from anomalib_ncd.visualization.report.crops import image_with_boxes, jpeg_data_uri
+from anomalib_ncd.visualization.report.crops import jpeg_data_uri
 
 TYPICAL_REGIONS = 8
 IMAGES_PER_CLASS = 4
@@ -26,6 +26,7 @@ DOUBTFUL_REGIONS = 24
 SEVERAL_IMAGES = 12
 SUSPICIOUS_REGIONS = 12
 TILE_PX = 160
+IMAGE_PX = 320
 TILE_MARGIN = 150  # a grey for light and dark pages
 
 LoadRegion = Callable[[int], tuple[np.ndarray, np.ndarray]]
@@ -142,6 +143,8 @@ class ContentBuilder:
     ) -> None:
         self.results, self.batch = results, results.batch
         self.class_names, self.load, self.metrics = list(class_names), load, metrics
+        normal = results.normal_slot
+        self.normal = None if normal is None else first_slots(class_names)[normal]
         self.certainty = region_certainty(results.batch, class_names)
         self.image_of = results.batch.region_image_index.numpy()
         unknown = results.batch.region_unknown  # results of before there was rejection have none
@@ -149,14 +152,11 @@ class ContentBuilder:
 
     def build(self) -> ReportContent:
         """Gather everything."""
-        slots = sorted(set(first_slots(self.class_names)))
+        slots = sorted(set(first_slots(self.class_names)) - {self.normal})
         cards = [self._card(slot, color) for color, slot in enumerate(slots)]
-        normal = None
-        if self.results.has_normal_slot:
-            normal = cards[0]
-            cards = [self._card(slot, color) for color, slot in enumerate(slots[1:])]
+        normal = None if self.normal is None else self._card(self.normal, -1)
         doubtful, unknown = self._doubtful(), self._most_suspicious(np.flatnonzero(self.is_unknown))
-        sets = class_sets(self.batch, self.class_names, self.results.normal_name(self.class_names))
+        sets = [result.classes for result in self.results.image_results(self.class_names)]
         several = [image for image, classes in enumerate(sets) if len(classes) > 1]
         return ReportContent(
             sentence=self._sentence(cards, normal, len(doubtful)),
@@ -165,9 +165,7 @@ class ContentBuilder:
             normal=normal,
             doubtful=[self.picture(region, with_runner_up=True) for region in doubtful[:DOUBTFUL_REGIONS]],
             num_doubtful=len(doubtful),
-            several=self._pictures_of_images(
-                several, lambda image: " and ".join(self.class_names[slot] for slot in sets[image]), SEVERAL_IMAGES
-            ),
+            several=self._pictures_of_images(several, lambda image: " and ".join(sets[image]), SEVERAL_IMAGES),
             num_several=len(several),
             unknown=[self.picture(region, with_score=True) for region in unknown],
             num_unknown=int(self.is_unknown.sum()),
@@ -197,7 +195,7 @@ class ContentBuilder:
     def _card(self, slot: int, color: int) -> ClassCard:
         """What is known of a class."""
         members = np.flatnonzero(self.certainty.slot == slot)
-        is_normal = slot == 0 and self.results.has_normal_slot
+        is_normal = slot == self.normal
         shown = self._most_suspicious(members) if is_normal else self._most_typical(members)
         values = self.certainty.value[members]
         slots = [index for index, first in enumerate(first_slots(self.class_names)) if first == slot]
@@ -205,7 +203,7 @@ class ContentBuilder:
             name=self.class_names[slot],
             slot=slot,
             slots=slots,
-            color=-1 if is_normal else color,
+            color=color,
             num_regions=len(members),
             num_images=len(set(self.image_of[members].tolist())),
             certainty=self.certainty_text(float(values.mean())) if len(members) else "",
@@ -248,10 +246,11 @@ class ContentBuilder:
             except ValueError:  # moved since the run; the crops are still there
                 continue
             boxes = self.batch.region_box_xyxy.numpy()[members].tolist()
+            drawn = draw_regions(pixels, boxes, None, [OUTLINE_RGB] * len(boxes), side_range_px=(1, IMAGE_PX))
             key = self.results.image_keys[image]
             alt = f"Image {key} with {len(members)} outlined region{'s' * (len(members) != 1)}"
             lines = [key, caption(image)] if caption(image) else [key]
-            pictures.append(Picture(jpeg_data_uri(image_with_boxes(pixels, boxes)), alt, lines))
+            pictures.append(Picture(jpeg_data_uri(drawn), alt, lines))
             if len(pictures) == most:
                 break
         return pictures

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from anomalib_ncd.visualization.gallery import OUTLINE_RGB
+from anomalib_ncd.regions.writing import encode_image
 
 TILES_PER_ROW = 20
 
@@ -42,8 +41,7 @@ def jpeg_data_uri(image: np.ndarray, quality: int = 82) -> str:
     Returns:
         ``data:image/jpeg;base64,…``
     """
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_image(image, '.jpg', quality)).decode('ascii')}"
 
 
 def tile_sheets(tiles: Iterable[np.ndarray], tile_px: int, quality: int = 72) -> TileSheets:
@@ -73,26 +71,3 @@ def tile_sheets(tiles: Iterable[np.ndarray], tile_px: int, quality: int = 72) ->
         rows = number % per_sheet // TILES_PER_ROW + 1
         data_uris.append(jpeg_data_uri(sheet[: rows * tile_px], quality))
     return TileSheets(tile_px, TILES_PER_ROW, data_uris)
-
-
-def image_with_boxes(image: np.ndarray, boxes_xyxy: Sequence[Sequence[float]], size: int = 320) -> np.ndarray:
-    """A small copy of an image with boxes drawn on it.
-
-    Args:
-        image: ``(H, W, 3)`` uint8.
-        boxes_xyxy: Boxes in image pixels; they may leave the image.
-        size: Longest side of the copy; an image that is smaller is not enlarged.
-
-    Returns:
-        ``(h, w, 3)`` uint8.
-    """
-    height, width = image.shape[:2]
-    scale = min(1.0, size / max(height, width))
-    small_wh = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(image, small_wh, interpolation=cv2.INTER_AREA)
-    limit = np.array([small_wh, small_wh]).ravel() - 1
-    for box in boxes_xyxy:
-        left, top, right, bottom = np.clip(np.round(np.asarray(box) * scale).astype(int), 0, limit).tolist()
-        cv2.rectangle(small, (left, top), (right, bottom), (30, 30, 30), 4)
-        cv2.rectangle(small, (left, top), (right, bottom), OUTLINE_RGB, 2)
-    return small

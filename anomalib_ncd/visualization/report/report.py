@@ -17,6 +17,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from anomalib_ncd.regions.writing import write_file
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.gallery import region_tile
 from anomalib_ncd.visualization.report.content import (
@@ -84,9 +85,7 @@ def write_report(
         script=Markup(script),  # noqa: S704 - a file of this package
         script_digest=digest,
     )
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    unfinished.write_text(html, encoding="utf-8")
-    unfinished.replace(file)
+    write_file(file, html)
 
 
 def _part(name: str) -> str:
@@ -180,7 +179,7 @@ def _script_data(results: RunResults, content: ReportContent, shown: np.ndarray,
         "isProbability": certainty.is_probability,
         "tile": {"px": sheets.tile_px, "perRow": sheets.tiles_per_row},
         "slots": results.slot_names,
-        "hasNormal": results.has_normal_slot,
+        "hasNormal": results.normal_slot is not None,
     }
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
     safe = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -107,7 +107,7 @@ def test_health_and_the_normal_slot_outlast_other_names(run):
     write_names(run / "class_names.json", same=[["normal", "class_1", "class_2"]])
     main(["name", str(run)])
     assert json.loads((run / "metrics.json").read_text())["image"]["normal"]["recall"] == 1
-    assert RunResults.load(run / "results.npz").has_normal_slot
+    assert RunResults.load(run / "results.npz").normal_slot == 0
     assert AnomalyNcd.load_from_checkpoint(run / "model.ckpt").class_names == ["normal"] * 3
 
 

@@ -5,6 +5,9 @@ import pytest
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
+from anomalib_ncd.regions.classes.prediction import RegionMerging
+
+MERGING = RegionMerging(("normal", "dent"), 0)
 
 
 def image_item(number, num_regions, *, labelled=True):
@@ -62,10 +65,10 @@ def test_batches_of_several_images_are_joined():
 def test_classes_of_one_name_are_chosen_together():
     batch = NcdBatch.collate([image_item(0, 1), image_item(1, 1)])
     by_region = torch.tensor([[0.4, 0.3, 0.3], [0.7, 0.3, 0.0]])
-    batch.with_predictions(by_region, by_region.flip(0), ["normal", "dent", "dent"])
+    batch.with_predictions(by_region, RegionMerging(("normal", "dent", "dent"), 0))
     assert batch.region_pred_class_id.tolist() == [1, 0]
     torch.testing.assert_close(batch.region_pred_class_score, torch.tensor([0.6, 0.7]))
-    assert batch.pred_class_id.tolist() == [0, 1]
+    assert batch.pred_class_id.tolist() == [1, 0]
     assert torch.equal(batch.region_class_probabilities, by_region)
 
 
@@ -83,14 +86,43 @@ def test_update_refuses_unknown_fields():
 def test_predictions_are_the_most_probable_classes():
     batch = NcdBatch.collate([image_item(0, 1), image_item(1, 1)])
     by_region = torch.tensor([[0.2, 0.8], [0.7, 0.3]])
-    by_image = torch.tensor([[0.1, 0.9], [0.6, 0.4]])
-    assert batch.with_predictions(by_region, by_image) is batch
+    assert batch.with_predictions(by_region, MERGING) is batch
     assert batch.pred_class_id.tolist() == [1, 0]
     assert batch.region_pred_class_id.tolist() == [1, 0]
-    torch.testing.assert_close(batch.pred_class_score, torch.tensor([0.9, 0.6]))
+    torch.testing.assert_close(batch.pred_class_score, torch.tensor([0.8, 0.7]))
     torch.testing.assert_close(batch.region_pred_class_score, torch.tensor([0.8, 0.7]))
-    assert batch.class_probabilities is by_image
+    torch.testing.assert_close(batch.class_probabilities, by_region)
     assert batch.region_class_probabilities is by_region
+    assert batch.unknown.tolist() == [False, False]
+
+
+def test_regions_in_any_order_belong_to_their_images():
+    batch = NcdBatch.collate([image_item(0, 1), image_item(1, 2)])
+    batch.update(region_image_index=torch.tensor([1, 0, 1]), region_area=torch.tensor([9, 400, 9]))
+    by_region = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    batch.with_predictions(by_region, MERGING, torch.tensor([True, False, True]))
+    assert batch.region_pred_class_id.tolist() == [0, 1, 0]
+    torch.testing.assert_close(batch.region_pred_class_score, torch.tensor([0.9, 0.8, 0.6]))
+    torch.testing.assert_close(batch.class_probabilities, torch.tensor([[0.2, 0.8], [0.75, 0.25]]))
+    assert batch.unknown.tolist() == [False, True]
+    first, second = batch.image_results(RegionMerging(("good part", "dent"), 0))
+    assert (first.image, first.size_hw, first.class_name, len(first.regions)) == ("0.png", (60, 80), "dent", 1)
+    assert (second.class_name, second.is_unknown, second.is_normal) == ("good part", True, False)
+
+
+def test_an_image_without_region_is_predicted_as_well():
+    batch = NcdBatch.collate([image_item(0, 0), image_item(1, 1)])
+    batch.with_predictions(torch.tensor([[0.2, 0.8]]), MERGING)
+    assert batch.pred_class_id.tolist() == [0, 1]
+    assert batch.pred_class_score.tolist() == [1, pytest.approx(0.8)]
+    batch.with_predictions(torch.tensor([[0.2, 0.8]]), RegionMerging(("a", "b")))
+    assert batch.pred_class_id.tolist() == [-1, 1]
+    assert batch.class_probabilities[0].tolist() == [0, 0]
+
+
+def test_without_predictions_there_are_no_results():
+    with pytest.raises(ValueError, match=r"no predictions.*Engine\.predict"):
+        image_item(0, 1).image_results(MERGING)
 
 
 def test_without_pixels_keeps_all_but_pixels():

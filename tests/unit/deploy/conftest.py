@@ -11,7 +11,7 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.deploy import Artefact, Detection
+from anomalib_ncd.deploy import Artefact
 from anomalib_ncd.deploy.packing.build import build_artefact
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.known_regions import known_regions, references_of
@@ -28,7 +28,7 @@ class SavedMaps:
 
     def detect(self, images):
         self.batch_sizes.append(len(images))
-        return [Detection(np.load(map_of(image.path))) for image in images]
+        return [np.load(map_of(image.path)) for image in images]
 
 
 def map_of(path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_ncd.deploy import Artefact, ArtefactError, Detection, load_detector_file
+from anomalib_ncd.deploy import Artefact, ArtefactError, load_detector_file
 from anomalib_ncd.deploy.detectors import (
     FunctionDetector,
     NetworkDetector,
@@ -43,10 +43,9 @@ def images_of(*shapes):
 def test_a_function_is_a_detector():
     images = images_of((8, 9), (10, 11))
     found = FunctionDetector(lambda pixels: pixels[None, :, :, 0]).detect(images)
-    np.testing.assert_array_equal(found[1].anomaly_map, images[1].pixels[..., 0])
-    assert (found[0].score, found[0].is_anomalous) == (None, None)
-    whole = Detection(np.zeros((2, 2)), 3.0, is_anomalous=True)
-    assert as_detector(lambda _: whole).detect(images) == [whole, whole]
+    np.testing.assert_array_equal(found[1], images[1].pixels[..., 0])
+    whole = np.zeros((2, 2))
+    assert [one.shape for one in as_detector(lambda _: whole).detect(images)] == [(2, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(("shapes", "sizes"), [([(8, 8)] * 3, [2, 2]), ([(8, 8), (9, 8)], [2, 2])])
@@ -55,7 +54,7 @@ def test_a_network_that_is_bound_to_a_number_of_images_gets_as_many(shapes, size
     found = NetworkDetector(network).detect(images)
     assert [len(batch) for batch in network.seen] == sizes
     for detection, image in zip(found, images, strict=True):
-        np.testing.assert_allclose(detection.anomaly_map, image.pixels.mean(axis=2) / 255, atol=1e-6)
+        np.testing.assert_allclose(detection, image.pixels.mean(axis=2) / 255, atol=1e-6)
     assert NetworkDetector(network).detect([]) == NetworkDetector(Brightness()).detect([]) == []
 
 
@@ -64,17 +63,14 @@ def test_images_of_one_size_go_together():
     images = images_of((8, 8), (8, 8))
     found = NetworkDetector(network).detect(images)
     assert [batch.shape for batch in network.seen] == [(2, 3, 8, 8)]
-    np.testing.assert_allclose(found[1].anomaly_map, images[1].pixels.mean(axis=2) / 255, atol=1e-6)
-    assert found[0].score == pytest.approx(images[0].pixels.mean(axis=2).max() / 255, abs=1e-6)
-    assert found[0].is_anomalous is True
+    np.testing.assert_allclose(found[1], images[1].pixels.mean(axis=2) / 255, atol=1e-6)
 
 
 def test_images_of_two_sizes_go_one_by_one():
     network = Brightness(names=("anomaly_map",))
     found = NetworkDetector(network).detect(images_of((8, 8), (6, 9)))
     assert [batch.shape for batch in network.seen] == [(1, 3, 8, 8), (1, 3, 6, 9)]
-    assert [detection.anomaly_map.shape for detection in found] == [(8, 8), (6, 9)]
-    assert found[0].score is None
+    assert [detection.shape for detection in found] == [(8, 8), (6, 9)]
 
 
 def test_images_are_brought_to_the_size_of_the_network_without_aliasing():
@@ -119,7 +115,7 @@ def test_an_exported_file_runs_with_weights_beside_it(tmp_path):
     [detection] = load_detector_file(file, num_threads=1).detect([image])
     with torch.no_grad():
         wanted = network(torch.from_numpy(image.pixels).permute(2, 0, 1)[None].float() / 255)[0, 0]
-    np.testing.assert_allclose(detection.anomaly_map, wanted.numpy(), atol=1e-4)
+    np.testing.assert_allclose(detection, wanted.numpy(), atol=1e-4)
 
 
 def test_bad_files_are_named(tmp_path):

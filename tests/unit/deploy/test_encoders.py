@@ -11,7 +11,7 @@ from safetensors.torch import save as save_safetensors
 
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.deploy import Artefact, ArtefactError
-from anomalib_ncd.deploy.encoders import NetworkEncoder, RegionPredictions, TorchEncoder, _rebuild, load_encoder
+from anomalib_ncd.deploy.encoders import NetworkEncoder, TorchEncoder, _rebuild, load_encoder
 from anomalib_ncd.models.export import RegionClassifier
 
 
@@ -27,13 +27,14 @@ def eager(run_folder, inputs):
     model = AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt")
     with torch.no_grad():
         outputs = RegionClassifier.of(model)(*(torch.from_numpy(array) for array in inputs))
-    return [getattr(outputs, name).numpy() for name in RegionPredictions._fields]
+    return {name: output.numpy() for name, output in outputs._asdict().items()}
 
 
 @pytest.mark.parametrize("fixture", ["onnx_artefact", "openvino_artefact", "torch_artefact"])
 def test_each_runtime_equals_eager(fixture, request, inputs, eager):
     encoder = load_encoder(Artefact.load(request.getfixturevalue(fixture)), num_threads=1)
-    for found, wanted in zip(encoder(*inputs), eager, strict=True):
+    for name, found in encoder(*inputs).items():
+        wanted = eager[name]
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
@@ -41,8 +42,8 @@ def test_each_runtime_equals_eager(fixture, request, inputs, eager):
 @pytest.mark.parametrize("fixture", ["onnx_artefact", "openvino_artefact", "torch_artefact"])
 def test_a_region_does_not_depend_on_its_batch(fixture, request, inputs):
     encoder = load_encoder(Artefact.load(request.getfixturevalue(fixture)))
-    together = encoder(*inputs).class_probabilities
-    alone = [encoder(views[None], masks[None]).class_probabilities[0] for views, masks in zip(*inputs, strict=True)]
+    together = encoder(*inputs)["class_probabilities"]
+    alone = [encoder(views[None], masks[None])["class_probabilities"][0] for views, masks in zip(*inputs, strict=True)]
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
 
 

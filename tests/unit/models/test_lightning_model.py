@@ -21,8 +21,8 @@ from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.clustering.prototypes import cluster_start
 from anomalib_ncd.models.known_regions import known_regions, references_of
 from anomalib_ncd.models.normal.normal_comparison import compared_features
-from anomalib_ncd.models.region_merging import novel_probabilities
 from anomalib_ncd.models.rejection import RegionRejection
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 
 BASE_NAMES = ["base_line", "base_square"]
 METRICS = ("NMI", "ARI", "ClusterAccuracy", "ClusterMacroF1")
@@ -322,7 +322,7 @@ def test_normal_images_teach_what_the_first_class_is(tiny_run, tmp_path, base):
         build_engine(tmp_path / str(len(found)), max_epochs=4).fit(model, datamodule)
         with torch.no_grad():
             logits = model.model.heads(model.eval().region_features(images, masks))[model.best_head]
-        found.append(float(novel_probabilities(logits, model.num_base_classes)[:, 0].mean()))
+        found.append(float((logits[:, model.num_base_classes :] / 0.1).softmax(dim=1)[:, 0].mean()))
     assert found[1] > found[0] + 0.2
 
 
@@ -485,11 +485,10 @@ def test_arguments_are_checked(arguments, message):
         build_model(**arguments)
 
 
-def test_the_merging_temperature_grows_with_the_image():
-    sizes = torch.tensor([[300, 300], [900, 900]])
-    expected = torch.tensor([300.0, 900.0]) / 8
-    torch.testing.assert_close(build_model().merging_temperatures(sizes), expected)
-    torch.testing.assert_close(build_model(merging_temperature=50).merging_temperatures(sizes), torch.full((2,), 50.0))
+def test_regions_are_merged_as_the_settings_say():
+    model = build_model(merging_temperature=50)
+    assert model.region_merging == RegionMerging(tuple(model.class_names), 0, 50)
+    assert build_model().region_merging.temperature is None
 
 
 def test_predicted_batches_are_not_classified_again(fitted, tiny_run):

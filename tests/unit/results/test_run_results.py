@@ -1,6 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import json
 from dataclasses import fields, replace
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.results.run_results import RunResults
 
 BY_REGION = torch.tensor([[0.4, 0.3, 0.3], [0.1, 0.9, 0.0], [0.2, 0.2, 0.6]])
-BY_IMAGE = torch.tensor([[0.3, 0.4, 0.3], [0.2, 0.2, 0.6]])
+SLOTS = ["normal", "class_1", "class_2"]
 
 
 @pytest.fixture
@@ -30,9 +32,9 @@ def results():
         region_feature=torch.tensor([[1.0, 0.5], [0.25, 0], [0, 2]]),
         region_reference=torch.tensor([[0.5], [0.25], [1]]),
         region_head_class_id=torch.tensor([[0, 1], [1, 1], [2, 2]]),
-    ).with_predictions(BY_REGION, BY_IMAGE)
+    ).with_predictions(BY_REGION, RegionMerging(tuple(SLOTS), 0))
     position = np.array([[0, 1], [0.5, -1], [1, 0]], np.float32)
-    return RunResults(batch, ["ä/1", "2"], ["normal", "class_1", "class_2"], "regions", position, ["good", "dent"])
+    return RunResults(batch, ["ä/1", "2"], SLOTS, "regions", position, ["good", "dent"], 0, 50.0)
 
 
 def same(first, second):
@@ -67,11 +69,11 @@ def test_the_estimated_number_of_classes_is_kept(results, tmp_path):
 
 
 def test_half_precision_predictions_are_kept_in_single_precision(results, tmp_path):
-    batch = replace(results.batch, class_probabilities=BY_IMAGE.bfloat16())
+    batch = replace(results.batch, class_probabilities=BY_REGION[:2].bfloat16())
     replace(results, batch=batch).save(tmp_path / "results.npz")
     loaded = RunResults.load(tmp_path / "results.npz").batch.class_probabilities
     assert loaded.dtype == torch.float32
-    torch.testing.assert_close(loaded, BY_IMAGE.bfloat16().float())
+    torch.testing.assert_close(loaded, BY_REGION[:2].bfloat16().float())
 
 
 def test_names_choose_the_classes_anew_and_leave_the_old_results(results):
@@ -79,17 +81,17 @@ def test_names_choose_the_classes_anew_and_leave_the_old_results(results):
     assert named.batch.region_pred_class_id.tolist() == [1, 1, 2]
     torch.testing.assert_close(named.batch.region_pred_class_score, torch.tensor([0.6, 0.9, 0.8]))
     assert named.batch.pred_class_id.tolist() == [1, 2]
-    torch.testing.assert_close(named.batch.pred_class_score, torch.tensor([0.7, 0.8]))
+    # Areas of 7 and 8 under T = 50 weigh nearly the same: 0.6 and 0.9.
+    torch.testing.assert_close(named.batch.pred_class_score, torch.tensor([0.7505, 0.8]), atol=1e-3, rtol=0)
     assert results.batch.region_pred_class_id.tolist() == [0, 1, 2]
     torch.testing.assert_close(named.batch.region_class_probabilities, BY_REGION)
 
 
-def test_the_normal_slot_goes_by_its_name(results):
-    assert results.has_normal_slot
-    assert results.normal_name(["good", "dent", "dent"]) == "good"
-    without = replace(results, slot_names=["class_1", "class_2", "class_3"])
-    assert not without.has_normal_slot
-    assert without.normal_name(["good", "dent", "dent"]) == "normal"
+def test_images_have_results_under_any_names(results):
+    first, second = results.image_results(["normal", "dent", "good part"])
+    assert (first.class_name, first.is_normal, first.size_hw) == ("dent", False, (60, 80))
+    assert (second.class_name, second.is_normal) == ("good part", True)  # nothing was found
+    assert results.merging(["a", "b", "c"]) == RegionMerging(("a", "b", "c"), 0, 50.0)
     assert [(str(record.path), record.key) for record in results.images] == [("/data/ä/1.png", "ä/1"), ("2.png", "2")]
 
 
@@ -97,4 +99,15 @@ def test_missing_results_and_predictions_are_named(results, tmp_path):
     with pytest.raises(FileNotFoundError, match="finished run of `anomalib-ncd discover`"):
         RunResults.load(tmp_path / "results.npz")
     with pytest.raises(ValueError, match="holds no predictions"):
-        replace(results, batch=replace(results.batch, class_probabilities=None)).named(["a", "b", "c"])
+        replace(results, batch=replace(results.batch, region_class_probabilities=None)).named(["a", "b", "c"])
+
+
+def test_results_of_another_version_are_refused(results, tmp_path):
+    results.save(tmp_path / "results.npz")
+    with np.load(tmp_path / "results.npz") as stored:
+        arrays = dict(stored)
+    plain = json.loads(str(arrays.pop("plain")))
+    del plain["normal_slot"]
+    np.savez(tmp_path / "results.npz", plain=np.array(json.dumps(plain)), **arrays)
+    with pytest.raises(ValueError, match="written by another version"):
+        RunResults.load(tmp_path / "results.npz")

@@ -65,7 +65,7 @@ def output(request):
 
 def test_every_image_has_a_prediction(tiny_run, output):
     rows = rows_of(output / "predictions.csv")
-    assert list(rows[0]) == ["image", "class", "confidence", "num_regions", "unknown", "classes"]
+    assert list(rows[0]) == ["image", "class", "confidence", "normal", "num_regions", "unknown", "classes"]
     # What the classes were discovered in is known.
     assert {row["unknown"] for row in rows} == {"False"}
     assert sorted(row["image"] for row in rows) == sorted(str(path) for path in tiny_run.images.rglob("*.png"))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.files import gather_results, names_of_run, score, write_run_files
@@ -33,7 +34,7 @@ def gathered(model, tiny_run, tmp_path_factory):
         work_dir=output,
         eval_batch_size=5,
     )
-    return gather_results(discover_by_clustering(model, data), data, SLOTS, output), data
+    return gather_results(discover_by_clustering(model, data), data, RegionMerging(tuple(SLOTS)), output), data
 
 
 def test_results_hold_all_images_in_order(gathered):
@@ -70,7 +71,7 @@ def test_one_class_of_all_scores_as_one(gathered):
 def test_nothing_is_scored_without_labels_and_the_map_can_show_probabilities(gathered, tiny_run, tmp_path):
     data = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, work_dir=tmp_path / "elsewhere")
     batch = replace(gathered[0].batch, region_feature=None, class_id=None, region_class_id=None)
-    results = gather_results([batch], data, SLOTS, tmp_path / "run")
+    results = gather_results([batch], data, RegionMerging(tuple(SLOTS)), tmp_path / "run")
     assert score(results, SLOTS) is None
     assert results.label_names == []
     assert results.regions_folder == str(tmp_path / "elsewhere" / "regions")

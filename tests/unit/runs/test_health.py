@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.health import run_evidence, run_health
 
@@ -32,8 +33,8 @@ def results():
         region_feature=torch.rand(9, 4),
         region_reference=torch.eye(3)[slots] + 0.01 * torch.rand(9, 3),
         region_head_class_id=torch.stack([slots, slots], dim=1),
-    ).with_predictions(by_region, by_region)
-    return RunResults(batch, [], SLOTS, "regions", np.zeros((9, 2), np.float32), [])
+    ).with_predictions(by_region, RegionMerging(tuple(SLOTS), 0))
+    return RunResults(batch, [], SLOTS, "regions", np.zeros((9, 2), np.float32), [], 0)
 
 
 def test_figures_of_a_clean_run(results):
@@ -63,7 +64,7 @@ def test_slots_of_one_name_are_one_class(results):
 
 def test_what_a_run_does_not_have_is_left_out(results):
     batch = replace(results.batch, region_head_class_id=None, region_reference=None)
-    plain = replace(results, batch=batch, slot_names=["class_1", "class_2", "class_3"])
+    plain = replace(results, batch=batch, slot_names=["class_1", "class_2", "class_3"], normal_slot=None)
     evidence = run_evidence(plain, plain.slot_names)
     assert evidence.is_normal is None
     assert np.array_equal(evidence.features, results.batch.region_feature.half().float().numpy())

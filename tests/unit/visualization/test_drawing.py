@@ -1,15 +1,23 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.regions.classes.results import ImageResult, RegionResult
 from anomalib_ncd.visualization.drawing import (
+    BAND_PX,
     NORMAL_RGB,
     PALETTE_RGB,
+    UNKNOWN_RGB,
     class_colours,
     draw_regions,
+    draw_result,
     shortened,
+    title_of,
 )
 
 RED, GREEN = (250, 10, 10), (10, 250, 10)
@@ -124,16 +132,105 @@ def test_there_must_be_one_entry_per_box(name):
 
 def test_colours_tell_classes_apart():
     names = ["normal", *(f"class_{i}" for i in range(40))]
-    colours = class_colours(names)
+    colours = class_colours(names, 0)
     assert colours[0] == NORMAL_RGB
     assert tuple(colours[1:11]) == PALETTE_RGB
     assert len(set(colours)) == 41
     assert all(0 <= value <= 255 for colour in colours for value in colour)
-    assert class_colours(["dent", "normal", "dent"]) == [PALETTE_RGB[0], NORMAL_RGB, PALETTE_RGB[0]]
-    assert class_colours(["good", "dent"], normal_name="good") == [NORMAL_RGB, PALETTE_RGB[0]]
+    assert class_colours(["dent", "good", "dent"], 1) == [PALETTE_RGB[0], NORMAL_RGB, PALETTE_RGB[0]]
+    assert class_colours(["normal", "dent"]) == list(PALETTE_RGB[:2])
 
 
 def test_names_are_cut_short():
     assert shortened("a" * 32) == "a" * 32
     assert shortened("a" * 33) == "a" * 31 + "…"
     assert shortened("a b c", 3) == "a…"
+
+
+MERGING = RegionMerging(("normal", "dent"), 0)
+PIXELS = np.full((600, 700, 3), 120, np.uint8)
+REGION = RegionResult(
+    box_xyxy=(100, 200, 300, 400),
+    area=50,
+    score=0.5,
+    class_id=1,
+    class_name="dent",
+    confidence=0.9,
+    is_unknown=False,
+    probabilities=(0.1, 0.9),
+    mask=np.ones((200, 200), bool),
+)
+RESULT = ImageResult("a.png", class_id=1, class_name="dent", confidence=0.9, regions=(REGION,))
+
+
+def has_colour(picture, rgb):
+    return bool((picture == np.array(rgb, np.uint8)).all(axis=2).any())
+
+
+def test_a_region_has_the_colour_of_its_class():
+    picture = draw_result(PIXELS, RESULT, MERGING)
+    assert picture.shape == (600 + BAND_PX, 700, 3)
+    assert has_colour(picture, class_colours(MERGING.class_names, 0)[1])
+    assert not has_colour(picture, UNKNOWN_RGB)
+    assert (PIXELS == 120).all()
+
+
+def test_an_unknown_region_has_a_colour_of_its_own():
+    unknown = replace(RESULT, regions=(replace(REGION, is_unknown=True),), is_unknown=True)
+    picture = draw_result(PIXELS, unknown, MERGING)
+    assert has_colour(picture, UNKNOWN_RGB)
+    assert not has_colour(picture, class_colours(MERGING.class_names, 0)[1])
+
+
+def test_without_an_anomaly_nothing_is_outlined():
+    picture = draw_result(PIXELS, replace(RESULT, regions=(replace(REGION, area=0),)), MERGING)
+    assert (picture[BAND_PX:] == 120).all()
+    assert (picture[:BAND_PX] < 100).any()  # the band says something
+
+
+@pytest.mark.parametrize("name", ["dent", "a dent, a hole, or what else there may be", "Oberflaechenfehler" * 3])
+def test_the_text_of_a_narrow_picture_stays_inside_it(name):
+    result = replace(RESULT, regions=(), is_normal=True, class_name=name)
+    picture = draw_result(np.full((900, 180, 3), 120, np.uint8), result, MERGING)
+    band = picture[: len(picture) - 900]
+    assert len(band) > BAND_PX  # more than one line
+    assert (band < 100).any(axis=(0, 2))[:20].any()
+    assert (band[:, -4:] == 255).all()
+    assert (band[-3:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "title"),
+    [
+        ({}, "dent 90%"),
+        ({"is_unknown": True}, "unknown 90%"),
+        ({"is_normal": True, "regions": ()}, "good: nothing was found (dent 90%)"),
+        ({"is_normal": True, "class_name": "good part"}, "good part 90%"),
+    ],
+)
+def test_the_title(values, title):
+    assert title_of(replace(RESULT, **values)) == title
+
+
+def test_normal_regions_can_be_left_out():
+    normal = replace(RESULT, regions=(replace(REGION, class_id=0, class_name="good part"),))
+    merging = replace(MERGING, class_names=("good part", "dent"))
+    assert has_colour(draw_result(PIXELS, normal, merging)[BAND_PX:], NORMAL_RGB)
+    assert not has_colour(draw_result(PIXELS, normal, merging, draw_normal=False)[BAND_PX:], NORMAL_RGB)
+
+
+def test_boxes_alone_are_drawn_to_scale():
+    small = draw_regions(np.zeros((400, 800, 3), np.uint8), [(200, 100, 600, 300)], None, [RED], side_range_px=(1, 400))
+    assert small.shape == (200, 400, 3)
+    for x, y in ((100, 50), (300, 50), (100, 150), (300, 150), (200, 50), (100, 100)):
+        assert tuple(small[y, x]) == RED
+    assert not small[100, 200].any()
+    assert not small[20, 20].any()
+
+
+def test_boxes_may_leave_the_image_and_small_images_stay_small():
+    image = np.full((40, 60, 3), 90, np.uint8)
+    small = draw_regions(image, [(-10, -10, 100, 100)], None, [RED], side_range_px=(1, 320))
+    assert small.shape == image.shape
+    assert tuple(small[0, 30]) == tuple(small[39, 30]) == tuple(small[20, 0]) == tuple(small[20, 59]) == RED
+    assert (image == 90).all()

@@ -7,11 +7,13 @@ import torch
 from sklearn.metrics import confusion_matrix
 
 from anomalib_ncd import NcdDataModule
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.visualization.drawing import NORMAL_RGB, PALETTE_RGB
 from anomalib_ncd.visualization.figures import count_confusion, draw_confusion, draw_map, run_figures
 from anomalib_ncd.visualization.gallery import draw_gallery
 
 NAMES = ["normal", "a", "b"]
+MERGING = RegionMerging(tuple(NAMES), 0)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def batches(module):
 def test_a_run_has_all_figures(module, batches):
     table = module.region_table()
     figures = run_figures(
-        batches, NAMES, table, module.class_names, np.random.default_rng(0).normal(size=(len(table), 2))
+        batches, MERGING, table, module.class_names, np.random.default_rng(0).normal(size=(len(table), 2))
     )
     assert list(figures) == ["gallery", "classes/a", "classes/b", "confusion", "map"]
     assert all(figure.dtype == np.uint8 and figure.shape[2] == 3 for figure in figures.values())
@@ -50,19 +52,19 @@ def test_a_run_has_all_figures(module, batches):
 
 
 def test_classes_of_one_name_are_one(module, batches):
-    figures = run_figures(batches, ["normal", "a", "a"], module.region_table())
+    figures = run_figures(batches, RegionMerging(("normal", "a", "a"), 0), module.region_table())
     assert list(figures) == ["gallery", "classes/a"]
 
 
 def test_what_is_unknown_is_left_out(module, batches):
-    assert list(run_figures(batches, NAMES)) == []
-    assert list(run_figures([], NAMES, module.region_table(), module.class_names)) == []
+    assert list(run_figures(batches, MERGING)) == []
+    assert list(run_figures([], MERGING, module.region_table(), module.class_names)) == []
     for batch in batches:
         batch.update(class_id=torch.full((len(batch),), -1))
-    assert "confusion" not in run_figures(batches, NAMES, None, module.class_names)
+    assert "confusion" not in run_figures(batches, MERGING, None, module.class_names)
     for batch in batches:
         batch.update(region_pred_class_id=None)
-    assert run_figures(batches, NAMES, module.region_table()) == {}
+    assert run_figures(batches, MERGING, module.region_table()) == {}
 
 
 def test_confusion_counts_as_scikit_learn_does():
@@ -114,7 +116,9 @@ def test_names_go_with_counts(counts):
 
 
 def test_the_map_shows_each_region_in_the_colour_of_its_class():
-    picture = draw_map(np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]]), np.array([0, 1, 3]), ["normal", "a", "b", "a"])
+    picture = draw_map(
+        np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]]), np.array([0, 1, 3]), ["normal", "a", "b", "a"], 0
+    )
     # Points are laid over white at 80 per cent. The legend, right of column 780, has entries for classes with regions.
     spots = {
         name: (np.abs(picture.astype(int) - (np.array(rgb) * 0.8 + 51)) < 3).all(axis=2)

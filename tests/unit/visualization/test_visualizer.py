@@ -12,10 +12,11 @@ from anomalib.engine import Engine
 from anomalib.visualization import ImageVisualizer, Visualizer
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.visualization import NcdVisualizer
-from anomalib_ncd.visualization.drawing import NORMAL_RGB, PALETTE_RGB
+from anomalib_ncd.visualization.drawing import BAND_PX, NORMAL_RGB, PALETTE_RGB
 
-NAMES = ["normal", "scratch", "dent"]
+MERGING = RegionMerging(("good part", "scratch", "dent"), 0)
 SMALL = {"backbone": "test_vit", "pretrained": False, "mask_layers": 3, "num_novel_classes": 3, "evaluator": False}
 
 
@@ -30,43 +31,46 @@ def module(tiny_run):
 def batch(module):
     """The first nine images; all regions are scratches but those of the second image, which are normal."""
     batch = next(iter(module.test_dataloader()))
-    classes = (batch.region_image_index != 1).long()
-    return batch.update(region_pred_class_id=classes, region_pred_class_score=torch.full((len(classes),), 0.75))
+    is_normal = batch.region_image_index == 1
+    probabilities = torch.tensor([0.2, 0.75, 0.05]).repeat(len(is_normal), 1)
+    probabilities[is_normal] = torch.tensor([0.75, 0.2, 0.05])
+    # Something was found in each image.
+    return batch.update(region_area=batch.region_area.clamp(min=1)).with_predictions(probabilities, MERGING)
 
 
 def has(picture, colour):
-    return bool((np.asarray(picture) == colour).all(axis=2).any())
+    return bool((np.asarray(picture)[BAND_PX:] == colour).all(axis=2).any())
 
 
 def test_images_are_drawn_from_their_files(module, batch):
-    pictures = NcdVisualizer().visualize(batch.without_pixels(), NAMES, module.region_table())
+    pictures = NcdVisualizer().visualize(batch.without_pixels(), MERGING, module.region_table())
     assert len(pictures) == 9
-    assert all(picture.size == (512, 512) for picture in pictures)
+    assert all(picture.size == (512, 512 + BAND_PX) for picture in pictures)
     assert [has(picture, PALETTE_RGB[0]) for picture in pictures] == [number != 1 for number in range(9)]
     assert [has(picture, NORMAL_RGB) for picture in pictures] == [number == 1 for number in range(9)]
 
 
 def test_masks_are_outlined_where_the_regions_are_known(module, batch):
-    with_masks = NcdVisualizer().visualize(batch, NAMES, module.region_table())
-    without = NcdVisualizer().visualize(batch, NAMES)
+    with_masks = NcdVisualizer().visualize(batch, MERGING, module.region_table())
+    without = NcdVisualizer().visualize(batch, MERGING)
     outlined = [not np.array_equal(a, b) for a, b in zip(with_masks, without, strict=True)]
     assert any(outlined)
     assert all(has(picture, PALETTE_RGB[0]) for number, picture in enumerate(without) if number != 1)
 
 
 def test_normal_regions_can_be_left_out(module, batch):
-    pictures = NcdVisualizer(draw_normal=False).visualize(batch, NAMES, module.region_table())
+    pictures = NcdVisualizer(draw_normal=False).visualize(batch, MERGING, module.region_table())
     assert not has(pictures[1], NORMAL_RGB)
     assert has(pictures[0], PALETTE_RGB[0])
 
 
 def test_sizes_can_be_chosen(module, batch):
-    assert NcdVisualizer(side_range_px=(64, 64)).visualize(batch, NAMES)[0].size == (64, 64)
+    assert NcdVisualizer(side_range_px=(64, 64)).visualize(batch, MERGING)[0].size[0] == 64
 
 
 def test_there_must_be_predictions(batch):
     with pytest.raises(ValueError, match="holds no predictions"):
-        NcdVisualizer().visualize(batch.update(region_pred_class_id=None), NAMES)
+        NcdVisualizer().visualize(batch.update(region_class_probabilities=None), MERGING)
 
 
 def test_other_batches_are_refused():
@@ -90,7 +94,7 @@ def test_engine_leaves_a_picture_per_image(module, tmp_path):
     [folder] = tmp_path.rglob("images")
     expected = sorted(f"{record.key}.png" for record in module.records)
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png")) == expected
-    assert cv2.imread(str(folder / expected[0])).shape == (128, 128, 3)
+    assert cv2.imread(str(folder / expected[0])).shape[1] == 128
 
 
 def test_without_the_datamodule_the_last_folder_names_the_picture(module, own_tiny_run, tmp_path):

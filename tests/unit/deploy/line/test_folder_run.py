@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anomalib_ncd.deploy import AnomalyClassifier, Detection
+from anomalib_ncd.deploy import AnomalyClassifier
 from anomalib_ncd.deploy.line.folder_run import classify_folder
 from anomalib_ncd.deploy.line.folder_watch import WatchOptions
 from anomalib_ncd.deploy.line.map_folder import MapFolder
@@ -26,7 +26,7 @@ QUICK = WatchOptions(settle_seconds=0.05, retry_seconds=0.05, max_tries=4)
 KILLED = """
 import sys, time
 import numpy as np
-from anomalib_ncd.deploy import AnomalyClassifier, Detection
+from anomalib_ncd.deploy import AnomalyClassifier
 from anomalib_ncd.deploy.line.folder_run import classify_folder
 
 def slow(pixels):
@@ -127,7 +127,7 @@ def test_results_of_another_detector_are_refused(onnx_artefact, tiny_run, tmp_pa
             self.sha256 = sha256
 
         def detect(self, images):
-            return [Detection(image.pixels[..., 0]) for image in images]
+            return [image.pixels[..., 0] for image in images]
 
     images = tiny_run.images / "line"
     classify_folder(AnomalyClassifier.load(onnx_artefact, Retrained("a")), images, tmp_path, pictures=False)

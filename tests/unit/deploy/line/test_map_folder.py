@@ -14,8 +14,8 @@ def test_maps_are_found_by_relative_path_and_by_stem(tiny_run, tmp_path):
     maps = MapFolder(tiny_run.anomaly_maps, tiny_run.images)
     image = tiny_run.images / "line" / "003.png"
     assert maps.find(image) == tiny_run.anomaly_maps / "line" / "003.npy"
-    [detection] = maps.detect([ImageInput(PIXELS, image)])
-    np.testing.assert_array_equal(detection.anomaly_map, np.load(tiny_run.anomaly_maps / "line" / "003.npy"))
+    [anomaly_map] = maps.detect([ImageInput(PIXELS, image)])
+    np.testing.assert_array_equal(anomaly_map, np.load(tiny_run.anomaly_maps / "line" / "003.npy"))
     np.save(tmp_path / "003.npy", np.ones((4, 4)))
     assert MapFolder(tmp_path, tiny_run.images).find(image) == tmp_path / "003.npy"
 

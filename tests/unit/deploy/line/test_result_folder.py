@@ -13,16 +13,18 @@ import pytest
 
 from anomalib_ncd.deploy import ImageResult, RegionResult
 from anomalib_ncd.deploy.line import result_folder
-from anomalib_ncd.deploy.line.result_folder import COLUMNS, Finished, ResultFolder
+from anomalib_ncd.deploy.line.result_folder import Finished, ResultFolder
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.writing import OutputError
-from anomalib_ncd.results.predictions import ImagePrediction, RegionPrediction, write_csv
+from anomalib_ncd.results.tables import COLUMNS
+from anomalib_ncd.visualization import drawing
 
-NAMES = ("normal", "dark", "bright", "pale")
+MERGING = RegionMerging(("normal", "dark", "bright", "pale"), 0)
 PIXELS = np.full((32, 32, 3), 90, np.uint8)
 
 
 def opened(folder, classifier="a classifier", **options):
-    return ResultFolder(folder, classifier, NAMES, **options)
+    return ResultFolder(folder, classifier, MERGING, **options)
 
 
 def build_finished(name, *, error=None):
@@ -47,7 +49,6 @@ def build_finished(name, *, error=None):
         class_name="dark",
         confidence=0.75,
         classes=("dark", "bright"),
-        num_anomalies=1,
         probabilities=(0.25, 0.75, 0, 0),
         regions=(region, region),
     )
@@ -68,11 +69,10 @@ def test_tables_and_pictures(tmp_path):
             "image": f"/in/{name}",
             "class": "dark",
             "confidence": "0.75",
+            "normal": "False",
             "num_regions": "2",
             "unknown": "False",
             "classes": "dark;bright",
-            "normal": "False",
-            "score": "0.5",
         }
         for name in ("a.png", "b/c.png")
     ]
@@ -85,13 +85,6 @@ def test_tables_and_pictures(tmp_path):
     assert names == ["pictures/a.png.jpg", "pictures/b/c.png.jpg"]
     assert cv2.imread(str(tmp_path / names[0])) is not None
     assert not [path for path in tmp_path.rglob("*") if "unfinished" in path.name]
-
-
-def test_columns_begin_like_those_of_a_run(run_folder, tiny_run, tmp_path):
-    for name, row_type in (("predictions.csv", ImagePrediction), ("regions.csv", RegionPrediction)):
-        write_csv(tmp_path / name, [], row_type)
-        columns = (tmp_path / name).read_text().strip().split(",")
-        assert list(COLUMNS[name][: len(columns)]) == columns
 
 
 def test_tables_are_written_anew_from_the_database(tmp_path):
@@ -174,7 +167,7 @@ def test_a_name_that_is_no_utf8_or_very_long_is_no_obstacle(tmp_path):
 
 
 def test_a_picture_that_cannot_be_drawn_costs_no_result(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(result_folder, "draw_result", lambda *_: 1 / 0)
+    monkeypatch.setattr(drawing, "draw_result", lambda *_: 1 / 0)
     with opened(tmp_path) as results:
         results.add([build_finished("a.png")])
     assert len(rows_of(tmp_path / "predictions.csv")) == 1

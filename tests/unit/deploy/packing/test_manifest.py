@@ -13,6 +13,7 @@ from anomalib_ncd.regions.settings import RegionSettings
 def build_manifest(**values):
     manifest = Manifest(
         class_names=("normal", "dent"),
+        normal_slot=0,
         score_range=(0.25, 0.75),
         regions=RegionSettings(peak_if_empty=True),
         image_size=224,
@@ -39,7 +40,6 @@ def test_it_survives_json():
         detector=NetworkEntry("onnx", ("detector.onnx",), {"input_size": [64, 64]}),
         rejection=Rejection(0.3, 0.02),
         merging_temperature=50.0,
-        image_threshold=1.5,
         files={"encoder.onnx": FileEntry("0" * 64, 1), "detector.onnx": FileEntry("1" * 64, 2)},
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
@@ -74,8 +74,8 @@ def test_no_field_takes_what_is_none_of_its_kind(value):
             continue
         assert isinstance(manifest, Manifest)
         allowed = {("origin",), ("encoder", "settings"), ("class_names",), ("detector",), ("rejection",)}
-        optional = {("merging_temperature",), ("image_threshold",)}
-        is_number = place in {("rejection", "threshold"), ("image_threshold",), ("regions", "min_size_ratio")}
+        optional = {("merging_temperature",), ("normal_slot",)}
+        is_number = place in {("rejection", "threshold"), ("regions", "min_size_ratio")}
         is_flag = place == ("regions", "peak_if_empty") and value is True
         assert place in allowed | optional or is_number or is_flag, (place, value)
 
@@ -102,7 +102,8 @@ def test_no_field_takes_what_is_none_of_its_kind(value):
         (changed(image_size=224.0), "`image_size` of the artefact must be an integer"),
         (changed(image_size=True), "`image_size` of the artefact must be an integer"),
         (changed(merging_temperature=0), "`merging_temperature` of the artefact must be a finite number above 0"),
-        (changed(image_threshold="high"), "`image_threshold` of the artefact must be a finite number"),
+        (changed(normal_slot=2), "`normal_slot` of the artefact must be an integer from 0 to 1"),
+        (changed(normal_slot="normal"), "`normal_slot` of the artefact must be an integer from 0 to 1"),
         (changed(origin=[]), "`origin` of the artefact must be a dictionary"),
         (changed(regions={"sample_rate": 4}), "of another version"),
         (changed(regions=RegionSettings().to_dict() | {"padding_ratio": -1}), "`padding_ratio` must be"),

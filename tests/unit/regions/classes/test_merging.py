@@ -3,21 +3,66 @@
 
 import numpy as np
 import pytest
-import torch
 
-from anomalib_ncd.data.named_classes import predict_classes
-from anomalib_ncd.models.region_merging import merge_regions, relative_merging_temperature
-from anomalib_ncd.regions.classes.merging import choose_classes, merge_image, merging_temperature_of, region_weights
+from anomalib_ncd.regions.classes.merging import (
+    merge_image,
+    merging_temperature_of,
+    novel_probabilities,
+    region_weights,
+)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 50, 1e4])
-def test_merging_equals_that_of_tensors(temperature):
+def brute_force(probabilities, areas, temperature):
+    weights = np.exp(np.sqrt(areas.astype(float)) / temperature)
+    return np.einsum("r,r...->...", weights / weights.sum(), probabilities.astype(float))
+
+
+@pytest.fixture
+def regions():
     rng = np.random.default_rng(0)
-    probabilities = rng.dirichlet(np.ones(5), size=7).astype(np.float32)
-    areas = rng.integers(0, 90_000, 7)
-    index = torch.zeros(7, dtype=torch.long)
-    wanted = merge_regions(torch.from_numpy(probabilities), torch.from_numpy(areas), index, temperature)
-    np.testing.assert_allclose(merge_image(probabilities, areas, temperature), wanted[0].numpy(), atol=1e-6)
+    return rng.dirichlet(np.ones(5), size=(12, 2)).astype(np.float32), rng.integers(0, 20_000, 12)
+
+
+@pytest.mark.parametrize("temperature", [50, 100])
+def test_equals_golden(golden_dir, temperature):
+    golden = np.load(golden_dir / "region_merging.npz")
+    num_base = int(golden["num_base"])
+    probabilities = novel_probabilities(golden["logits"], num_base)
+    of_image = [golden["image_index"] == image for image in range(golden["image_index"].max() + 1)]
+    merged = np.stack([merge_image(probabilities[own], golden["areas"][own], temperature) for own in of_image])
+    expected = golden[f"image_probabilities_T{temperature}"]
+    assert not expected[..., :num_base].any()
+    np.testing.assert_allclose(merged, expected[..., num_base:], atol=1e-5)
+    np.testing.assert_array_equal(merged.argmax(-1) + num_base, golden[f"image_class_T{temperature}"])
+
+
+def test_novel_probabilities_are_the_renormalised_softmax():
+    logits = np.random.default_rng(0).normal(size=(4, 3, 7))
+    full = np.exp(logits / 0.1)[..., 3:]
+    expected = full / full.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(novel_probabilities(logits, 3), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_novel_probabilities_survive_certain_base_logits():
+    np.testing.assert_allclose(novel_probabilities(np.array([1e4, 0.0, 0.0]), 1), [0.5, 0.5])
+
+
+@pytest.mark.parametrize("temperature", [20, 50, 1e4])
+def test_equals_brute_force(regions, temperature):
+    merged = merge_image(*regions, temperature)
+    np.testing.assert_allclose(merged, brute_force(*regions, temperature), atol=1e-6, rtol=1e-4)
+    np.testing.assert_allclose(merged.sum(axis=-1), np.ones(2), atol=1e-6)
+
+
+def test_order_of_regions_does_not_matter(regions):
+    order = np.random.default_rng(1).permutation(12)
+    np.testing.assert_allclose(
+        merge_image(*(part[order] for part in regions), 50), merge_image(*regions, 50), atol=1e-6
+    )
+
+
+def test_huge_areas_do_not_overflow():
+    np.testing.assert_array_equal(merge_image(np.eye(2), np.array([1e12, 1.0]), 0.5), [1.0, 0.0])
 
 
 def test_weights_by_hand():
@@ -27,29 +72,29 @@ def test_weights_by_hand():
     assert region_weights(np.array([0]), 10).tolist() == [1.0]
 
 
-def test_the_temperature_equals_that_of_tensors():
-    for size in ((64, 64), (300, 417), (1024, 900)):
-        wanted = float(relative_merging_temperature(torch.tensor([size])))
-        assert merging_temperature_of(size) == pytest.approx(wanted)
+def test_no_region_has_no_weight_and_merges_to_nothing():
+    assert region_weights(np.array([]), 10).shape == (0,)
+    np.testing.assert_array_equal(merge_image(np.zeros((0, 3)), np.array([]), 10), np.zeros(3))
 
 
-@pytest.mark.parametrize("names", [["a", "b", "c", "d"], ["a", "b", "a", "b"], ["a", "b", "b", "b"], ["a"] * 4])
-def test_the_choice_equals_that_of_tensors(names):
-    probabilities = np.random.default_rng(1).dirichlet(np.ones(4), size=30).astype(np.float32)
-    slots, scores = choose_classes(probabilities, names)
-    wanted_slots, wanted_scores = predict_classes(torch.from_numpy(probabilities), names)
-    assert slots.tolist() == wanted_slots.tolist()
-    np.testing.assert_allclose(scores, wanted_scores.numpy(), atol=1e-6)
+def test_the_relative_temperature_is_an_eighth_of_the_root_of_the_area():
+    assert (merging_temperature_of((300, 300)), merging_temperature_of((100, 400))) == (37.5, 25.0)
+
+
+@pytest.mark.parametrize("num_base_classes", [-1, 5, 6])
+def test_bad_number_of_base_classes_raises(num_base_classes):
+    with pytest.raises(ValueError, match="`num_base_classes` must be from 0 to C - 1"):
+        novel_probabilities(np.zeros((2, 5)), num_base_classes)
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match=r"`areas` must have shape \(R,\), R of 1 or more"):
-        region_weights(np.array([]), 1)
-    with pytest.raises(ValueError, match="`areas` must have shape"):
+    with pytest.raises(ValueError, match="`temperature` must be positive"):
+        novel_probabilities(np.zeros((2, 5)), 1, temperature=0)
+    with pytest.raises(ValueError, match=r"`areas` must have shape \(R,\)"):
+        region_weights(np.zeros((2, 1)), 1)
+    with pytest.raises(ValueError, match=r"`areas` must have shape .* not be negative"):
         region_weights(np.array([-1]), 1)
     with pytest.raises(ValueError, match="`temperature` must be positive, got 0"):
         region_weights(np.array([1]), 0)
-    with pytest.raises(ValueError, match=r"`probabilities` must have shape \(R, K\) for 2 areas, got \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"`probabilities` must have shape \(R, ...\) for 2 areas, got \(1, 3\)"):
         merge_image(np.ones((1, 3)), np.array([1, 1]), 1)
-    with pytest.raises(ValueError, match=r"`class_names` must name the K slots of \(N, K\), got 2 for \(1, 3\)"):
-        choose_classes(np.ones((1, 3)), ["a", "b"])

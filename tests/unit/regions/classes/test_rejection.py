@@ -6,7 +6,6 @@ import pytest
 
 from anomalib_ncd.regions.classes.rejection import (
     attained_false_reject_rate,
-    is_image_unknown,
     rejection_threshold,
 )
 
@@ -43,17 +42,3 @@ def test_what_is_no_rate_is_refused(rate):
 def test_what_is_no_similarity_is_refused(values):
     with pytest.raises(ValueError, match="`similarities` must hold numbers, one or more"):
         rejection_threshold(np.array(values), 0.1)
-
-
-@pytest.mark.parametrize(
-    ("flags", "weights", "expected"),
-    [
-        ([True], [1.0], True),
-        ([False], [1.0], False),
-        ([True, False], [0.5, 0.5], False),
-        ([True, False, True], [0.3, 0.4, 0.3], True),
-        ([False, False], [0.6, 0.4], False),
-    ],
-)
-def test_an_image_is_unknown_where_most_of_its_weight_is(flags, weights, expected):
-    assert is_image_unknown(np.array(flags), np.array(weights)) is expected

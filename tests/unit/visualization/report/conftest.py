@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.results.run_results import RunResults
 
 
@@ -20,10 +21,9 @@ def make_results(
     has_normal_slot: bool = True,
     keys: Sequence[str] | None = None,
 ) -> RunResults:
-    """Results with given probabilities; an image has the mean probabilities of its regions."""
+    """Results with given probabilities; all regions weigh the same."""
     probabilities, index = torch.tensor(by_region, dtype=torch.float32), torch.tensor(image_of)
     num_images, count = int(index.max()) + 1 if len(index) else 1, len(index)
-    image_probabilities = torch.stack([probabilities[index == image].mean(0) for image in range(num_images)])
     names = list(keys or (f"part/{image}" for image in range(num_images)))
     batch = NcdBatch(
         image_path=[f"/nowhere/{name}.png" for name in names],
@@ -36,13 +36,16 @@ def make_results(
         region_area=torch.full((count,), 30),
         class_id=None if labels is None else torch.tensor(labels),
         region_feature=None if features is None else torch.tensor(features, dtype=torch.float32),
-    ).with_predictions(probabilities, image_probabilities)
+    )
     first = 0 if has_normal_slot else 1
     slots = [f"class_{number + first}" for number in range(probabilities.shape[1])]
     if has_normal_slot:
         slots[0] = "normal"
+    normal_slot = 0 if has_normal_slot else None
+    batch.with_predictions(probabilities, RegionMerging(tuple(slots), normal_slot))
     position = np.random.default_rng(0).uniform(-1, 1, (count, 2)).astype(np.float32)
-    return RunResults(batch, names, slots, "regions", position, [] if labels is None else ["good", "dent", "scratch"])
+    label_names = [] if labels is None else ["good", "dent", "scratch"]
+    return RunResults(batch, names, slots, "regions", position, label_names, normal_slot)
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anomalib_ncd.visualization.gallery import OUTLINE_RGB
-from anomalib_ncd.visualization.report.crops import image_with_boxes, jpeg_data_uri, tile_sheets
+from anomalib_ncd.visualization.report.crops import jpeg_data_uri, tile_sheets
 
 
 def decode(uri):
@@ -32,20 +31,3 @@ def test_tiles_lie_row_by_row(count, heights):
         place, per_row = number % 400, sheets.tiles_per_row
         cut = pictures[number // 400][place // per_row * 8 :, place % per_row * 8 :][:8, :8]
         np.testing.assert_allclose(cut.astype(int), number % 256, atol=3)
-
-
-def test_boxes_are_drawn_to_scale():
-    small = image_with_boxes(np.zeros((400, 800, 3), np.uint8), [(200, 100, 600, 300)], size=400)
-    assert small.shape == (200, 400, 3)
-    for x, y in ((100, 50), (300, 50), (100, 150), (300, 150), (200, 50), (100, 100)):
-        assert tuple(small[y, x]) == OUTLINE_RGB
-    assert not small[100, 200].any()
-    assert not small[20, 20].any()
-
-
-def test_boxes_may_leave_the_image_and_small_images_stay_small():
-    image = np.full((40, 60, 3), 90, np.uint8)
-    small = image_with_boxes(image, [(-10, -10, 100, 100)])
-    assert small.shape == image.shape
-    assert tuple(small[0, 30]) == tuple(small[39, 30]) == tuple(small[20, 0]) == tuple(small[20, 59]) == OUTLINE_RGB
-    assert (image == 90).all()

@@ -1,17 +1,15 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a prediction says, as plain data."""
+"""What is said of an image and its regions, as plain data: the same for runs, models and artefacts."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-
-NormalReason = Literal["detector", "empty_mask", "class"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,8 @@ class RegionResult:
         class_id: Slot of the most probable class.
         class_name: Its name.
         confidence: Its probability, 0 to 1.
-        is_unknown: Whether it is too far from all classes; never without a rejection threshold.
-        probabilities: Probability of each class.
+        is_unknown: Whether the region is like none of those that the classes were discovered in.
+        probabilities: Probability of each slot.
         mask: Anomalous pixels ``(h, w)`` bool inside the box, black outside the image; ``None`` where left out.
         feature: Mask-guided feature ``(D,)`` float32; ``None`` where left out.
     """
@@ -73,35 +71,30 @@ class ImageResult:
     Attributes:
         image: Path of the image; ``None`` for an array.
         size_hw: Height and width in pixels; ``None`` where it could not be read.
-        score: Largest anomaly score, 0 to 1 over the score range.
-        detector_score: The detector's own score of the image; ``None`` where it gives none.
-        is_normal: Whether the part is good: see ``normal_reason``.
-        normal_reason: ``"detector"`` if the detector calls it normal, ``"empty_mask"`` if MEBin finds no main element,
-            ``"class"`` if the class is *normal*; the first that applies. ``None`` where the image is not normal.
-        class_id: Slot of the most probable class after region merging.
-        class_name: Its name.
-        confidence: Its probability, 0 to 1.
+        class_id: Slot of the most probable class after region merging; ``None`` where there is no region and no slot
+            for *normal*.
+        class_name: Its name; ``""`` where there is none.
+        confidence: Its probability, 0 to 1. Without a region it is 1 for *normal*, else 0.
+        is_normal: Whether the part is good: its class is the *normal* slot and it is not unknown, or nothing was found
+            in it, that is, no region has a mask.
+        is_unknown: Whether unknown regions make up most of the image's weight in region merging.
         classes: Names of all classes of the image, that of the merged regions first; several where regions that count
             are of different classes, see :mod:`~anomalib_ncd.regions.classes.image_classes`.
-        is_unknown: Whether regions that are unknown make up most of the image's weight.
-        num_anomalies: Number of anomalies that MEBin estimates.
-        probabilities: Probability of each class.
-        regions: The regions, largest first; where the mask is empty there is one, of the whole image or the peak.
+        score: Largest anomaly score of its regions, 0 to 1 over the score range.
+        probabilities: Probability of each slot.
+        regions: The regions, largest first.
         error: What is wrong with the image; all else is empty then.
     """
 
     image: str | None
     size_hw: tuple[int, int] | None = None
-    score: float = 0.0
-    detector_score: float | None = None
-    is_normal: bool = False
-    normal_reason: NormalReason | None = None
     class_id: int | None = None
-    class_name: str | None = None
+    class_name: str = ""
     confidence: float = 0.0
-    classes: tuple[str, ...] = ()
+    is_normal: bool = False
     is_unknown: bool = False
-    num_anomalies: int = 0
+    classes: tuple[str, ...] = ()
+    score: float = 0.0
     probabilities: tuple[float, ...] = ()
     regions: tuple[RegionResult, ...] = ()
     error: str | None = None
@@ -120,16 +113,13 @@ class ImageResult:
         return {
             "image": self.image,
             "size_hw": None if self.size_hw is None else list(self.size_hw),
-            "score": round(self.score, 6),
-            "detector_score": None if self.detector_score is None else round(self.detector_score, 6),
-            "normal": self.is_normal,
-            "normal_reason": self.normal_reason,
             "class": self.class_name,
             "class_id": self.class_id,
             "confidence": round(self.confidence, 6),
-            "classes": list(self.classes),
+            "normal": self.is_normal,
             "unknown": self.is_unknown,
-            "num_anomalies": self.num_anomalies,
+            "classes": list(self.classes),
+            "score": round(self.score, 6),
             "probabilities": [round(value, 6) for value in self.probabilities],
             "regions": [region.to_dict(masks=masks) for region in self.regions],
             "error": None,

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from anomalib_ncd.deploy.results import ImageResult, RegionResult, mask_of_run_lengths, run_lengths
+from anomalib_ncd.regions.classes.results import ImageResult, RegionResult, mask_of_run_lengths, run_lengths
 
 MASK = np.array([[False, True, True], [True, False, False]])
 
@@ -32,12 +32,10 @@ def build_image(**values):
         "image": "parts/ä.png",
         "size_hw": (6, 8),
         "score": 0.5,
-        "detector_score": None,
         "class_id": 1,
         "class_name": "Kratzer",
         "confidence": 0.75,
         "classes": ("Kratzer", "Delle"),
-        "num_anomalies": 1,
         "probabilities": (0.25, 0.75),
         "regions": (build_region(),),
     }

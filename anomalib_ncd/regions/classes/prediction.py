@@ -1,0 +1,116 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From the class probabilities of an image's regions to what is said of the image: the one way for all predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anomalib_ncd.regions.classes.image_classes import classes_of_image, counting_regions
+from anomalib_ncd.regions.classes.merging import merge_image, merging_temperature_of
+from anomalib_ncd.regions.classes.results import ImageResult, RegionResult
+from anomalib_ncd.regions.classes.slots import choose_classes
+
+UNKNOWN_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class RegionMerging:
+    """What classes mean, and how regions decide about their image.
+
+    Attributes:
+        class_names: Name of each of the K slots; slots of one name are one class.
+        normal_slot: Slot of *normal*, whatever its name; ``None`` where there is none.
+        temperature: T of region merging; ``None`` for an eighth of the root of the image's area.
+
+    Example:
+        >>> merging = RegionMerging(("normal", "dent"), normal_slot=0)
+        >>> boxes = np.array([[0, 0, 8, 8]])
+        >>> found = merging.predict(np.array([[0.25, 0.75]]), boxes, np.array([9]), np.array([0.8]), (64, 64))
+        >>> found.class_name, found.confidence, found.is_normal
+        ('dent', 0.75, False)
+    """
+
+    class_names: tuple[str, ...]
+    normal_slot: int | None = None
+    temperature: float | None = None
+
+    def predict(
+        self,
+        probabilities: np.ndarray,
+        boxes_xyxy: np.ndarray,
+        areas: np.ndarray,
+        scores: np.ndarray,
+        size_hw: tuple[int, int],
+        is_unknown: np.ndarray | None = None,
+        image: str | None = None,
+    ) -> ImageResult:
+        """Predict an image from its regions, of which there may be none.
+
+        Args:
+            probabilities: ``(R, K)`` float, class probabilities.
+            boxes_xyxy: ``(R, 4)``, boxes in image pixels.
+            areas: ``(R,)``, mask pixels; 0 where the image's map has no main element.
+            scores: ``(R,)`` float in [0, 1], anomaly scores.
+            size_hw: Height and width of the image.
+            is_unknown: ``(R,)`` bool, which regions are like none of the run. Defaults to ``None``: none is.
+            image: Path of the image.
+
+        Returns:
+            The result.
+
+        Raises:
+            ValueError: If the shapes don't agree.
+        """
+        probabilities, scores = np.asarray(probabilities, np.float32), np.asarray(scores, np.float32)
+        areas = np.asarray(areas, np.int64)
+        unknown = np.zeros(len(areas), bool) if is_unknown is None else np.asarray(is_unknown, bool)
+        temperature = self.temperature or merging_temperature_of(size_hw)
+        merged = merge_image(probabilities, areas, temperature)
+        if not len(areas) and self.normal_slot is not None:
+            merged[self.normal_slot] = 1
+        slots, confidences = choose_classes(probabilities, self.class_names)
+        class_id, confidence = (values[0].item() for values in choose_classes(merged[None], self.class_names))
+        has_class = bool(len(areas)) or self.normal_slot is not None
+        counting = counting_regions(scores, areas, confidences)
+        classes = classes_of_image(class_id, slots[counting].tolist(), self.class_names, self.normal_slot)
+        image_is_unknown = bool(merge_image(unknown, areas, temperature) > UNKNOWN_SHARE)
+        columns = (boxes_xyxy, areas, scores, slots, confidences, unknown, probabilities)
+        return ImageResult(
+            image=image,
+            size_hw=size_hw,
+            class_id=class_id if has_class else None,
+            class_name=self.class_names[class_id] if has_class else "",
+            confidence=confidence,
+            is_normal=not areas.any() or (self.is_normal(class_id) and not image_is_unknown),
+            is_unknown=image_is_unknown,
+            classes=tuple(self.class_names[slot] for slot in classes) if has_class else (),
+            score=float(scores.max(initial=0)),
+            probabilities=tuple(merged.tolist()),
+            regions=tuple(
+                self._region(*row) for row in zip(*(np.asarray(part).tolist() for part in columns), strict=True)
+            ),
+        )
+
+    def is_normal(self, slot: int) -> bool:
+        """Whether a slot is that of *normal*, or shares its name."""
+        return self.normal_slot is not None and self.class_names[slot] == self.class_names[self.normal_slot]
+
+    def _region(
+        self,
+        box_xyxy: Sequence[float],
+        area: int,
+        score: float,
+        slot: int,
+        confidence: float,
+        is_unknown: bool,
+        probabilities: Sequence[float],
+    ) -> RegionResult:
+        """Result of one region."""
+        left, top, right, bottom = box_xyxy
+        name, box = self.class_names[slot], (left, top, right, bottom)
+        return RegionResult(box, area, score, slot, name, confidence, is_unknown, tuple(probabilities))

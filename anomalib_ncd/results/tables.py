@@ -1,0 +1,115 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The tables of a run and of classified images: the one place that knows their columns; without torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+from anomalib_ncd.regions.classes.results import ImageResult
+from anomalib_ncd.regions.writing import write_file
+
+COLUMNS = {
+    "predictions.csv": ("image", "class", "confidence", "normal", "num_regions", "unknown", "classes"),
+    "regions.csv": (
+        "image",
+        "left",
+        "top",
+        "right",
+        "bottom",
+        "area",
+        "score",
+        "class",
+        "confidence",
+        "unknown",
+    ),
+    "errors.csv": ("image", "error"),
+}
+# What spreadsheets take for the beginning of a formula, which may run a program.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+
+
+def write_tables(folder: str | Path, results: Sequence[ImageResult]) -> None:
+    """Write ``predictions.csv`` and ``regions.csv``.
+
+    Args:
+        folder: Target folder.
+        results: Results of images.
+
+    Raises:
+        OutputError: If they can't be written.
+    """
+    plain = [result.to_dict() for result in results]
+    for name in ("predictions.csv", "regions.csv"):
+        rows = [row for one in plain for row in table_rows(name, one)]
+        write_file(Path(folder) / name, csv_bytes([COLUMNS[name], *rows]))
+
+
+def table_rows(name: str, result: dict[str, Any]) -> list[list[Any]]:
+    """Rows of an image in a table, in the order of :data:`COLUMNS`.
+
+    Args:
+        name: ``predictions.csv``, ``regions.csv`` or ``errors.csv``.
+        result: What :meth:`~anomalib_ncd.regions.classes.results.ImageResult.to_dict` gives.
+
+    Returns:
+        No row or one; in ``regions.csv`` one for each region.
+    """
+    error = result["error"]
+    if (error is None) == (name == "errors.csv"):
+        return []
+    if name == "regions.csv":
+        return [_region_row(result["image"], region) for region in result["regions"]]
+    values = dict(result)
+    if name == "predictions.csv":
+        values |= {"num_regions": len(result["regions"]), "classes": CLASS_SEPARATOR.join(result["classes"])}
+    return [[values[column] for column in COLUMNS[name]]]
+
+
+def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
+    r"""Turn rows into CSV; text that a spreadsheet would run as a formula begins with an apostrophe.
+
+    Example:
+        >>> csv_bytes([["image", "class"], ["a.png", "=1+1"]])
+        b"image,class\r\na.png,'=1+1\r\n"
+    """
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerows([_harmless(cell) for cell in row] for row in rows)
+    return stream.getvalue().encode("utf-8", "backslashreplace")  # names of files need not be text
+
+
+def read_table(file: str | Path) -> list[dict[str, str]]:
+    """Read a table back.
+
+    Args:
+        file: What :func:`csv_bytes` made.
+
+    Returns:
+        One dictionary a row, by column; all values are text.
+    """
+    with Path(file).open(newline="", encoding="utf-8") as stream:
+        return [{name: _as_it_was(cell) for name, cell in row.items()} for row in csv.DictReader(stream)]
+
+
+def _region_row(image: str | None, region: dict[str, Any]) -> list[Any]:
+    """Row of a region."""
+    left, top, right, bottom = region["box_xyxy"]
+    values = {**region, "image": image, "left": left, "top": top, "right": right, "bottom": bottom}
+    return [values[column] for column in COLUMNS["regions.csv"]]
+
+
+def _harmless(cell: Any) -> Any:  # noqa: ANN401
+    """A cell that no spreadsheet runs."""
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def _as_it_was(cell: str) -> str:
+    """The text of a cell before it was made harmless."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

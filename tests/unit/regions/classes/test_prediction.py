@@ -1,0 +1,118 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anomalib_ncd.regions.classes.prediction import RegionMerging
+
+MERGING = RegionMerging(("normal", "dark", "bright", "dark"), normal_slot=0, temperature=10.0)
+DARK, BRIGHT, UNSURE, NORMAL = [0.1, 0.8, 0.1, 0], [0.1, 0.1, 0.8, 0], [0.2, 0.3, 0.1, 0.4], [0.9, 0.1, 0, 0]
+
+
+def predict(probabilities, areas, merging=MERGING, scores=None, unknown=None):
+    count = len(areas)
+    boxes = np.tile([0.0, 0.0, 4.5, 4.0], (count, 1))
+    scores = np.full(count, 0.5) if scores is None else np.array(scores)
+    rows = np.array(probabilities, np.float32).reshape(count, len(merging.class_names))
+    unknown = None if unknown is None else np.array(unknown)
+    return merging.predict(rows, boxes, np.array(areas), scores, (32, 48), unknown, "a.png")
+
+
+def test_regions_weigh_by_the_root_of_their_area():
+    # roots 10 and 20 over 10: weights 1 : e
+    result = predict([[0, 1, 0, 0], [0, 0, 1, 0]], [100, 400])
+    assert result.probabilities == pytest.approx([0, 1 / (1 + np.e), np.e / (1 + np.e), 0])
+    assert (result.image, result.size_hw) == ("a.png", (32, 48))
+    assert (result.class_id, result.class_name) == (2, "bright")
+    assert result.confidence == pytest.approx(np.e / (1 + np.e))
+    assert [region.class_name for region in result.regions] == ["dark", "bright"]
+    assert result.regions[0].box_xyxy == (0.0, 0.0, 4.5, 4.0)
+    assert [region.area for region in result.regions] == [100, 400]
+
+
+def test_without_a_temperature_it_follows_the_size_of_the_image():
+    result = predict([[0, 1, 0, 0], [0, 0, 1, 0]], [0, 64], replace(MERGING, temperature=None))
+    ratio = np.exp(8 / (np.sqrt(32 * 48) / 8))
+    assert result.confidence == pytest.approx(ratio / (1 + ratio))
+
+
+def test_an_image_has_the_classes_of_regions_that_count():
+    result = predict([DARK, BRIGHT], [100, 400])
+    assert (result.class_name, result.classes) == ("bright", ("bright", "dark"))
+    weak = predict([DARK, BRIGHT, BRIGHT], [100, 400, 400], scores=[0.34, 0.5, 0.5])  # below 0.7 of the highest
+    assert weak.classes == ("bright",)
+    assert predict([DARK, BRIGHT], [0, 400]).classes == ("bright",)
+    # Slots of one name are one class; normal is named only as the class of the image.
+    assert predict([DARK, UNSURE], [400, 100]).classes == ("dark",)
+    assert predict([DARK, NORMAL], [400, 100]).classes == ("dark",)
+    assert predict([DARK, NORMAL], [100, 400]).classes == ("normal", "dark")
+
+
+def test_slots_of_one_name_stand_together():
+    result = predict([[0, 0.3, 0.4, 0.3]], [9])
+    assert (result.class_id, result.class_name) == (1, "dark")
+    assert result.confidence == pytest.approx(0.6)
+    assert result.regions[0].confidence == pytest.approx(0.6)
+
+
+RENAMED = replace(MERGING, class_names=("good part", "dark", "bright", "dark"))
+SHARED = replace(MERGING, class_names=("good part", "dark", "good part", "dark"))
+WITHOUT = RegionMerging(("normal", "dark", "bright", "dark"), None)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "area", "unknown", "merging", "is_normal"),
+    [
+        (DARK, 9, False, MERGING, False),
+        (NORMAL, 9, False, MERGING, True),
+        (NORMAL, 9, False, RENAMED, True),  # a slot, never a word
+        (NORMAL, 9, False, WITHOUT, False),
+        (BRIGHT, 9, False, SHARED, True),
+        (NORMAL, 9, True, MERGING, False),  # what is unknown is not normal because its least bad class is
+        (DARK, 0, False, MERGING, True),  # nothing was found
+        (DARK, 0, False, WITHOUT, True),
+    ],
+)
+def test_what_makes_an_image_normal(probabilities, area, unknown, merging, is_normal):
+    assert predict([probabilities], [area], merging, unknown=[unknown]).is_normal is is_normal
+
+
+@pytest.mark.parametrize(
+    ("flags", "areas", "expected"),
+    [
+        ([True], [9], True),
+        ([False], [9], False),
+        ([True, False], [100, 100], False),
+        ([True, False], [400, 100], True),
+        ([False, True], [400, 100], False),
+        ([True, False, True], [100, 121, 100], True),
+    ],
+)
+def test_an_image_is_unknown_where_most_of_its_weight_is(flags, areas, expected):
+    result = predict([DARK] * len(areas), areas, unknown=flags)
+    assert result.is_unknown is expected
+    assert [region.is_unknown for region in result.regions] == flags
+
+
+def test_the_score_is_that_of_the_highest_region():
+    assert predict([DARK, BRIGHT], [9, 9], scores=[0.25, 0.75]).score == 0.75
+
+
+def test_an_image_without_region_is_normal():
+    result = predict([], [], RENAMED)
+    assert (result.class_id, result.class_name, result.confidence) == (0, "good part", 1.0)
+    assert (result.is_normal, result.is_unknown, result.classes) == (True, False, ("good part",))
+    assert (result.regions, result.score, result.probabilities) == ((), 0.0, (1.0, 0.0, 0.0, 0.0))
+    other = predict([], [], WITHOUT)
+    assert (other.class_id, other.class_name, other.confidence, other.classes) == (None, "", 0.0, ())
+    assert (other.is_normal, other.is_unknown, other.regions) == (True, False, ())
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="for 2 areas"):
+        MERGING.predict(np.ones((1, 4)), np.zeros((2, 4)), np.ones(2), np.ones(2), (8, 8))
+    with pytest.raises(ValueError, match="`class_names` must name the K slots"):
+        MERGING.predict(np.ones((1, 3)), np.zeros((1, 4)), np.ones(1), np.ones(1), (8, 8))
