@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,32 +73,38 @@ class RegionMerging:
         merged = merge_image(probabilities, areas, temperature)
         if not len(areas) and self.normal_slot is not None:
             merged[self.normal_slot] = 1
-        slots, confidences = choose_classes(probabilities, self.class_names)
-        class_id, confidence = (values[0].item() for values in choose_classes(merged[None], self.class_names))
-        has_class = bool(len(areas)) or self.normal_slot is not None
-        counting = counting_regions(scores, areas, confidences)
-        classes = classes_of_image(class_id, slots[counting].tolist(), self.class_names, self.normal_slot)
         image_is_unknown = bool(merge_image(unknown, areas, temperature) > UNKNOWN_SHARE)
+        slots, confidences = choose_classes(probabilities, self.class_names)
+        counting = slots[counting_regions(scores, areas, confidences)].tolist()
         columns = (boxes_xyxy, areas, scores, slots, confidences, unknown, probabilities)
-        return ImageResult(
+        rows = zip(*(np.asarray(part).tolist() for part in columns), strict=True)
+        result = ImageResult(
             image=image,
             size_hw=size_hw,
-            class_id=class_id if has_class else None,
-            class_name=self.class_names[class_id] if has_class else "",
-            confidence=confidence,
-            is_normal=not areas.any() or (self.is_normal(class_id) and not image_is_unknown),
+            is_normal=not areas.any(),
             is_unknown=image_is_unknown,
-            classes=tuple(self.class_names[slot] for slot in classes) if has_class else (),
             score=float(scores.max(initial=0)),
             probabilities=tuple(merged.tolist()),
-            regions=tuple(
-                self._region(*row) for row in zip(*(np.asarray(part).tolist() for part in columns), strict=True)
-            ),
+            regions=tuple(self._region(*row) for row in rows),
         )
+        return self._with_class(result, merged, counting) if merged.any() else result
 
     def is_normal(self, slot: int) -> bool:
         """Whether a slot is that of *normal*, or shares its name."""
         return self.normal_slot is not None and self.class_names[slot] == self.class_names[self.normal_slot]
+
+    def _with_class(self, result: ImageResult, merged: np.ndarray, counting: Sequence[int]) -> ImageResult:
+        """Add the class of the probabilities ``(K,)`` of an image, and those of its regions that count."""
+        slot, confidence = (values[0].item() for values in choose_classes(merged[None], self.class_names))
+        classes = classes_of_image(slot, counting, self.class_names, self.normal_slot)
+        return replace(
+            result,
+            class_id=slot,
+            class_name=self.class_names[slot],
+            confidence=confidence,
+            is_normal=result.is_normal or (self.is_normal(slot) and not result.is_unknown),
+            classes=tuple(self.class_names[one] for one in classes),
+        )
 
     def _region(
         self,
