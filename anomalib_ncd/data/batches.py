@@ -163,13 +163,15 @@ class NcdBatch:
             raise ValueError(msg)
         unknown = torch.zeros_like(self.region_area) if self.region_unknown is None else self.region_unknown
         columns = (self.region_class_probabilities, self.region_box_xyxy, self.region_area, self.region_score, unknown)
-        probabilities, boxes, areas, scores, unknown = (part.detach().cpu().numpy() for part in columns)
+        probabilities, boxes, areas, scores, flags = (part.detach().cpu().numpy() for part in columns)
         image_index = self.region_image_index.cpu().numpy()
         results = []
         for index, (path, (height, width)) in enumerate(zip(self.image_path, self.image_size.tolist(), strict=True)):
-            rows = np.flatnonzero(image_index == index)
-            parts = (part[rows] for part in (probabilities, boxes, areas, scores))
-            results.append(merging.predict(*parts, (height, width), unknown[rows], path))
+            own = np.flatnonzero(image_index == index)
+            size_hw = (height, width)
+            results.append(
+                merging.predict(probabilities[own], boxes[own], areas[own], scores[own], size_hw, flags[own], path)
+            )
         return results
 
     def with_predictions(
