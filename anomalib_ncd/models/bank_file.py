@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from anomalib_ncd.regions.writing import write_file
+
 logger = logging.getLogger(__name__)
 
 COUNT_TYPE = np.dtype("<i4")
@@ -58,7 +60,7 @@ class BankFile:
             OSError: If the disk is full; what was there before stays whole.
         """
         if not self._width_file.is_file():
-            self._width_file.write_text(json.dumps(tokens.shape[1]), encoding="utf-8")
+            write_file(self._width_file, json.dumps(tokens.shape[1]))
         for file, values in (
             (self._tokens_file, tokens.contiguous().numpy()),
             (self._counts_file, counts.numpy().astype(COUNT_TYPE)),
@@ -93,7 +95,7 @@ class BankFile:
         # The description comes last: without it, nothing that lies here counts.
         for old in (file, self._counts_file, self._tokens_file, self._width_file):
             old.unlink(missing_ok=True)
-        file.write_text(wanted, encoding="utf-8")
+        write_file(file, wanted)
 
     def _drop_unfinished(self) -> None:
         """Cut both files back to the last region that is whole in both."""

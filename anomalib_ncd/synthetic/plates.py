@@ -10,16 +10,16 @@ are drawn with it.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from anomalib_ncd.regions.writing import whole_file, write_file, write_image
 from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS, MASK_MARGIN_PX, check_kinds, paint_defect
 from anomalib_ncd.synthetic.plate_images import MIN_IMAGE_SIZE_PX, draw_part, make_image, simulate_anomaly_map
 from anomalib_ncd.synthetic.shapes import BoolMask
@@ -163,7 +163,7 @@ def generate_dataset(
         dataset.root.mkdir(parents=True, exist_ok=True)
         _write_dataset(dataset, settings)
         # Written last: a folder that was left half done is never taken for a whole one.
-        (dataset.root / _SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+        write_file(dataset.root / _SETTINGS_FILE, json.dumps(asdict(settings), indent=2) + "\n")
     return dataset
 
 
@@ -226,7 +226,7 @@ def _write_dataset(dataset: GeneratedDataset, settings: _Settings) -> None:
     """Draw and write all images, maps and tables."""
     for index in range(settings.num_train_good):
         image = draw_part(_rng(settings.seed, _TRAIN_GOOD, index), settings.size)
-        _write_png(dataset.train_good_dir / f"{index:03d}.png", image)
+        write_image(dataset.train_good_dir / f"{index:03d}.png", image, sync=False)
     tables = _Tables()
     for index in range(settings.num_test_good):
         _write_test_image(dataset, settings, tables, [], (_TEST_GOOD, index))
@@ -255,14 +255,14 @@ def _write_test_image(
     name = f"{stream[1]:03d}"
     folder = "mixed" if len(kinds) > 1 else "".join(kinds) or "good"
     image, masks = make_image(kinds, _rng(settings.seed, *stream), settings.size)
-    _write_png(dataset.test_dir / folder / f"{name}.png", image)
+    write_image(dataset.test_dir / folder / f"{name}.png", image, sync=False)
     mask = np.any([*masks.values(), np.zeros(image.shape[:2], dtype=bool)], axis=0)
     if masks:
-        _write_png(dataset.ground_truth_dir / folder / f"{name}_mask.png", mask.astype(np.uint8) * 255)
+        write_image(dataset.ground_truth_dir / folder / f"{name}_mask.png", mask, sync=False)
     if dataset.anomaly_maps_dir is not None:
         file = dataset.anomaly_maps_dir / folder / f"{name}.npy"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.save(file, simulate_anomaly_map(mask, _rng(settings.seed, *stream, 2), image.shape[:2]))
+        with whole_file(file, sync=False) as unfinished:
+            np.save(unfinished, simulate_anomaly_map(mask, _rng(settings.seed, *stream, 2), image.shape[:2]))
     path = f"{folder}/{name}.png"
     tables.labels.append((path, max(masks, key=lambda kind: int(masks[kind].sum())) if masks else "good"))
     tables.defects.extend((path, kind, *_box(masks[kind]), int(masks[kind].sum())) for kind in kinds)
@@ -275,8 +275,8 @@ def _write_base_crop(dataset: GeneratedDataset, settings: _Settings, kind: str, 
     rng = _rng(settings.seed, _BASE_KIND + DEFECT_KINDS.index(kind), index)
     image, masks = make_image([kind], rng, settings.size)
     rows, cols = _square(masks[kind])
-    _write_png(dataset.base_images_dir / kind / f"{index:03d}.png", image[rows, cols])
-    _write_png(dataset.base_masks_dir / kind / f"{index:03d}.png", masks[kind][rows, cols].astype(np.uint8) * 255)
+    write_image(dataset.base_images_dir / kind / f"{index:03d}.png", image[rows, cols], sync=False)
+    write_image(dataset.base_masks_dir / kind / f"{index:03d}.png", masks[kind][rows, cols], sync=False)
 
 
 def _rng(seed: int, *stream: int) -> np.random.Generator:
@@ -299,18 +299,8 @@ def _square(mask: BoolMask) -> tuple[slice, slice]:
     return slice(top, top + side), slice(left, left + side)
 
 
-def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an RGB or grey image."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    encoded, data = cv2.imencode(".png", ordered)
-    if not encoded:
-        msg = f"Could not encode {path} as PNG."
-        raise OSError(msg)
-    path.write_bytes(data.tobytes())
-
-
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
     """Write a table with one header row."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+    write_file(path, stream.getvalue(), sync=False)
