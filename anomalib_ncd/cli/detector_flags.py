@@ -71,8 +71,9 @@ def detector_flags_of_run(run: Path) -> Namespace | None:
     Raises:
         ValueError: If it is a class outside of anomalib: a folder from elsewhere must not have modules imported.
     """
-    flags = settings_of_run(run).get("detector")
-    class_path = flags.get("class_path") if isinstance(flags, dict) else None
+    found = settings_of_run(run).get("detector")
+    flags: dict[str, Any] = found if isinstance(found, dict) else {}
+    class_path = flags.get("class_path")
     if class_path is None:
         return None
     if not re.fullmatch(rf"({re.escape(HOST)}\.[\w.]+|\w+)", str(class_path)):

@@ -81,7 +81,7 @@ class ResultFolder:
         masks: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self.pictures = pictures
+        self.pictures = pictures and _can_draw()
         self.masks = masks
         self._merging = merging
         self._written_at, self._seconds, self._is_old = -float("inf"), 0.0, True
@@ -141,16 +141,26 @@ class ResultFolder:
 
     def _draw(self, finished: Finished) -> None:
         """Write the picture of an image."""
+        from anomalib_ncd.visualization.drawing import draw_result  # noqa: PLC0415 - it imports matplotlib
+
         if finished.pixels is None or finished.result.error is not None:
             return
         try:
-            from anomalib_ncd.visualization.drawing import draw_result  # noqa: PLC0415 - it imports matplotlib
-
             data = encode_image(draw_result(finished.pixels, finished.result, self._merging), ".jpg")
         except Exception as error:  # noqa: BLE001 - the result counts, with a picture or without
             logger.warning("The picture of %s can't be drawn: %s", finished.name, error)
             return
         write_file(self.folder / "pictures" / _picture_name(finished.name), data)
+
+
+def _can_draw() -> bool:
+    """Whether the packages that drawing needs are there; results do without."""
+    try:
+        import anomalib_ncd.visualization.drawing  # noqa: F401, PLC0415
+    except ModuleNotFoundError as error:
+        logger.warning("No pictures are drawn, for which %s would have to be installed.", error.name)
+        return False
+    return True
 
 
 def _picture_name(name: str) -> str:

@@ -5,6 +5,7 @@ import csv
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -164,6 +165,14 @@ def test_a_name_that_is_no_utf8_or_very_long_is_no_obstacle(tmp_path):
     assert names[1] == b"m\xfcller.png.jpg"
     assert names[0].startswith(b"a/xxxxx")
     assert len(names[0]) < 100
+
+
+def test_without_the_packages_for_pictures_none_are_drawn(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "anomalib_ncd.visualization.drawing", None)
+    with opened(tmp_path) as results:
+        results.add([build_finished("a.png"), build_finished("b.png")])
+    assert len(rows_of(tmp_path / "predictions.csv")) == 2
+    assert caplog.text.count("No pictures are drawn") == 1
 
 
 def test_a_picture_that_cannot_be_drawn_costs_no_result(tmp_path, monkeypatch, caplog):
