@@ -89,7 +89,7 @@ class Setup:
         """A clustered run on MTD-mini, on the detector's maps or the saved ones."""
         folder = self.output / f"run_{self.backbone}_{'detector' if own_detector else 'maps'}"
         flags = ["--images", str(self.images), "--image_list", str(self.data / "mtd_mini.txt"), "--method", "cluster"]
-        flags += ["--num_novel_classes", "6", "--merging_temperature", "50", "--accelerator", "cpu"]
+        flags += ["--num_novel_classes", "6", "--training.merging_temperature", "50", "--accelerator", "cpu"]
         flags += ["--backbone", self.backbone]
         flags += [] if self.weights is None else ["--backbone_weights", str(self.weights)]
         if own_detector:

@@ -24,7 +24,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SCORES = ("nmi", "ari", "accuracy", "macro_f1")
-PAPER = ["--prototypes", "random", "--contrast", "true", "--feature_layers", "1"]
 PEAK = ["--regions.peak_if_empty", "true"]
 NORMAL = ["--normal_images", "{data}/mtd/train/good", "--base", "null"]
 OTHER_TILES = ["--normal_images", "{output}/other_tiles", "--base", "null"]
@@ -32,25 +31,19 @@ GAP_BETWEEN_TILES = 80
 METHODS = {
     "training": ["--method", "train"],
     "training, normal images": ["--method", "train", *NORMAL],
-    "training, normal images, compared": ["--method", "train", "--prototypes", "compared", *NORMAL],
-    "training, online views": ["--method", "train", "--num_cached_views", "null"],
-    "training as in the paper, cached views": ["--method", "train", *PAPER],
-    "training as in the paper": ["--method", "train", *PAPER, "--num_cached_views", "null", "--empty_mask", "cls"],
-    "Ward, peaks": ["--method", "cluster", "--clustering", "ward", *PEAK],
-    "Ward, normal images, peaks": ["--method", "cluster", "--clustering", "ward", *NORMAL, *PEAK],
+    "training, online views": ["--method", "train", "--training.num_cached_views", "null"],
+    "training as in the paper": ["--preset", "paper"],
+    "Ward, peaks": ["--method", "cluster", *PEAK],
+    "Ward, normal images, peaks": ["--method", "cluster", *NORMAL, *PEAK],
     "training, normal images, peaks": ["--method", "train", *NORMAL, *PEAK],
-    "consensus": ["--method", "cluster", "--clustering", "consensus"],
-    "consensus, normal images": ["--method", "cluster", "--clustering", "consensus", *NORMAL],
-    "Ward": ["--method", "cluster", "--clustering", "ward"],
-    "Ward, one layer": ["--method", "cluster", "--clustering", "ward", "--feature_layers", "1"],
-    "Ward, normal images": ["--method", "cluster", "--clustering", "ward", *NORMAL],
-    "Ward, normal images, other tiles": ["--method", "cluster", "--clustering", "ward", *OTHER_TILES],
-    "k-means, normal images": ["--method", "cluster", "--clustering", "kmeans", *NORMAL],
-    "k-means": ["--method", "cluster", "--clustering", "kmeans"],
+    "Ward": ["--method", "cluster"],
+    "Ward, one layer": ["--method", "cluster", "--training.feature_layers", "1"],
+    "Ward, normal images": ["--method", "cluster", *NORMAL],
+    "Ward, normal images, other tiles": ["--method", "cluster", *OTHER_TILES],
 }
 
 
-DEFAULT_METHODS = ["training", "Ward", "k-means"]
+DEFAULT_METHODS = ["training", "Ward"]
 
 
 def data_arguments(data: Path, name: str) -> list[str]:
@@ -157,7 +150,7 @@ def main() -> None:
     if options.weights:
         model += ["--backbone_weights", str(options.weights)]
     # 50 is the paper's merging temperature for MTD.
-    model += ["--merging_temperature", "50", "--max_epochs", str(options.max_epochs), "--accelerator", "cpu"]
+    model += ["--training.merging_temperature", "50", "--max_epochs", str(options.max_epochs), "--accelerator", "cpu"]
     print("| data | method | seeds | NMI | ARI | accuracy | macro-F1 | seconds | processor | peak GB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for set_name in options.sets:

@@ -24,8 +24,8 @@ from matplotlib.ticker import MaxNLocator
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, GeneratedDataset, generate_dataset
 
 KINDS = DEFECT_KINDS[:5]
-FLAGS = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "5"]
-FLAGS += ["--num_cached_views", "2", "--accelerator", "cpu"]
+FLAGS = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "5"]
+FLAGS += ["--training.num_cached_views", "2", "--accelerator", "cpu"]
 
 
 def draw_images(num_regions: int, folder: Path) -> GeneratedDataset:

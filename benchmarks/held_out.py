@@ -33,9 +33,9 @@ from anomalib_ncd.metrics.matching import match_classes
 from anomalib_ncd.results.run_results import RunResults
 
 METHODS = {
-    "cluster": ["--method", "cluster", "--clustering", "ward"],
+    "cluster": ["--method", "cluster"],
     "cluster, normal images": ["--method", "cluster", "--normal_images", "{data}/mtd/train/good"],
-    "train": ["--method", "train", "--num_cached_views", "4", "--precision", "bf16-mixed"],
+    "train": ["--method", "train", "--training.num_cached_views", "4", "--precision", "bf16-mixed"],
 }
 
 
@@ -112,7 +112,7 @@ def main() -> None:
     for number, paths in enumerate(split(options.data / "mtd" / "test")):
         halves.append(options.output / f"half{number}.txt")
         halves[-1].write_text("\n".join(paths) + "\n")
-    model = ["--backbone", options.backbone, "--num_novel_classes", "6", "--merging_temperature", "50"]
+    model = ["--backbone", options.backbone, "--num_novel_classes", "6", "--training.merging_temperature", "50"]
     model += ["--max_epochs", str(options.max_epochs), "--accelerator", "cpu"]
     if options.weights:
         model += ["--backbone_weights", str(options.weights)]

@@ -49,14 +49,21 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="file of the figure")
     options = parser.parse_args()
     flags = [*data_arguments(options.data, "mini"), "--backbone", "deit_tiny_patch16_224"]
-    flags += ["--backbone_weights", str(options.weights), "--merging_temperature", "50", "--accelerator", "cpu"]
+    flags += [
+        "--backbone_weights",
+        str(options.weights),
+        "--training.merging_temperature",
+        "50",
+        "--accelerator",
+        "cpu",
+    ]
     flags += [*PAPER, "--precision", options.precision, "--max_epochs", str(options.max_epochs)]
     results: dict[str, list[dict[str, float]]] = {}
     print("| views | NMI | ARI | accuracy | macro-F1 |\n| --- | --- | --- | --- | --- |")
     for count in options.counts:
         results[count] = [
             run(
-                [*flags, "--num_cached_views", count, "--seed", str(seed)],
+                [*flags, "--training.num_cached_views", count, "--seed", str(seed)],
                 options.output / f"{count}_views_seed{seed}",
             )
             for seed in options.seeds

@@ -38,7 +38,7 @@ import pandas as pd
 from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
-from anomalib_ncd.cli.name import name_classes
+from anomalib_ncd.runs.naming import name_classes
 from anomalib_ncd.synthetic.plates import generate_dataset
 
 # %config InlineBackend.figure_formats = ["jpeg"]

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from anomalib_ncd.cli.console import Stopped
 from anomalib_ncd.cli.detector_flags import (
     add_detector_arguments,
     detector_flags_of_run,
@@ -22,7 +22,7 @@ from anomalib_ncd.cli.detector_flags import (
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
 from anomalib_ncd.deploy.image_files import ImageLimits
-from anomalib_ncd.deploy.line.folder_run import STOPPED, classify_folder, stop_on_sigterm
+from anomalib_ncd.deploy.line.folder_run import classify_folder
 from anomalib_ncd.deploy.line.folder_watch import WatchOptions
 from anomalib_ncd.deploy.line.map_folder import MapFolder
 from anomalib_ncd.deploy.packing.manifest import MANIFEST_NAME
@@ -61,25 +61,28 @@ def add_classify_arguments(parser: ArgumentParser) -> None:
 
 def run_classify(config: Namespace) -> None:
     """Run ``classify`` with parsed flags."""
+    if config.device != "cpu":
+        from anomalib_ncd.runs.devices import checked_device
+
+        checked_device(config.device)
     classifier = _classifier(config)
     watch = WatchOptions(**vars(config.patience)) if config.watch else None
     try:
-        with stop_on_sigterm():
-            counts = classify_folder(
-                classifier,
-                config.images,
-                config.output,
-                watch=watch,
-                poll_seconds=config.poll_seconds,
-                stop_after_idle=config.stop_after_idle,
-                pictures=config.pictures,
-                masks=config.masks,
-            )
-    except KeyboardInterrupt:
+        counts = classify_folder(
+            classifier,
+            config.images,
+            config.output,
+            watch=watch,
+            poll_seconds=config.poll_seconds,
+            stop_after_idle=config.stop_after_idle,
+            pictures=config.pictures,
+            masks=config.masks,
+        )
+    except Stopped:
         logger.info("Stopped. What was classified is in %s; the same command goes on.", config.output)
         if config.watch:
             return
-        sys.exit(STOPPED)
+        raise
     logger.info(
         "%d images classified, %d could not be used, %d were done before. Results are in %s.",
         *counts,
@@ -114,8 +117,8 @@ def _add_rate_argument(parser: ArgumentParser) -> None:
 
 def run_pack(config: Namespace) -> None:
     """Run ``pack`` with parsed flags."""
-    from anomalib_ncd.deploy.packing.build import build_artefact  # noqa: PLC0415 - torch
-    from anomalib_ncd.deploy.packing.check_detector import check_detector  # noqa: PLC0415
+    from anomalib_ncd.deploy.packing.build import build_artefact
+    from anomalib_ncd.deploy.packing.check_detector import check_detector
 
     datamodule = _regions_of_run(config)
     artefact = build_artefact(
@@ -169,7 +172,7 @@ def _classifier(config: Namespace) -> AnomalyClassifier:
     if config.sha256 is not None:
         msg = "`--sha256` is for packed models; a run has no digest."
         raise ValueError(msg)
-    from anomalib_ncd.deploy.packing.build import classifier_of_run  # noqa: PLC0415 - torch
+    from anomalib_ncd.deploy.packing.build import classifier_of_run
 
     rate = config.false_reject_rate
     return classifier_of_run(
@@ -192,7 +195,7 @@ def _detector(config: Namespace) -> Detector | None:
         folder = config.images.parent if config.images.is_file() else config.images
         return MapFolder(config.anomaly_maps, folder)
     if flags.class_path is not None:
-        from anomalib_ncd.deploy.anomalib_detectors import LightningDetector  # noqa: PLC0415 - torch
+        from anomalib_ncd.deploy.anomalib_detectors import LightningDetector
 
         return LightningDetector(flagged_detector(flags), config.device)
     return None if flags.file is None else load_detector_file(flags.file, num_threads=config.num_threads)
@@ -200,7 +203,7 @@ def _detector(config: Namespace) -> Detector | None:
 
 def _regions_of_run(config: Namespace) -> NcdDataModule | None:
     """Images and maps that a run was made from, where they are still there."""
-    from anomalib_ncd.data.datamodule import NcdDataModule  # noqa: PLC0415 - torch
+    from anomalib_ncd.data.datamodule import NcdDataModule
 
     settings = settings_of_run(config.run)
     images = config.images or settings.get("images")

@@ -5,23 +5,10 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Literal
 
-from anomalib.data import Folder
-from anomalib.engine import Engine
-from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch import seed_everything
-
-from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.models.offline_detector import build_offline_detector
-from anomalib_ncd.runs.discover import RunOptions, discover
-from anomalib_ncd.synthetic.plates import DEFECT_KINDS, GeneratedDataset, generate_dataset
-
-logger = logging.getLogger(__name__)
 
 
 def add_demo_arguments(parser: ArgumentParser) -> None:
@@ -37,55 +24,7 @@ def add_demo_arguments(parser: ArgumentParser) -> None:
 
 
 def run_demo(config: Namespace) -> None:
-    """Draw images, fit a detector, discover the kinds of defect and say what to do next."""
-    seed_everything(config.seed, workers=True)
-    data = generate_dataset(
-        config.output / "data",
-        num_train_good=20,
-        num_per_kind=16,
-        base_kinds=DEFECT_KINDS[5:9],
-        seed=config.seed,
-    )
-    logger.info("Drew images with %s in %s.", ", ".join(data.kinds), data.root)
-    detector = fit_demo_detector(data, config.output / "detector")
-    datamodule = NcdDataModule(
-        images=data.test_dir,
-        anomaly_maps=detector,
-        base=data.root / "base",
-        labels=data.labels_csv,
-        work_dir=config.output,
-        seed=config.seed,
-    )
-    model = AnomalyNcd(backbone="offline", num_novel_classes=len(data.kinds) + 1, num_cached_views=4)
-    discover(model, datamodule, config.output, config.method, RunOptions(accelerator="cpu"))
-    logger.info(
-        "Next, your own images, the maps of your own detector and the good images that it was trained on: anomalib-ncd "
-        "discover --images FOLDER --anomaly_maps FOLDER --normal_images FOLDER --backbone offline --method %s "
-        "--output runs/mine",
-        config.method,
-    )
+    """Run ``demo`` with parsed flags."""
+    from anomalib_ncd.runs import demo
 
-
-def fit_demo_detector(data: GeneratedDataset, folder: Path) -> AnomalibModule:
-    """Fit a small patch-memory detector on the good images, with the weights of the extra ``[offline]``.
-
-    Args:
-        data: Generated images.
-        folder: Where anomalib keeps the detector.
-
-    Returns:
-        The fitted detector.
-    """
-    detector = build_offline_detector()
-    images = Folder(
-        name="demo",
-        root=data.root,
-        normal_dir="train/good",
-        val_split_mode="from_train",
-        val_split_ratio=0.1,
-        test_split_mode="none",
-        num_workers=0,
-        seed=0,
-    )
-    Engine(accelerator="cpu", devices=1, default_root_dir=folder).fit(detector, datamodule=images)
-    return detector
+    demo.run_demo(config.output, config.method, config.seed)

@@ -40,9 +40,9 @@ def flagged_detector(config: Namespace) -> AnomalibModule:
         ValueError: If there is no checkpoint.
         FileNotFoundError: If the checkpoint doesn't exist.
     """
-    from anomalib.models import AnomalibModule  # noqa: PLC0415 - flags are parsed without anomalib
+    from anomalib.models import AnomalibModule
 
-    from anomalib_ncd.data.detector_maps import load_detector  # noqa: PLC0415
+    from anomalib_ncd.data.detector_maps import load_detector
 
     module_name, _, class_name = config.class_path.rpartition(".")
     try:

@@ -5,30 +5,90 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
+from argparse import SUPPRESS
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
-from lightning.pytorch import seed_everything
+from jsonargparse import ActionConfigFile, Namespace
 
-from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector
-from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.synthetic_base import SyntheticSettings
-from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector, settings_of_run
+from anomalib_ncd.cli.nested_flags import CommandParser
 from anomalib_ncd.regions.settings import RegionSettings
-from anomalib_ncd.runs.discover import RunOptions, discover
+from anomalib_ncd.settings import PAPER, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
-NOT_MODEL_FLAGS: set[str | int] = {"evaluator", "visualizer"}
-NOT_DATA_FLAGS: set[str | int] = {"images", "anomaly_maps", "detector_ckpt", "work_dir"}
+
+@dataclass(frozen=True)
+class DataFlags:
+    """Arguments of NcdDataModule.
+
+    Attributes:
+        base: Labelled base classes, `images/<class>` and `masks/<class>`, or `synthetic` to have some painted.
+        labels: For scores alone: `folders`, or a CSV file with the columns image and class.
+        normal_label: Label of good images.
+        image_list: Text file of relative paths that narrows `images` down.
+        base_list: The same for `base`.
+        normal_images: Folder of good images, such as those that the detector was trained on.
+        score_range: Lowest and highest peak of the maps, for MEBin; fitted to them by default.
+        num_workers: Processes that load images.
+        seed: Seed of training and clusters.
+    """
+
+    base: str | None = None
+    labels: str | None = None
+    normal_label: str = "good"
+    image_list: str | None = None
+    base_list: str | None = None
+    normal_images: str | None = None
+    score_range: tuple[float, float] | None = None
+    num_workers: int = 0
+    seed: int = 0
 
 
-def add_discover_arguments(parser: ArgumentParser) -> None:
+@dataclass(frozen=True)
+class ModelFlags:
+    """Arguments of AnomalyNcd.
+
+    Attributes:
+        backbone: timm name of a network, or `offline`. Default: the paper's where its weights are, else offline.
+        backbone_weights: File of its weights; else timm's cache or hub.
+        num_novel_classes: Number of classes, normal included, or `auto`.
+        false_reject_rate: Share of new regions of known classes that may be called unknown; null for none.
+    """
+
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    num_novel_classes: int | Literal["auto"] = "auto"
+    false_reject_rate: float | None = 0.02
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """How a run is carried out, see RunOptions.
+
+    Attributes:
+        max_epochs: Epochs of training.
+        accelerator: Lightning's accelerator: auto, cpu, gpu, mps.
+        precision: Lightning's precision: 32-true, 16-mixed, bf16-mixed.
+    """
+
+    max_epochs: int = 50
+    accelerator: str = "auto"
+    precision: str = "32-true"
+
+
+def add_discover_arguments(parser: CommandParser) -> None:
     """Add the flags of ``discover``: those of the datamodule, the model and the run, side by side."""
+    parser.usage = "anomalib-ncd discover --images FOLDER --output FOLDER [flags]"
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
+    parser.add_argument(
+        "--preset",
+        type=Literal["paper"] | None,
+        help="Values where none are given: those of the paper, for MVTec AD; MTD has merging_temperature 50.",
+    )
     parser.add_argument("--output", type=Path, required=True, help="Folder of the run; an interrupted run goes on.")
     parser.add_argument("--images", type=Path, required=True, help="Folder of images, searched recursively.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps, paired by relative path and stem.")
@@ -38,33 +98,54 @@ def add_discover_arguments(parser: ArgumentParser) -> None:
         type=Literal["train", "cluster"] | None,
         help="Train, or only cluster. Default: cluster where `normal_images` are given, but no `base`; else train.",
     )
-    parser.add_class_arguments(RunOptions, as_group=False)
-    parser.add_class_arguments(NcdDataModule, as_group=False, skip=NOT_DATA_FLAGS, fail_untyped=False)
-    parser.add_class_arguments(AnomalyNcd, as_group=False, skip=NOT_MODEL_FLAGS, fail_untyped=False)
+    for flags in (DataFlags, ModelFlags, RunFlags):
+        parser.add_class_arguments(flags, as_group=False)
+    parser.add_argument("--pretrained", type=bool, default=True, help=SUPPRESS)  # false: random weights, for tests
+    parser.add_settings(TrainingSettings, "training")
+    parser.add_settings(RegionSettings, "regions")
+
+
+def preset_defaults(preset: str) -> dict[str, Any]:
+    """Values of the flags that a preset sets; none for a name that the parser will refuse."""
+    if preset != "paper":
+        return {}
+    groups = {"training": asdict(PAPER), "regions": asdict(RegionSettings())}
+    nested = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    return {"method": "train", "max_epochs": 50, "backbone": "vit_base_patch8_224.dino", **nested}
 
 
 def run_discover(config: Namespace) -> None:
     """Run ``discover`` with parsed flags."""
-    output = Path(config.output)
-    if config.method is None:
-        config.method = _default_method(config)
-    plain = plain_config(config)
     if (config.anomaly_maps is None) == (config.detector.class_path is None):
         msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."
         raise ValueError(msg)
-    seed_everything(config.seed, workers=True)
-    names = _argument_names()
+    if config.method is None:
+        config.method = _default_method(config)
+
+    # After the flags are read and found to be in order: this takes ten seconds of a processor.
+    from lightning.pytorch import seed_everything
+
+    from anomalib_ncd.data.datamodule import NcdDataModule
+    from anomalib_ncd.models.lightning_model import AnomalyNcd
+    from anomalib_ncd.runs.backbone_choice import choose_backbone
+    from anomalib_ncd.runs.devices import device_of
+    from anomalib_ncd.runs.discover import RunOptions, discover
+
+    device_of(config.accelerator)
+    if config.backbone is None:
+        config.backbone = choose_backbone(config.backbone_weights, settings_of_run(config.output).get("backbone"))
+    seed_everything(config.seed, workers=True, verbose=False)
     # Before any map is predicted: without weights for the backbone there is nothing to go on with.
-    model = AnomalyNcd(**{name: config[name] for name in names["model"]})
-    anomaly_maps = config.anomaly_maps or flagged_detector(config.detector)
-    data_args = {name: config[name] for name in names["data"]}
-    for name, settings_class in (("regions", RegionSettings), ("synthetic", SyntheticSettings)):
-        if data_args[name] is not None:
-            data_args[name] = settings_class(**vars(data_args[name]))
-    datamodule = NcdDataModule(images=config.images, anomaly_maps=anomaly_maps, work_dir=output, **data_args)
-    datamodule.setup()
-    options = RunOptions(**{name: config[name] for name in names["run"]})
-    discover(model, datamodule, output, config.method, options, plain)
+    model = AnomalyNcd(**_taken(config, ModelFlags), pretrained=config.pretrained, **vars(config.training))
+    datamodule = NcdDataModule(
+        images=config.images,
+        anomaly_maps=config.anomaly_maps or flagged_detector(config.detector),
+        regions=RegionSettings(**vars(config.regions)),
+        work_dir=config.output,
+        **_taken(config, DataFlags),
+    )
+    options = RunOptions(**_taken(config, RunFlags))
+    discover(model, datamodule, config.output, config.method, options, plain_config(config))
 
 
 def _default_method(config: Namespace) -> Literal["train", "cluster"]:
@@ -73,6 +154,11 @@ def _default_method(config: Namespace) -> Literal["train", "cluster"]:
         return "train"
     logger.info("Regions are compared with normal images and clustered; `--method train` trains instead.")
     return "cluster"
+
+
+def _taken(config: Namespace, flags: type) -> dict[str, Any]:
+    """Values of a group of flags."""
+    return {field.name: config[field.name] for field in fields(flags)}
 
 
 def plain_config(config: Namespace) -> dict[str, Any]:
@@ -85,21 +171,6 @@ def plain_config(config: Namespace) -> dict[str, Any]:
             return {key: plain(entry) for key, entry in value.items()}
         if isinstance(value, list | tuple):
             return [plain(entry) for entry in value]
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        return vars(value) if hasattr(value, "__dataclass_fields__") else str(value)
+        return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
     return {key: plain(value) for key, value in config.as_dict().items() if key not in {"config", "__default_config__"}}
-
-
-def _argument_names() -> dict[str, list[str]]:
-    """Names of the flags that go to the datamodule, the model and the run."""
-    owners: dict[str, tuple[type, set[str | int]]] = {
-        "data": (NcdDataModule, NOT_DATA_FLAGS),
-        "model": (AnomalyNcd, NOT_MODEL_FLAGS),
-        "run": (RunOptions, set()),
-    }
-    return {
-        owner: [name for name in inspect.signature(owner_class).parameters if name not in skipped]
-        for owner, (owner_class, skipped) in owners.items()
-    }

@@ -5,43 +5,47 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import shlex
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from anomalib_ncd.data.prepare import PreparedData, prepare_aebad, prepare_mtd
+if TYPE_CHECKING:
+    from anomalib_ncd.data.prepare import PreparedData
 
 logger = logging.getLogger(__name__)
 
-DATA_SETS: dict[str, tuple[str, Callable[..., PreparedData]]] = {
-    "mtd": ("Magnetic Tile Defect: folders MT_*/Imgs with .jpg images and .png masks", prepare_mtd),
-    "aebad": ("AeBAD-S: AeBAD_S/test/<class>/<domain> with ground_truth", prepare_aebad),
+DATA_SETS = {
+    "mtd": "Magnetic Tile Defect: folders MT_*/Imgs with .jpg images and .png masks",
+    "aebad": "AeBAD-S: AeBAD_S/test/<class>/<domain> with ground_truth",
 }
 
 
 def add_prepare_arguments(parser: ArgumentParser) -> None:
     """Add one subcommand per data set, with the arguments of its function."""
     subcommands = parser.add_subcommands()
-    for name, (description, prepare) in DATA_SETS.items():
+    for name, description in DATA_SETS.items():
         data_set = ArgumentParser(description=description + ".")
         data_set.add_argument("raw", type=Path, help="Folder of the unpacked archive.")
-        data_set.add_argument(
-            "out", type=Path, help="Folder for train, test and ground_truth; an interrupted run goes on."
-        )
-        data_set.add_function_arguments(prepare, as_group=False, skip={"raw", "out"})
+        data_set.add_argument("out", type=Path, help="Folder to write; an interrupted run goes on.")
+        if name == "mtd":
+            data_set.add_argument("--train_list", type=Path | None, help="Text file of the good images to train on.")
+            data_set.add_argument("--train_ratio", type=float, default=0.8, help="Else their share, drawn at random.")
+            data_set.add_argument("--seed", type=int, default=0, help="Seed of that draw.")
+        else:
+            data_set.add_argument("--domains", type=list[str] | None, help="Domains of test images; all by default.")
+        data_set.add_argument("--transfer", type=Literal["copy", "link"], default="copy", help="Copies or hard links.")
         subcommands.add_subcommand(name, data_set, help=description)
 
 
 def run_prepare(config: Namespace) -> None:
     """Prepare a data set, say what lies there and what to do next."""
+    from anomalib_ncd.data.prepare import prepare_aebad, prepare_mtd
+
     name = config.subcommand
-    prepare = DATA_SETS[name][1]
-    arguments = config[name]
-    data = prepare(**{key: arguments[key] for key in inspect.signature(prepare).parameters})
+    data = {"mtd": prepare_mtd, "aebad": prepare_aebad}[name](**vars(config[name]))
     logger.info("%s", summary(data))
     if data.empty_masks:
         logger.warning(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -103,7 +104,7 @@ class RunResults:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If another version wrote it.
+            ValueError: If another version wrote it, or a key leads out of the folder that crops are written to.
         """
         file = Path(file)
         if not file.is_file():
@@ -116,6 +117,10 @@ class RunResults:
         if set(plain) != wanted:
             msg = f"{file} was written by another version of anomalib_ncd; run `anomalib-ncd discover` again."
             raise ValueError(msg)
+        outside = [key for key in plain["image_keys"] if _OUTSIDE.search(key)]
+        if outside:
+            msg = f"{file} holds an image key that leads elsewhere, {outside[0]!r}; `discover` writes none such."
+            raise ValueError(msg)
         position = arrays.pop("region_position")
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         tensors |= {name: tensors[name].float() for name in HALF_FIELDS & tensors.keys()}
@@ -124,3 +129,4 @@ class RunResults:
 
 
 NOT_PLAIN = {"batch", "region_position"}
+_OUTSIDE = re.compile(r"^([A-Za-z]:)?[/\\]|(^|[/\\])\.\.([/\\]|$)")  # absolute, or above the folder

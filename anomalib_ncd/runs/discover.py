@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections import Counter
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from anomalib.engine import Engine
 from anomalib.utils.serialization import anomalib_safe_globals
 
@@ -22,21 +22,24 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.checkpoints import is_made_from_clusters, own_part, save_model
 from anomalib_ncd.models.clustering.auto_classes import resolve_num_classes
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.regions.writing import write_file
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.checkpoint import RunCheckpoint
 from anomalib_ncd.runs.cluster import discover_by_clustering
-from anomalib_ncd.runs.files import (
+from anomalib_ncd.runs.devices import device_of
+from anomalib_ncd.runs.files import gather_results, write_run_files
+from anomalib_ncd.runs.folder import (
+    BASE_FILE,
     CHECKPOINT_FILE,
+    METRICS_FILE,
     REPORT_FILE,
     RESULTS_FILE,
-    gather_results,
-    names_of_run,
-    write_run_files,
+    MadeFrom,
+    claim_folder,
+    finish,
+    notes,
 )
+from anomalib_ncd.runs.naming import carry_names, check_names, name_classes
 from anomalib_ncd.visualization.base_classes import write_base_classes
-
-BASE_FILE = "base_classes.png"
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +50,11 @@ class RunOptions:
 
     Attributes:
         max_epochs: Epochs of training; the paper trains 50.
-        clustering: Clustering of the method ``cluster``: ``"ward"``, ``"consensus"`` of many of Ward's clusterings, or
-            ``"kmeans"``.
         accelerator: Lightning's accelerator: ``auto``, ``cpu``, ``gpu``, …
         precision: Lightning's precision, such as ``32-true``, ``16-mixed`` or ``bf16-mixed``.
     """
 
     max_epochs: int = 50
-    clustering: Literal["ward", "consensus", "kmeans"] = "ward"
     accelerator: str = "auto"
     precision: str = "32-true"
 
@@ -73,7 +73,7 @@ def discover(
     ``results.npz`` (all of which can be made again from it), the crops and masks of the regions in ``regions/``,
     ``base_classes.png`` (the base classes that were learnt from, if any), ``config.yaml`` and the checkpoint
     ``model.ckpt``. A run that was interrupted goes on where it stopped when it is started again with the same settings.
-    Names in the folder's ``class_names.json`` are used.
+    A finished run is left as it is. Names in the folder's ``class_names.json`` go with the regions that were named.
 
     Args:
         model: Model to train, or to take features from.
@@ -81,65 +81,58 @@ def discover(
         output: Folder of the run.
         method: ``"train"`` for AnomalyNCD, ``"cluster"`` for clusters of the frozen features.
         options: How the run is carried out.
-        config: Resolved settings to write, and to compare with those of the run that is taken up again.
+        config: Resolved flags to write as ``config.yaml``.
 
     Returns:
         What ``metrics.json`` says.
 
     Raises:
-        ValueError: If the folder holds a run with other settings, or names that don't fit.
+        ValueError: If the folder holds a run with other settings, one that was trained on other images, maps, weights
+            or base classes, or names that don't fit; or if there is no such accelerator.
     """
-    output = Path(output)
-    options = options or RunOptions()
-    output.mkdir(parents=True, exist_ok=True)
-    claim_folder(output, config)
+    output, options = Path(output), options or RunOptions()
+    device = device_of(options.accelerator)
+    if method == "train":
+        _refuse_fewer_epochs(output / CHECKPOINT_FILE, options.max_epochs)
     datamodule.keep_in(output)
-    device = "cuda" if options.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    datamodule.setup()
+    made_from = MadeFrom.of(model, datamodule, method, max_epochs=options.max_epochs, precision=options.precision)
+    if claim_folder(output, made_from, config) == "finished":
+        return _take_up_finished(output)
     if method == "train":
         _settle_num_classes(model, datamodule, output, device)
-        names_of_run(output, model.novel_class_names)  # a wrong file of names is said before hours of training
-    if method == "cluster":
-        batches = discover_by_clustering(
-            model,
-            datamodule,
-            options.clustering,
-            seed=datamodule.sampler_seed,
-            device=device,
-        )
-        names_of_run(output, model.novel_class_names)  # a wrong file of names leaves the run as it was
-        save_model(model, output / CHECKPOINT_FILE)
-    else:
+        check_names(output, model.novel_class_names)
         batches = _train_and_predict(model, datamodule, output, options)
+    else:
+        batches = discover_by_clustering(model, datamodule, seed=datamodule.sampler_seed, device=device)
+        check_names(output, model.novel_class_names)
+        save_model(model, output / CHECKPOINT_FILE)
     # Of use to a run that is interrupted, and large.
     shutil.rmtree(output / "cached_views", ignore_errors=True)
     slot_names = model.novel_class_names  # clusters have a slot for normal only where one was found
-    class_names = names_of_run(output, slot_names)
     merging = replace(model.region_merging, class_names=tuple(slot_names))
     results = gather_results(batches, datamodule, merging, output, model.plain_estimate())
+    class_names = carry_names(output, results)
     results.save(output / RESULTS_FILE)
     results, metrics = write_run_files(output, results, class_names)
+    finish(output, class_names)
     _say_result(results, class_names, metrics, output)
     return metrics
 
 
-def claim_folder(output: Path, config: dict[str, Any] | None) -> None:
-    """Write the settings, or make sure that they are those of the run to go on with."""
-    if config is None:
-        return
-    file = output / "config.yaml"
-    begun = (output / CHECKPOINT_FILE).is_file() or (output / "predictions.csv").is_file()
-    # The number of epochs may grow: training then goes on.
-    wanted = {key: value for key, value in config.items() if key not in {"max_epochs", "output"}}
-    if begun and file.is_file():
-        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        changed = sorted(key for key in wanted if found.get(key) != wanted[key])
-        if changed:
-            msg = f"{output} holds a run with other settings of {changed}; choose another `--output` or delete it."
-            raise ValueError(msg)
-    write_file(file, yaml.safe_dump(config, sort_keys=False))
+def _take_up_finished(output: Path) -> dict[str, Any]:
+    """Leave a finished run as it is, but for names that were given to its classes since."""
+    results = RunResults.load(output / RESULTS_FILE)
+    check_names(output, results.slot_names)
+    class_names = carry_names(output, results)
+    if class_names != notes(output).get("names"):
+        name_classes(output)
+    else:
+        logger.info("The run in %s is finished already; nothing to do. Its report is %s.", output, output / REPORT_FILE)
+    return json.loads((output / METRICS_FILE).read_text(encoding="utf-8"))
 
 
-def _settle_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, output: Path, device: str) -> None:
+def _settle_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, output: Path, device: torch.device) -> None:
     """Estimate the number of classes where it is not known; training that goes on keeps the number it began with."""
     checkpoint = output / CHECKPOINT_FILE
     if not model.knows_num_classes and checkpoint.is_file():
@@ -164,6 +157,7 @@ def _train_and_predict(
         devices=1,
         precision=options.precision,
         default_root_dir=output / "engine",
+        enable_model_summary=False,
     )
     if _epochs_done(checkpoint) < options.max_epochs:
         engine.fit(model, datamodule=datamodule, ckpt_path=checkpoint if checkpoint.is_file() else None)
@@ -173,11 +167,19 @@ def _train_and_predict(
     return list(predicted or [])
 
 
+def _refuse_fewer_epochs(checkpoint: Path, max_epochs: int) -> None:
+    """Raise if a run was trained for longer than it is asked for."""
+    done = _epochs_done(checkpoint)
+    if done > max_epochs:
+        msg = f"{checkpoint} was trained for {done} epochs, not {max_epochs} (`max_epochs`); choose another folder."
+        raise ValueError(msg)
+
+
 def _epochs_done(checkpoint: Path) -> int:
     """Epochs that a checkpoint was trained for; 0 where there is none."""
     if not checkpoint.is_file():
         return 0
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     if is_made_from_clusters(own_part(saved)):
         msg = f"{checkpoint.parent} holds a run of the method 'cluster'; choose another folder for training."
         raise ValueError(msg)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,18 +20,12 @@ from anomalib_ncd.metrics.normal import normal_report
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.slots import first_slots
-from anomalib_ncd.regions.writing import write_file
-from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.results.tables import write_tables
+from anomalib_ncd.runs.folder import CHECKPOINT_FILE, METRICS_FILE, NUM_CLASSES_FILE, REPORT_FILE, write_json
 from anomalib_ncd.runs.health import run_health
 from anomalib_ncd.visualization.gallery import table_rows, write_gallery
 from anomalib_ncd.visualization.report import health_section, map_regions, write_report
-
-CHECKPOINT_FILE = "model.ckpt"
-RESULTS_FILE = "results.npz"
-REPORT_FILE = "report.html"
-NUM_CLASSES_FILE = "number_of_classes.json"
 
 
 def gather_results(
@@ -79,12 +72,6 @@ def regions_folder_of(table: RegionTable, output: Path) -> str:
     return os.path.relpath(folder, output.absolute()) if inside else str(folder)
 
 
-def names_of_run(output: Path, slot_names: Sequence[str]) -> list[str]:
-    """Names of the classes: those of the run's ``class_names.json``, else those that discovery gives."""
-    file = output / FILE_NAME
-    return read_class_names(file, slot_names) if file.is_file() else list(slot_names)
-
-
 def write_run_files(
     output: Path,
     results: RunResults,
@@ -108,9 +95,9 @@ def write_run_files(
     write_tables(output, results.image_results(class_names))
     # From what results.npz holds, so that it is there again, and true again, under other names.
     metrics = {**(score(results, class_names) or {}), "health": run_health(results, class_names)}
-    write_file(output / "metrics.json", json.dumps(metrics, indent=2))
+    write_json(output / METRICS_FILE, metrics)
     if results.num_classes_estimate is not None:
-        write_file(output / NUM_CLASSES_FILE, json.dumps(results.num_classes_estimate, indent=2))
+        write_json(output / NUM_CLASSES_FILE, results.num_classes_estimate)
     write_gallery(output / "gallery.png", [results.batch], class_names, table)
     rows = table_rows(results.batch, table)
     write_report(

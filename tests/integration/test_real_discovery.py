@@ -17,7 +17,7 @@ def real_arguments(data_dir, weights_dir):
         *["discover", "--images", str(data_dir / "mtd" / "test"), "--image_list", str(data_dir / "mtd_mini.txt")],
         *["--anomaly_maps", str(data_dir / "mtd_anomaly_maps"), "--labels", "folders", "--num_novel_classes", "6"],
         *["--base", str(data_dir / "steel_base"), "--base_list", str(data_dir / "steel_base_mini.txt")],
-        *["--backbone", "deit_tiny_patch16_224", "--merging_temperature", "50", "--accelerator", "cpu"],
+        *["--backbone", "deit_tiny_patch16_224", "--training.merging_temperature", "50", "--accelerator", "cpu"],
         *["--backbone_weights", str(weights_dir / "deit_tiny_patch16_224.safetensors")],
     ]
 
@@ -34,7 +34,7 @@ def test_clusters_of_frozen_features_follow_the_kinds_of_defect(real_arguments, 
 
 @pytest.mark.slow
 def test_a_few_epochs_of_training_beat_chance_and_leave_a_whole_run(real_arguments, tmp_path):
-    main([*real_arguments, "--max_epochs", "4", "--num_cached_views", "2", "--output", str(tmp_path)])
+    main([*real_arguments, "--max_epochs", "4", "--training.num_cached_views", "2", "--output", str(tmp_path)])
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     # Chance is 0; fifty epochs score about 0.25.
     assert metrics["image"]["nmi"] > 0.1

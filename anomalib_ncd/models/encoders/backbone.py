@@ -16,7 +16,7 @@ from typing import Any, cast
 import timm
 from huggingface_hub import constants, try_to_load_from_cache
 from timm.data import resolve_model_data_config
-from timm.models import get_arch_pretrained_cfgs, is_model, load_checkpoint
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, is_model, load_checkpoint
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
@@ -96,6 +96,13 @@ def build_network(
     """
     _check_name(name)
     return _filled(_untrained(name, image_size), name, weights, pretrained, image_size)
+
+
+def is_cached(name: str) -> bool:
+    """Tell whether timm's weights of a network are in the cache of the hub; no request is made."""
+    config = get_pretrained_cfg(name)
+    repo, _, revision = ((config and config.hf_hub_id) or "").partition("@")
+    return bool(repo) and _cached_file(repo, revision or None, config.hf_hub_filename) is not None
 
 
 def preprocessing_of(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -17,7 +17,7 @@ from anomalib_ncd.cli.main import main
 from anomalib_ncd.deploy import Artefact
 from anomalib_ncd.deploy.detectors import FunctionDetector
 
-SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "3"]
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
 
 
 @pytest.fixture(scope="module")

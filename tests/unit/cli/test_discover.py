@@ -16,8 +16,9 @@ from torchvision.transforms.v2 import Resize
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import NcdDataModule, RegionSettings
+from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS
 
-SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "3"]
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
 CLUSTER = [*SMALL, "--method", "cluster", "--accelerator", "cpu"]
 
 
@@ -82,20 +83,13 @@ def test_settings_are_written_and_can_be_given_again(tiny_run, tmp_path):
     assert again | {"output": None} == settings | {"output": None}
 
 
-def test_the_clustering_is_a_choice(tiny_run, tmp_path):
-    main(arguments(tiny_run, tmp_path, *CLUSTER, "--clustering", "consensus"))
-    assert "clustering: consensus" in (tmp_path / "config.yaml").read_text()
-    assert len(read(tmp_path, "predictions.csv").splitlines()) == 1 + 18
-
-
 def test_region_flags_reach_the_regions(tiny_run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("anomalib_ncd.cli.discover.discover", lambda _model, data, *_: seen.append(data))
-    main(arguments(tiny_run, tmp_path, *CLUSTER, "--regions.padding_ratio", "0.3", "--n_views", "3"))
+    monkeypatch.setattr("anomalib_ncd.runs.discover.discover", lambda _model, data, *_: seen.append(data))
+    main(arguments(tiny_run, tmp_path, *CLUSTER, "--regions.peak_if_empty", "true"))
     [datamodule] = seen
     assert isinstance(datamodule, NcdDataModule)
-    assert datamodule.region_settings == RegionSettings(padding_ratio=0.3)
-    assert datamodule.n_views == 3
+    assert datamodule.region_settings == RegionSettings(peak_if_empty=True)
     assert datamodule.work_dir == tmp_path
 
 
@@ -116,7 +110,7 @@ def test_normal_images_alone_are_for_clusters(own_tiny_run, tmp_path, monkeypatc
     def remember(_model, _data, _output, method, _options, plain):
         seen.update(method=method, written=plain["method"])
 
-    monkeypatch.setattr("anomalib_ncd.cli.discover.discover", remember)
+    monkeypatch.setattr("anomalib_ncd.runs.discover.discover", remember)
     monkeypatch.chdir(own_tiny_run.images)
     main(arguments(own_tiny_run, tmp_path / "run", *SMALL, *flags))
     assert seen == {"method": method, "written": method}
@@ -126,20 +120,19 @@ def test_normal_images_alone_are_for_clusters(own_tiny_run, tmp_path, monkeypatc
 @pytest.mark.parametrize("base", ["none", "normal images", "synthetic"])
 def test_training_without_a_labelled_base(tiny_run, tmp_path, base):
     args = arguments(tiny_run, tmp_path, *SMALL, "--accelerator", "cpu", "--max_epochs", "1", "--labels", "folders")
-    args += ["--num_cached_views", "2", "--method", "train"]
+    args += ["--training.num_cached_views", "2", "--method", "train"]
     if base != "none":
         args += ["--normal_images", str(tiny_run.images / "good")]
     if base == "synthetic":
         args += ["--base", "synthetic"]
-        args += ["--synthetic.num_per_class", "2", "--synthetic.kinds", "[hole,crack]"]
     main(args)
     assert json.loads(read(tmp_path, "metrics.json"))["image"]["count"] == 18
     names = AnomalyNcd.load_from_checkpoint(
         tmp_path / "model.ckpt", backbone="test_vit", mask_layers=3
     ).base_class_names
-    assert names == (["crack", "hole"] if base == "synthetic" else [])
+    assert names == (sorted(DEFECT_KINDS) if base == "synthetic" else [])
     assert (tmp_path / "base_classes.png").is_file() == (base == "synthetic")
-    assert len(list(tmp_path.glob("synthetic_base/images/*/*.png"))) == (4 if base == "synthetic" else 0)
+    assert len(list(tmp_path.glob("synthetic_base/images/*/*.png"))) == (240 if base == "synthetic" else 0)
 
 
 def test_print_config(capsys):
@@ -148,16 +141,8 @@ def test_print_config(capsys):
     assert ended.value.code == 0
     settings = yaml.safe_load(capsys.readouterr().out)
     assert settings["max_epochs"] == 50
-    assert settings["backbone"] == "vit_base_patch8_224.dino"
-    assert settings["train_batch_size"] == 32
-
-
-def test_help_and_version(capsys):
-    for flags, expected in ((["discover", "--help"], "--num_novel_classes"), (["--version"], "0.")):
-        with pytest.raises(SystemExit) as ended:
-            main(flags)
-        assert ended.value.code == 0
-        assert expected in capsys.readouterr().out
+    assert settings["backbone"] is None
+    assert settings["training"]["num_heads"] == 4
 
 
 def test_maps_come_from_a_detector(tiny_run, tmp_path, detector_ckpt):
@@ -182,6 +167,12 @@ def test_maps_or_a_detector_but_not_both(tiny_run, tmp_path):
     fails(
         ["discover", "--images", str(tiny_run.images), "--output", str(tmp_path), *CLUSTER], "either `--anomaly_maps`"
     )
+
+
+def test_a_missing_gpu_is_said_before_anything_is_done(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    fails(arguments(tiny_run, tmp_path / "run", *SMALL, "--accelerator", "cuda"), "no accelerator 'cuda' here")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.results.run_results import RunResults
 
-SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--seed", "5"]
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
 COLOURS = {"good": 0, "line": (20, 20, 20), "square": (230, 230, 230), "disc": (0, 0, 250)}
 KINDS = ("good", "line", "square")
 

@@ -15,7 +15,7 @@ from anomalib_ncd.models.lightning_model import AnomalyNcd as Model
 from anomalib_ncd.results.run_results import RunResults
 
 FILES = ("predictions.csv", "regions.csv", "metrics.json", "gallery.png", "report.html")
-SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "3"]
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
 
 
 def discover(run, output, *more):
@@ -88,7 +88,7 @@ def test_names_of_another_file_are_kept_in_the_run(run, tmp_path, caplog):
     caplog.set_level(logging.INFO, "anomalib_ncd")
     file = write_names(tmp_path / "download (1).json", names={"class_2": "dent"})
     main(["name", str(run), "--names", str(file)])
-    assert json.loads((run / "class_names.json").read_text()) == {"names": {"class_2": "dent"}}
+    assert json.loads((run / "class_names.json").read_text())["names"] == {"class_2": "dent"}
     assert "are called normal, class_1, dent now" in caplog.text
     assert str(run / "report.html") in caplog.text
 

@@ -11,7 +11,8 @@ import pytest
 from anomalib.data import Folder
 from jsonargparse import ArgumentParser
 
-from anomalib_ncd.cli.main import build_parser, main
+from anomalib_ncd.cli.main import main
+from anomalib_ncd.cli.parser import build_parser
 from anomalib_ncd.cli.prepare import next_commands, summary
 from anomalib_ncd.data.prepare import PreparedData
 

@@ -111,3 +111,15 @@ def test_results_of_another_version_are_refused(results, tmp_path):
     np.savez(tmp_path / "results.npz", plain=np.array(json.dumps(plain)), **arrays)
     with pytest.raises(ValueError, match="written by another version"):
         RunResults.load(tmp_path / "results.npz")
+
+
+@pytest.mark.parametrize("key", ["../1", "a/../../1", "/etc/1", "..\\1", "C:\\1", "C:/1"])
+def test_keys_that_lead_elsewhere_are_refused(results, tmp_path, key):
+    replace(results, image_keys=["ä/1", key]).save(tmp_path / "results.npz")
+    with pytest.raises(ValueError, match="leads elsewhere"):
+        RunResults.load(tmp_path / "results.npz")
+
+
+def test_odd_keys_are_keys(results, tmp_path):
+    replace(results, image_keys=["a:b/..1", "c..d"]).save(tmp_path / "results.npz")
+    assert RunResults.load(tmp_path / "results.npz").image_keys == ["a:b/..1", "c..d"]

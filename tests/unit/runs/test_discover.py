@@ -4,7 +4,11 @@
 import csv
 import json
 import logging
+import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,7 +24,7 @@ from anomalib_ncd.models.clustering import auto_classes
 from anomalib_ncd.runs.discover import RunOptions, discover
 
 SCORES = {"nmi", "ari", "accuracy", "macro_f1"}
-SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--mask_layers", "3", "--num_novel_classes", "3"]
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
 
 
 def run_train(run, output, *more, max_epochs=1):
@@ -181,7 +185,7 @@ def test_a_finished_run_computes_nothing_again(tiny_run, tmp_path, monkeypatch):
     run_train(tiny_run, tmp_path)
     before = {name: (tmp_path / name).read_text() for name in ("predictions.csv", "regions.csv", "metrics.json")}
     stamp = (tmp_path / "model.ckpt").stat().st_mtime_ns
-    monkeypatch.setattr(region_table, "binarize", None)
+    monkeypatch.setattr(region_table, "cut_regions", None)
     monkeypatch.setattr(lightning_model.AnomalyNcd, "training_step", None)
     run_train(tiny_run, tmp_path)
     assert (tmp_path / "model.ckpt").stat().st_mtime_ns == stamp
@@ -190,7 +194,7 @@ def test_a_finished_run_computes_nothing_again(tiny_run, tmp_path, monkeypatch):
 
 def test_training_goes_on_when_epochs_are_added(tiny_run, tmp_path, monkeypatch):
     run_train(tiny_run, tmp_path)
-    monkeypatch.setattr(region_table, "binarize", None)
+    monkeypatch.setattr(region_table, "cut_regions", None)
     epochs = []
     original = lightning_model.AnomalyNcd.on_train_epoch_start
 
@@ -226,11 +230,93 @@ def test_an_interrupted_training_goes_on(tiny_run, tmp_path, monkeypatch):
 
 def test_a_folder_of_other_settings_is_refused(tiny_run, clustered):
     before = (clustered / "config.yaml").read_text()
-    with pytest.raises(SystemExit, match=r"other settings of \['clustering', 'seed'\]; choose another `--output`"):
-        run_cluster(tiny_run, clustered, "--clustering", "kmeans", "--seed", "4")
-    with pytest.raises(SystemExit, match=r"other settings of \['method'\]"):
+    with pytest.raises(SystemExit, match=r"other settings of \['num_heads', 'sampler_seed'\]; choose another"):
+        run_cluster(tiny_run, clustered, "--training.num_heads", "2", "--seed", "4")
+    with pytest.raises(SystemExit, match="holds a run of the method 'cluster'"):
         run_train(tiny_run, clustered)
     assert (clustered / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("method", ["train", "cluster"])
+def test_other_settings_are_refused_in_python_too(tiny_run, tmp_path, method):
+    def run(**model_args):
+        torch.manual_seed(0)
+        arguments = {
+            "backbone": "test_vit",
+            "pretrained": False,
+            "mask_layers": 3,
+            "num_novel_classes": 3,
+            **model_args,
+        }
+        options = RunOptions(max_epochs=1, accelerator="cpu")
+        data = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
+        return discover(AnomalyNcd(**arguments), data, tmp_path, method, options)
+
+    metrics = run()
+    with pytest.raises(ValueError, match="other settings of"):
+        run(false_reject_rate=0.5)
+    assert run() == metrics
+
+
+def test_a_finished_run_says_that_nothing_is_to_do(tiny_run, clustered, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "anomalib_ncd")
+    monkeypatch.setattr("anomalib_ncd.runs.discover.discover_by_clustering", None)
+    monkeypatch.chdir(tiny_run.images)
+    before = {file: file.stat().st_mtime_ns for file in clustered.rglob("*.*") if file.name != "config.yaml"}
+    run_cluster(SimpleNamespace(**vars(tiny_run) | {"images": Path("../images")}), clustered)  # another spelling
+    assert "finished already; nothing to do" in caplog.text
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+@pytest.mark.parametrize("change", ["more", "other image", "other map", "other weights"])
+def test_what_was_made_from_something_else_is_not_taken(own_tiny_run, tmp_path, caplog, change):
+    for run_method, name in ((run_train, "trained"), (run_cluster, "clustered")):
+        run_method(own_tiny_run, tmp_path / name)
+    more = []
+    if change == "more":
+        shutil.copy(own_tiny_run.images / "line" / "000.png", own_tiny_run.images / "line" / "900.png")
+        shutil.copy(own_tiny_run.anomaly_maps / "line" / "000.npy", own_tiny_run.anomaly_maps / "line" / "900.npy")
+    elif change == "other weights":
+        torch.save(
+            AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3).model.encoder.backbone.state_dict(),
+            tmp_path / "w.pth",
+        )
+        more = ["--backbone_weights", str(tmp_path / "w.pth")]
+    else:
+        file = own_tiny_run.images / "line" / "000.png" if change == "other image" else None
+        file = file or own_tiny_run.anomaly_maps / "line" / "000.npy"
+        os.utime(file, (1, 1))  # an older file in the place of the one that was there
+    with pytest.raises(SystemExit, match=r"was trained with other .*; choose another"):
+        run_train(own_tiny_run, tmp_path / "trained", *more)
+    run_cluster(own_tiny_run, tmp_path / "clustered", *more)
+    assert "is made anew" in caplog.text
+    assert len(rows_of(tmp_path / "clustered" / "predictions.csv")) == (19 if change == "more" else 18)
+
+
+def test_fewer_epochs_than_were_trained_are_refused(tiny_run, tmp_path):
+    run_train(tiny_run, tmp_path, max_epochs=2)
+    with pytest.raises(SystemExit, match="was trained for 2 epochs, not 1"):
+        run_train(tiny_run, tmp_path)
+
+
+def test_names_go_with_their_regions(own_tiny_run, tmp_path, caplog):
+    """A run is made anew from other images, and its clusters come in another order."""
+    output, flags = tmp_path / "run", ("--labels", "folders")
+    run_cluster(own_tiny_run, output, *flags)
+    kinds = {row["class"]: Path(row["image"]).parent.name for row in rows_of(output / "predictions.csv")}
+    names = {slot: kind for slot, kind in kinds.items() if slot != "normal"}
+    (tmp_path / "names.json").write_text(json.dumps({"names": names}))
+    main(["name", str(output), "--names", str(tmp_path / "names.json")])
+    for number in range(3):
+        (own_tiny_run.images / "square" / f"00{number}.png").unlink()
+    run_cluster(own_tiny_run, output, *flags)
+    called = {(Path(row["image"]).parent.name, row["class"]) for row in rows_of(output / "predictions.csv")}
+    assert called == {("good", "normal"), ("line", "line"), ("square", "square")}
+    (own_tiny_run.images / "line").rename(tmp_path / "line")  # nothing is left that was called so
+    run_cluster(own_tiny_run, output, *flags)
+    assert "line" not in {row["class"] for row in rows_of(output / "predictions.csv")}
+    assert "the names of 'line' were dropped" in caplog.text
+    assert json.loads((output / "class_names.old.json").read_text())["names"]
 
 
 def test_without_labels_there_is_health_alone(tiny_run, tmp_path, caplog):

@@ -1,7 +1,6 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.cluster import discover_by_clustering
-from anomalib_ncd.runs.files import gather_results, names_of_run, score, write_run_files
+from anomalib_ncd.runs.files import gather_results, score, write_run_files
 
 SLOTS = ["class_1", "class_2", "class_3"]
 
@@ -76,9 +75,3 @@ def test_nothing_is_scored_without_labels_and_the_map_can_show_probabilities(gat
     assert results.label_names == []
     assert results.regions_folder == str(tmp_path / "elsewhere" / "regions")
     assert np.isfinite(results.region_position).all()
-
-
-def test_names_lie_in_the_folder_of_the_run(tmp_path):
-    assert names_of_run(tmp_path, SLOTS) == SLOTS
-    (tmp_path / "class_names.json").write_text(json.dumps({"names": {"class_2": "dent"}}))
-    assert names_of_run(tmp_path, SLOTS) == ["class_1", "dent", "class_3"]

@@ -1,0 +1,55 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Flags of a group of settings, such as ``--regions.padding_ratio``, which have a help of their own."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+
+class CommandParser(ArgumentParser):
+    """Parser of a subcommand, whose help only mentions the groups of settings."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        self.settings_groups: list[str] = []
+
+    def add_settings(self, settings_class: type, name: str) -> None:
+        """Add a group of settings; ``--NAME.help`` shows its flags.
+
+        Args:
+            settings_class: Dataclass of the settings.
+            name: Name of the group.
+        """
+        self.add_class_arguments(settings_class, name)
+        self.settings_groups.append(name)
+        parser = self
+
+        class GroupHelp(argparse.Action):
+            def __call__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+                del args, kwargs
+                shown = ArgumentParser(prog=parser.prog, add_help=False, usage=argparse.SUPPRESS)
+                shown.add_class_arguments(settings_class, name)
+                shown.print_help()
+                parser.exit()
+
+        summary = (settings_class.__doc__ or "").split("\n")[0].rstrip(".")
+        help_ = f"Show the flags --{name}.*: {summary}."
+        default = argparse.SUPPRESS
+        self.add_argument(f"--{name}.help", action=GroupHelp, nargs=0, dest=default, default=default, help=help_)
+
+    def format_help(self) -> str:
+        """Help without the flags of groups."""
+        hidden = [action for action in self._actions if action.dest.split(".")[0] in self.settings_groups]
+        kept = [action.help for action in hidden]
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        try:
+            return super().format_help()
+        finally:
+            for action, text in zip(hidden, kept, strict=True):
+                action.help = text

@@ -1,0 +1,50 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The device that a user asks for, or a message where this machine has none such."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Find the device that Lightning takes for an accelerator.
+
+    Args:
+        accelerator: ``auto``, ``cpu``, ``gpu``, ``mps``, …
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: If this machine has no such accelerator.
+    """
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    try:
+        trainer = Trainer(accelerator=accelerator, devices=1, **quiet)  # type: ignore[arg-type]
+    except (MisconfigurationException, ImportError, RuntimeError, ValueError) as error:
+        msg = f"There is no accelerator {accelerator!r} here ({error}). Choose 'cpu' or 'auto'."
+        raise ValueError(msg) from error
+    return trainer.strategy.root_device
+
+
+def checked_device(name: str) -> torch.device:
+    """Make sure that a device of PyTorch is there.
+
+    Args:
+        name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, …
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: If this machine has no such device.
+    """
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        msg = f"There is no device {name!r} here ({error}). Choose 'cpu'."
+        raise ValueError(msg) from error

@@ -1,0 +1,141 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""New kinds of defect in new images, added to the classes of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.models.checkpoints import save_model
+from anomalib_ncd.models.clustering.new_classes import check_numbers
+from anomalib_ncd.models.known_regions import encode_images
+from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.results.joined_runs import free_keys, join_labels, select_images
+from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs.extension import Extension, extend_classes, require_known_regions
+from anomalib_ncd.runs.files import regions_folder_of, write_run_files
+from anomalib_ncd.runs.folder import CHECKPOINT_FILE, RESULTS_FILE, MadeFrom, claim_folder, finish, notes
+from anomalib_ncd.runs.naming import carry_names, check_names, copy_names
+from anomalib_ncd.visualization.report import map_regions
+
+logger = logging.getLogger(__name__)
+
+
+def extend_run(
+    run: str | Path,
+    datamodule: NcdDataModule,
+    output: str | Path,
+    num_new_classes: int | None = None,
+    min_regions: int = 3,
+    device: str | torch.device = "cpu",
+    config: dict[str, Any] | None = None,
+) -> Extension:
+    """Classify new images with a run, discover classes among what is unknown, and leave a run of all images.
+
+    The run's own classes keep slot, name and prototype; new ones are called ``class_<n>`` with the next numbers. The
+    new folder holds what ``discover`` leaves: it can be named, packed, used for classifying, and extended again.
+
+    Args:
+        run: Folder of a finished run; it stays as it is.
+        datamodule: New images and their maps. Score range and settings of regions are taken from the run. Images that
+            the run has already are taken once.
+        output: Folder of the extended run.
+        num_new_classes: Number of new classes. Defaults to ``None``: as many as the unknown regions fall into.
+        min_regions: Fewest regions of a new class where the number is not given; smaller groups stay unknown.
+        device: Where the encoder runs.
+        config: Resolved flags to write as ``config.yaml``.
+
+    Returns:
+        What was found; no new class is a result, not an error.
+
+    Raises:
+        FileNotFoundError: If the run is not finished, or images, maps or crops are missing.
+        ValueError: If both folders are one, the output holds another run, or the run is of an older version.
+    """
+    run, output = Path(run), Path(output)
+    if run.resolve() == output.resolve():
+        msg = f"`output` is the folder of the run itself, {run}; choose another one."
+        raise ValueError(msg)
+    check_numbers(num_new_classes, min_regions)
+    results = RunResults.load(run / RESULTS_FILE)
+    model = AnomalyNcd.load_from_checkpoint(run / CHECKPOINT_FILE, map_location="cpu").eval().to(device)
+    require_known_regions(model)
+    check_names(run, results.slot_names)
+    datamodule.keep_in(output)
+    datamodule.regions = model.region_settings
+    datamodule.setup()
+    made_from = MadeFrom.of(model, datamodule, "extend", num_new_classes=num_new_classes, min_regions=min_regions)
+    made_from.inputs["run"] = hashlib.sha256((run / RESULTS_FILE).read_bytes()).hexdigest()
+    if claim_folder(output, made_from, config) == "finished":
+        logger.info("The run in %s is finished already; nothing to do.", output)
+        return Extension(*notes(output)["extension"])
+    joined = _join(results, run, _encode(model, datamodule, output), datamodule, output)
+    extension = extend_classes(model.cpu(), joined.batch, num_new_classes, min_regions)
+    position = map_regions(np.asarray(joined.batch.region_feature))
+    joined = replace(joined, slot_names=model.novel_class_names, region_position=position)
+    copy_names(run, output)
+    model.class_names = carry_names(output, joined)
+    save_model(model, output / CHECKPOINT_FILE)
+    joined.save(output / RESULTS_FILE)
+    write_run_files(output, joined, model.class_names)
+    finish(output, model.class_names, extension=list(extension))
+    _say_result(extension, model, output)
+    return extension
+
+
+def _encode(model: AnomalyNcd, datamodule: NcdDataModule, output: Path) -> NcdBatch:
+    """New images with the features of their regions, cut as those of the run were."""
+    low, high = model.score_range.double().tolist()
+    datamodule.score_range = (low, high)
+    datamodule.regions = model.region_settings
+    datamodule.image_size = model.model.encoder.image_size
+    datamodule.keep_in(output)
+    loader = tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch")
+    return NcdBatch.collate(encode_images(model, loader))
+
+
+def _join(results: RunResults, run: Path, new: NcdBatch, datamodule: NcdDataModule, output: Path) -> RunResults:
+    """Images of the run and new ones as one run, whose crops lie in the new folder."""
+    table, records = datamodule.region_table(), results.images
+    again = set(new.image_path)
+    kept = [index for index, path in enumerate(results.batch.image_path) if path not in again]
+    new_keys = [image.key for image in table.images]
+    old_keys = free_keys([records[index].key for index in kept], new_keys)
+    source = RegionTable.read([records[index] for index in kept], run / results.regions_folder)
+    table.adopt(source, source.images, old_keys)
+    kept_results = replace(results, batch=select_images(results.batch, kept))
+    batch, label_names = join_labels(kept_results, new, datamodule.class_names)
+    return replace(
+        results,
+        batch=batch,
+        image_keys=[*old_keys, *new_keys],
+        label_names=label_names,
+        regions_folder=regions_folder_of(table, output),
+    )
+
+
+def _say_result(extension: Extension, model: AnomalyNcd, output: Path) -> None:
+    """Say in a few lines what was found."""
+    if not extension.num_unknown:
+        logger.info("Every region is like one of the run; its classes stay as they were.")
+    else:
+        added = model.class_names[len(model.class_names) - extension.num_new_classes :]
+        logger.info(
+            "%d regions were unknown. New classes: %s. %d regions are unknown still.",
+            extension.num_unknown,
+            ", ".join(added) or "none",
+            extension.num_left,
+        )
+    logger.info("Results are in %s; the run before stays as it is.", output)

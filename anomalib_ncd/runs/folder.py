@@ -1,0 +1,194 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The folder of a run: names of its files, and what the run was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.images import digest_of_images
+from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.models.view_bank import identity_of
+from anomalib_ncd.regions.writing import write_file
+
+CHECKPOINT_FILE = "model.ckpt"
+RESULTS_FILE = "results.npz"
+REPORT_FILE = "report.html"
+NUM_CLASSES_FILE = "number_of_classes.json"
+BASE_FILE = "base_classes.png"
+CONFIG_FILE = "config.yaml"
+MADE_FROM_FILE = "made_from.json"
+METRICS_FILE = "metrics.json"
+RESULT_FILES = (RESULTS_FILE, REPORT_FILE, METRICS_FILE, "predictions.csv", "regions.csv", "gallery.png")
+
+LABELS = "labels"
+NOT_SETTINGS = {"backbone_weights", "evaluator", "visualizer", "pretrained", "pre_processor", "post_processor"}
+"""Arguments of the model that change no result, or whose content is compared instead."""
+
+DATA_SETTINGS = ("sampler_seed", "region_settings", "score_range", "normal_label", "train_batch_size")
+
+RunState = Literal["new", "begun", "finished"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MadeFrom:
+    """What a run is made from; two runs of equal parts give the same.
+
+    Attributes:
+        settings: Values of settings, as plain data.
+        inputs: Digest of each kind of input: of content, or of sizes and times of files, whatever their paths.
+        max_epochs: Epochs of training; more of them go on with what was trained.
+    """
+
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    max_epochs: int = 0
+
+    @classmethod
+    def of(cls, model: AnomalyNcd, datamodule: NcdDataModule, method: str, **settings: Any) -> MadeFrom:  # noqa: ANN401
+        """What a run of a model on images is made from.
+
+        Args:
+            model: The model before it is trained.
+            datamodule: Images, maps and all else that is given, set up.
+            method: ``"train"`` or ``"cluster"``.
+            **settings: What else the results depend on; ``max_epochs`` among it.
+
+        Returns:
+            Settings and digests.
+        """
+        max_epochs = settings.pop("max_epochs", 0)
+        own = {name: value for name, value in model.hparams.items() if name not in NOT_SETTINGS}
+        data = {name: getattr(datamodule, name) for name in DATA_SETTINGS}
+        base = [file for record in datamodule.base_records for file in (record.image_path, record.mask_path)]
+        inputs = {
+            "images": digest_of_images(datamodule.records),
+            "maps": _digest(_stamp(file) for file in datamodule.map_paths),
+            "weights of the backbone": identity_of(model.model.encoder)["weights"],
+            "base": "synthetic" if datamodule.has_synthetic_base else _digest(_stamp(file) for file in base),
+            "normal images": digest_of_images(datamodule.normal_records),
+            LABELS: _digest([repr((datamodule.class_ids, datamodule.class_names))]),
+        }
+        return cls(_plain({"method": method, **own, **data, **settings}), inputs, max_epochs)
+
+
+def claim_folder(output: Path, made_from: MadeFrom, config: dict[str, Any] | None = None) -> RunState:
+    """Make a folder that of a run, unless it holds another one.
+
+    Args:
+        output: The folder.
+        made_from: What the run is made from.
+        config: Resolved flags to write.
+
+    Returns:
+        ``"finished"`` if there is nothing left to do.
+
+    Raises:
+        ValueError: If the folder holds a run of other settings, or one that was trained on something else.
+    """
+    file = output / MADE_FROM_FILE
+    has_model = (output / CHECKPOINT_FILE).is_file()
+    found = _read(file) if has_model or _is_complete(output) else None
+    state: RunState = "new"
+    if found is not None:
+        _refuse_other_settings(output, found, made_from)
+        changed = sorted(name for name, value in made_from.inputs.items() if found["inputs"].get(name) != value)
+        _refuse_other_training(output, found, changed)
+        is_same = not changed and found["max_epochs"] == made_from.max_epochs
+        state = "finished" if is_same and found["finished"] and _is_complete(output) else "begun"
+        if changed:
+            logger.warning("Other %s than before: the run in %s is made anew.", " and ".join(changed), output)
+    if config is not None:
+        write_file(output / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
+    if state != "finished":
+        write_json(file, {**asdict(made_from), "finished": False})
+    return state
+
+
+def finish(output: Path, class_names: Sequence[str], **more: Any) -> None:  # noqa: ANN401
+    """Note that everything that a run leaves is there, under these names of its classes, and what else it said."""
+    if (output / MADE_FROM_FILE).is_file():
+        write_json(output / MADE_FROM_FILE, {**notes(output), "finished": True, "names": list(class_names), **more})
+
+
+def notes(output: Path) -> dict[str, Any]:
+    """What ``made_from.json`` of a run says."""
+    return json.loads((output / MADE_FROM_FILE).read_text(encoding="utf-8"))
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write plain data; a reader never sees a half-written file."""
+    write_file(file, json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a run was made from, as it was written.
+
+    Raises:
+        ValueError: If it can't be known.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {name: found[name] for name in ("settings", "inputs", "max_epochs", "finished")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{file.parent} doesn't say what the run in it was made from; choose another `--output` or delete it."
+        raise ValueError(msg) from error
+
+
+def _is_complete(output: Path) -> bool:
+    """Whether all results are there."""
+    return all((output / name).is_file() for name in RESULT_FILES)
+
+
+def _refuse_other_settings(output: Path, found: dict[str, Any], wanted: MadeFrom) -> None:
+    """Raise if the settings differ."""
+    names = found["settings"].keys() | wanted.settings.keys()
+    changed = sorted(name for name in names if found["settings"].get(name) != wanted.settings.get(name))
+    if changed:
+        msg = f"{output} holds a run with other settings of {changed}; choose another `--output` or delete it."
+        raise ValueError(msg)
+
+
+def _refuse_other_training(output: Path, found: dict[str, Any], changed: list[str]) -> None:
+    """Raise if what was trained was trained on something else; labels are for scores alone."""
+    others = [name for name in changed if name != LABELS]
+    if others and found["settings"].get("method") == "train" and (output / CHECKPOINT_FILE).is_file():
+        msg = (
+            f"The model in {output} was trained with other {' and '.join(others)}; choose another `--output` or delete "
+            "it to train anew. `anomalib-ncd classify` and `extend` take new images as they are."
+        )
+        raise ValueError(msg)
+
+
+def _stamp(file: Path) -> str:
+    """Name, size and time of a file."""
+    stat = file.stat()
+    return f"{file.name} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _digest(lines: Iterable[str]) -> str:
+    """SHA-256 of lines of text."""
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """A value as JSON gives it back."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

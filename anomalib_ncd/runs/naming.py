@@ -1,0 +1,186 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The classes of a run, called what the user calls them, as long as they are the ones that were named.
+
+``class_names.json`` in a run says of which classes its names are: a digest of what each region was sorted into. Where
+a run is made anew, names go with their regions; those whose regions fell apart are dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from anomalib_ncd.results.class_names import FILE_NAME, NORMAL, read_class_names, resolve_class_names
+from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs.files import write_run_files
+from anomalib_ncd.runs.folder import REPORT_FILE, RESULTS_FILE, finish, write_json
+
+DROPPED_FILE = "class_names.old.json"
+
+logger = logging.getLogger(__name__)
+
+
+def name_classes(run: str | Path, names: str | Path | None = None) -> list[str]:
+    """Write the tables, pictures and checkpoint of a run again under other names; nothing is predicted again.
+
+    Args:
+        run: Folder of a finished run.
+        names: File as the report saves it; it is kept in the run as ``class_names.json``, so that the names last.
+            Defaults to ``None``: the file that lies there.
+
+    Returns:
+        Name of each slot.
+
+    Raises:
+        FileNotFoundError: If there is no finished run or no file of names.
+        ValueError: If the file of names is wrong, see :func:`~anomalib_ncd.results.class_names.resolve_class_names`,
+            or names other classes than the run has now.
+    """
+    run = Path(run)
+    file = Path(names or run / FILE_NAME)
+    results = RunResults.load(run / RESULTS_FILE)
+    class_names = read_class_names(file, results.slot_names)
+    given, digest = _read(file), digest_of_classes(results)
+    if given.get("of", digest) != digest:
+        msg = f"{file} names classes that {run} doesn't have any more; save the names from its report again."
+        raise ValueError(msg)
+    write_run_files(run, results, class_names)
+    write_json(run / FILE_NAME, {**given, "of": digest})
+    finish(run, class_names)
+    logger.info("The classes of %s are called %s now.", run, ", ".join(dict.fromkeys(class_names)))
+    logger.info("Look at %s.", run / REPORT_FILE)
+    return class_names
+
+
+def check_names(output: Path, slot_names: list[str]) -> None:
+    """Refuse a wrong file of names before hours of training.
+
+    Args:
+        output: Folder of the run.
+        slot_names: Names that discovery gives, where the folder has no results yet.
+
+    Raises:
+        ValueError: If the file is wrong.
+    """
+    if (output / FILE_NAME).is_file():
+        before = _results_before(output)
+        read_class_names(output / FILE_NAME, slot_names if before is None else before.slot_names)
+
+
+def copy_names(run: Path, output: Path) -> None:
+    """Give a run that goes on from another one the names of that one, unless it has names."""
+    if (run / FILE_NAME).is_file() and not (output / FILE_NAME).is_file():
+        write_json(output / FILE_NAME, {key: part for key, part in _read(run / FILE_NAME).items() if key != "of"})
+
+
+def carry_names(output: Path, results: RunResults) -> list[str]:
+    """Names for new results of a run, which are not saved yet.
+
+    Args:
+        output: Folder of the run, with the results before, if there are any.
+        results: The new results.
+
+    Returns:
+        Name of each slot: as the user named it, where it gathers the regions that it gathered then.
+
+    Raises:
+        ValueError: If the file of names is wrong.
+    """
+    file = output / FILE_NAME
+    if not file.is_file():
+        return list(results.slot_names)
+    given, digest, before = _read(file), digest_of_classes(results), _results_before(output)
+    of = given.get("of")
+    carried, dropped = given, set[str]()
+    if of != digest and (of is not None or before is not None):
+        is_of_before = before is not None and of in {None, digest_of_classes(before)}
+        stayed = slots_that_stayed(before, results) if is_of_before and before is not None else {}
+        carried, dropped = _carried(given, stayed)
+    try:
+        class_names = resolve_class_names(carried, results.slot_names)
+    except ValueError:
+        if carried is given:
+            raise
+        class_names, carried, dropped = list(results.slot_names), {}, set(given.get("names", {}))  # names that met
+    if dropped:
+        file.replace(output / DROPPED_FILE)
+        lost = ", ".join(sorted(repr(given.get("names", {}).get(slot, slot)) for slot in dropped))
+        logger.warning(
+            "The classes of %s are others than those that were named; the names of %s were dropped (%s has them).",
+            output,
+            lost,
+            DROPPED_FILE,
+        )
+    write_json(file, {**carried, "of": digest})
+    return class_names
+
+
+def digest_of_classes(results: RunResults) -> str:
+    """Digest of the slot of each region, whatever the slots are called by the user."""
+    lines = [f"{key} {box} {slot}" for (key, box), slot in _slots(results).items()]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:
+    """Find the classes of a run in a later state of it.
+
+    Args:
+        before: Results before.
+        after: Results after.
+
+    Returns:
+        The new slot of each old one that most of its regions went to, where most of the regions that are there both
+        before and after, and in the new slot, came from the old one.
+    """
+    old, new = _slots(before), _slots(after)
+    moves = Counter((old[region], new[region]) for region in old.keys() & new.keys())
+    left, came = Counter[str](), Counter[str]()
+    for (source, target), count in moves.items():
+        left[source] += count
+        came[target] += count
+    return {
+        source: target
+        for (source, target), count in moves.items()
+        if 2 * count > max(left[source], came[target]) and (source == NORMAL) == (target == NORMAL)
+    }
+
+
+def _slots(results: RunResults) -> dict[tuple[str, tuple[float, ...]], str]:
+    """Slot of each region, which is known by its image and its box."""
+    batch = results.batch
+    if batch.region_class_probabilities is None:
+        msg = "The batch holds no predictions; pass what Engine.predict returns."
+        raise ValueError(msg)
+    keys = [results.image_keys[index] for index in batch.region_image_index.tolist()]
+    boxes = [tuple(round(edge, 2) for edge in box) for box in batch.region_box_xyxy.tolist()]
+    slots = [results.slot_names[slot] for slot in batch.region_class_probabilities.argmax(dim=1).tolist()]
+    return dict(zip(zip(keys, boxes, strict=True), slots, strict=True))
+
+
+def _carried(given: dict[str, Any], stayed: dict[str, str]) -> tuple[dict[str, Any], set[str]]:
+    """Names and groups of the slots that stayed, and the slots whose names are lost."""
+    names, groups = given.get("names", {}), given.get("same", [])
+    named = {*names, *(slot for group in groups for slot in group)}
+    kept = [[stayed[slot] for slot in group if slot in stayed] for group in groups]
+    carried = {
+        "names": {stayed[slot]: name for slot, name in names.items() if slot in stayed},
+        "same": [group for group in kept if len(group) > 1],
+    }
+    return carried, named - stayed.keys()
+
+
+def _results_before(output: Path) -> RunResults | None:
+    """Results that lie in a folder."""
+    file = output / RESULTS_FILE
+    return RunResults.load(file) if file.is_file() else None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A file of names as it stands; it was checked before."""
+    return json.loads(file.read_text(encoding="utf-8-sig"))

@@ -1,0 +1,76 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How AnomalyNcd encodes and learns; no torch, so that the command knows its flags at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Constants of the encoder, the losses and the optimiser.
+
+    The defaults are the paper's, but for ``feature_layers``, ``empty_mask``, ``prototypes``, ``contrast``,
+    ``num_cached_views`` and ``merging_temperature``; :data:`PAPER` has the paper's values.
+
+    Attributes:
+        mask_layers: Number of last blocks in which the class token sees the masked patches alone.
+        trainable_blocks: Number of last blocks that are trained.
+        feature_layers: Number of last blocks, or stages of a convolutional network, that make up a region's feature;
+            1 in the paper. ``None``: a quarter of them.
+        empty_mask: What the class token sees where no patch is half covered by the mask: ``"region"`` the patches
+            that the mask touches, or all of them; ``"cls"`` itself alone, as in the authors' code.
+        num_heads: Number of classification heads, of which the best one predicts.
+        prototypes: Where the novel classes start: ``"clusters"`` of the frozen features, or ``"random"``, as in the
+            paper.
+        num_cached_views: Views per region whose frozen features are computed once and kept; an order of magnitude
+            faster, with scores within the seeds' spread. ``None``: fresh views in every epoch, as in the paper.
+        merging_temperature: T of region merging. The paper uses 100 for MVTec AD and 50 for MTD. ``None``: an eighth
+            of the root of the image's area.
+        learning_rate: Initial learning rate of SGD; falls to a thousandth along a cosine.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay, not on biases and other vectors.
+        contrast: Whether the two contrastive losses are learnt, as in the paper.
+        supervised_weight: Share of the losses on base classes.
+        mean_entropy_weight: Weight of the mean-entropy term.
+        normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` for none.
+    """
+
+    mask_layers: int = 9
+    trainable_blocks: int = 1
+    feature_layers: int | None = None
+    empty_mask: Literal["region", "cls"] = "region"
+    num_heads: int = 4
+    prototypes: Literal["clusters", "random"] = "clusters"
+    num_cached_views: int | None = 8
+    merging_temperature: float | None = None
+    learning_rate: float = 0.003
+    momentum: float = 0.9
+    weight_decay: float = 5e-5
+    contrast: bool = False
+    supervised_weight: float = 0.3
+    mean_entropy_weight: float = 4.0
+    normal_threshold: float | None = 0.5
+
+
+PAPER = TrainingSettings(
+    mask_layers=9,
+    trainable_blocks=1,
+    feature_layers=1,
+    empty_mask="cls",
+    num_heads=4,
+    prototypes="random",
+    num_cached_views=None,
+    merging_temperature=100.0,
+    learning_rate=0.003,
+    momentum=0.9,
+    weight_decay=5e-5,
+    contrast=True,
+    supervised_weight=0.3,
+    mean_entropy_weight=4.0,
+    normal_threshold=0.5,
+)
+"""The paper's values, with its T of region merging for MVTec AD; for MTD it is 50."""
