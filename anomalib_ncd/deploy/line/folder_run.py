@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.line.folder_watch import ArrivedImage, FolderWatch, WatchOptions
@@ -19,8 +17,6 @@ from anomalib_ncd.deploy.line.map_folder import MapFolder
 from anomalib_ncd.deploy.line.result_folder import Finished, ResultFolder
 
 logger = logging.getLogger(__name__)
-
-STOPPED = 130  # exit status of a command that was stopped before it was done, as shells have it
 
 
 class Counts(NamedTuple):
@@ -90,25 +86,6 @@ def classify_folder(
             classified += len(finished) - num_failed
             logger.debug("%d images done.", classified + failed)
         return Counts(classified, failed, source.num_done)
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[None]:
-    """Let the system's request to end stop a process as Ctrl-C does.
-
-    Raises:
-        KeyboardInterrupt: When the request comes.
-    """
-
-    def stop(number: int, frame: Any) -> None:  # noqa: ANN401
-        del number, frame
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _forever(

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,22 +71,6 @@ def classifier_of_run(
     return AnomalyClassifier(manifest, TorchEncoder(RegionClassifier.of(model), device), detector, **options)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what exporters say of their own doing from the user; what fails is raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "anomalib", "nncf")]
-    levels = [one.level for one in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for one in loggers:
-                one.setLevel(logging.ERROR)
-            yield
-        finally:
-            for one, level in zip(loggers, levels, strict=True):
-                one.setLevel(level)
-
-
 def _require_export_packages(runtime: PackRuntime, compression: str | None = None) -> None:
     """Refuse to begin where a package that packing needs is missing."""
     missing = [name for name in EXPORT_PACKAGES[runtime] if find_spec(name) is None]
@@ -100,7 +82,6 @@ def _require_export_packages(runtime: PackRuntime, compression: str | None = Non
         raise ModuleNotFoundError(msg)
 
 
-@_quiet()
 def build_artefact(
     run: str | Path,
     output: str | Path | None = None,

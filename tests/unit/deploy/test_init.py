@@ -1,13 +1,17 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import anomalib_ncd.deploy
+from anomalib_ncd.deploy import AnomalyClassifier, Artefact
+from anomalib_ncd.deploy.packing.manifest import NetworkEntry
 
 CODE = """
 import sys
@@ -27,6 +31,50 @@ sys.exit(f"imported {{found}}" if found else 0)
 """
 
 
+ALONE = """
+import importlib.abc, sys
+
+class Nothing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        missing = "torch torchvision lightning pytorch_lightning anomalib timm scipy sklearn matplotlib pandas"
+        if name.partition(".")[0] in missing.split():
+            raise ModuleNotFoundError(f"{name} is not installed on this machine", name=name)
+
+sys.meta_path.insert(0, Nothing())
+sys.path.insert(0, sys.argv.pop(1))
+from anomalib_ncd.cli.main import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def artefact(onnx_artefact, tmp_path_factory):
+    """The packed run with a detector in it: how far a pixel is from the grey of the plate."""
+    onnx = pytest.importorskip("onnx", reason="needs onnx")
+    info, make = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    constant = onnx.helper.make_tensor
+    nodes = [
+        make("ReduceMean", ["image", "axes"], ["mean"], keepdims=1),
+        make("Sub", ["mean", "grey"], ["difference"]),
+        make("Abs", ["difference"], ["distance"]),
+        make("Mul", ["distance", "scale"], ["anomaly_map"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "detector",
+        [info("image", 1, ["n", 3, "h", "w"])],
+        [info("anomaly_map", 1, ["n", 1, "h", "w"])],
+        [constant("axes", 7, [1], [1]), constant("grey", 1, [], [120 / 255]), constant("scale", 1, [], [255 / 120])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    contents = {
+        "encoder.onnx": (onnx_artefact / "encoder.onnx").read_bytes(),
+        "detector.onnx": model.SerializeToString(),
+    }
+    manifest = replace(Artefact.load(onnx_artefact).manifest, detector=NetworkEntry("onnx", ("detector.onnx",)))
+    return Artefact.create(manifest, contents).save(tmp_path_factory.mktemp("light") / "parts.zip")
+
+
 @pytest.mark.parametrize("runtime", ["onnx_artefact", "openvino_artefact"])
 def test_prediction_imports_neither_torch_nor_lightning_nor_anomalib(runtime, request, tiny_run, tmp_path):
     root = str(Path(anomalib_ncd.deploy.__file__).parents[2])
@@ -34,6 +82,20 @@ def test_prediction_imports_neither_torch_nor_lightning_nor_anomalib(runtime, re
     code = CODE.format(root=root, artefact=artefact, images=str(tiny_run.images), output=str(tmp_path))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_command_works_where_nothing_else_is_installed(artefact, tiny_run, tmp_path):
+    root = str(Path(anomalib_ncd.deploy.__file__).parents[2])
+    flags = ["classify", str(artefact), "--images", str(tiny_run.images), "--output", str(tmp_path)]
+    command = [sys.executable, "-c", ALONE, root, *flags, "--sha256", Artefact.load(artefact).sha256]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "18 images classified, 0 could not be used, 0 were done before." in result.stderr
+    assert result.stderr.count("No pictures are drawn, for which matplotlib would have to be installed") == 1
+    wanted = AnomalyClassifier.load(artefact).predict(tiny_run.images)
+    with (tmp_path / "predictions.csv").open(newline="") as stream:
+        found = {row["image"]: row["class"] for row in csv.DictReader(stream)}
+    assert found == {result.image: result.class_name for result in wanted}
 
 
 def test_exports_exist():

@@ -97,14 +97,6 @@ def test_what_an_export_lacks_is_said_at_once(run_folder, monkeypatch, runtime, 
         build_artefact(run_folder, runtime=runtime, compression=compression)
 
 
-def test_an_export_says_nothing_of_its_own(run_folder, capfd, recwarn, caplog):
-    pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
-    caplog.set_level("INFO")
-    build_artefact(run_folder)
-    assert capfd.readouterr() == ("", "")
-    assert (list(recwarn), [one.getMessage() for one in caplog.records if one.levelname != "DEBUG"]) == ([], [])
-
-
 def test_options_that_do_not_go_together(run_folder, tmp_path):
     with pytest.raises(ValueError, match="`compression` is OpenVINO's, got 'fp16' for 'onnx'"):
         build_artefact(run_folder, compression="fp16")
