@@ -40,6 +40,7 @@ from anomalib_ncd.models.normal import normal_patches
 from anomalib_ncd.models.offline_detector import build_offline_detector
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.runs.cluster import discover_by_clustering
+from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import paint_defect
 
 NUM_TRAIN_GOOD, NUM_TEST_GOOD = 40, 45
@@ -52,23 +53,16 @@ PAINTED: dict[str, dict[str, int]] = {
 OTHER_SEED = 1  # of the sets of other kinds, which lie on other tiles as well
 PAPER: dict[str, Any] = {"prototypes": "random", "contrast": True, "feature_layers": 1, "empty_mask": "cls"}
 SCORE_POWER, NOVELTY_WEIGHT = normal_patches.SCORE_POWER, normal_patches.NOVELTY_WEIGHT  # before a variant changes them
-NO_BASE: dict[str, Any] = {"base": None, "class_sizes": "clusters"}
+NO_BASE: dict[str, Any] = {"base": None}
 NORMAL: dict[str, Any] = {"method": "ward", "normal": True, "base": None}
-CONSENSUS: dict[str, Any] = {"method": "consensus"}
 UNSCORED: dict[str, Any] = NORMAL | {"score_power": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "Ward, one layer": {"method": "ward", "feature_layers": 1},
     "Ward": {"method": "ward"},
-    "consensus": CONSENSUS,
-    "consensus, peak without main element": CONSENSUS | {"peak_if_empty": True},
-    "k-means": {"method": "kmeans"},
-    "consensus, normal images": NORMAL | CONSENSUS,
-    "consensus, normal images, peak without main element": NORMAL | CONSENSUS | {"peak_if_empty": True},
     "Ward, peak without main element": {"method": "ward", "peak_if_empty": True},
     "Ward, normal images": NORMAL,
     "Ward, normal images, no whole images": NORMAL | {"novelty_weight": 0.0},
     "Ward, normal images, peak without main element": NORMAL | {"peak_if_empty": True},
-    "k-means, normal images": NORMAL | {"method": "kmeans"},
     "Ward, normal images, score itself": NORMAL | {"score_power": 1.0},
     "Ward, normal images, no scores": UNSCORED,
     "Ward, normal images, no scores, padding 0.5": UNSCORED | {"padding_ratio": 0.5},
@@ -100,12 +94,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no base, padding 1": NO_BASE | {"padding_ratio": 1.0},
     "no base, largest region decides": NO_BASE | {"merging": 1.0},
     "no base, regions count alike": NO_BASE | {"merging": 1e6},
-    "pulled to the clusters' sizes": {"class_sizes": "clusters"},
-    "no correction of pseudo-labels": {"class_sizes": "clusters", "normal_threshold": None},
-    "with contrastive losses": {"class_sizes": "clusters", "contrast": True},
+    "pulled to the clusters' sizes": {},
+    "no correction of pseudo-labels": {"normal_threshold": None},
+    "with contrastive losses": {"contrast": True},
     "random start": {"prototypes": "random"},
     "random start, with contrastive losses": {"prototypes": "random", "contrast": True},
-    "one layer": {"class_sizes": "clusters", "feature_layers": 1},
+    "one layer": {"feature_layers": 1},
     "paper": PAPER,
 }
 
@@ -202,9 +196,7 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
         backbone=options.backbone,
         backbone_weights=options.weights,
         num_novel_classes=len(datamodule.class_names),
-        merging_temperature=merging,
-        num_cached_views=4,
-        **settings,
+        training=TrainingSettings(num_cached_views=4, merging_temperature=merging, **settings),
     )
     if frozen_encoder:
         model.model.encoder.requires_grad_(requires_grad=False)
@@ -219,10 +211,10 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
             default_root_dir=options.output / "engine",
         )
         engine.fit(model, datamodule=datamodule)
-        heads = range(model.num_heads) if vote else [int(model.best_head)]
+        heads = range(model.training_settings.num_heads) if vote else [int(model.best_head)]
         batches: Sequence[Any] = predict(engine, model, datamodule, heads)
     else:
-        batches = discover_by_clustering(model, datamodule, method, seed=seed)
+        batches = discover_by_clustering(model, datamodule, seed=seed)
     scores = image_scores(NcdBatch.collate(list(batches)), model.class_names, datamodule)
     result_file.parent.mkdir(parents=True, exist_ok=True)
     result_file.write_text(json.dumps(scores))

@@ -33,6 +33,7 @@ from anomalib_ncd.data import SyntheticSettings
 from anomalib_ncd.data.images import list_images
 from anomalib_ncd.data.synthetic_base import write_synthetic_base
 from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, draw_part, paint_defect, simulate_anomaly_map
 
 BASES = ("none", "synthetic", "synthetic, examples of normal", "steel")
@@ -64,7 +65,7 @@ def mtd(data: Path, base: str, folder: Path, *, mini: bool) -> tuple[dict[str, A
         arguments |= {"base": data / "steel_base", "base_list": data / "steel_base_mini.txt" if mini else None}
     elif base.startswith("synthetic"):
         arguments |= synthetic(base, data / "mtd" / "train" / "good", SyntheticSettings(), folder / "painted_mtd")
-    return arguments, {"num_novel_classes": 6, "merging_temperature": 50}
+    return arguments, {"num_novel_classes": 6}
 
 
 def generated(data: Path, base: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -109,8 +110,7 @@ def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dic
         data_args, model_args = generated(options.data, base, options.output / "plates")
     else:
         data_args, model_args = mtd(options.data, base, options.output, mini=set_name == "mini")
-    if options.paper:
-        model_args |= {"feature_layers": 1, "prototypes": "random", "contrast": True}
+    paper = {"feature_layers": 1, "prototypes": "random", "contrast": True} if options.paper else {}
     seed_everything(seed, workers=True)
     start = time.perf_counter()
     datamodule = NcdDataModule(**data_args, labels="folders", work_dir=folder, seed=seed)
@@ -118,7 +118,7 @@ def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dic
         **model_args,
         backbone=options.backbone,
         backbone_weights=options.weights,
-        num_cached_views=options.views,
+        training=TrainingSettings(num_cached_views=options.views, **paper),
         visualizer=False,
     )
     engine = Engine(

@@ -22,7 +22,6 @@ from tqdm import tqdm
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.transforms import EvalView
-from anomalib_ncd.models.known_regions import views_of
 from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
 from anomalib_ncd.models.normal.normal_patches import NormalPatches
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset, paint_defect, simulate_anomaly_map
@@ -163,10 +162,10 @@ def read_pool(file: Path) -> Pool:
 def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weights: Path | None) -> None:
     """Write features and labels of all regions of a datamodule, and of its base regions."""
     torch.manual_seed(0)
-    model = AnomalyNcd(backbone=backbone, backbone_weights=weights, num_novel_classes=2, num_cached_views=None).eval()
-    compare_with_normal(model, datamodule)
+    model = AnomalyNcd(backbone=backbone, backbone_weights=weights, num_novel_classes=2).eval()
+    compare_with_normal(model.model.encoder, model.prepare, datamodule)
     batches = [
-        (model.region_features(*views_of(batch)), batch.region_score, batch.region_class_id)
+        (model.describe_batch(batch)[0], batch.region_score, batch.region_class_id)
         for batch in tqdm(datamodule.test_dataloader(), desc=file.stem)
     ]
     features, scores, labels = (torch.cat(part) for part in zip(*batches, strict=True))
@@ -178,7 +177,7 @@ def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weigh
     for start in tqdm(range(0, num_base, 32), desc=f"{file.stem}, base"):
         views = [view(*regions.load(index)) for index in range(start, min(start + 32, num_base))]
         images, masks = (torch.stack(part) for part in zip(*views, strict=True))
-        base = np.concatenate([base, model.region_features(images, masks, images).numpy()])  # they are whole images
+        base = np.concatenate([base, model.describe_regions(images, masks, images)[0].numpy()])  # they are whole images
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         file,

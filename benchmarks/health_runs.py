@@ -23,6 +23,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
 from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
 GENERATED_SETS = {"A": 3, "B": 4, "C": 5, "D": 6, "E": 8, "F": 10}  # kinds of defect
@@ -152,7 +153,7 @@ def classified(batch: NcdBatch, cosines: torch.Tensor) -> NcdBatch:
 def train_run(data: DataSet, backbone: dict[str, str], epochs: int, folder: Path, num_classes: int) -> Run:
     """AnomalyNCD with four cached views."""
     seed_everything(0, workers=True)
-    model = AnomalyNcd(num_novel_classes=num_classes, num_cached_views=4, **backbone)  # type: ignore[arg-type]
+    model = AnomalyNcd(num_novel_classes=num_classes, training=TrainingSettings(num_cached_views=4), **backbone)  # type: ignore[arg-type]
     datamodule = data.datamodule()
     engine = Engine(max_epochs=epochs, accelerator="cpu", devices=1, precision="bf16-mixed", default_root_dir=folder)
     engine.fit(model, datamodule=datamodule)

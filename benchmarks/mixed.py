@@ -73,7 +73,7 @@ def make(folder: Path, seed: int, *, with_false_alarms: bool) -> Mixed:
     if with_false_alarms:
         maps = add_false_alarms(maps, folder / f"{seed}_false_alarms", seed)
     model = AnomalyNcd(backbone="offline", num_novel_classes=6)
-    batch = NcdBatch.collate(discover_by_clustering(model, NcdDataModule(data.test_dir, maps), "kmeans"))
+    batch = NcdBatch.collate(discover_by_clustering(model, NcdDataModule(data.test_dir, maps)))
     defects: dict[str, list[tuple[str, tuple[float, ...]]]] = defaultdict(list)
     with data.defects_csv.open(newline="") as stream:
         for row in csv.DictReader(stream):

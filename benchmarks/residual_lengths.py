@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.models.known_regions import encode_images
+from anomalib_ncd.models.encoded_regions import encode_images
 from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
 from anomalib_ncd.models.normal.normal_patches import NormalPatches
 from anomalib_ncd.regions.settings import RegionSettings
@@ -29,8 +29,8 @@ MEASURES = ("score", "longest residual", "mean residual", "score x longest resid
 
 def measure(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> dict[str, float]:
     """AUROC of each measure."""
-    compare_with_normal(model.eval(), datamodule, seed)
-    whole = NcdBatch.collate(encode_images(model, datamodule.test_dataloader()))
+    compare_with_normal(model.eval().model.encoder, model.prepare, datamodule, seed)
+    whole = NcdBatch.collate(encode_images(model.describe_batch, datamodule.test_dataloader()))
     assert whole.region_feature is not None
     assert whole.region_reference is not None
     assert whole.class_id is not None

@@ -32,6 +32,7 @@ from lightning.pytorch import Callback, seed_everything
 from plain_path import PillowView, make_plain
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import generate_dataset
 
 PATHS = ["plain", "fresh", "cached"]
@@ -101,10 +102,9 @@ def build_model(options: argparse.Namespace, num_cached_views: int | None) -> An
         backbone_weights=options.weights,
         pretrained=options.weights is not None,
         num_novel_classes=6,
-        feature_layers=1,
-        prototypes="random",
-        contrast=True,
-        num_cached_views=num_cached_views,
+        training=TrainingSettings(
+            feature_layers=1, prototypes="random", contrast=True, num_cached_views=num_cached_views
+        ),
         false_reject_rate=None,
     )
 

@@ -30,8 +30,8 @@ from torch import Tensor
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.encoded_regions import encode_images
 from anomalib_ncd.models.heads import unit_rows
-from anomalib_ncd.models.known_regions import encode_images
 from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
@@ -77,8 +77,8 @@ class Trial:
 
 def encode(model: AnomalyNcd, datamodule: NcdDataModule) -> Regions:
     """Features of all regions of a datamodule, compared with its normal images if it has any."""
-    compare_with_normal(model.eval(), datamodule)
-    whole = NcdBatch.collate(encode_images(model, datamodule.test_dataloader()))
+    compare_with_normal(model.eval().model.encoder, model.prepare, datamodule)
+    whole = NcdBatch.collate(encode_images(model.describe_batch, datamodule.test_dataloader()))
     assert whole.region_feature is not None
     assert whole.region_reference is not None
     assert whole.region_class_id is not None

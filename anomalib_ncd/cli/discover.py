@@ -136,7 +136,8 @@ def run_discover(config: Namespace) -> None:
         config.backbone = choose_backbone(config.backbone_weights, settings_of_run(config.output).get("backbone"))
     seed_everything(config.seed, workers=True, verbose=False)
     # Before any map is predicted: without weights for the backbone there is nothing to go on with.
-    model = AnomalyNcd(**_taken(config, ModelFlags), pretrained=config.pretrained, **vars(config.training))
+    training = TrainingSettings(**vars(config.training))
+    model = AnomalyNcd(**_taken(config, ModelFlags), pretrained=config.pretrained, training=training)
     datamodule = NcdDataModule(
         images=config.images,
         anomaly_maps=config.anomaly_maps or flagged_detector(config.detector),

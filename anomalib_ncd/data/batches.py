@@ -62,6 +62,10 @@ class RegionViewBatch:
         per_view = {name: join(name, 1) for name in ("image", "mask", "tokens", "attended")}
         return cls(**per_region, **per_view)  # type: ignore[arg-type]
 
+    def pin_memory(self) -> RegionViewBatch:
+        """The batch in pinned memory, from which a GPU takes it faster; data loaders call this."""
+        return replace(self, **_pinned_tensors(self))
+
 
 @dataclass
 class NcdBatch:
@@ -210,6 +214,10 @@ class NcdBatch:
         in_order = {name: torch.empty_like(values).index_copy(0, order, values) for name, values in of_region.items()}
         return self.update(**{name: values.to(device) for name, values in (of_image | in_order).items()})
 
+    def pin_memory(self) -> NcdBatch:
+        """The batch in pinned memory, from which a GPU takes it faster; data loaders call this."""
+        return replace(self, **_pinned_tensors(self))
+
     def without_pixels(self) -> NcdBatch:
         """The batch without view pixels, small enough to keep for every image."""
         return replace(self, image=None, region_mask=None, whole_image=None)
@@ -228,3 +236,9 @@ class NcdBatch:
             [item.region_image_index + int(offset) for item, offset in zip(items, offsets, strict=False)],
         )
         return cls(image_path=[path for item in items for path in item.image_path], **joined)  # type: ignore[arg-type]
+
+
+def _pinned_tensors(batch: RegionViewBatch | NcdBatch) -> dict[str, Any]:
+    """The tensors of a batch by their names, in pinned memory."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value.pin_memory() for name, value in values.items() if isinstance(value, torch.Tensor)}

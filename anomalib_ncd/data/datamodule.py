@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from anomalib_ncd.data.datasets import EvalImages, TrainRegions
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.images import ImageRecord, list_images
 from anomalib_ncd.data.labels import class_ids, read_labels
+from anomalib_ncd.data.model_inputs import ModelInputs
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.samplers import BalancedSampler, OnceSampler
@@ -36,6 +36,8 @@ from anomalib_ncd.data.synthetic_base import (
 )
 from anomalib_ncd.regions.mebin import fit_score_range
 from anomalib_ncd.regions.settings import RegionSettings
+
+DEFAULT_IMAGE_SIZE = 224
 
 
 class NcdDataModule(AnomalibDataModule):
@@ -57,7 +59,6 @@ class NcdDataModule(AnomalibDataModule):
             Defaults to ``None``: none of the first two, and synthetic base classes are painted on those of
             ``images``, if it is such a datamodule, else on the quarter of the images that the maps find least
             anomalous.
-        synthetic: Which synthetic base classes are painted; all twelve kinds, 20 regions each, where ``None``.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
         score_range: Score range for MEBin, lowest and highest peak. Defaults to ``None``: that of the model if it
@@ -68,8 +69,6 @@ class NcdDataModule(AnomalibDataModule):
         train_batch_size: Regions per training batch.
         eval_batch_size: Images per batch in testing and prediction.
         num_workers: Processes that load and augment; 0 does it in the main process.
-        n_views: Augmented views per region.
-        image_size: Side of a view in pixels, the backbone's input size.
         seed: Seed of the order in which regions are drawn.
 
     Example:
@@ -87,7 +86,6 @@ class NcdDataModule(AnomalibDataModule):
         image_list: str | Path | None = None,
         base_list: str | Path | None = None,
         normal_images: str | Path | AnomalibDataModule | None = None,
-        synthetic: SyntheticSettings | None = None,
         normal_label: str = "good",
         detector_ckpt: str | Path | None = None,
         score_range: tuple[float, float] | None = None,
@@ -96,8 +94,6 @@ class NcdDataModule(AnomalibDataModule):
         train_batch_size: int = 32,
         eval_batch_size: int = 32,
         num_workers: int = 0,
-        n_views: int = 2,
-        image_size: int = 224,
         seed: int = 0,
     ) -> None:
         super().__init__(train_batch_size, eval_batch_size, num_workers, seed=seed)
@@ -107,16 +103,15 @@ class NcdDataModule(AnomalibDataModule):
         self.labels = labels
         self.image_list, self.base_list = image_list, base_list
         self.normal_images = normal_images
-        self.synthetic_settings = synthetic or SyntheticSettings()
+        self.synthetic_settings = SyntheticSettings()
         self.normal_label = normal_label
         self.detector_ckpt = detector_ckpt
         self.score_range = score_range
         self.regions = regions
         self.work_dir = None if work_dir is None else Path(work_dir)
-        self.n_views = n_views
-        self.image_size = image_size
         self.sampler_seed = seed
-        self.cached_views: Dataset | None = None
+        self._inputs = ModelInputs(DEFAULT_IMAGE_SIZE)
+        self._views: Dataset | None = None
 
         self.records: list[ImageRecord] = []
         self.map_paths: list[Path] = []
@@ -125,7 +120,7 @@ class NcdDataModule(AnomalibDataModule):
         self.class_ids: list[int] | None = None
         self.class_names: list[str] = []
         self._table: RegionTable | None = None
-        self._table_range: tuple[float, float] | None = None
+        self._cut_with: tuple[tuple[float, float], RegionSettings] | None = None
         self._train_regions: TrainRegions | None = None
         self.normal_records: list[ImageRecord] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -160,31 +155,49 @@ class NcdDataModule(AnomalibDataModule):
         self.map_paths = self._find_maps(records)
         self.records = records
 
+    def prepare_for(self, inputs: ModelInputs) -> None:
+        """Make regions as a model takes them from now on; ``AnomalyNcd`` says how when it is set up.
+
+        Args:
+            inputs: What the model asks for.
+
+        Raises:
+            ValueError: If the datamodule was given other settings than those that a fitted model's regions were cut
+                with.
+        """
+        if self.regions is not None and inputs.regions not in {None, self.regions}:
+            msg = f"The model's regions were cut with {inputs.regions}, but `regions` is {self.regions}; leave it out."
+            raise ValueError(msg)
+        if inputs.image_size != self._inputs.image_size:
+            self._train_regions = None
+        self._inputs = inputs
+
+    def train_on(self, views: Dataset | None) -> None:
+        """Draw training batches from kept views of :meth:`train_regions`; ``None`` for fresh ones."""
+        self._views = views
+
     def region_table(self) -> RegionTable:
-        """Regions of all images, cut on first use with the score range in force."""
+        """Regions of all images, cut on first use with the score range and the settings in force."""
         self.setup()
-        score_range = self._score_range_in_force()
-        if self._table is None or self._table_range != score_range:
+        wanted = self._score_range_in_force(), self.region_settings
+        if self._table is None or self._cut_with != wanted:
             folder = None if self.work_dir is None else self.work_dir / "regions"
             table = RegionTable(self.records, folder)
             with self.first_process_first():
-                self._table = table.build(self.map_paths, score_range, self.region_settings)
-            self._table_range = score_range
+                self._table = table.build(self.map_paths, *wanted)
+            self._cut_with = wanted
             self._train_regions = None
         return self._table
 
     @property
-    def region_settings(self) -> RegionSettings:
-        """How regions are cut: as the fitted model's were, else as was asked for.
+    def image_size(self) -> int:
+        """Side of a view in pixels."""
+        return self._inputs.image_size
 
-        Raises:
-            ValueError: If something else was asked for than what the model was fitted with.
-        """
-        fitted = getattr(getattr(self.trainer, "lightning_module", None), "region_settings", None)
-        if fitted is not None and self.regions not in {None, fitted}:
-            msg = f"The model was fitted with {fitted}, but `regions` is {self.regions}; leave `regions` out."
-            raise ValueError(msg)
-        return fitted or self.regions or RegionSettings()
+    @property
+    def region_settings(self) -> RegionSettings:
+        """How regions are found and cut."""
+        return self.regions or self._inputs.regions or RegionSettings()
 
     def keep_in(self, folder: str | Path) -> None:
         """Keep maps and regions in a folder from now on, unless they have one already."""
@@ -200,7 +213,7 @@ class NcdDataModule(AnomalibDataModule):
     @property
     def fitted_score_range(self) -> tuple[float, float] | None:
         """Score range that the regions were cut with; ``None`` before they were cut."""
-        return self._table_range
+        return None if self._cut_with is None else self._cut_with[0]
 
     def train_regions(self) -> TrainRegions:
         """Training set of base, normal and novel regions."""
@@ -211,7 +224,6 @@ class NcdDataModule(AnomalibDataModule):
             self._train_regions = TrainRegions(
                 table,
                 self.base_records,
-                self.n_views,
                 self.image_size,
                 self.normal_regions(),
             )
@@ -239,11 +251,12 @@ class NcdDataModule(AnomalibDataModule):
         regions = self.train_regions()
         sampler = BalancedSampler(regions.is_base, self._rank, self._world_size, self.sampler_seed)
         return DataLoader(
-            self.cached_views or regions,
+            regions if self._views is None else self._views,
             batch_size=self.train_batch_size,
             sampler=sampler,
-            num_workers=0 if self.cached_views is not None else self.num_workers,
+            num_workers=self.num_workers if self._views is None else 0,
             collate_fn=RegionViewBatch.collate,
+            pin_memory=self._pin_memory,
         )
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -252,16 +265,27 @@ class NcdDataModule(AnomalibDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """Every image once, with its regions."""
-        images = EvalImages(self.region_table(), self.class_ids, self.image_size)
-        if len(images) < self._world_size:
-            msg = f"{len(images)} images can't be shared among {self._world_size} processes; use fewer devices."
+        num_images = len(self.region_table().images)
+        if num_images < self._world_size:
+            msg = f"{num_images} images can't be shared among {self._world_size} processes; use fewer devices."
             raise ValueError(msg)
+        return self._eval_loader(OnceSampler(num_images, self._rank, self._world_size))
+
+    def all_images(self) -> Iterator[NcdBatch]:
+        """Batches of all images, whatever process asks, with progress; the random state stays as it was."""
+        loader = self._eval_loader(OnceSampler(len(self.region_table().images)))
+        with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and training must not depend on it
+            yield from tqdm(loader, desc="Encoding regions", unit="batch")
+
+    def _eval_loader(self, sampler: OnceSampler) -> DataLoader:
+        """Batches of images with their regions, and whole where the model needs that."""
         return DataLoader(
-            images,
+            EvalImages(self.region_table(), self.class_ids, self.image_size, self._inputs.whole_images),
             batch_size=self.eval_batch_size,
-            sampler=OnceSampler(len(images), self._rank, self._world_size),
+            sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=NcdBatch.collate,
+            pin_memory=self._pin_memory,
         )
 
     def _setup(self, _stage: str | None = None) -> None:
@@ -299,16 +323,19 @@ class NcdDataModule(AnomalibDataModule):
         """The range given by hand, else the model's, else one fitted on these maps."""
         if self.score_range is not None:
             return self.score_range
-        fitted: Any = getattr(getattr(self.trainer, "lightning_module", None), "score_range", None)
-        if fitted is not None and bool(torch.isfinite(fitted).all()):
-            low, high = fitted.double().tolist()
-            return low, high
-        if self._table_range is not None:
-            return self._table_range
+        if self._inputs.score_range is not None:
+            return self._inputs.score_range
+        if self.fitted_score_range is not None:
+            return self.fitted_score_range
         maps = tqdm(self.map_paths, desc="Fitting the score range", unit="map")
         low, high = fit_score_range(read_anomaly_map(path) for path in maps)
         # The model keeps the range in single precision; the same numbers on both sides mean the same regions.
         return float(np.float32(low)), float(np.float32(high))
+
+    @property
+    def _pin_memory(self) -> bool:
+        """Whether batches go to a GPU, which takes them faster from pinned memory."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     @property
     def _rank(self) -> int:

@@ -21,9 +21,12 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import EvalView, TrainView
 from anomalib_ncd.regions.views import whole_view
 
+NUM_VIEWS = 2
+"""Of each region in a batch, as the losses compare them."""
+
 
 class TrainRegions(Dataset):
-    """Base, normal and novel regions, each item with several random views.
+    """Base, normal and novel regions, each item with two random views.
 
     Base regions come first, then normal ones, then novel ones. Normal regions are labelled as the first novel class,
     whose label follows those of the base classes. Novel regions carry label 0, which says nothing: their classes are
@@ -32,7 +35,6 @@ class TrainRegions(Dataset):
     Args:
         table: Novel regions.
         base: Labelled base images; empty for none.
-        n_views: Views per item. Defaults to ``2``.
         image_size: Side of a view in pixels. Defaults to ``224``.
         normal: Regions of normal images, labelled examples of *normal*. Defaults to ``None``: none.
 
@@ -45,12 +47,10 @@ class TrainRegions(Dataset):
         self,
         table: RegionTable,
         base: Sequence[BaseRecord] = (),
-        n_views: int = 2,
         image_size: int = 224,
         normal: NormalRegions | None = None,
     ) -> None:
         self.table = table
-        self.n_views = n_views
         self.view = TrainView(image_size)
         normal_crops = [] if normal is None else _cut(normal)
         self._labelled_crops = [read_base_region(record) for record in base] + normal_crops
@@ -90,12 +90,12 @@ class TrainRegions(Dataset):
         )
 
     def __getitem__(self, index: int) -> RegionViewBatch:
-        return self.with_views(index, self.n_views)
+        return self.with_views(index, NUM_VIEWS)
 
-    def with_views(self, index: int, n_views: int) -> RegionViewBatch:
+    def with_views(self, index: int, num_views: int) -> RegionViewBatch:
         """An item with any number of random views."""
         image, mask = self.load(index)
-        views = [self.view(image, mask) for _ in range(n_views)]
+        views = [self.view(image, mask) for _ in range(num_views)]
         item = self.describe(index)
         item.image = torch.stack([view for view, _ in views])[:, None]
         item.mask = torch.stack([view_mask for _, view_mask in views])[:, None]
@@ -108,16 +108,23 @@ def _cut(normal: NormalRegions) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 class EvalImages(Dataset):
-    """Images, each item with the fixed views of all its regions and of the whole.
+    """Images, each item with the fixed views of all its regions.
 
     Args:
         table: Regions of the images.
         class_ids: True class of each image for evaluation, -1 where unknown. Defaults to ``None``.
         image_size: Side of a view in pixels. Defaults to ``224``.
+        whole_images: Whether there are views of the whole images as well. Defaults to ``False``.
     """
 
-    def __init__(self, table: RegionTable, class_ids: Sequence[int] | None = None, image_size: int = 224) -> None:
-        self.table = table
+    def __init__(
+        self,
+        table: RegionTable,
+        class_ids: Sequence[int] | None = None,
+        image_size: int = 224,
+        whole_images: bool = False,
+    ) -> None:
+        self.table, self.whole_images = table, whole_images
         self.class_ids = class_ids
         self.view = EvalView(image_size)
 
@@ -133,12 +140,13 @@ class EvalImages(Dataset):
             image_size=torch.tensor([self.table.sizes_hw[index]]),
             image=torch.stack([view for view, _ in views]),
             region_mask=torch.stack([mask for _, mask in views]),
-            whole_image=torch.from_numpy(whole_view(read_image(path), self.view.image_size))[None],
             region_image_index=torch.zeros(len(rows), dtype=torch.long),
             region_box_xyxy=torch.tensor([region.box_xyxy for region in regions], dtype=torch.float32),
             region_score=torch.tensor([region.score for region in regions], dtype=torch.float32),
             region_area=torch.tensor([region.area for region in regions]),
         )
+        if self.whole_images:
+            item.whole_image = torch.from_numpy(whole_view(read_image(path), self.view.image_size))[None]
         if self.class_ids is not None:
             item.class_id = torch.tensor([self.class_ids[index]])
             item.region_class_id = item.class_id.repeat(len(rows))

@@ -1,47 +1,120 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the slots of a model stand for: base classes, *normal*, and the classes that were discovered."""
+"""What the outputs of the heads stand for: base classes, *normal*, and the classes that were discovered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from anomalib_ncd.models.checkpoints import checked_class_names
+from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+
+AUTO: Literal["auto"] = "auto"
 
 
-class ClassSlotsMixin:
-    """Names of the classes of ``AnomalyNcd``.
+@dataclass(frozen=True)
+class ClassSlots:
+    """Slots of the heads: base classes first, then the novel ones, of which the first may be *normal*.
 
     Attributes:
-        base_class_names: Names of the base classes; ``None`` before a datamodule or a checkpoint was seen.
-        has_normal_slot: Whether the first novel slot is *normal*.
-        made_from_clusters: Whether the prototypes are centres of clusters, which training can't go on from.
+        base_names: Names of the base classes; ``None`` before a datamodule or a checkpoint was seen.
+        num_novel: Number of novel slots, *normal* included; ``None`` while it is to be estimated.
+        given_names: Name that the user gave to each novel slot; slots of one name are one class. ``None``: none yet.
+        has_normal: Whether the first novel slot is *normal*.
+
+    Example:
+        >>> slots = ClassSlots(("dent",), num_novel=3)
+        >>> slots.num_outputs, slots.names
+        (4, ['normal', 'class_1', 'class_2'])
+        >>> slots.named(["good", "scratch", "scratch"]).names
+        ['good', 'scratch', 'scratch']
     """
 
-    base_class_names: list[str] | None = None
-    has_normal_slot: bool = True
-    made_from_clusters: bool = False
-    num_novel_classes: int
-    _class_names: list[str] | None = None
+    base_names: tuple[str, ...] | None = None
+    num_novel: int | None = None
+    given_names: tuple[str, ...] | None = None
+    has_normal: bool = True
+
+    @classmethod
+    def asked_for(cls, num_novel_classes: int | str) -> ClassSlots:
+        """Slots before any region was seen.
+
+        Args:
+            num_novel_classes: Number of classes to tell apart, *normal* included, or ``"auto"``.
+
+        Raises:
+            ValueError: If it is neither.
+        """
+        if num_novel_classes == AUTO:
+            return cls()
+        if not isinstance(num_novel_classes, int) or num_novel_classes < 1:
+            msg = f"`num_novel_classes` must be at least 1 (normal counts as one) or 'auto', got {num_novel_classes!r}."
+            raise ValueError(msg)
+        return cls(num_novel=num_novel_classes)
 
     @property
-    def num_base_classes(self) -> int:
-        """Number of labelled base classes; they are known once a datamodule or a checkpoint was seen."""
-        return len(self.base_class_names or [])
+    def num_base(self) -> int:
+        """Number of base classes, 0 while they aren't known."""
+        return len(self.base_names or ())
 
     @property
-    def novel_class_names(self) -> list[str]:
+    def num_classes(self) -> int:
+        """Number of novel classes, *normal* included.
+
+        Raises:
+            ValueError: If it is to be estimated and no regions were seen yet.
+        """
+        if self.num_novel is None:
+            msg = (
+                "`num_novel_classes` is 'auto' and not known yet: it is estimated when training or clustering begins. "
+                "Do that, load a checkpoint, or give a number."
+            )
+            raise ValueError(msg)
+        return self.num_novel
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of outputs of a head; one for the novel classes while their number isn't known."""
+        return self.num_base + (self.num_novel or 1)
+
+    @property
+    def default_names(self) -> list[str]:
         """Names that discovery gives: ``normal`` in slot 0, if there is such a slot, then ``class_1`` and so on."""
-        if not self.has_normal_slot:
-            return [f"class_{i + 1}" for i in range(self.num_novel_classes)]
-        return ["normal", *(f"class_{i}" for i in range(1, self.num_novel_classes))]
+        if not self.has_normal:
+            return [f"class_{i + 1}" for i in range(self.num_classes)]
+        return ["normal", *(f"class_{i}" for i in range(1, self.num_classes))]
 
     @property
-    def class_names(self) -> list[str]:
-        """Name of each slot, as given by the user; slots of one name are one class."""
-        return list(self._class_names or self.novel_class_names)
+    def names(self) -> list[str]:
+        """Name of each novel slot."""
+        return self.default_names if self.given_names is None else list(self.given_names)
 
-    @class_names.setter
-    def class_names(self, names: Sequence[str]) -> None:
-        self._class_names = checked_class_names(names, self.num_novel_classes)
+    def named(self, names: Sequence[str]) -> ClassSlots:
+        """The slots under names of the user's.
+
+        Args:
+            names: Name of each novel slot; slots that are the same class share a name.
+
+        Raises:
+            ValueError: If there are more or fewer names than slots, or one is empty or holds ``;``.
+        """
+        given = list(names)
+        if isinstance(names, str) or len(given) != self.num_classes or not all(given):
+            msg = f"`class_names` must hold {self.num_classes} names that aren't empty, one per slot, got {names!r}."
+            raise ValueError(msg)
+        if any(CLASS_SEPARATOR in name for name in given):
+            msg = f"`class_names` must not hold {CLASS_SEPARATOR!r}, which parts names in tables, got {names!r}."
+            raise ValueError(msg)
+        return replace(self, given_names=tuple(given))
+
+    def plain(self) -> dict[str, Any]:
+        """The slots as plain data for checkpoints."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> ClassSlots:
+        """The slots that :meth:`plain` was made from."""
+        values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in plain.items()}
+        return cls(**values)

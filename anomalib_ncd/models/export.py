@@ -12,21 +12,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from anomalib.deploy.export import CompressionType, ExportType
-from anomalib.models.components.base.export_mixin import ExportMixin
 from lightning_utilities.core.imports import module_available
 from torch import Tensor, nn
 
 from anomalib_ncd.models.encoders.build_encoder import Encoder
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.rejection import RegionRejection
-
-if TYPE_CHECKING:
-    from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 logger = logging.getLogger(__name__)
 
@@ -96,25 +92,6 @@ class RegionClassifier(nn.Module):
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
 
-    @classmethod
-    def of(cls, model: AnomalyNcd) -> RegionClassifier:
-        """Take encoder and best head off a trained model; they are shared with it, not copied.
-
-        Args:
-            model: Trained model, or one loaded from a checkpoint.
-
-        Returns:
-            The network in evaluation mode.
-
-        Raises:
-            ValueError: If the model was never trained.
-        """
-        if model.base_class_names is None:
-            msg = "The model was never trained, so it has no classes; fit it or give `ckpt_path` a checkpoint."
-            raise ValueError(msg)
-        prototypes = model.model.heads.weight[int(model.best_head)][model.num_base_classes :]
-        return cls(model.model.encoder, prototypes, model.pixel_mean, model.pixel_std, model.rejection).eval()
-
     @property
     def input_names(self) -> tuple[str, ...]:
         """What :meth:`forward` takes."""
@@ -170,112 +147,91 @@ def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> 
         torch.onnx.export(classifier, _example_input(classifier), str(file), dynamo=True, **(options | kwargs))
 
 
-class RegionExportMixin(ExportMixin):
-    """anomalib's export for a model whose input is not one image but the views of regions and their masks."""
+def write_torch(classifier: RegionClassifier, export_root: Path | str, model_file_name: str) -> Path:
+    """Write ``weights/torch/<name>.pt``: ``{"model": RegionClassifier}``, as ``TorchInferencer`` loads it."""
+    file = _target(export_root, ExportType.TORCH) / f"{model_file_name}.pt"
+    torch.save({"model": classifier}, file)
+    return file
 
-    def to_torch(self: Any, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Write ``weights/torch/<name>.pt``: ``{"model": RegionClassifier}``, as ``TorchInferencer`` loads it.
 
-        The file is a pickle, as anomalib's are: load it only where you trust it. Artefacts of
-        :class:`~anomalib_ncd.deploy.AnomalyClassifier` hold safetensors or ONNX instead.
-        """
-        file = _target(export_root, ExportType.TORCH) / f"{model_file_name}.pt"
-        torch.save({"model": RegionClassifier.of(self)}, file)
-        return file
+def write_onnx(
+    classifier: RegionClassifier,
+    export_root: Path | str,
+    model_file_name: str,
+    input_size: tuple[int, int] | None = None,
+    **kwargs: Any,  # noqa: ANN401
+) -> Path:
+    """Write ``weights/onnx/<name>.onnx``; arguments as :meth:`AnomalyNcd.to_onnx`.
 
-    def to_onnx(  # type: ignore[override]
-        self: Any,
-        export_root: Path | str,
-        model_file_name: str = "model",
-        input_size: tuple[int, int] | None = None,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Path:
-        """Write ``weights/onnx/<name>.onnx``.
+    Raises:
+        ValueError: If the size is not the backbone's.
+        ModuleNotFoundError: If ``onnxscript`` is not installed.
+    """
+    side = classifier.encoder.image_size
+    if input_size is not None and tuple(input_size) != (side, side):
+        msg = f"`input_size` must be {(side, side)}, the size of a region's view, got {input_size}; leave it out."
+        raise ValueError(msg)
+    file = _target(export_root, ExportType.ONNX) / f"{model_file_name}.onnx"
+    save_onnx(classifier, file, **kwargs)
+    return file
 
-        Args:
-            export_root: Folder of exports.
-            model_file_name: Name of the file, without suffix.
-            input_size: Size of the views; only the backbone's own will do. Defaults to ``None``: that one.
-            **kwargs: Options of ``torch.onnx.export``.
 
-        Returns:
-            The file.
+def require_nncf(compression: CompressionType | None) -> None:
+    """Say what a compression to INT8 needs.
 
-        Raises:
-            ValueError: If the size is another or the model was never trained.
-            ModuleNotFoundError: If ``onnxscript`` is not installed.
-        """
-        classifier = RegionClassifier.of(self)
-        side = classifier.encoder.image_size
-        if input_size is not None and tuple(input_size) != (side, side):
-            msg = f"`input_size` must be {(side, side)}, the size of a region's view, got {input_size}; leave it out."
-            raise ValueError(msg)
-        file = _target(export_root, ExportType.ONNX) / f"{model_file_name}.onnx"
-        save_onnx(classifier, file, **kwargs)
-        return file
+    Raises:
+        ModuleNotFoundError: If ``nncf`` is not installed.
+    """
+    if not module_available("nncf"):
+        msg = f"{compression} needs the package nncf: `pip install 'anomalib-ncd[int8]'`; FP16 does without."
+        raise ModuleNotFoundError(msg)
 
-    def _compress_ov_model(
-        self,
-        model: Any,  # noqa: ANN401
-        compression_type: CompressionType | None = None,
-        datamodule: Any = None,  # noqa: ANN401
-        metric: Any = None,  # noqa: ANN401
-        task: Any = None,  # noqa: ANN401
-        max_drop: float = 0.01,
-    ) -> Any:  # noqa: ANN401
-        """Quantise to INT8 on the datamodule's regions; for accuracy control, against the classes before."""
-        if not module_available("nncf"):
-            msg = f"{compression_type} needs the package nncf: `pip install 'anomalib-ncd[int8]'`; FP16 does without."
-            raise ModuleNotFoundError(msg)
-        return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)
 
-    @staticmethod
-    def _post_training_quantization_ov(model: Any, datamodule: Any = None) -> Any:  # noqa: ANN401
-        """Quantise weights and activations."""
-        import nncf  # noqa: PLC0415
+def quantise(model: Any, datamodule: Any = None) -> Any:  # noqa: ANN401
+    """Quantise weights and activations of an OpenVINO model on a datamodule's regions."""
+    import nncf  # noqa: PLC0415
 
-        inputs = nncf.Dataset(_calibration_inputs_of(model, datamodule))
-        return nncf.quantize(model, inputs, **_quantisation_options(model))
+    inputs = nncf.Dataset(_calibration_inputs_of(model, datamodule))
+    return nncf.quantize(model, inputs, **_quantisation_options(model))
 
-    @staticmethod
-    def _accuracy_control_quantization_ov(
-        model: Any,  # noqa: ANN401
-        datamodule: Any = None,  # noqa: ANN401
-        metric: Any = None,  # noqa: ANN401
-        task: Any = None,  # noqa: ANN401
-        max_drop: float = 0.01,
-    ) -> Any:  # noqa: ANN401
-        """Quantise so that at most `max_drop` of the regions change their class; no label is needed.
 
-        NNCF takes back the quantisation of one operation after the other. Where it finds no way, a warning says how
-        many regions keep their class.
-        """
-        import nncf  # noqa: PLC0415
-        import openvino  # noqa: PLC0415
+def quantise_with_accuracy_control(
+    model: Any,  # noqa: ANN401
+    datamodule: Any = None,  # noqa: ANN401
+    metric: Any = None,  # noqa: ANN401
+    task: Any = None,  # noqa: ANN401
+    max_drop: float = 0.01,
+) -> Any:  # noqa: ANN401
+    """Quantise so that at most `max_drop` of the regions change their class; no label is needed.
 
-        del metric, task
-        inputs = _calibration_inputs_of(model, datamodule)
-        exact = openvino.compile_model(model, "CPU", EXACT)
-        classes = [exact(one)[OUTPUT_NAMES[0]].argmax(axis=1) for one in inputs]
+    NNCF takes back the quantisation of one operation after the other. Where it finds no way, a warning says how
+    many regions keep their class.
+    """
+    import nncf  # noqa: PLC0415
+    import openvino  # noqa: PLC0415
 
-        items = list(zip(inputs, classes, strict=True))
+    del metric, task
+    inputs = _calibration_inputs_of(model, datamodule)
+    exact = openvino.compile_model(model, "CPU", EXACT)
+    classes = [exact(one)[OUTPUT_NAMES[0]].argmax(axis=1) for one in inputs]
+    items = list(zip(inputs, classes, strict=True))
 
-        def agreement(compiled: Any, some: Iterable[tuple[Any, np.ndarray]]) -> tuple[float, list[float]]:  # noqa: ANN401
-            equal = [float((compiled(one)[OUTPUT_NAMES[0]].argmax(axis=1) == kept).mean()) for one, kept in some]
-            return float(np.mean(equal)), equal
+    def agreement(compiled: Any, some: Iterable[tuple[Any, np.ndarray]]) -> tuple[float, list[float]]:  # noqa: ANN401
+        equal = [float((compiled(one)[OUTPUT_NAMES[0]].argmax(axis=1) == kept).mean()) for one, kept in some]
+        return float(np.mean(equal)), equal
 
-        quantised = nncf.quantize_with_accuracy_control(
-            model,
-            nncf.Dataset(inputs),
-            nncf.Dataset(items, lambda item: item[0]),
-            agreement,
-            max_drop=max_drop,
-            **_quantisation_options(model),
-        )
-        kept, _ = agreement(openvino.compile_model(quantised, "CPU", EXACT), items)
-        level = logging.INFO if kept >= 1 - max_drop else logging.WARNING
-        logger.log(level, "Of %d regions, %.1f%% keep their class in INT8.", len(inputs), 100 * kept)
-        return quantised
+    quantised = nncf.quantize_with_accuracy_control(
+        model,
+        nncf.Dataset(inputs),
+        nncf.Dataset(items, lambda item: item[0]),
+        agreement,
+        max_drop=max_drop,
+        **_quantisation_options(model),
+    )
+    kept, _ = agreement(openvino.compile_model(quantised, "CPU", EXACT), items)
+    level = logging.INFO if kept >= 1 - max_drop else logging.WARNING
+    logger.log(level, "Of %d regions, %.1f%% keep their class in INT8.", len(inputs), 100 * kept)
+    return quantised
 
 
 def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -> list[dict[str, np.ndarray]]:  # noqa: ANN401
@@ -305,8 +261,8 @@ def _regions_of(datamodule: Any) -> Iterator[dict[str, np.ndarray]]:  # noqa: AN
     names = (*INPUT_NAMES, WHOLE_IMAGE)
     for batch in datamodule.test_dataloader():
         views = (batch.image, batch.region_mask, batch.region_whole_image)
-        for parts in zip(*(part.numpy() for part in views), strict=True):
-            yield {name: part[None] for name, part in zip(names, parts, strict=True)}
+        for parts in zip(*(part.numpy() for part in views if part is not None), strict=True):
+            yield {name: part[None] for name, part in zip(names, parts, strict=False)}
 
 
 def _calibration_inputs_of(model: Any, datamodule: Any) -> list[dict[str, np.ndarray]]:  # noqa: ANN401

@@ -9,47 +9,52 @@ https://arxiv.org/abs/2410.14379).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from anomalib import LearningType
+from anomalib.deploy.export import CompressionType
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
-from anomalib.utils.serialization import anomalib_safe_globals
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.model_inputs import ModelInputs
+from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.metrics.evaluator import build_evaluator
-from anomalib_ncd.models import checkpoints
-from anomalib_ncd.models.class_slots import ClassSlotsMixin
-from anomalib_ncd.models.clustering.auto_classes import AutoClassesMixin, resolve_num_classes
-from anomalib_ncd.models.clustering.prototypes import start_from_clusters, uniform_prior
-from anomalib_ncd.models.encoders.build_encoder import Encoder, build_encoder
-from anomalib_ncd.models.export import RegionExportMixin
-from anomalib_ncd.models.known_regions import known_regions, references_of, views_of
+from anomalib_ncd.models import checkpoints, export
+from anomalib_ncd.models.class_slots import AUTO, ClassSlots
+from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate, estimate_num_classes
+from anomalib_ncd.models.clustering.prototypes import cluster_prototypes
+from anomalib_ncd.models.encoded_regions import encode_images, features_of, given, in_parts, references_of, views_of
+from anomalib_ncd.models.encoders.build_encoder import build_encoder
+from anomalib_ncd.models.export import RegionClassifier
 from anomalib_ncd.models.losses import AnomalyNcdLoss
-from anomalib_ncd.models.normal.normal_comparison import compared_features
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
 from anomalib_ncd.models.rejection import RegionRejection
-from anomalib_ncd.models.settings import check_settings
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
-from anomalib_ncd.models.view_bank import cache_views, identity_of
+from anomalib_ncd.models.views.view_bank import cache_views, identity_of
 from anomalib_ncd.regions.classes.merging import novel_probabilities
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.settings import TrainingSettings
+
+logger = logging.getLogger(__name__)
+
+Decided = TypeVar("Decided")
 
 
-class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExportMixin):  # type: ignore[misc]
+class AnomalyNcd(AnomalibModule):
     """Discovers defect classes among the anomalies that a detector has found (AnomalyNCD, CVPR 2025).
 
-    Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`. The defaults are
-    the paper's, but for ``prototypes``, ``contrast``, ``num_cached_views``, ``feature_layers``, ``empty_mask``
-    and ``merging_temperature``.
+    Train, test and predict it with anomalib's ``Engine`` and an :class:`~anomalib_ncd.NcdDataModule`.
 
     Args:
         backbone: timm name of a vision transformer or a convolutional network; ``"offline"`` for EfficientNet-Lite0
@@ -59,34 +64,19 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         num_novel_classes: Number of classes to tell apart, *normal* included: slot 0 gathers false alarms. ``"auto"``
             estimates it from the regions' frozen features when training or clustering begins.
         pretrained: Use trained backbone weights. ``False`` leaves them random; for tests and for loading checkpoints.
-        mask_layers: Number of last blocks in which the class token sees the masked patches alone.
-        trainable_blocks: Number of last blocks that are trained.
-        feature_layers: Number of last blocks, or stages of a convolutional network, that make up a region's feature;
-            1 in the paper. ``None``: a quarter of them.
-        empty_mask: What the class token sees where no patch is half covered by the mask: ``"region"`` the patches
-            that the mask touches, or all of them; ``"cls"`` itself alone, as in the authors' code.
-        num_heads: Number of classification heads, of which the best one predicts.
-        prototypes: Where the novel classes start: ``"clusters"`` of the frozen features; ``"compared"`` for clusters of
-            what sets regions apart from normal images, where there are such; or ``"random"``, as in the paper.
-        class_sizes: What the mean-entropy term pulls to: ``"equal"`` sizes, as in the paper, or those of the
-            ``"clusters"`` that the prototypes come from.
-        num_cached_views: Views per region whose frozen features are computed once and kept; an order of magnitude
-            faster, with scores within the seeds' spread. ``None``: fresh views in every epoch, exactly as in the paper.
-        merging_temperature: T of region merging. The paper uses 100 for MVTec AD and 50 for MTD. Defaults to
-            ``None``: an eighth of the root of the image's area.
-        learning_rate: Initial learning rate of SGD; falls to a thousandth along a cosine.
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay, not on biases and other vectors.
-        contrast: Whether the two contrastive losses are learnt, as in the paper. From clusters they bring
-            0.02 NMI at most, and take most of an epoch.
-        supervised_weight: Share of the losses on base classes.
-        mean_entropy_weight: Weight of the mean-entropy term.
-        normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` turns the
-            correction off.
+        image_size: Side of a region's view in pixels. Defaults to ``None``: 224.
+        training: How classes are learnt. Defaults to ``None``: :class:`~anomalib_ncd.settings.TrainingSettings` as
+            it is, which differs a little from the paper's.
         false_reject_rate: Share of new regions of known classes that may be called *unknown*, as those of new kinds
             are; ``None`` calls none so.
         evaluator: Metrics of the test pass; ``True`` for NMI, ARI, accuracy and macro-F1 of images and regions.
         visualizer: ``True`` for :class:`~anomalib_ncd.visualization.NcdVisualizer`, ``False`` for none.
+
+    Attributes:
+        slots: What the outputs of the heads stand for.
+        made_from_clusters: Whether the prototypes are centres of clusters, which training can't go on from.
+        num_classes_estimate: The estimate of the number of classes; ``None`` where that was given, or isn't known yet.
+        region_settings: How the regions of the run were cut; ``None`` before they were.
 
     Example:
         >>> model = AnomalyNcd(num_novel_classes=6, backbone_weights="dino_vitb8.safetensors")  # doctest: +SKIP
@@ -98,48 +88,36 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         self,
         backbone: str = "vit_base_patch8_224.dino",
         backbone_weights: str | Path | None = None,
-        num_novel_classes: int | Literal["auto"] = "auto",
+        num_novel_classes: int | Literal["auto"] = AUTO,
         pretrained: bool = True,
-        mask_layers: int = 9,
-        trainable_blocks: int = 1,
-        feature_layers: int | None = None,
-        empty_mask: Literal["region", "cls"] = "region",
-        num_heads: int = 4,
-        prototypes: Literal["clusters", "compared", "random"] = "clusters",
-        class_sizes: Literal["equal", "clusters"] = "equal",
-        num_cached_views: int | None = 8,
-        merging_temperature: float | None = None,
-        learning_rate: float = 0.003,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-5,
-        contrast: bool = False,
-        supervised_weight: float = 0.3,
-        mean_entropy_weight: float = 4.0,
-        normal_threshold: float | None = 0.5,
+        image_size: int | None = None,
+        training: TrainingSettings | None = None,
         false_reject_rate: float | None = 0.02,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = False,
     ) -> None:
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
-        check_settings(num_novel_classes, num_cached_views, trainable_blocks, mask_layers, prototypes, class_sizes)
-        self.backbone_name, self.num_heads = backbone, num_heads
-        self.prototypes, self.class_sizes, self.contrast = prototypes, class_sizes, contrast
-        self.ask_for_classes(num_novel_classes)
-        self.num_cached_views, self.merging_temperature = num_cached_views, merging_temperature
-        self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
-        self.supervised_weight, self.mean_entropy_weight = supervised_weight, mean_entropy_weight
-        self.normal_threshold = normal_threshold
+        settings = training or TrainingSettings()
+        self.hparams["training"] = asdict(settings)  # checkpoints hold plain data
+        self.backbone_name, self.training_settings = backbone, settings
+        self.slots = ClassSlots.asked_for(num_novel_classes)
+        self.made_from_clusters = False
+        self.num_classes_estimate: NumClassesEstimate | None = None
+        self.region_settings: RegionSettings | None = None
+        self._encoded: tuple[RegionTable, list[NcdBatch]] | None = None
 
         encoder, mean, std = build_encoder(
             backbone,
             backbone_weights,
             pretrained=pretrained,
-            mask_layers=mask_layers,
-            trainable_blocks=trainable_blocks,
-            feature_layers=feature_layers,
-            empty_mask=empty_mask,
+            mask_layers=settings.mask_layers,
+            trainable_blocks=settings.trainable_blocks,
+            feature_layers=settings.feature_layers,
+            empty_mask=settings.empty_mask,
+            image_size=image_size or 224,
         )
-        self.model: AnomalyNcdModel = self._build_network(encoder)
+        num_heads = settings.num_heads
+        self.model = AnomalyNcdModel(encoder, self.slots.num_outputs, num_heads, with_projector=settings.contrast)
         self.rejection = RegionRejection(false_reject_rate)
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
@@ -149,61 +127,51 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         self.pixel_mean: torch.Tensor
         self.pixel_std: torch.Tensor
         self.score_range: torch.Tensor
-        self.region_settings: RegionSettings | None = None  # how the regions that it was fitted to were cut
         self.best_head: torch.Tensor
         self.head_loss: torch.Tensor
         self._epoch_head_losses: list[torch.Tensor] = []
 
     def setup(self, stage: str) -> None:
-        """Make heads for the base classes of the datamodule."""
+        """Say what regions are wanted, and make heads for the classes that are to be learnt."""
         datamodule = self._datamodule
         if datamodule is None:
-            if stage == "predict" and self.base_class_names is not None:
+            if stage == "predict" and self.is_fitted:
                 return  # any loader of NcdBatch will do for a trained model
             msg = "AnomalyNcd needs an anomalib_ncd.NcdDataModule: engine.fit(model, datamodule=NcdDataModule(…))."
             raise TypeError(msg)
+        datamodule.prepare_for(self.inputs)
         if stage == "fit":  # before optimizers are made of the heads
-            resolve_num_classes(self, datamodule, self.trainer.strategy.root_device)
-        if self.base_class_names is None:
-            self.set_base_classes(datamodule.base_class_names)
-        elif stage == "fit" and self.base_class_names != datamodule.base_class_names:
-            msg = (
-                f"The model was trained with the base classes {self.base_class_names}, but the datamodule has "
-                f"{datamodule.base_class_names}. Start with a new model, or give the same `base`."
-            )
-            raise ValueError(msg)
-        if stage == "fit" and self.made_from_clusters:
-            msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
-            raise ValueError(msg)
+            self._refuse_other_classes(datamodule)
+            self.settle_num_classes(datamodule, self.trainer.strategy.root_device)
+            if not self.is_fitted:
+                self.make_heads(replace(self.slots, base_names=tuple(datamodule.base_class_names)))
 
     def on_fit_start(self) -> None:
-        """Cut the regions, take over their score range, and cache views where that is asked for."""
+        """Cut and encode the regions, take over what the first process makes of them, and keep views if asked to."""
         datamodule = self._datamodule
         if datamodule is None:
             return
         regions = datamodule.train_regions()
         num_novel = int((~regions.is_base).sum())
-        if num_novel < self.num_novel_classes:
+        if num_novel < self.slots.num_classes:
             msg = (
-                f"`num_novel_classes` is {self.num_novel_classes}, but the images have only {num_novel} regions. "
+                f"`num_novel_classes` is {self.slots.num_classes}, but the images have only {num_novel} regions. "
                 "Give more images or ask for fewer classes."
             )
             raise ValueError(msg)
-        begins = not bool(self.score_range.isfinite().all())  # or goes on, from a checkpoint or an earlier fit
-        self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
-        self.region_settings = datamodule.region_settings
-        encoded = known_regions(self, datamodule)
-        self.rejection.fit(*references_of(encoded))
-        if begins and self.prototypes != "random":
-            seed = datamodule.sampler_seed
-            grouped_by = compared_features(self, datamodule, seed) if self.prototypes == "compared" else None
-            start_from_clusters(self, encoded, seed, grouped_by)
-        datamodule.cached_views = None
-        if self.num_cached_views is not None:
+        references, prototypes = self._of_first_process(lambda: self._start(datamodule))
+        self.take_regions(datamodule, *references)
+        if prototypes is not None:
+            # The length of prototypes stays, on which the steps of the optimiser depend.
+            novel = self.model.heads.weight.data[:, self.slots.num_base :]
+            novel.copy_(prototypes.to(novel) * novel.norm(dim=-1, keepdim=True))
+        bank = None
+        num_views = self.training_settings.cached_views_on(self.device.type)
+        if num_views is not None:
             made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.encoder)}
             with self.trainer.precision_plugin.forward_context():
-                bank = cache_views(datamodule, self._trunk, self.num_cached_views, self.device, made_from)
-            datamodule.cached_views = bank
+                bank = cache_views(datamodule, self._trunk, num_views, self.device, made_from)
+        datamodule.train_on(bank)
 
     def on_train_start(self) -> None:
         """Put training that goes on for longer than once planned on its new schedule right away."""
@@ -211,9 +179,15 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * self._relative_learning_rate(self.current_epoch)
 
-    def training_step(self, batch: RegionViewBatch, batch_idx: int) -> torch.Tensor:
-        """Losses of one batch of regions (paper, section 3.3)."""
+    def training_step(self, batch: RegionViewBatch, batch_idx: int) -> torch.Tensor | None:
+        """Losses of one batch of regions (paper, section 3.3).
+
+        A batch without base or without novel regions is skipped where there are both, as in the authors' code; not
+        with several processes, which have to take the same steps.
+        """
         del batch_idx
+        if self.slots.num_base and self.trainer.world_size == 1 and len(batch.is_base.unique()) == 1:
+            return None
         tokens, attended = self._view_tokens(batch)
         _, projections, logits = self.model.outputs_of(tokens, attended)
         loss = self.loss(projections, logits, batch.label, batch.is_base, batch.score, self.current_epoch)
@@ -229,9 +203,10 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
 
     def on_train_epoch_end(self) -> None:
         """Choose the head with the smallest novel loss in this epoch."""
-        mean = torch.stack(self._epoch_head_losses).mean(dim=0)
-        self.head_loss.copy_(self.trainer.strategy.reduce(mean, reduce_op="mean"))
-        self.best_head.copy_(self.head_loss.argmin())
+        if self._epoch_head_losses:
+            mean = torch.stack(self._epoch_head_losses).mean(dim=0)
+            self.head_loss.copy_(self.trainer.strategy.reduce(mean, reduce_op="mean"))
+            self.best_head.copy_(self.head_loss.argmin())
 
     def test_step(  # type: ignore[override]
         self,
@@ -254,6 +229,76 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         del batch_idx, dataloader_idx
         return self.classify(batch).without_pixels()
 
+    def settle_num_classes(self, datamodule: NcdDataModule, device: torch.device | str = "cpu") -> None:
+        """Estimate the number of classes where it isn't known; of several processes the first one does it.
+
+        Args:
+            datamodule: Gives the regions.
+            device: Where they are encoded.
+        """
+        if self.slots.num_novel is not None:
+            return
+        datamodule.prepare_for(self.inputs)
+        datamodule.region_table()  # every process, since each waits for the first one to cut
+        seed = datamodule.sampler_seed
+
+        def estimate() -> NumClassesEstimate:
+            was_training = self.training
+            features, _ = features_of(self.eval().to(device).encode(datamodule))
+            self.train(was_training)
+            return estimate_num_classes(features, seed=seed)
+
+        self.take_estimate(self._of_first_process(estimate))
+
+    def take_estimate(self, estimate: NumClassesEstimate) -> None:
+        """Go on with an estimated number of classes, and say so."""
+        self.slots, self.num_classes_estimate = replace(self.slots, num_novel=estimate.count), estimate
+        logger.info(
+            "%d classes, normal included, were estimated from the regions (%d to %d are plausible); "
+            "`num_novel_classes` sets another number.",
+            estimate.count,
+            estimate.low,
+            estimate.high,
+        )
+
+    def encode(self, datamodule: NcdDataModule) -> list[NcdBatch]:
+        """Encode all regions of a datamodule, whatever process asks, or take them from the last time.
+
+        The references come from the frozen part, in single precision and of the views that predictions are made from.
+        Training changes nothing about them, so a new region is compared with the run's just as these are with each
+        other.
+
+        Args:
+            datamodule: Gives the regions.
+
+        Returns:
+            The images without pixels, see :func:`~anomalib_ncd.models.encoded_regions.encode_images`.
+        """
+        datamodule.prepare_for(self.inputs)
+        table = datamodule.region_table()
+        if self._encoded is None or self._encoded[0] is not table:
+            self._encoded = table, encode_images(self.describe_batch, datamodule.all_images())
+        return [replace(batch) for batch in self._encoded[1]]
+
+    def forget_regions(self) -> None:
+        """Begin anew: new regions are cut with a score range of their own, and as the datamodule says."""
+        self._encoded = self.region_settings = None
+        self.score_range.fill_(float("nan"))
+
+    def take_regions(self, datamodule: NcdDataModule, references: torch.Tensor, image_index: torch.Tensor) -> None:
+        """Take over what new regions are cut and compared like.
+
+        Args:
+            datamodule: Cut the regions.
+            references: ``(R, E)`` float of its regions.
+            image_index: ``(R,)`` long, the image that each lies in.
+        """
+        self._encoded = None
+        self.rejection.fit(references, image_index)
+        self.region_settings = datamodule.region_settings
+        if datamodule.fitted_score_range is not None:
+            self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
+
     def classify(self, batch: NcdBatch) -> NcdBatch:
         """Fill in the predictions of a batch (paper, region merging).
 
@@ -263,22 +308,49 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         Returns:
             The same batch with class probabilities, classes and confidences of images and regions, and features.
         """
-        tokens, attended = self._trunk(*views_of(batch))
-        logits, described = self.model.describe(tokens, attended, self.num_base_classes)
-        return self.classify_logits(batch.update(**described), logits[self.best_head].float())
+        feature, reference = self.describe_batch(batch)
+        logits = self.model.heads(feature)
+        of_heads = logits[..., self.slots.num_base :].argmax(dim=-1).T
+        batch.update(region_feature=feature.float(), region_reference=reference, region_head_class_id=of_heads)
+        return self.classify_logits(batch, logits[self.best_head].float())
+
+    def classify_encoded(self, batch: NcdBatch) -> NcdBatch:
+        """Predict images from the features of their regions, as :meth:`classify` does from their views.
+
+        Args:
+            batch: Of :meth:`encode`; changed in place.
+
+        Returns:
+            The batch.
+
+        Raises:
+            ValueError: If the batch has no features.
+        """
+        features = given(batch.region_feature, "The batch holds no features of its regions")
+        with torch.no_grad():
+            logits = self.model.heads(features.to(self.device))[self.best_head]
+        return self.classify_logits(batch, logits.float().cpu())
 
     def classify_logits(self, batch: NcdBatch, logits: torch.Tensor) -> NcdBatch:
         """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)`` float."""
         temperature = self.model.encoder.normal_patches.logit_temperature
-        probabilities = novel_probabilities(logits.detach().cpu().numpy(), self.num_base_classes, temperature)
+        probabilities = novel_probabilities(logits.detach().cpu().numpy(), self.slots.num_base, temperature)
         references = batch.region_reference
         unknown = None if references is None else self.rejection.is_unknown(references)
         return batch.with_predictions(torch.from_numpy(probabilities), self.region_merging, unknown)
 
-    def region_features(
+    def describe_batch(self, batch: NcdBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features ``(R, D)`` and references ``(R, E)`` of the regions of a batch, on the model's device.
+
+        Raises:
+            ValueError: If the batch has no views.
+        """
+        return self.describe_regions(*views_of(batch, self.device))
+
+    def describe_regions(
         self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Mask-guided features of regions.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Describe regions, a bounded number at a time.
 
         Args:
             images: Views ``(R, 3, S, S)`` uint8.
@@ -287,47 +359,119 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
                 images.
 
         Returns:
-            ``(R, D)`` float.
+            Mask-guided features ``(R, D)``, and the reference ``(R, E)`` of the frozen part.
         """
-        return self.describe_regions(images, masks, whole)[0]
 
-    def describe_regions(
-        self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features ``(R, D)`` as :meth:`region_features`, and the reference ``(R, E)`` of the frozen part."""
-        trunk = self._trunk(images, masks, whole)
-        return self.model.encoder.head(*trunk), self.model.encoder.reference(*trunk)
+        def describe(*parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            trunk = self._trunk(*parts)
+            return self.model.encoder.head(*trunk), self.model.encoder.reference(*trunk)
+
+        return in_parts(describe, images, masks, *(() if whole is None else (whole,)))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the model was made from regions: by training, by clustering, or from a checkpoint."""
+        return bool(self.score_range.isfinite().all())
 
     @property
     def needs_whole_images(self) -> bool:
         """Whether predictions take whole images beside the regions: classes were found with normal images."""
         return self.model.encoder.normal_patches.novelty.is_fitted
 
-    def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """Views ``(R, 3, S, S)`` uint8 as the backbone takes them."""
-        return (images.float() - self.pixel_mean) / self.pixel_std
+    @property
+    def inputs(self) -> ModelInputs:
+        """What the model asks of the regions that it is given."""
+        low, high = self.score_range.cpu().double().tolist()
+        return ModelInputs(
+            image_size=self.model.encoder.image_size,
+            whole_images=self.needs_whole_images,
+            score_range=(low, high) if self.is_fitted else None,
+            regions=self.region_settings,
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of each novel slot, as given by the user; slots of one name are one class."""
+        return self.slots.names
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str]) -> None:
+        self.slots = self.slots.named(names)
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Views ``(R, 3, S, S)`` uint8, from wherever they are, as the backbone takes them, on the model's device."""
+        return (images.to(self.device).float() - self.pixel_mean) / self.pixel_std
 
     @property
     def region_merging(self) -> RegionMerging:
         """What the classes mean, and how regions decide about their image."""
-        normal_slot = 0 if self.has_normal_slot else None
-        return RegionMerging(tuple(self.class_names), normal_slot, self.merging_temperature)
+        normal_slot = 0 if self.slots.has_normal else None
+        return RegionMerging(tuple(self.class_names), normal_slot, self.training_settings.merging_temperature)
+
+    def make_heads(self, slots: ClassSlots) -> None:
+        """Make fresh heads and losses for classes, of which there may be no base ones."""
+        settings, self.slots = self.training_settings, slots
+        network = AnomalyNcdModel(
+            self.model.encoder, slots.num_outputs, settings.num_heads, with_projector=settings.contrast
+        )
+        self.model = network.to(self.device)
+        self.loss = AnomalyNcdLoss(
+            num_base_classes=slots.num_base,
+            supervised_weight=settings.supervised_weight,
+            mean_entropy_weight=settings.mean_entropy_weight,
+            normal_threshold=settings.normal_threshold,
+            contrast=settings.contrast,
+            balance_novel=settings.prototypes == "clusters",
+        )
+
+    def set_prototypes(self, prototypes: torch.Tensor, *, has_normal: bool) -> None:
+        """Put centres of clusters in the place of what training would have learnt; there are no base classes then.
+
+        Args:
+            prototypes: ``(K, D)`` float, one for each class.
+            has_normal: Whether the first of them is *normal*.
+        """
+        self.make_heads(ClassSlots((), len(prototypes), has_normal=has_normal))
+        self.made_from_clusters = True
+        self.model.heads.weight.data.copy_(prototypes.expand_as(self.model.heads.weight))
+        self.best_head.zero_()
+        self.eval()
+
+    def add_classes(self, prototypes: torch.Tensor) -> None:
+        """Put new classes behind the model's own, which stay what and where they are.
+
+        Args:
+            prototypes: ``(H, M, D)`` float, M new ones for each head.
+        """
+        old, names = self.model, self.class_names
+        weight = torch.cat([old.heads.weight.detach(), prototypes.to(old.heads.weight)], dim=1)
+        number = self.slots.num_classes + prototypes.shape[1]
+        self.make_heads(replace(self.slots, num_novel=number, given_names=None))
+        self.hparams["num_novel_classes"] = number
+        self.model.projector = old.projector
+        self.model.heads.weight.data.copy_(weight)
+        self.class_names = [*names, *self.slots.default_names[len(names) :]]
+        self.eval()
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with a cosine schedule per epoch, as in the paper."""
-        optimizer = build_optimizer(self.parameters(), self.learning_rate, self.momentum, self.weight_decay)
+        settings = self.training_settings
+        parts = (self.parameters(), settings.learning_rate, settings.momentum, settings.weight_decay)
+        optimizer = build_optimizer(*parts)
         schedule = LambdaLR(optimizer, self._relative_learning_rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
-
-    def _relative_learning_rate(self, epoch: int) -> float:
-        """Learning rate as a share of the initial one."""
-        return relative_learning_rate(epoch, self.trainer.max_epochs or 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a prediction needs beside the weights, as plain data."""
         super().on_save_checkpoint(checkpoint)
-        settings = None if self.region_settings is None else self.region_settings.to_dict()
-        checkpoint[checkpoints.CHECKPOINT_KEY] = {**checkpoints.plain_part(self), "region_settings": settings}
+        estimate, regions = self.num_classes_estimate, self.region_settings
+        checkpoint[checkpoints.CHECKPOINT_KEY] = {
+            **self._fixed_settings,
+            "slots": self.slots.plain(),
+            "made_from_clusters": self.made_from_clusters,
+            "num_classes_estimate": None if estimate is None else estimate.plain(),
+            "region_settings": None if regions is None else regions.to_dict(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make heads that fit the checkpoint, and refuse one of another model.
@@ -335,16 +479,29 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         Raises:
             ValueError: If the checkpoint belongs to another model, backbone or number of classes.
         """
-        saved = checkpoints.own_part(checkpoint)
-        settings = saved.get("region_settings")
-        self.region_settings = None if settings is None else RegionSettings.from_dict(settings)
+        saved, state = checkpoints.own_part(checkpoint), checkpoint["state_dict"]
         self.take_saved_number(saved)
-        checkpoints.refuse_other_settings(saved, self.backbone_name, self.num_novel_classes, self.num_heads)
+        checkpoints.refuse_other_settings(saved, self._fixed_settings)
+        slots = ClassSlots.from_plain(saved["slots"])
+        asked, found = ({"num_novel_classes": each.num_novel} for each in (self.slots, slots))
+        checkpoints.refuse_other_settings(found, asked)
         super().on_load_checkpoint(checkpoint)
-        self.model.encoder.normal_patches.make_room(checkpoint["state_dict"], "model.encoder.normal_patches.")
-        self.set_base_classes(saved["base_class_names"])
-        self.has_normal_slot, self.made_from_clusters = checkpoints.slot_kinds(saved)
-        self._class_names = saved.get("class_names")  # checkpoints of 0.1.0 have none
+        self.model.encoder.normal_patches.make_room(state, "model.encoder.normal_patches.")
+        self.make_heads(slots)
+        self.made_from_clusters = saved["made_from_clusters"]
+        regions = saved["region_settings"]
+        self.region_settings = None if regions is None else RegionSettings.from_dict(regions)
+        self.score_range.copy_(state["score_range"])
+        self._encoded = None
+        if self._datamodule is not None:  # which was set up before the checkpoint was read
+            self._datamodule.prepare_for(self.inputs)
+
+    def take_saved_number(self, saved: dict[str, Any]) -> None:
+        """Take over the number of classes of a checkpoint's own part where none was given."""
+        if self.hparams["num_novel_classes"] == AUTO:
+            self.slots = replace(self.slots, num_novel=saved["slots"]["num_novel"])
+        estimate = saved["num_classes_estimate"]
+        self.num_classes_estimate = None if estimate is None else NumClassesEstimate.from_plain(estimate)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -354,11 +511,52 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
         **kwargs: Any,  # noqa: ANN401
     ) -> AnomalyNcd:
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
-        with anomalib_safe_globals():
-            checkpoints.own_part(torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True))
-        kwargs.setdefault("pretrained", False)
-        kwargs.setdefault("backbone_weights", None)
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[return-value]
+        hyper = checkpoints.read_checkpoint(checkpoint_path)["hyper_parameters"]
+        defaults = {"pretrained": False, "backbone_weights": None, "training": TrainingSettings(**hyper["training"])}
+        return super().load_from_checkpoint(checkpoint_path, *args, **defaults | kwargs)  # type: ignore[return-value]
+
+    def region_classifier(self) -> RegionClassifier:
+        """Encoder and best head in evaluation mode, for prediction alone; shared with the model, not copied.
+
+        Raises:
+            ValueError: If the model was never trained.
+        """
+        if self.slots.base_names is None:
+            msg = "The model was never trained, so it has no classes; fit it or give `ckpt_path` a checkpoint."
+            raise ValueError(msg)
+        prototypes = self.model.heads.weight[int(self.best_head)][self.slots.num_base :]
+        parts = (self.model.encoder, prototypes, self.pixel_mean, self.pixel_std, self.rejection)
+        return RegionClassifier(*parts).eval()
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Write ``weights/torch/<name>.pt``, see :func:`~anomalib_ncd.models.export.write_torch`."""
+        return export.write_torch(self.region_classifier(), export_root, model_file_name)
+
+    def to_onnx(  # type: ignore[override]
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Path:
+        """Write ``weights/onnx/<name>.onnx``, see :func:`~anomalib_ncd.models.export.write_onnx`."""
+        return export.write_onnx(self.region_classifier(), export_root, model_file_name, input_size, **kwargs)
+
+    def _compress_ov_model(  # anomalib's name, as those of the next two
+        self,
+        model: Any,  # noqa: ANN401
+        compression_type: CompressionType | None = None,
+        datamodule: Any = None,  # noqa: ANN401
+        *args: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Quantise to INT8 on the datamodule's regions; for accuracy control, against the classes before."""
+        export.require_nncf(compression_type)
+        if isinstance(datamodule, NcdDataModule):
+            datamodule.prepare_for(self.inputs)
+        return super()._compress_ov_model(model, compression_type, datamodule, *args)
+
+    _post_training_quantization_ov = staticmethod(export.quantise)
+    _accuracy_control_quantization_ov = staticmethod(export.quantise_with_accuracy_control)
 
     @property
     def learning_type(self) -> LearningType:
@@ -398,34 +596,55 @@ class AnomalyNcd(AnomalibModule, ClassSlotsMixin, AutoClassesMixin, RegionExport
 
     @property
     def _datamodule(self) -> NcdDataModule | None:
-        """The trainer's datamodule, if it is one of this package."""
-        datamodule = getattr(self.trainer, "datamodule", None)
+        """The trainer's datamodule, if there is one and it is of this package."""
+        datamodule = getattr(self._trainer, "datamodule", None)
         return datamodule if isinstance(datamodule, NcdDataModule) else None
 
-    def set_base_classes(self, names: Sequence[str]) -> None:
-        """Make fresh heads and losses for a list of base classes, of which there may be none."""
-        self.base_class_names = list(names)
-        self.model = self._build_network(self.model.encoder).to(self.device)
-        self.loss = AnomalyNcdLoss(
-            num_base_classes=len(names),
-            supervised_weight=self.supervised_weight,
-            mean_entropy_weight=self.mean_entropy_weight,
-            normal_threshold=self.normal_threshold,
-            contrast=self.contrast,
-            class_prior=None if self.prototypes == "random" else uniform_prior(self._num_novel_classes or 1),
-        ).to(self.device)
+    @property
+    def _fixed_settings(self) -> dict[str, Any]:
+        """Settings that a checkpoint must share."""
+        settings = {"backbone": self.backbone_name, "image_size": self.inputs.image_size}
+        return settings | {"num_heads": self.training_settings.num_heads}
 
-    def _build_network(self, encoder: Encoder) -> AnomalyNcdModel:
-        """Heads, and a projector if it is needed, around an encoder."""
-        num_classes = self.num_base_classes + (self._num_novel_classes or 1)  # unknown before training or a checkpoint
-        return AnomalyNcdModel(encoder, num_classes, self.num_heads, with_projector=self.contrast)
+    def _of_first_process(self, decide: Callable[[], Decided]) -> Decided:
+        """Let the first process decide and tell the others, whose networks may have started elsewhere."""
+        if self._trainer is None:
+            return decide()
+        decided = decide() if self.trainer.is_global_zero else None
+        return self.trainer.strategy.broadcast(decided)  # type: ignore[return-value]
+
+    def _start(self, datamodule: NcdDataModule) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor | None]:
+        """What rejection is fitted to, and the prototypes of a training that begins at centres of clusters."""
+        encoded = self.encode(datamodule)
+        if self.is_fitted or self.training_settings.prototypes == "random":
+            return references_of(encoded), None
+        features, scores = features_of(encoded)
+        numbers = (self.slots.num_classes, self.training_settings.num_heads, datamodule.sampler_seed)
+        return references_of(encoded), cluster_prototypes(features, scores, *numbers)
+
+    def _refuse_other_classes(self, datamodule: NcdDataModule) -> None:
+        """Refuse training that can't go on from what was learnt before."""
+        if self.made_from_clusters:
+            msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
+            raise ValueError(msg)
+        base_names = list(self.slots.base_names or ())
+        if self.is_fitted and base_names != datamodule.base_class_names:
+            msg = (
+                f"The model was trained with the base classes {base_names}, but the datamodule has "
+                f"{datamodule.base_class_names}. Start with a new model, or give the same `base`."
+            )
+            raise ValueError(msg)
+
+    def _relative_learning_rate(self, epoch: int) -> float:
+        """Learning rate as a share of the initial one."""
+        return relative_learning_rate(epoch, self.trainer.max_epochs or 1)
 
     def _trunk(
         self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Frozen blocks on 8-bit views."""
-        whole = None if whole is None or not self.needs_whole_images else self.normalised(whole)
-        tokens, attended = self.model.encoder.trunk(self.normalised(images), masks, whole)
+        whole = None if whole is None or not self.needs_whole_images else self.prepare(whole)
+        tokens, attended = self.model.encoder.trunk(self.prepare(images), masks, whole)
         return tokens, attended
 
     def _view_tokens(self, batch: RegionViewBatch) -> tuple[torch.Tensor, torch.Tensor]:

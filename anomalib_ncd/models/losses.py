@@ -8,7 +8,7 @@ The functions compute in the precision they are given; ``AnomalyNcdLoss`` gives 
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -137,16 +137,12 @@ def self_training(
     return -(from_other_view * log_probs).sum(-1).mean()
 
 
-def mean_entropy(logits: Tensor, temperature: float = 0.1, prior: Tensor | None = None) -> Tensor:
-    """How far the classes are from being used equally, or as a prior says.
-
-    The Kullback-Leibler divergence of the mean prediction from the prior; for equal classes ``log C - H(mean
-    prediction)``, the paper's term.
+def mean_entropy(logits: Tensor, temperature: float = 0.1) -> Tensor:
+    """How far the classes are from being used equally: ``log C - H(mean prediction)``.
 
     Args:
         logits: Logits (M, C) by one head; M at least 1.
         temperature: Divisor of the logits.
-        prior: Positive shares (C,) of the classes that sum to 1. Defaults to ``None``: all are equal.
 
     Returns:
         Scalar, 0 at least.
@@ -158,8 +154,7 @@ def mean_entropy(logits: Tensor, temperature: float = 0.1, prior: Tensor | None 
     # In logarithms: a class that nobody predicts must not make the gradient infinite.
     log_probs = (logits / temperature).log_softmax(dim=-1)
     log_mean = log_probs.logsumexp(dim=0) - math.log(len(logits))
-    log_prior = -math.log(logits.shape[1]) if prior is None else prior.to(log_mean.dtype).log()
-    return (log_mean.exp() * (log_mean - log_prior)).sum()
+    return (log_mean.exp() * (log_mean + math.log(logits.shape[1]))).sum()
 
 
 def supervised(logits: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
@@ -220,13 +215,12 @@ class AnomalyNcdLoss(nn.Module):
         contrastive_temp: Temperature of InfoNCE.
         supervised_contrastive_temp: Temperature of the supervised contrast.
         normal_threshold: Region score under which novel regions are drawn towards *normal*; ``None``: none are.
-        class_prior: Positive shares (C - num_base_classes,) of the novel classes that sum to 1, to which the
-            mean-entropy term then pulls their predictions, base classes left out. Defaults to ``None``: all classes
-            alike, as in the paper. It is a buffer, so that training that is taken up again goes on with it.
+        balance_novel: Whether the mean-entropy term spreads the novel regions over the novel classes alone, where
+            prototypes tell those from base classes from the start; over all classes in the paper.
         contrast: Whether the two contrastive terms are computed; without, they are 0 and projections aren't needed.
 
     Raises:
-        ValueError: If ``num_base_classes`` is negative or a share is not positive.
+        ValueError: If ``num_base_classes`` is negative.
 
     Example:
         >>> loss = AnomalyNcdLoss(num_base_classes=1)
@@ -255,18 +249,14 @@ class AnomalyNcdLoss(nn.Module):
         contrastive_temp: float = 1.0,
         supervised_contrastive_temp: float = 0.07,
         normal_threshold: float | None = 0.5,
-        class_prior: Tensor | None = None,
+        balance_novel: bool = False,
         contrast: bool = True,
     ) -> None:
         super().__init__()
         if num_base_classes < 0:
             msg = f"`num_base_classes` must be 0 or more, got {num_base_classes}."
             raise ValueError(msg)
-        if class_prior is not None and not bool((class_prior > 0).all()):
-            msg = f"`class_prior` must hold positive shares, got {class_prior.tolist()}."
-            raise ValueError(msg)
-        self.register_buffer("class_prior", class_prior)
-        self.class_prior: Tensor | None
+        self.balance_novel = balance_novel
         self.num_base_classes = num_base_classes
         self.supervised_weight = supervised_weight
         self.mean_entropy_weight = mean_entropy_weight
@@ -315,12 +305,6 @@ class AnomalyNcdLoss(nn.Module):
             total = novel_weight * (novel.mean() + contrast) + base_weight * (base + base_contrast)
         return LossOutput(total, contrast, base_contrast, base, training.mean(), entropy.mean(), novel.detach())
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        """Take a prior where one is kept; checkpoints of models that were never trained have none."""
-        if self.class_prior is not None:
-            state_dict.setdefault(f"{prefix}class_prior", self.class_prior)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     def _contrastive_terms(
         self,
         projections: Tensor | None,
@@ -355,8 +339,8 @@ class AnomalyNcdLoss(nn.Module):
         weights = normal_weights(scores[~is_base], self.normal_threshold)
         heads = logits[:, ~is_base.repeat(2)]
         training = [self_training(head, self.num_base_classes, weights, temp, self.student_temp) for head in heads]
-        first = 0 if self.class_prior is None else self.num_base_classes
-        balance = [mean_entropy(head[:, first:], self.student_temp, self.class_prior) for head in heads]
+        first = self.num_base_classes if self.balance_novel else 0
+        balance = [mean_entropy(head[:, first:], self.student_temp) for head in heads]
         return torch.stack(training), torch.stack(balance)
 
     def _check(self, projections: Tensor | None, logits: Tensor, is_base: Tensor) -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from anomalib.models.components import DynamicBufferMixin
+from torch import Tensor
 from torch.nn import functional as F
 
-from anomalib_ncd.models.buffers import make_room
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.neighbours import left_out_similarity, neighbour_similarity
 from anomalib_ncd.regions.classes.rejection import (
@@ -29,7 +28,7 @@ SMALLEST_SCALE = 1e-6
 LARGEST_THRESHOLD = 0.999  # a region that a run has twice must not be unknown for rounding
 
 
-class RegionRejection(nn.Module):
+class RegionRejection(DynamicBufferMixin):
     """Keeps the features of a run's regions; a region that is far from the nearest of them is unknown.
 
     Features are scaled to norm 1 and standardised over the run. They are compared by their cosine, with a constant of
@@ -137,8 +136,3 @@ class RegionRejection(nn.Module):
                 attained * 100,
                 self.false_reject_rate * 100,
             )
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        """Take buffers of any number of regions; checkpoints from before there was rejection have none."""
-        make_room(self, ("centre", "scale", "references", "groups", "left_out_similarity"), state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from PIL import Image
 
 CROP_RATIO = 0.875
 
@@ -75,10 +76,11 @@ def resize_short_side(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[n
         ((5, 10, 3), (5, 10))
     """
     height, width = image.shape[:2]
-    scale = size / min(height, width)
     # Truncation of the longer side as in torchvision's resize.
     target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
-    # Averaging over the pixels that fall together is OpenCV's way to shrink without aliasing.
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(image, target, interpolation=interpolation)
-    return resized, cv2.resize(mask.astype(np.float32), target, interpolation=interpolation)
+    # Pillow's filter widens where it shrinks, as the authors' does; OpenCV's gives other pixels.
+    resized, soft_mask = (
+        np.array(Image.fromarray(part).resize(target, Image.Resampling.BILINEAR))
+        for part in (image, mask.astype(np.float32))
+    )
+    return resized, soft_mask

@@ -18,6 +18,7 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.offline_detector import build_offline_detector
 from anomalib_ncd.runs.discover import RunOptions, discover
+from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, GeneratedDataset, generate_dataset
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,9 @@ def run_demo(output: Path, method: Literal["cluster", "train"] = "cluster", seed
         work_dir=output,
         seed=seed,
     )
-    model = AnomalyNcd(backbone="offline", num_novel_classes=len(data.kinds) + 1, num_cached_views=4)
+    model = AnomalyNcd(
+        backbone="offline", num_novel_classes=len(data.kinds) + 1, training=TrainingSettings(num_cached_views=4)
+    )
     discover(model, datamodule, output, method, RunOptions(accelerator="cpu"))
     logger.info(
         "Next, your own images, the maps of your own detector and the good images that it was trained on: anomalib-ncd "

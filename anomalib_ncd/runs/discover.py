@@ -15,12 +15,10 @@ from typing import Any, Literal
 
 import torch
 from anomalib.engine import Engine
-from anomalib.utils.serialization import anomalib_safe_globals
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.models.checkpoints import is_made_from_clusters, own_part, save_model
-from anomalib_ncd.models.clustering.auto_classes import resolve_num_classes
+from anomalib_ncd.models.checkpoints import own_part, read_checkpoint, save_model
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.checkpoint import RunCheckpoint
@@ -101,17 +99,18 @@ def discover(
         return _take_up_finished(output)
     if method == "train":
         _settle_num_classes(model, datamodule, output, device)
-        check_names(output, model.novel_class_names)
+        check_names(output, model.slots.default_names)
         batches = _train_and_predict(model, datamodule, output, options)
     else:
         batches = discover_by_clustering(model, datamodule, seed=datamodule.sampler_seed, device=device)
-        check_names(output, model.novel_class_names)
+        check_names(output, model.slots.default_names)
         save_model(model, output / CHECKPOINT_FILE)
     # Of use to a run that is interrupted, and large.
     shutil.rmtree(output / "cached_views", ignore_errors=True)
-    slot_names = model.novel_class_names  # clusters have a slot for normal only where one was found
+    slot_names = model.slots.default_names  # clusters have a slot for normal only where one was found
     merging = replace(model.region_merging, class_names=tuple(slot_names))
-    results = gather_results(batches, datamodule, merging, output, model.plain_estimate())
+    estimate = model.num_classes_estimate
+    results = gather_results(batches, datamodule, merging, output, None if estimate is None else estimate.plain())
     class_names = carry_names(output, results)
     results.save(output / RESULTS_FILE)
     results, metrics = write_run_files(output, results, class_names)
@@ -135,10 +134,9 @@ def _take_up_finished(output: Path) -> dict[str, Any]:
 def _settle_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, output: Path, device: torch.device) -> None:
     """Estimate the number of classes where it is not known; training that goes on keeps the number it began with."""
     checkpoint = output / CHECKPOINT_FILE
-    if not model.knows_num_classes and checkpoint.is_file():
-        with anomalib_safe_globals():
-            model.take_saved_number(own_part(torch.load(checkpoint, map_location="cpu", weights_only=True)))
-    resolve_num_classes(model, datamodule, device)
+    if checkpoint.is_file():
+        model.take_saved_number(own_part(read_checkpoint(checkpoint)))
+    model.settle_num_classes(datamodule, device)
 
 
 def _train_and_predict(
@@ -180,7 +178,7 @@ def _epochs_done(checkpoint: Path) -> int:
     if not checkpoint.is_file():
         return 0
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    if is_made_from_clusters(own_part(saved)):
+    if own_part(saved)["made_from_clusters"]:
         msg = f"{checkpoint.parent} holds a run of the method 'cluster'; choose another folder for training."
         raise ValueError(msg)
     return int(saved["epoch"]) + 1

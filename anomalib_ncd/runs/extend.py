@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.clustering.new_classes import check_numbers
-from anomalib_ncd.models.known_regions import encode_images
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.results.joined_runs import free_keys, join_labels, select_images
 from anomalib_ncd.results.run_results import RunResults
@@ -74,7 +72,7 @@ def extend_run(
     require_known_regions(model)
     check_names(run, results.slot_names)
     datamodule.keep_in(output)
-    datamodule.regions = model.region_settings
+    datamodule.prepare_for(model.inputs)
     datamodule.setup()
     made_from = MadeFrom.of(model, datamodule, "extend", num_new_classes=num_new_classes, min_regions=min_regions)
     made_from.inputs["run"] = hashlib.sha256((run / RESULTS_FILE).read_bytes()).hexdigest()
@@ -84,7 +82,7 @@ def extend_run(
     joined = _join(results, run, _encode(model, datamodule, output), datamodule, output)
     extension = extend_classes(model.cpu(), joined.batch, num_new_classes, min_regions)
     position = map_regions(np.asarray(joined.batch.region_feature))
-    joined = replace(joined, slot_names=model.novel_class_names, region_position=position)
+    joined = replace(joined, slot_names=model.slots.default_names, region_position=position)
     copy_names(run, output)
     model.class_names = carry_names(output, joined)
     save_model(model, output / CHECKPOINT_FILE)
@@ -97,13 +95,8 @@ def extend_run(
 
 def _encode(model: AnomalyNcd, datamodule: NcdDataModule, output: Path) -> NcdBatch:
     """New images with the features of their regions, cut as those of the run were."""
-    low, high = model.score_range.double().tolist()
-    datamodule.score_range = (low, high)
-    datamodule.regions = model.region_settings
-    datamodule.image_size = model.model.encoder.image_size
     datamodule.keep_in(output)
-    loader = tqdm(datamodule.test_dataloader(), desc="Extracting features", unit="batch")
-    return NcdBatch.collate(encode_images(model, loader))
+    return NcdBatch.collate(model.encode(datamodule))
 
 
 def _join(results: RunResults, run: Path, new: NcdBatch, datamodule: NcdDataModule, output: Path) -> RunResults:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.clustering.new_classes import fit_new_prototypes, group_unknown
-from anomalib_ncd.models.known_regions import classify_encoded
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 
@@ -56,7 +55,7 @@ def extend_classes(
         ValueError: If the model knows no regions, or the images have no features.
     """
     require_known_regions(model)
-    classify_encoded(images, model)
+    model.classify_encoded(images)
     features, references, unknown, classes = _parts(images)
     directions = model.rejection.directions(references.to(model.device)).cpu()
     groups = torch.from_numpy(
@@ -65,17 +64,17 @@ def extend_classes(
     num_new = int(groups.max()) + 1 if len(groups) else 0
     if num_new:
         members = unknown.nonzero().flatten()[groups >= 0]
-        first = model.num_base_classes
-        new_slots = first + model.num_novel_classes + groups[groups >= 0]
+        first = model.slots.num_base
+        new_slots = first + model.slots.num_classes + groups[groups >= 0]
         prototypes = fit_new_prototypes(
             model.model.heads.weight.cpu(),
             torch.cat([features[~unknown], features[members]]),
             torch.cat([first + classes[~unknown], new_slots]),
             num_new,
         )
-        _add_classes(model, prototypes)
+        model.add_classes(prototypes)
         model.rejection.extend(references[members], images.region_image_index[members])
-        classify_encoded(images, model)
+        model.classify_encoded(images)
     return Extension(int(unknown.sum()), num_new, int(_parts(images)[2].sum()))
 
 
@@ -100,16 +99,3 @@ def _parts(images: NcdBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         msg = "The images lack features or references of their regions; run `anomalib-ncd discover` again."
         raise ValueError(msg)
     return parts  # type: ignore[return-value]
-
-
-def _add_classes(model: AnomalyNcd, prototypes: Tensor) -> None:
-    """Put prototypes ``(H, M, D)`` behind those of a model and name their classes."""
-    names, old = model.class_names, model.model
-    weight = torch.cat([old.heads.weight.detach(), prototypes.to(old.heads.weight)], dim=1)
-    model.ask_for_classes(model.num_novel_classes + prototypes.shape[1])
-    model.hparams["num_novel_classes"] = model.num_novel_classes
-    model.set_base_classes(model.base_class_names or [])  # heads and losses of the new size
-    model.model.projector = old.projector
-    model.model.heads.weight.data.copy_(weight)
-    model.class_names = [*names, *model.novel_class_names[len(names) :]]
-    model.eval()

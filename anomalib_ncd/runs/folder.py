@@ -18,7 +18,7 @@ import yaml
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.images import digest_of_images
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.models.view_bank import identity_of
+from anomalib_ncd.models.views.view_bank import identity_of
 from anomalib_ncd.regions.writing import write_file
 
 CHECKPOINT_FILE = "model.ckpt"
@@ -32,7 +32,15 @@ METRICS_FILE = "metrics.json"
 RESULT_FILES = (RESULTS_FILE, REPORT_FILE, METRICS_FILE, "predictions.csv", "regions.csv", "gallery.png")
 
 LABELS = "labels"
-NOT_SETTINGS = {"backbone_weights", "evaluator", "visualizer", "pretrained", "pre_processor", "post_processor"}
+NOT_SETTINGS = {
+    "backbone_weights",
+    "training",
+    "evaluator",
+    "visualizer",
+    "pretrained",
+    "pre_processor",
+    "post_processor",
+}
 """Arguments of the model that change no result, or whose content is compared instead."""
 
 DATA_SETTINGS = ("sampler_seed", "region_settings", "score_range", "normal_label", "train_batch_size")
@@ -70,7 +78,8 @@ class MadeFrom:
             Settings and digests.
         """
         max_epochs = settings.pop("max_epochs", 0)
-        own = {name: value for name, value in model.hparams.items() if name not in NOT_SETTINGS}
+        hparams = {**model.hparams, **model.hparams["training"]}
+        own = {name: value for name, value in hparams.items() if name not in NOT_SETTINGS}
         data = {name: getattr(datamodule, name) for name in DATA_SETTINGS}
         base = [file for record in datamodule.base_records for file in (record.image_path, record.mask_path)]
         inputs = {

@@ -18,7 +18,12 @@ def config(tiny_run, tmp_path_factory):
     settings = {
         "model": {
             "class_path": "anomalib_ncd.AnomalyNcd",
-            "init_args": {"backbone": "test_vit", "pretrained": False, "mask_layers": 3, "num_novel_classes": 3},
+            "init_args": {
+                "backbone": "test_vit",
+                "pretrained": False,
+                "training": {"mask_layers": 3},
+                "num_novel_classes": 3,
+            },
         },
         "data": {
             "class_path": "anomalib_ncd.NcdDataModule",
@@ -54,7 +59,7 @@ def checkpoint(config):
 
 def test_train(config, checkpoint):
     saved = torch.load(checkpoint, weights_only=True)
-    assert saved["anomalib_ncd"]["base_class_names"] == ["base_line", "base_square"]
+    assert saved["anomalib_ncd"]["slots"]["base_names"] == ["base_line", "base_square"]
     assert list((config.parent / "work" / "regions").rglob("*.png"))
     assert '"padding_ratio": 0.2' in (config.parent / "work" / "regions" / "settings.json").read_text()
 
@@ -76,7 +81,7 @@ def test_fit_by_flags(config, tiny_run, tmp_path):
         "--model=anomalib_ncd.AnomalyNcd",
         "--model.backbone=test_vit",
         "--model.pretrained=false",
-        "--model.mask_layers=2",
+        "--model.training.mask_layers=2",
         "--data=anomalib_ncd.NcdDataModule",
         f"--data.images={tiny_run.images}",
         f"--data.anomaly_maps={tiny_run.anomaly_maps}",
@@ -85,7 +90,7 @@ def test_fit_by_flags(config, tiny_run, tmp_path):
         "--trainer.devices=1",
         f"--default_root_dir={tmp_path}",
     )
-    assert command.model.num_base_classes == 0
+    assert command.model.slots.num_base == 0
     assert command.model.score_range.isfinite().all()
 
 

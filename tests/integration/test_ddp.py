@@ -15,19 +15,28 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
 from anomalib.engine import Engine
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.settings import TrainingSettings
 
 
 def main(devices, folder, images, maps, base, checkpoint):
-    seed_everything(0)
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes="auto")
+    seed_everything(int(os.environ.get("LOCAL_RANK", 0)))  # networks start apart
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3))
+    started = {}
+
+    class Start(Callback):
+        def on_train_start(self, trainer, pl_module):
+            started["weights"] = float(sum(p.double().abs().sum() for p in pl_module.parameters()))
+            started["references"] = float(pl_module.rejection.references.double().sum())
+            started["num_classes"] = pl_module.slots.num_classes
 
     def data():
         return NcdDataModule(
@@ -43,9 +52,10 @@ def main(devices, folder, images, maps, base, checkpoint):
 
     result = {"range": None}
     if devices > 1:
-        trained = engine(max_epochs=1)
+        trained = engine(max_epochs=1, callbacks=[Start()])
         trained.fit(model, datamodule=data())
         rank = trained.trainer.global_rank
+        result["started"] = started
         result["steps"] = trained.trainer.global_step
         result["best_head"] = int(model.best_head)
         result["weights"] = float(sum(p.double().abs().sum() for p in model.parameters()))
@@ -102,6 +112,7 @@ def results(tiny_run, tmp_path_factory):
 def test_processes_train_one_model(results):
     (first, second), _ = results
     assert first["steps"] == second["steps"] > 1
+    assert first["started"] == pytest.approx(second["started"])
     assert first["weights"] == pytest.approx(second["weights"])
     assert first["best_head"] == second["best_head"]
     assert first["range"] == second["range"]

@@ -19,6 +19,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.results.tables import COLUMNS, read_table, write_tables
 from anomalib_ncd.runs.discover import RunOptions
+from anomalib_ncd.settings import TrainingSettings
 
 NORMAL_NAME = "=good part"  # a name that a spreadsheet would run
 TABLES = ("predictions.csv", "regions.csv")
@@ -100,7 +101,8 @@ def run(odd, tmp_path_factory):
     """A run that was trained for an epoch and named; *normal* has another name."""
     torch.manual_seed(0)
     output = tmp_path_factory.mktemp("run") / "run"
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3, num_cached_views=2)
+    training = TrainingSettings(mask_layers=3, num_cached_views=2)
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, num_novel_classes=3, training=training)
     datamodule = NcdDataModule(*odd, train_batch_size=8)
     discover(model, datamodule, output, "train", RunOptions(max_epochs=1, accelerator="cpu"))
     names = output.parent / "names.json"

@@ -14,6 +14,7 @@ import torch
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.files import gather_results, write_run_files
@@ -89,7 +90,7 @@ def finished(tiny_run, tmp_path_factory):
     results = gather_results([batch], data, merging, output)
     results.save(output / "results.npz")
     write_run_files(output, results, SLOTS)
-    checkpoint = {"anomalib_ncd": {"num_novel_classes": 4, "backbone": "test_vit", "num_heads": 1}}
+    checkpoint = {"anomalib_ncd": {"slots": ClassSlots((), 4).plain()}}
     torch.save(checkpoint, output / "model.ckpt")
     return output
 
@@ -205,7 +206,7 @@ def test_names_make_the_round_trip(open_report, finished, tmp_path):
         classes = [row["class"] for row in csv.DictReader(stream)]
     assert classes == ["normal"] * 6 + [name] * 6 + ["Fleck"] * 6
     names = ["normal", name, "Fleck", "Fleck"]
-    assert torch.load(run / "model.ckpt", weights_only=True)["anomalib_ncd"]["class_names"] == names
+    assert torch.load(run / "model.ckpt", weights_only=True)["anomalib_ncd"]["slots"]["given_names"] == names
 
     again = open_report(run / "report.html")
     assert again.page.locator("article h3").all_inner_texts() == [name, "Fleck"]

@@ -28,7 +28,7 @@ def test_anomalibs_own_command_takes_it(name, tmp_path, monkeypatch):
     assert isinstance(cli.model, AnomalyNcd)
     assert isinstance(cli.datamodule, NcdDataModule)
     written = yaml.safe_load((CONFIGS / name).read_text())["model"]["init_args"]
-    assert cli.model.num_novel_classes == written["num_novel_classes"]
+    assert cli.model.slots.num_novel == written["num_novel_classes"]
 
 
 @pytest.mark.parametrize("name", FOR_DETECTORS)

@@ -15,8 +15,10 @@ def test_anomalib_finds_the_model_once_it_is_imported(imports):
     code = (
         f"{imports}\n"
         "from anomalib.models import get_model\n"
-        "model = get_model('anomaly_ncd', backbone='test_vit', pretrained=False, mask_layers=2, num_novel_classes=4)\n"
-        "assert type(model).__name__ == 'AnomalyNcd' and model.hparams['num_novel_classes'] == 4\n"
+        "from anomalib_ncd.settings import TrainingSettings\n"
+        "settings = {'backbone': 'test_vit', 'pretrained': False, 'training': TrainingSettings(mask_layers=2)}\n"
+        "model = get_model('anomaly_ncd', num_novel_classes=4, **settings)\n"
+        "assert type(model).__name__ == 'AnomalyNcd' and model.slots.num_novel == 4\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

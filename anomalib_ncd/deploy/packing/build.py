@@ -25,7 +25,7 @@ from anomalib_ncd.deploy.detectors import Detector, MapFunction, file_digest
 from anomalib_ncd.deploy.encoders import ENCODER_SETTINGS, TorchEncoder
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import Manifest, NetworkEntry, Rejection
-from anomalib_ncd.models.export import RegionClassifier, save_onnx
+from anomalib_ncd.models.export import save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.classes.rejection import check_false_reject_rate
 from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
@@ -68,7 +68,7 @@ def classifier_of_run(
     model, manifest = _read_run(Path(run), false_reject_rate)
     if isinstance(detector, AnomalibModule):
         detector = LightningDetector(detector, device)
-    return AnomalyClassifier(manifest, TorchEncoder(RegionClassifier.of(model), device), detector, **options)
+    return AnomalyClassifier(manifest, TorchEncoder(model.region_classifier(), device), detector, **options)
 
 
 def _require_export_packages(runtime: PackRuntime, compression: str | None = None) -> None:
@@ -152,8 +152,8 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
     if false_reject_rate is not None:
         check_false_reject_rate(false_reject_rate)
         model.rejection.false_reject_rate = false_reject_rate
-    hyper = dict(model.hparams)
-    classifier = RegionClassifier.of(model)
+    hyper = dict(model.hparams) | dict(model.hparams["training"])
+    classifier = model.region_classifier()
     manifest = Manifest(
         class_names=tuple(_class_names(model, checkpoint.parent)),
         normal_slot=model.region_merging.normal_slot,
@@ -161,7 +161,7 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
         regions=model.region_settings,
         image_size=classifier.encoder.image_size,
         encoder=NetworkEntry("torch", (), {name: hyper[name] for name in sorted(ENCODER_SETTINGS)}),
-        merging_temperature=model.merging_temperature,
+        merging_temperature=model.training_settings.merging_temperature,
         rejection=_rejection_of(model),
         origin={
             "anomalib_ncd": __version__,
@@ -176,7 +176,7 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
 def _class_names(model: AnomalyNcd, run: Path) -> list[str]:
     """Names of the slots, as the user gave them last."""
     file = run / FILE_NAME
-    return read_class_names(file, model.novel_class_names) if file.is_file() else model.class_names
+    return read_class_names(file, model.slots.default_names) if file.is_file() else model.class_names
 
 
 def _rejection_of(model: AnomalyNcd) -> Rejection | None:
@@ -192,7 +192,7 @@ def _encoder_files(
     datamodule: Any,  # noqa: ANN401
 ) -> dict[str, bytes]:
     """Encoder and head as files of a runtime."""
-    classifier = RegionClassifier.of(model)
+    classifier = model.region_classifier()
     if runtime == "torch":
         state = {name: value.contiguous() for name, value in classifier.state_dict().items()}
         return {"encoder.safetensors": save_safetensors(state)}

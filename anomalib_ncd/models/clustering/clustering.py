@@ -10,15 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.cluster import AgglomerativeClustering, KMeans
-from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.preprocessing import normalize
 from torch.nn import functional as F
 
-from anomalib_ncd.models.clustering.consensus import consensus_clusters
 from anomalib_ncd.models.heads import unit_rows
 
 logger = logging.getLogger(__name__)
 
-ClusterMethod = Literal["consensus", "kmeans", "ward"]
+ClusterMethod = Literal["kmeans", "ward"]
 
 MAX_CLUSTERED = 2000
 """Of more regions, so many are clustered where that will do: time and memory grow with the square of them."""
@@ -29,7 +28,6 @@ def cluster_features(
     num_clusters: int,
     method: ClusterMethod = "ward",
     *,
-    standardize: bool = False,
     seed: int = 0,
 ) -> npt.NDArray[np.int64]:
     """Group regions by their features, scaled to norm 1.
@@ -40,10 +38,8 @@ def cluster_features(
     Args:
         features: Features (R, D) of R regions, finite.
         num_clusters: Number of clusters to look for.
-        method: ``"ward"`` (hierarchical), ``"kmeans"`` (best of 10 starts) or ``"consensus"`` (what Ward's clusters of
-            many random halves agree on; of more than 2,000 regions, the rest goes to the nearest centre).
-        standardize: Whether to bring every dimension to mean 0 and variance 1 before the scaling to norm 1.
-        seed: Seed of k-means and of the halves; Ward's method has no randomness.
+        method: ``"ward"`` (hierarchical) or ``"kmeans"`` (best of 10 starts).
+        seed: Seed of k-means; Ward's method has no randomness.
 
     Returns:
         Labels (R,) in [0, clusters), numbered in the order in which they first appear.
@@ -64,31 +60,15 @@ def cluster_features(
         raise ValueError(msg)
     if len(rows) == 0:
         return np.zeros(0, dtype=np.int64)
-    if standardize:
-        rows = StandardScaler().fit_transform(rows)
     rows = normalize(rows)
     count = _feasible_count(rows, num_clusters)
     if count == 1:
         return np.zeros(len(rows), dtype=np.int64)
-    if method == "consensus":
-        labels = _consensus(rows, count, seed)
-    elif method == "ward":
+    if method == "ward":
         labels = AgglomerativeClustering(n_clusters=count, linkage="ward").fit_predict(rows)
     else:
         labels = KMeans(n_clusters=count, n_init=10, random_state=seed).fit_predict(rows)
     return _in_order_of_appearance(labels)
-
-
-def _consensus(rows: npt.NDArray[np.float64], num_clusters: int, seed: int) -> npt.NDArray[np.int64]:
-    """Consensus of a random part of the rows if they are many; the others go to the nearest centre."""
-    if len(rows) <= MAX_CLUSTERED:
-        return consensus_clusters(rows, num_clusters, seed)
-    chosen = np.random.default_rng(seed).choice(len(rows), MAX_CLUSTERED, replace=False)
-    found = consensus_clusters(rows[chosen], num_clusters, seed)
-    centres = cluster_centres(torch.from_numpy(rows[chosen]), torch.from_numpy(found), num_clusters).numpy()
-    labels = (rows @ centres.T).argmax(axis=1)
-    labels[chosen] = found
-    return labels
 
 
 def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:
@@ -118,7 +98,7 @@ def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: 
 def _as_finite_rows(features: npt.NDArray[np.floating] | torch.Tensor) -> npt.NDArray[np.float64]:
     """Check features and turn them into double precision."""
     if isinstance(features, torch.Tensor):
-        features = features.detach().double().cpu().numpy()
+        features = features.detach().cpu().double().numpy()
     rows = np.asarray(features, dtype=np.float64)
     if rows.ndim != 2:
         msg = f"`features` must have shape (R, D), got {rows.shape}."

@@ -64,7 +64,7 @@ def group_unknown(
         linkage="average",
         distance_threshold=class_width(known, known_classes),
     )
-    labels = merger.fit_predict(unknown.double().cpu().numpy())
+    labels = merger.fit_predict(unknown.cpu().double().numpy())
     return _large_groups(labels, min_regions)
 
 
@@ -94,9 +94,9 @@ def class_width(features: Tensor, classes: Tensor) -> float:
         >>> class_width(torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1]))
         0.5
     """
-    members = F.one_hot(classes.long()).to(features.dtype).double()
+    rows, members = features.cpu().double(), F.one_hot(classes.cpu().long()).double()
     members = members[:, members.sum(dim=0) > 0]
-    sums, sizes = members.T @ features.double(), members.sum(dim=0)
+    sums, sizes = members.T @ rows, members.sum(dim=0)
     between = 1 - (sums / sizes[:, None]) @ (sums / sizes[:, None]).T
     # The mean over pairs of two different regions; a region's distance to itself says nothing.
     within = (1 - (sums.square().sum(dim=1) - sizes) / (sizes * (sizes - 1)).clamp(min=1))[sizes > 1]

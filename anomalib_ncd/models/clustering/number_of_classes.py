@@ -124,7 +124,7 @@ def estimate_num_classes(
 def _checked_rows(features: npt.NDArray[np.floating] | torch.Tensor, max_classes: int) -> npt.NDArray[np.float64]:
     """Check the arguments and turn the features into double precision."""
     if isinstance(features, torch.Tensor):
-        features = features.detach().double().cpu().numpy()
+        features = features.detach().cpu().double().numpy()
     rows = np.asarray(features, dtype=np.float64)
     if rows.ndim != 2 or not np.isfinite(rows).all():
         msg = f"`features` must be a finite array of shape (R, D), got shape {rows.shape}; check the encoder's input."

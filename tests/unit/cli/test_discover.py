@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import Resize
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import NcdDataModule, RegionSettings
-from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS
+from anomalib_ncd.data.synthetic_base import SyntheticSettings
 
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
 CLUSTER = [*SMALL, "--method", "cluster", "--accelerator", "cpu"]
@@ -118,19 +118,19 @@ def test_normal_images_alone_are_for_clusters(own_tiny_run, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("base", ["none", "normal images", "synthetic"])
-def test_training_without_a_labelled_base(tiny_run, tmp_path, base):
+def test_training_without_a_labelled_base(tiny_run, tmp_path, monkeypatch, base):
     args = arguments(tiny_run, tmp_path, *SMALL, "--accelerator", "cpu", "--max_epochs", "1", "--labels", "folders")
     args += ["--training.num_cached_views", "2", "--method", "train"]
     if base != "none":
         args += ["--normal_images", str(tiny_run.images / "good")]
     if base == "synthetic":
         args += ["--base", "synthetic"]
+        few = SyntheticSettings(2, ["hole", "crack"])
+        monkeypatch.setattr("anomalib_ncd.data.datamodule.SyntheticSettings", lambda: few)
     main(args)
     assert json.loads(read(tmp_path, "metrics.json"))["image"]["count"] == 18
-    names = AnomalyNcd.load_from_checkpoint(
-        tmp_path / "model.ckpt", backbone="test_vit", mask_layers=3
-    ).base_class_names
-    assert names == (sorted(DEFECT_KINDS) if base == "synthetic" else [])
+    names = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt").slots.base_names
+    assert names == (("crack", "hole") if base == "synthetic" else ())
     assert (tmp_path / "base_classes.png").is_file() == (base == "synthetic")
     assert len(list(tmp_path.glob("synthetic_base/images/*/*.png"))) == (240 if base == "synthetic" else 0)
 

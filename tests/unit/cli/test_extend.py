@@ -106,7 +106,7 @@ def test_a_new_kind_becomes_a_class_behind_the_old_ones(run, extended):
     assert len(after.slot_names) == len(before.slot_names) + 1
     old, model = (AnomalyNcd.load_from_checkpoint(folder / "model.ckpt") for folder in (run, extended))
     assert model.class_names == [before.slot_names[0], "scratch", before.slot_names[2], after.slot_names[3]]
-    assert model.has_normal_slot == old.has_normal_slot
+    assert model.slots.has_normal == old.slots.has_normal
     torch.testing.assert_close(model.model.heads.weight[:, :3], old.model.heads.weight)
     assert torch.equal(model.score_range, old.score_range)
     rows = rows_of(extended / "predictions.csv")
@@ -154,7 +154,7 @@ def test_it_classifies_and_is_extended_again(extended, new, tmp_path, caplog):
 
 def test_a_given_number_of_classes(clustered, new, tmp_path):
     output = extend(clustered, new, tmp_path / "run", "--num_new_classes", "2")
-    assert AnomalyNcd.load_from_checkpoint(output / "model.ckpt").num_novel_classes == 5
+    assert AnomalyNcd.load_from_checkpoint(output / "model.ckpt").slots.num_novel == 5
 
 
 def test_small_groups_stay_unknown(clustered, new, tmp_path, caplog):
@@ -163,7 +163,7 @@ def test_small_groups_stay_unknown(clustered, new, tmp_path, caplog):
     assert "New classes: none." in caplog.text
     discs = [row for row in rows_of(output / "predictions.csv") if kind_of(row) == "disc"]
     assert [row["unknown"] for row in discs] == ["True"] * 5
-    assert AnomalyNcd.load_from_checkpoint(output / "model.ckpt").num_novel_classes == 3
+    assert AnomalyNcd.load_from_checkpoint(output / "model.ckpt").slots.num_novel == 3
 
 
 def test_what_does_not_go_is_named(clustered, new, tmp_path):

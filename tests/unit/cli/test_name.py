@@ -66,7 +66,9 @@ def test_names_appear_everywhere(run, monkeypatch):
     report = (run / "report.html").read_text()
     assert "Riß &amp; Sohn" in report
     assert 'value="Beule"' in report
-    assert torch.load(run / "model.ckpt", weights_only=True)["anomalib_ncd"]["class_names"] == list(called.values())
+    assert torch.load(run / "model.ckpt", weights_only=True)["anomalib_ncd"]["slots"]["given_names"] == list(
+        called.values()
+    )
     assert AnomalyNcd.load_from_checkpoint(run / "model.ckpt").class_names == list(called.values())
 
 

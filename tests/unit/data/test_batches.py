@@ -151,3 +151,14 @@ def test_tokens_are_joined_view_by_view():
     assert batch.tokens.shape == (2, 2, 5, 4)
     assert batch.attended.shape == (2, 2, 5)
     assert batch.image is None
+
+
+def test_tensors_are_pinned_for_a_gpu(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    batch = RegionViewBatch(torch.tensor([1]), torch.tensor([0]), torch.tensor([True]), torch.tensor([0.5]))
+    copy = batch.pin_memory()
+    assert [id(tensor) for tensor in pinned] == [
+        id(t) for t in (copy.region_index, copy.label, copy.is_base, copy.score)
+    ]
+    assert copy.image is None

@@ -10,6 +10,7 @@ from anomalib.models import Padim
 
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.data import datamodule as datamodule_module
+from anomalib_ncd.data.model_inputs import ModelInputs
 from anomalib_ncd.data.synthetic_base import SyntheticSettings
 from anomalib_ncd.regions.settings import RegionSettings
 
@@ -19,14 +20,12 @@ class FakeTrainer:
 
     global_rank, world_size = 0, 1
 
-    def __init__(self, score_range):
-        self.lightning_module = torch.nn.Module()
-        self.lightning_module.score_range = torch.tensor(score_range)
-
 
 def build(run, **arguments):
-    arguments = {"images": run.images, "anomaly_maps": run.anomaly_maps, "image_size": 64} | arguments
-    return NcdDataModule(**arguments)
+    arguments = {"images": run.images, "anomaly_maps": run.anomaly_maps} | arguments
+    module = NcdDataModule(**arguments)
+    module.prepare_for(ModelInputs(64))
+    return module
 
 
 def regions_of(module):
@@ -127,7 +126,7 @@ def test_images_of_an_anomalib_datamodule(tiny_run):
 
 def test_the_range_given_by_hand_comes_first(tiny_run):
     module = build(tiny_run, score_range=(0.1, 2.0))
-    module.trainer = FakeTrainer([0.3, 0.9])
+    module.prepare_for(ModelInputs(64, score_range=(0.3, 0.9)))
     assert module.fitted_score_range is None
     module.region_table()
     assert module.fitted_score_range == (0.1, 2.0)
@@ -135,14 +134,14 @@ def test_the_range_given_by_hand_comes_first(tiny_run):
 
 def test_the_range_of_a_fitted_model_comes_second(tiny_run):
     module = build(tiny_run)
-    module.trainer = FakeTrainer([0.25, 0.75])
+    module.prepare_for(ModelInputs(64, score_range=(0.25, 0.75)))
     module.region_table()
     assert module.fitted_score_range == (0.25, 0.75)
 
 
 def test_a_range_is_fitted_where_the_model_has_none(tiny_run):
     module = build(tiny_run)
-    module.trainer = FakeTrainer([float("nan")] * 2)
+    module.prepare_for(ModelInputs(64))
     module.region_table()
     peaks = [np.load(path).max() for path in module.map_paths]
     assert module.fitted_score_range == pytest.approx((min(peaks), max(peaks)), rel=1e-6)
@@ -152,11 +151,32 @@ def test_regions_follow_the_model(tiny_run):
     module = build(tiny_run)
     first = module.region_table()
     assert module.region_table() is first
-    module.trainer = FakeTrainer([0.5, 3.0])
+    module.prepare_for(ModelInputs(64, score_range=(0.5, 3.0)))
     second = module.region_table()
     assert second is not first
     assert module.fitted_score_range == (0.5, 3.0)
     assert module.train_regions().table is second
+
+
+def test_regions_are_cut_and_seen_as_the_models_were(tiny_run):
+    wide = RegionSettings(padding_ratio=1.0)
+    assert NcdDataModule(tiny_run.images, tiny_run.anomaly_maps).image_size == 224
+    module = build(tiny_run)
+    before = module.region_table()
+    module.prepare_for(ModelInputs(32, regions=wide))
+    assert module.region_table() is not before
+    assert module.region_settings == wide
+    assert regions_of(module) == regions_of(build(tiny_run, regions=wide))
+    assert module.train_regions().view.image_size == 32
+    assert next(iter(module.test_dataloader())).image.shape[-1] == 32
+
+
+def test_settings_other_than_the_models_are_refused(tiny_run):
+    module = build(tiny_run, regions=RegionSettings(padding_ratio=0.3))
+    module.prepare_for(ModelInputs(64))
+    module.prepare_for(ModelInputs(64, regions=RegionSettings(padding_ratio=0.3)))
+    with pytest.raises(ValueError, match=r"cut with .*padding_ratio=0.1.*`regions` is .*0.3.*leave it out"):
+        module.prepare_for(ModelInputs(64, regions=RegionSettings()))
 
 
 def test_region_settings_are_used(tiny_run):
@@ -208,7 +228,7 @@ def test_maps_come_from_a_detector(tiny_run, tmp_path, monkeypatch, keeps):
 def test_a_detector_in_several_processes_is_refused(tiny_run):
     detector = Padim(backbone="resnet18", pre_trained=False, layers=["layer1"], n_features=10)
     module = build(tiny_run, anomaly_maps=detector)
-    module.trainer = FakeTrainer([0.0, 1.0])
+    module.trainer = FakeTrainer()
     module.trainer.world_size = 2
     with pytest.raises(ValueError, match=r"several processes.*folder of maps"):
         module.setup()
@@ -322,7 +342,7 @@ def test_a_damaged_image_is_named(own_tiny_run):
 
 def test_fewer_images_than_processes_are_refused(tiny_run):
     module = build(tiny_run)
-    module.trainer = FakeTrainer([0.0, 1.0])
+    module.trainer = FakeTrainer()
     module.trainer.world_size = 19
     module.trainer.strategy = None
     with pytest.raises(ValueError, match="18 images can't be shared among 19 processes"):
@@ -340,7 +360,9 @@ def test_anomalib_datamodules_prepare_their_data_first(tiny_run, monkeypatch):
 
 def synthetic(run, **arguments):
     settings = arguments.pop("synthetic", SyntheticSettings(2, ["hole", "crack"]))
-    return build(run, base="synthetic", synthetic=settings, **arguments)
+    module = build(run, base="synthetic", **arguments)
+    module.synthetic_settings = settings
+    return module
 
 
 def test_synthetic_base_classes_are_painted_when_training_asks_for_them(tiny_run, tmp_path):

@@ -50,18 +50,19 @@ def test_base_images_are_whole(table, base):
     assert TrainRegions(table, base).load(0)[0].shape == (64, 64, 3)
 
 
-@pytest.mark.parametrize("n_views", [1, 2, 3])
-def test_items_hold_several_views(table, base, n_views):
-    regions = TrainRegions(table, base, n_views=n_views, image_size=64)
+@pytest.mark.parametrize("num_views", [1, 2, 3])
+def test_items_hold_several_views(table, base, num_views):
+    regions = TrainRegions(table, base, image_size=64)
     torch.manual_seed(0)
-    item = regions[len(base)]
-    assert item.image.shape == (n_views, 1, 3, 64, 64)
+    assert regions[0].image.shape[0] == 2
+    item = regions.with_views(len(base), num_views)
+    assert item.image.shape == (num_views, 1, 3, 64, 64)
     assert item.image.dtype == torch.uint8
-    assert item.mask.shape == (n_views, 1, 1, 64, 64)
+    assert item.mask.shape == (num_views, 1, 1, 64, 64)
     assert item.region_index.tolist() == [len(base)]
     assert item.is_base.tolist() == [False]
     assert item.label.tolist() == [0]
-    if n_views > 1:
+    if num_views > 1:
         assert not torch.equal(item.image[0], item.image[1])
 
 
@@ -72,8 +73,9 @@ def test_without_base_all_is_novel(table):
 
 
 def test_an_item_is_an_image_with_all_its_regions(table):
-    images = EvalImages(table, class_ids=list(range(18)))
+    images = EvalImages(table, class_ids=list(range(18)), whole_images=True)
     assert len(images) == 18
+    assert EvalImages(table)[0].whole_image is None
     for index in (0, 7, 17):
         item = images[index]
         rows = table.rows_of_image(index)

@@ -14,8 +14,10 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.deploy import Artefact
 from anomalib_ncd.deploy.packing.build import build_artefact
 from anomalib_ncd.models.checkpoints import save_model
-from anomalib_ncd.models.known_regions import known_regions, references_of
+from anomalib_ncd.models.class_slots import ClassSlots
+from anomalib_ncd.models.encoded_regions import references_of
 from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.settings import TrainingSettings
 
 CLASS_NAMES = ["normal", "dark", "bright", "dark"]
 
@@ -46,16 +48,18 @@ def run_folder(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(3)
     rate = {"false_reject_rate": 0.2}
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=4, **rate)
-    model.set_base_classes(["base_line", "base_square"])
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=4, **rate
+    )
+    model.make_heads(ClassSlots(("base_line", "base_square"), 4))
     model.class_names = CLASS_NAMES
     model.best_head.fill_(2)
     regions = RegionSettings(padding_ratio=0.2)
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=regions, work_dir=folder)
     datamodule.region_table()
-    model.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
-    model.region_settings = regions
-    references, image_index = references_of(known_regions(model.eval(), datamodule))
+    encoded = model.eval().encode(datamodule)
+    references, image_index = references_of(encoded)
+    model.take_regions(datamodule, references, image_index)
     others = (image_index < 6) | (image_index >= 12)  # as if there had been no lines
     model.rejection.fit(references[others], image_index[others])
     save_model(model, folder / "model.ckpt")

@@ -182,25 +182,13 @@ def test_self_training_does_not_teach_the_teacher():
     torch.testing.assert_close(gradient, fixed.grad)
 
 
-def test_mean_entropy_pulls_to_a_prior():
-    prior = torch.tensor([0.6, 0.3, 0.1])
-    counts = F.one_hot(torch.tensor([0] * 6 + [1] * 3 + [2]), 3) * 10.0
-    close(mean_entropy(counts, prior=prior), 0, atol=1e-6)
-    equal = torch.zeros(4, 3)  # mean prediction 1/3 each: sum of 1/3 log(1/3 / prior)
-    close(mean_entropy(equal, prior=prior), -(math.log(3) + prior.log().mean()))
-    close(mean_entropy(equal, prior=torch.full((3,), 1 / 3)), 0, atol=1e-6)
-
-
-def test_with_a_prior_base_classes_take_no_part_in_the_mean_entropy(batch):
-    prior = torch.full((CLASSES - BASE,), 1 / (CLASSES - BASE))
-    balanced = AnomalyNcdLoss(BASE, class_prior=prior)
+def test_base_classes_take_no_part_in_the_mean_entropy_where_novel_ones_are_balanced(batch):
+    balanced = AnomalyNcdLoss(BASE, balance_novel=True)
     first = balanced(**batch, epoch=0).mean_entropy
     batch["logits"] = batch["logits"].clone()
     batch["logits"][..., :BASE] += 0.5
     close(balanced(**batch, epoch=0).mean_entropy, first)
-    assert "class_prior" in balanced.state_dict()
-    with pytest.raises(ValueError, match="`class_prior` must hold positive shares"):
-        AnomalyNcdLoss(BASE, class_prior=torch.tensor([1.0, 0.0]))
+    assert not torch.isclose(AnomalyNcdLoss(BASE)(**batch, epoch=0).mean_entropy, first)
 
 
 @pytest.mark.parametrize("classes", [2, 5])

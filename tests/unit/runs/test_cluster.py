@@ -10,16 +10,20 @@ from torch.nn import functional as F
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.checkpoints import save_model
+from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.normal.normal_patches import NormalPatches
 from anomalib_ncd.runs import cluster as cluster_discovery
 from anomalib_ncd.runs.cluster import discover_by_clustering
+from anomalib_ncd.settings import TrainingSettings
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    return AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
 
 
 def data(run, **arguments):
@@ -30,10 +34,9 @@ def classes(batches, name="pred_class_id"):
     return torch.cat([getattr(batch, name) for batch in batches]).tolist()
 
 
-@pytest.mark.parametrize("method", ["consensus", "ward", "kmeans"])
-def test_every_image_and_region_gets_a_class(model, tiny_run, method):
+def test_every_image_and_region_gets_a_class(model, tiny_run):
     module = data(tiny_run, eval_batch_size=7)
-    batches = discover_by_clustering(model, module, method)
+    batches = discover_by_clustering(model, module)
     assert [len(batch) for batch in batches] == [7, 7, 4]
     assert [path for batch in batches for path in batch.image_path] == [str(r.path) for r in module.records]
     assert set(classes(batches, "region_pred_class_id")) == {0, 1, 2}
@@ -76,7 +79,7 @@ def test_the_encoder_is_not_trained(model, tiny_run):
 def test_regions_get_the_nearest_centre_of_the_clusters(model, tiny_run):
     module = data(tiny_run)
     batches = discover_by_clustering(model, module)
-    views = [model.region_features(b.image, b.region_mask).detach() for b in module.test_dataloader()]
+    views = [model.describe_regions(b.image, b.region_mask)[0].detach() for b in module.test_dataloader()]
     rows = F.normalize(torch.cat(views).double(), dim=1)
     clusters = torch.as_tensor(cluster_features(rows, 3))
     centres = torch.stack([F.normalize(rows[clusters == cluster].mean(dim=0), dim=0) for cluster in range(3)])
@@ -90,11 +93,13 @@ def test_regions_get_the_nearest_centre_of_the_clusters(model, tiny_run):
 
 def test_the_model_classifies_new_images_afterwards(tiny_run, tmp_path):
     torch.manual_seed(0)
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
     run = data(tiny_run)
     batches = discover_by_clustering(model, run)
     assert model.class_names == ["normal", "class_1", "class_2"]  # on good images the maps show nothing
-    assert model.base_class_names == []
+    assert model.slots.base_names == ()
     assert tuple(model.score_range.tolist()) == run.fitted_score_range
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
     again = engine.predict(model, datamodule=data(tiny_run, eval_batch_size=5))
@@ -106,11 +111,13 @@ def test_the_model_classifies_new_images_afterwards(tiny_run, tmp_path):
 
 def test_a_cluster_that_scores_clearly_lowest_is_normal_for_good(tiny_run, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda labels, scores, areas: None)
     before = classes(discover_by_clustering(model, data(tiny_run)), "region_pred_class_id")
     assert model.class_names == ["class_1", "class_2", "class_3"]
-    assert not model.has_normal_slot
+    assert not model.slots.has_normal
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda labels, scores, areas: 2)
     batches = discover_by_clustering(model, data(tiny_run))
     after = classes(batches, "region_pred_class_id")
@@ -120,14 +127,16 @@ def test_a_cluster_that_scores_clearly_lowest_is_normal_for_good(tiny_run, tmp_p
     save_model(model, tmp_path / "model.ckpt")
     loaded = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt")
     assert loaded.class_names == ["normal", "class_1", "class_2"]
-    assert loaded.has_normal_slot
+    assert loaded.slots.has_normal
     assert loaded.made_from_clusters
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
 def test_regions_are_compared_with_normal_images(backbone, tiny_run, tmp_path):
     torch.manual_seed(0)
-    model = AnomalyNcd(backbone=backbone, pretrained=False, mask_layers=3, num_novel_classes=3)
+    model = AnomalyNcd(
+        backbone=backbone, pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
     run = data(tiny_run, normal_images=tiny_run.images / "good")
     batches = discover_by_clustering(model, run)
     found = classes(batches)
@@ -146,7 +155,9 @@ def test_regions_are_compared_with_normal_images(backbone, tiny_run, tmp_path):
 
 
 def test_a_cluster_is_normal_only_if_it_looks_it(tiny_run, monkeypatch):
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
     monkeypatch.setattr(cluster_discovery, "find_cluster_of_normal", lambda *given: None)
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: None)
     discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good"))
@@ -162,7 +173,9 @@ def test_scores_stretch_what_is_compared_with_normal_images(tiny_run, monkeypatc
 
     monkeypatch.setattr(cluster_discovery, "cluster_features", cluster)
     for normal_images in (tiny_run.images / "good", None):
-        fresh = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+        fresh = AnomalyNcd(
+            backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+        )
         found = NcdBatch.collate(discover_by_clustering(fresh, data(tiny_run, normal_images=normal_images)))
         expected = found.region_feature
         if normal_images is not None:
@@ -174,7 +187,9 @@ def test_scores_stretch_what_is_compared_with_normal_images(tiny_run, monkeypatc
 def test_scores_decide_where_there_is_but_one_normal_image(tiny_run, monkeypatch):
     seen = []
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: seen.append(given))
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
     discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good" / "000.png"))
     assert len(seen) == 1
 
@@ -190,18 +205,22 @@ def test_scores_and_masks_are_the_evidence(model, tiny_run, monkeypatch):
 
 
 def test_base_classes_of_an_earlier_training_are_left_behind(tiny_run):
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
-    model.set_base_classes(["dent", "hole"])
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
+    model.make_heads(ClassSlots(("dent", "hole"), 3))
     model.best_head.fill_(2)
     [batch] = discover_by_clustering(model, data(tiny_run))
-    assert model.base_class_names == []
+    assert model.slots.base_names == ()
     assert model.best_head == 0
     assert model.model.heads.weight.shape == (4, 3, 64)
     assert batch.class_probabilities.shape == (18, 3)
 
 
 def test_training_does_not_go_on_from_clusters(tiny_run, tmp_path):
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
     discover_by_clustering(model, data(tiny_run))
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, max_epochs=1)
     with pytest.raises(ValueError, match=r"made from clusters.*start with a new AnomalyNcd"):
@@ -220,23 +239,25 @@ def test_clusters_without_regions_point_away():
     torch.testing.assert_close(centres[2:], torch.full((2, 2), -(0.5**0.5)))
 
 
-def test_method_seed_and_number_of_classes_are_passed_on(model, tiny_run, monkeypatch):
+def test_features_and_number_of_classes_are_passed_on(model, tiny_run, monkeypatch):
     seen = {}
 
-    def cluster(features, num_clusters, method, *, seed):
-        seen.update(features=features, num_clusters=num_clusters, method=method, seed=seed)
+    def cluster(features, num_clusters):
+        seen.update(features=features, num_clusters=num_clusters)
         return np.zeros(len(features), np.int64)
 
     monkeypatch.setattr(cluster_discovery, "cluster_features", cluster)
-    batches = discover_by_clustering(model, data(tiny_run, eval_batch_size=7), "kmeans", seed=5)
+    batches = discover_by_clustering(model, data(tiny_run, eval_batch_size=7))
     features = seen.pop("features")
     assert features.shape[1] == 64
-    assert seen == {"num_clusters": 3, "method": "kmeans", "seed": 5}
+    assert seen == {"num_clusters": 3}
     assert torch.equal(torch.cat([batch.region_feature for batch in batches]), features)
 
 
 def test_more_classes_than_regions_leave_classes_empty(tiny_run):
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=50)
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=50
+    )
     batches = discover_by_clustering(model, data(tiny_run))
     assert batches[0].class_probabilities.shape == (18, 50)
     num_regions = sum(len(batch.region_area) for batch in batches)

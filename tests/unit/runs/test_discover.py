@@ -20,8 +20,8 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import region_table
 from anomalib_ncd.models import lightning_model
-from anomalib_ncd.models.clustering import auto_classes
-from anomalib_ncd.runs.discover import RunOptions, discover
+from anomalib_ncd.runs.discover import RunOptions, _device_of, discover
+from anomalib_ncd.settings import TrainingSettings
 
 SCORES = {"nmi", "ari", "accuracy", "macro_f1"}
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
@@ -172,7 +172,9 @@ def test_a_single_new_image_has_the_class_it_has_among_others(own_tiny_run, clus
 
 def test_training_does_not_go_on_in_the_folder_of_clusters(tiny_run, tmp_path):
     def run(method):
-        model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+        model = AnomalyNcd(
+            backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+        )
         datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
         discover(model, datamodule, tmp_path, method, RunOptions(max_epochs=1, accelerator="cpu"))
 
@@ -321,7 +323,9 @@ def test_names_go_with_their_regions(own_tiny_run, tmp_path, caplog):
 
 def test_without_labels_there_is_health_alone(tiny_run, tmp_path, caplog):
     caplog.set_level(logging.INFO, "anomalib_ncd")
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, work_dir=tmp_path)
     datamodule.setup()
     metrics = discover(model, datamodule, tmp_path, method="cluster")
@@ -335,7 +339,9 @@ def test_without_labels_there_is_health_alone(tiny_run, tmp_path, caplog):
 
 
 def test_it_works_from_python(tiny_run, tmp_path):
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, labels="folders")
     options = replace(RunOptions(), max_epochs=1, accelerator="cpu")
     metrics = discover(model, datamodule, tmp_path / "new" / "run", options=options)
@@ -362,7 +368,7 @@ def test_too_few_regions_are_named(tiny_run, tmp_path):
 
 def test_the_number_of_classes_is_estimated_by_default_and_kept(tiny_run, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "anomalib_ncd")
-    arguments = {"backbone": "test_vit", "pretrained": False, "mask_layers": 3}
+    arguments = {"backbone": "test_vit", "pretrained": False, "training": TrainingSettings(mask_layers=3)}
 
     def run(max_epochs, method="train"):
         torch.manual_seed(0)
@@ -374,15 +380,15 @@ def test_the_number_of_classes_is_estimated_by_default_and_kept(tiny_run, tmp_pa
     clustered = run(1, "cluster")
     trained = run(1)
     found = json.loads((tmp_path / "train" / "number_of_classes.json").read_text())
-    assert found == trained.plain_estimate() == clustered.plain_estimate()
+    assert found == trained.num_classes_estimate.plain() == clustered.num_classes_estimate.plain()
     assert found["low"] <= found["count"] <= found["high"]
-    assert trained.num_novel_classes == found["count"] == clustered.num_novel_classes
+    assert trained.slots.num_novel == found["count"] == clustered.slots.num_novel
     for method in ("train", "cluster"):
         assert 'id="number"' in (tmp_path / method / "report.html").read_text()
     assert f"{found['count']} classes, normal included, were estimated" in caplog.text
     # Whatever an estimate would say now, training goes on with the number that it began with.
-    monkeypatch.setattr(auto_classes, "estimate_num_classes", None)
-    assert run(2).num_novel_classes == found["count"]
+    monkeypatch.setattr(lightning_model, "estimate_num_classes", None)
+    assert run(2).slots.num_novel == found["count"]
     assert epochs_in(tmp_path / "train") == 2
     assert json.loads((tmp_path / "train" / "number_of_classes.json").read_text()) == found
 
@@ -390,3 +396,10 @@ def test_the_number_of_classes_is_estimated_by_default_and_kept(tiny_run, tmp_pa
 def test_a_given_number_of_classes_leaves_no_estimate(output):
     assert not (output / "number_of_classes.json").exists()
     assert 'id="number"' not in (output / "report.html").read_text()
+
+
+def test_the_device_is_lightnings_choice():
+    assert _device_of("cpu") == torch.device("cpu")
+    assert _device_of("auto").type in {"cpu", "cuda", "mps", "xpu"}
+    with pytest.raises(ValueError, match="abacus"):
+        _device_of("abacus")

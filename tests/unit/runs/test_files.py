@@ -12,6 +12,7 @@ from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.files import gather_results, score, write_run_files
+from anomalib_ncd.settings import TrainingSettings
 
 SLOTS = ["class_1", "class_2", "class_3"]
 
@@ -19,7 +20,9 @@ SLOTS = ["class_1", "class_2", "class_3"]
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
+    return AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
 
 
 @pytest.fixture(scope="module")

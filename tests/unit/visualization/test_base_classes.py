@@ -12,7 +12,7 @@ from anomalib_ncd.visualization.gallery import CAPTION_PX, GAP_PX, OUTLINE_RGB, 
 
 @pytest.fixture(scope="module")
 def datamodule(tiny_run):
-    return NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, base=tiny_run.base, image_size=64)
+    return NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, base=tiny_run.base)
 
 
 def test_each_base_class_has_a_row_and_some_outlines(datamodule):

@@ -10,10 +10,17 @@ from anomalib.loggers.base import ImageLoggerBase
 from lightning.pytorch.loggers import CSVLogger
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.visualization import FigureLogger
 from anomalib_ncd.visualization import logging_callback as logging_callback_module
 
-SMALL = {"backbone": "test_vit", "pretrained": False, "mask_layers": 3, "num_novel_classes": 3, "evaluator": False}
+SMALL = {
+    "backbone": "test_vit",
+    "pretrained": False,
+    "training": TrainingSettings(mask_layers=3),
+    "num_novel_classes": 3,
+    "evaluator": False,
+}
 
 
 class FakeImageLogger(ImageLoggerBase, CSVLogger):

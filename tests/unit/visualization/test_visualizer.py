@@ -13,11 +13,18 @@ from anomalib.visualization import ImageVisualizer, Visualizer
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.visualization import NcdVisualizer
 from anomalib_ncd.visualization.drawing import BAND_PX, NORMAL_RGB, PALETTE_RGB
 
 MERGING = RegionMerging(("good part", "scratch", "dent"), 0)
-SMALL = {"backbone": "test_vit", "pretrained": False, "mask_layers": 3, "num_novel_classes": 3, "evaluator": False}
+SMALL = {
+    "backbone": "test_vit",
+    "pretrained": False,
+    "training": TrainingSettings(mask_layers=3),
+    "num_novel_classes": 3,
+    "evaluator": False,
+}
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,9 @@ from anomalib_ncd.deploy.detectors import load_artefact_detector
 from anomalib_ncd.deploy.packing import build
 from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run
 from anomalib_ncd.models.checkpoints import save_model
+from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.settings import TrainingSettings
 
 
 def test_the_manifest_says_what_the_run_says(run_folder, torch_artefact):
@@ -105,8 +107,10 @@ def test_options_that_do_not_go_together(run_folder, tmp_path):
 
 
 def test_a_model_that_never_saw_regions_is_refused(tmp_path):
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
-    model.set_base_classes([])
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
+    model.make_heads(ClassSlots((), 3))
     save_model(model, tmp_path / "model.ckpt")
     with pytest.raises(ValueError, match="doesn't say how regions are cut: it was never fitted"):
         build_artefact(tmp_path)

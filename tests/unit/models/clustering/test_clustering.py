@@ -9,11 +9,9 @@ import torch
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
-from anomalib_ncd.models.clustering import clustering
 from anomalib_ncd.models.clustering.clustering import cluster_features
-from anomalib_ncd.models.clustering.consensus import consensus_clusters
 
-METHODS = ["consensus", "ward", "kmeans"]
+METHODS = ["ward", "kmeans"]
 
 
 @pytest.fixture
@@ -24,10 +22,9 @@ def blobs():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("standardize", [False, True])
-def test_clear_groups_are_found(blobs, method, standardize):
+def test_clear_groups_are_found(blobs, method):
     features, truth = blobs
-    labels = cluster_features(features, 3, method, standardize=standardize)
+    labels = cluster_features(features, 3, method)
     assert labels.dtype == np.int64
     assert adjusted_rand_score(truth, labels) == 1
 
@@ -37,15 +34,6 @@ def test_ward_is_scikit_learns_on_unit_rows():
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     expected = AgglomerativeClustering(n_clusters=4, linkage="ward").fit_predict(unit)
     assert adjusted_rand_score(expected, cluster_features(features, 4)) == 1
-
-
-def test_standardising_frees_small_dimensions_from_large_ones():
-    rng = np.random.default_rng(0)
-    truth = np.repeat([0, 1], 30)
-    informative = np.where(truth, 1.0, -1.0)[:, None].repeat(4, axis=1)
-    features = np.concatenate([rng.normal(0, 100, (60, 2)), informative], axis=1)
-    assert adjusted_rand_score(truth, cluster_features(features, 2, standardize=True)) > 0.9
-    assert adjusted_rand_score(truth, cluster_features(features, 2)) < 0.9
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -71,21 +59,6 @@ def test_same_seed_same_labels(method):
     np.testing.assert_array_equal(first, second)
 
 
-def test_consensus_of_many_regions_is_that_of_some_and_the_nearest_centre_for_the_rest(blobs, monkeypatch):
-    features, truth = blobs
-    sizes = []
-
-    def counted(rows, *args):
-        sizes.append(len(rows))
-        return consensus_clusters(rows, *args)
-
-    monkeypatch.setattr(clustering, "MAX_CLUSTERED", 20)
-    monkeypatch.setattr(clustering, "consensus_clusters", counted)
-    labels = cluster_features(features, 3, "consensus")
-    assert sizes == [20]
-    assert adjusted_rand_score(truth, labels) == 1
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_fewer_distinct_regions_than_clusters(method, caplog):
     features = np.array([[1.0, 0], [0, 1], [1, 0], [2, 0]])
@@ -96,10 +69,9 @@ def test_fewer_distinct_regions_than_clusters(method, caplog):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("standardize", [False, True])
-def test_none_one_and_equal_regions(method, standardize):
+def test_none_one_and_equal_regions(method):
     for features, expected in ((np.zeros((0, 4)), []), (np.ones((1, 4)), [0]), (np.ones((3, 4)), [0, 0, 0])):
-        assert cluster_features(features, 2, method, standardize=standardize).tolist() == expected
+        assert cluster_features(features, 2, method).tolist() == expected
 
 
 def test_one_cluster(blobs):
@@ -124,5 +96,5 @@ def test_wrong_arguments(blobs):
         cluster_features(np.zeros(6), 2)
     with pytest.raises(ValueError, match="`num_clusters` must be at least 1, got 0"):
         cluster_features(blobs[0], 0)
-    with pytest.raises(ValueError, match=r"`method` must be one of \('consensus', 'kmeans', 'ward'\), got 'dbscan'"):
+    with pytest.raises(ValueError, match=r"`method` must be one of \('kmeans', 'ward'\), got 'dbscan'"):
         cluster_features(blobs[0], 2, "dbscan")

@@ -7,15 +7,19 @@ import torch
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.models.known_regions import classify_encoded, encode_images, known_regions, references_of
+from anomalib_ncd.models.class_slots import ClassSlots
+from anomalib_ncd.models.encoded_regions import REGIONS_PER_PASS, encode_images, in_parts, references_of
+from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import generate_dataset
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3)
-    model.set_base_classes(["base_line"])
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
+    model.make_heads(ClassSlots(("base_line",), 3))
     model.class_names = ["normal", "dent", "dent"]
     model.best_head.fill_(1)
     return model.eval()
@@ -23,14 +27,14 @@ def model():
 
 def test_predictions_from_features_are_those_from_views(model, tiny_run):
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, eval_batch_size=7)
-    references, image_index = references_of(known_regions(model, datamodule))
+    references, image_index = references_of(model.encode(datamodule))
     model.rejection.false_reject_rate = 0.9
     model.rejection.fit(references[image_index < 6], image_index[image_index < 6])
-    encoded = encode_images(model, datamodule.test_dataloader())
+    encoded = encode_images(model.describe_batch, datamodule.test_dataloader())
     found, whole = references_of(encoded)
     torch.testing.assert_close(found, references)
     assert torch.equal(whole, image_index)
-    from_features = NcdBatch.collate([classify_encoded(batch, model) for batch in encoded])
+    from_features = NcdBatch.collate([model.classify_encoded(batch) for batch in encoded])
     with torch.no_grad():
         from_views = [model.classify(batch).without_pixels() for batch in datamodule.test_dataloader()]
     expected = NcdBatch.collate(from_views)
@@ -55,7 +59,7 @@ def test_the_stated_rate_holds_on_new_images_and_a_new_kind_stands_out(model, tm
         anomaly_maps=True,
     )
     datamodule = NcdDataModule(data.test_dir, data.anomaly_maps_dir)
-    references, image_index = references_of(known_regions(model, datamodule))
+    references, image_index = references_of(model.encode(datamodule))
     kind = torch.tensor([kinds.index(record.folder_name) for record in datamodule.records])[image_index]
     called, new_called = [], []
     model.rejection.false_reject_rate = 0.1
@@ -74,8 +78,26 @@ def test_what_was_not_encoded_is_refused(model, tiny_run):
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
     batch = next(iter(datamodule.test_dataloader())).without_pixels()
     with pytest.raises(ValueError, match="The batch holds no views"):
-        encode_images(model, [batch])
+        encode_images(model.describe_batch, [batch])
     with pytest.raises(ValueError, match="no features of its regions"):
-        classify_encoded(batch, model)
+        model.classify_encoded(batch)
     with pytest.raises(ValueError, match="no references of its regions"):
         references_of([batch])
+
+
+def test_regions_go_through_the_network_a_bounded_number_at_a_time(model, monkeypatch):
+    views = torch.randint(0, 256, (150, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sizes, trunk = [], model._trunk
+    monkeypatch.setattr(
+        model, "_trunk", lambda *parts: sizes.append(len(parts[0])) or trunk(*(part[:1] for part in parts))
+    )
+    feature, reference = model.describe_regions(views, torch.ones(150, 1, 224, 224))
+    assert sizes == [64, 64, 22]
+    assert len(feature) == len(reference) == 3
+
+
+def test_parts_are_put_together_in_order():
+    rows = torch.arange(10 * REGIONS_PER_PASS + 3)
+    twice, square = in_parts(lambda some, more: (some + more, some * more), rows, rows)
+    assert torch.equal(twice, 2 * rows)
+    assert torch.equal(square, rows**2)

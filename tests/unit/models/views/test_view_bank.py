@@ -6,14 +6,18 @@ import torch
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import RegionViewBatch
-from anomalib_ncd.models.view_bank import ViewBank, _attended_tokens, identity_of
+from anomalib_ncd.data.model_inputs import ModelInputs
+from anomalib_ncd.models.views.view_bank import ViewBank, _attended_tokens, identity_of
+from anomalib_ncd.settings import TrainingSettings
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def regions(tiny_run):
-    return NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, tiny_run.base, image_size=32).train_regions()
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, tiny_run.base)
+    datamodule.prepare_for(ModelInputs(32))
+    return datamodule.train_regions()
 
 
 def counting_trunk(images, masks):
@@ -139,8 +143,8 @@ def test_a_bank_made_from_something_else_is_made_anew(regions, tmp_path, change)
 def test_the_identity_is_that_of_the_frozen_part():
     def identity(seed=0, **settings):
         torch.manual_seed(seed)
-        settings = {"backbone": "test_vit", "pretrained": False, "mask_layers": 3} | settings
-        return AnomalyNcd(**settings).model.encoder
+        training = TrainingSettings(**{"mask_layers": 3} | settings)
+        return AnomalyNcd(backbone="test_vit", pretrained=False, training=training).model.encoder
 
     encoder = identity()
     own = identity_of(encoder)
@@ -155,7 +159,9 @@ def test_the_identity_is_that_of_the_frozen_part():
 
 def test_cached_tokens_give_the_features_of_the_trunk(tiny_run):
     torch.manual_seed(0)
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3, num_novel_classes=3).eval()
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    ).eval()
     regions = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, tiny_run.base).train_regions()
     full = []
 

@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 
-from anomalib_ncd.models.bank_file import BankFile
+from anomalib_ncd.models.views.bank_file import BankFile
 
 COUNTS = torch.tensor([[1, 2], [3, 1], [2, 2]])
 TOKENS = torch.arange(33).reshape(11, 3).half()

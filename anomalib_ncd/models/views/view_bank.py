@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from anomalib_ncd.data.batches import RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.datasets import TrainRegions
-from anomalib_ncd.models.bank_file import BankFile
+from anomalib_ncd.data.datasets import NUM_VIEWS, TrainRegions
+from anomalib_ncd.models.views.bank_file import BankFile
 
 Trunk = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -82,8 +82,8 @@ class ViewBank(Dataset):
         Raises:
             ValueError: If fewer views are asked for than an item needs.
         """
-        if num_views < regions.n_views:
-            msg = f"`num_cached_views` must be at least {regions.n_views}, the views per region, got {num_views}."
+        if num_views < NUM_VIEWS:
+            msg = f"`num_cached_views` must be at least {NUM_VIEWS}, the views per region, got {num_views}."
             raise ValueError(msg)
         temporary = None
         if folder is None:
@@ -118,7 +118,7 @@ class ViewBank(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[RegionViewBatch]:
         """Items padded to one length, so that they can be joined."""
-        drawn = [torch.randperm(self.num_views)[: self.regions.n_views].tolist() for _ in indices]
+        drawn = [torch.randperm(self.num_views)[:NUM_VIEWS].tolist() for _ in indices]
         views = [
             [self.tokens[self.starts[index, view] : self.starts[index, view + 1]] for view in chosen]
             for index, chosen in zip(indices, drawn, strict=True)
