@@ -99,6 +99,7 @@ class AnomalyNcd(AnomalibModule):
         super().__init__(pre_processor=False, post_processor=False, evaluator=evaluator, visualizer=visualizer)
         settings = training or TrainingSettings()
         self.hparams["training"] = asdict(settings)  # checkpoints hold plain data
+        self.save_hyperparameters("backbone")  # and what loggers get is a copy of it
         self.backbone_name, self.training_settings = backbone, settings
         self.slots = ClassSlots.asked_for(num_novel_classes)
         self.made_from_clusters = False

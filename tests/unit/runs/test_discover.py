@@ -280,7 +280,9 @@ def test_what_was_made_from_something_else_is_not_taken(own_tiny_run, tmp_path, 
         shutil.copy(own_tiny_run.anomaly_maps / "line" / "000.npy", own_tiny_run.anomaly_maps / "line" / "900.npy")
     elif change == "other weights":
         torch.save(
-            AnomalyNcd(backbone="test_vit", pretrained=False, mask_layers=3).model.encoder.backbone.state_dict(),
+            AnomalyNcd(
+                backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3)
+            ).model.encoder.backbone.state_dict(),
             tmp_path / "w.pth",
         )
         more = ["--backbone_weights", str(tmp_path / "w.pth")]
