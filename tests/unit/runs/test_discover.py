@@ -20,7 +20,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import region_table
 from anomalib_ncd.models import lightning_model
-from anomalib_ncd.runs.discover import RunOptions, _device_of, discover
+from anomalib_ncd.runs.discover import RunOptions, discover
 from anomalib_ncd.settings import TrainingSettings
 
 SCORES = {"nmi", "ari", "accuracy", "macro_f1"}
@@ -398,10 +398,3 @@ def test_the_number_of_classes_is_estimated_by_default_and_kept(tiny_run, tmp_pa
 def test_a_given_number_of_classes_leaves_no_estimate(output):
     assert not (output / "number_of_classes.json").exists()
     assert 'id="number"' not in (output / "report.html").read_text()
-
-
-def test_the_device_is_lightnings_choice():
-    assert _device_of("cpu") == torch.device("cpu")
-    assert _device_of("auto").type in {"cpu", "cuda", "mps", "xpu"}
-    with pytest.raises(ValueError, match="abacus"):
-        _device_of("abacus")
