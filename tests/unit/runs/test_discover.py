@@ -246,7 +246,7 @@ def test_other_settings_are_refused_in_python_too(tiny_run, tmp_path, method):
         arguments = {
             "backbone": "test_vit",
             "pretrained": False,
-            "mask_layers": 3,
+            "training": TrainingSettings(mask_layers=3),
             "num_novel_classes": 3,
             **model_args,
         }
