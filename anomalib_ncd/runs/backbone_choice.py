@@ -9,7 +9,7 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from anomalib_ncd.models.encoders.backbone import is_cached
+from anomalib_ncd.models.encoders.hub import is_cached
 from anomalib_ncd.models.encoders.offline import OFFLINE_BACKBONE, WHEEL_MODULE
 
 PAPER_BACKBONE = "vit_base_patch8_224.dino"

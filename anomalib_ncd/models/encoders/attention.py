@@ -15,11 +15,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.models.encoders.onednn_linear import OneDnnLinear
-
 # timm builds the parts of a block from arguments and declares no types for them.
 BlockLike: TypeAlias = Any
-PLAIN_LINEAR: set[type[nn.Module]] = {nn.Linear, OneDnnLinear}
 
 
 def is_plain(block: BlockLike) -> bool:
@@ -31,7 +28,7 @@ def is_plain(block: BlockLike) -> bool:
     Returns:
         ``False`` for parallel, post-norm or differential variants and for replaced (adapter) projections.
     """
-    return type(block) is Block and type(block.attn) is Attention and type(block.attn.qkv) in PLAIN_LINEAR
+    return type(block) is Block and type(block.attn) is Attention and type(block.attn.qkv) is nn.Linear
 
 
 def cls_mask(attended: Tensor, dtype: torch.dtype) -> Tensor:
@@ -53,18 +50,19 @@ def cls_mask(attended: Tensor, dtype: torch.dtype) -> Tensor:
     return F.pad(row[:, None, None, :], (0, 0, 0, attended.shape[1] - 1))
 
 
-def guided_block(block: BlockLike, tokens: Tensor, attended: Tensor) -> Tensor:
-    """Run a block on all tokens; CLS looks only at the attended ones.
+def run_block(block: BlockLike, tokens: Tensor, guide: Tensor | None = None, rope: Tensor | None = None) -> Tensor:
+    """Run a block on all tokens.
 
     Args:
         block: A block of a timm Vision Transformer.
         tokens: Tokens (B, N, D), CLS first.
-        attended: Boolean (B, N); ``True`` where CLS may look, at least once per row.
+        guide: Mask (B, 1, N, N) of :func:`cls_mask`; ``None`` lets CLS look everywhere.
+        rope: Rotary position embeddings of the patches, (N', E) or (B, 1, N', E), for blocks that take them.
 
     Returns:
         Tokens (B, N, D).
     """
-    return block(tokens, attn_mask=cls_mask(attended, tokens.dtype))
+    return block(tokens, attn_mask=guide) if rope is None else block(tokens, rope=rope, attn_mask=guide)
 
 
 def attended_rows_of_block(block: BlockLike, tokens: Tensor, attended: Tensor) -> Tensor:
@@ -79,7 +77,7 @@ def attended_rows_of_block(block: BlockLike, tokens: Tensor, attended: Tensor) -
         Tokens (B, N, D); the same as those of the whole block where they are attended, and of no use elsewhere.
     """
     if not is_plain(block) or torch.compiler.is_compiling():  # a graph would get shapes that depend on the mask
-        return guided_block(block, tokens, attended)
+        return run_block(block, tokens, cls_mask(attended, tokens.dtype))
     mask = cls_mask(attended, tokens.dtype)
     tokens = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens), attn_mask=mask)))
     places = attended.flatten().nonzero().squeeze(1)
@@ -88,7 +86,7 @@ def attended_rows_of_block(block: BlockLike, tokens: Tensor, attended: Tensor) -
     return tokens.flatten(0, 1).index_copy(0, places, rows).view_as(tokens)
 
 
-def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None) -> Tensor:
+def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None, rope: Tensor | None = None) -> Tensor:
     """CLS after a block, without the work that nobody reads when the block is the last.
 
     Only CLS asks, so neither keys nor values are computed: ``q · (W x)`` is ``(Wᵀ q) · x``, and a weighted sum of
@@ -99,13 +97,14 @@ def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None) -> T
         block: A block of a timm Vision Transformer.
         tokens: Tokens (B, N, D), CLS first.
         attended: Boolean (B, N), ``True`` where CLS may look; ``None`` lets it look everywhere.
+        rope: See :func:`run_block`.
 
     Returns:
         The CLS token (B, 1, D); the same, up to rounding, as the first row of the whole block.
     """
     if not is_plain(block):
-        whole = block(tokens) if attended is None else guided_block(block, tokens, attended)
-        return whole[:, :1]
+        guide = None if attended is None else cls_mask(attended, tokens.dtype)
+        return run_block(block, tokens, guide, rope)[:, :1]
     attn, cls_input = block.attn, block.norm1(tokens[:, :1])
     width = attn.qkv.out_features // 3
     query = attn.q_norm(_split_heads(attn, _part_of_qkv(attn.qkv, cls_input, slice(None, width))))  # (B, heads, 1, d)

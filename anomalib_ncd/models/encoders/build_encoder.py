@@ -6,17 +6,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from anomalib_ncd.models.encoders.backbone import build_network, preprocessing_of
+from anomalib_ncd.models.encoders.backbone import build_network, own_image_size, preprocessing_of
 from anomalib_ncd.models.encoders.cnn import MaskGuidedCnn
-from anomalib_ncd.models.encoders.offline import OFFLINE_BACKBONE, build_offline_backbone
-from anomalib_ncd.models.encoders.vit import EmptyMask, MaskGuidedEncoder
-
-Encoder: TypeAlias = MaskGuidedEncoder | MaskGuidedCnn
+from anomalib_ncd.models.encoders.offline import OFFLINE_BACKBONE, OFFLINE_NETWORK, build_offline_backbone
+from anomalib_ncd.models.encoders.vit import EmptyMask, MaskGuidedVit, VitLike
 
 
 class BuiltEncoder(NamedTuple):
@@ -28,7 +25,7 @@ class BuiltEncoder(NamedTuple):
         std: Standard deviation in RGB order.
     """
 
-    encoder: Encoder
+    encoder: MaskGuidedVit | MaskGuidedCnn
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -42,7 +39,7 @@ def build_encoder(
     trainable_blocks: int = 1,
     feature_layers: int | None = 1,
     empty_mask: EmptyMask = "region",
-    image_size: int = 224,
+    image_size: int | None = None,
 ) -> BuiltEncoder:
     """Build the encoder that goes with a backbone.
 
@@ -55,9 +52,9 @@ def build_encoder(
         trainable_blocks: Number of last blocks, or of last stages of a convolutional network, that are trained.
         feature_layers: Number of last blocks or stages that make up the feature; 1 in the paper. ``None``: a
             quarter of them.
-        empty_mask: What is seen where the mask covers half of no patch, see ``MaskGuidedEncoder``. A convolutional
+        empty_mask: What is seen where the mask covers half of no patch, see ``MaskGuidedVit``. A convolutional
             network weighs by coverage and has no token that could see itself alone: ``"region"`` only.
-        image_size: Side of the square images in pixels.
+        image_size: Side of the square images in pixels. Defaults to ``None``: the network's own, of its timm config.
 
     Returns:
         The encoder with mean and standard deviation of its images.
@@ -70,10 +67,10 @@ def build_encoder(
 
     Example:
         >>> built = build_encoder("offline", pretrained=False)
-        >>> type(built.encoder).__name__, built.encoder.feature_dim, built.mean
+        >>> type(built.encoder).__name__, built.encoder.width, built.mean
         ('MaskGuidedCnn', 320, (0.5, 0.5, 0.5))
         >>> type(build_encoder("deit_tiny_patch16_224", pretrained=False).encoder).__name__
-        'MaskGuidedEncoder'
+        'MaskGuidedVit'
     """
     network: nn.Module
     if backbone == OFFLINE_BACKBONE:
@@ -81,8 +78,8 @@ def build_encoder(
     else:
         network = build_network(backbone, weights, pretrained=pretrained, image_size=image_size)
     mean, std = preprocessing_of(network)
-    if isinstance(network, VisionTransformer):
-        vit = MaskGuidedEncoder(
+    if isinstance(network, VitLike):
+        vit = MaskGuidedVit(
             network,
             mask_layers=mask_layers,
             trainable_blocks=trainable_blocks,
@@ -95,7 +92,7 @@ def build_encoder(
         raise ValueError(msg)
     cnn = MaskGuidedCnn(
         network,
-        image_size=image_size,
+        image_size=image_size or own_image_size(OFFLINE_NETWORK if backbone == OFFLINE_BACKBONE else backbone),
         trainable_blocks=trainable_blocks,
         feature_layers=feature_layers,
     )

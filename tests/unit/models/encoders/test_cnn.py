@@ -6,8 +6,8 @@ import timm
 import torch
 from torch import nn
 
+from anomalib_ncd.models.encoders.base import Frozen
 from anomalib_ncd.models.encoders.cnn import MaskGuidedCnn, masked_average
-from anomalib_ncd.models.torch_model import AnomalyNcdModel
 
 SIDE = 64
 
@@ -74,7 +74,7 @@ def test_the_reference_is_the_average_of_the_last_frozen_map(feature_layers):
     encoder = MaskGuidedCnn(backbone, image_size=SIDE, feature_layers=feature_layers).eval()
     with torch.no_grad():
         maps = backbone.forward_intermediates(images, intermediates_only=True)[-2]
-        found = encoder.reference(*encoder.trunk(images, masks))
+        found = encoder.reference(encoder.frozen(images, masks))
     for index in range(2):
         torch.testing.assert_close(found[index], average_by_hand(maps[index], masks[index, 0]), rtol=1e-4, atol=1e-5)
 
@@ -83,7 +83,7 @@ def test_the_reference_is_the_average_of_the_last_frozen_map(feature_layers):
 def test_width_of_the_feature(name):
     encoder = make_encoder(name, feature_layers=2)
     features = encoder(*make_batch())
-    assert features.shape == (4, encoder.feature_dim)
+    assert features.shape == (4, encoder.width)
     torch.testing.assert_close(features.square().mean(dim=1), torch.ones(4))
     assert encoder.image_size == SIDE
 
@@ -93,17 +93,20 @@ def test_stages_of_one_resolution_count_apart():
     backbone = timm.create_model("efficientnet_lite0", pretrained=False)
     encoder = MaskGuidedCnn(backbone, image_size=SIDE, feature_layers=2)
     stages = backbone.blocks
-    assert encoder.feature_dim == sum(stage[-1].conv_pwl.out_channels for stage in stages[-2:])
+    assert encoder.width == sum(stage[-1].conv_pwl.out_channels for stage in stages[-2:])
 
 
 @pytest.mark.parametrize("feature_layers", [1, 4])
 def test_tokens_may_be_kept_in_half_precision(feature_layers):
     encoder = make_encoder(feature_layers=feature_layers)
-    tokens, attended = encoder.trunk(*make_batch())
+    tokens, attended = encoder.frozen(*make_batch())
     assert attended.all()
     assert attended.shape == tokens.shape[:2]
     torch.testing.assert_close(
-        encoder.head(tokens.half(), attended), encoder.head(tokens, attended), rtol=2e-2, atol=2e-2
+        encoder.trained(Frozen(tokens.half(), attended)),
+        encoder.trained(Frozen(tokens, attended)),
+        rtol=2e-2,
+        atol=2e-2,
     )
 
 
@@ -137,7 +140,7 @@ def test_features_do_not_depend_on_the_batch_even_in_training():
 
 def test_only_the_last_stage_is_trained():
     encoder = make_encoder(feature_layers=3).train()
-    encoder(*make_batch()).square().mul(torch.rand(encoder.feature_dim)).sum().backward()
+    encoder(*make_batch()).square().mul(torch.rand(encoder.width)).sum().backward()
     trained = {name for name, parameter in encoder.named_parameters() if parameter.grad is not None}
     assert trained == {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
     assert {name.split(".")[1] for name in trained} == {str(len(encoder.links) - 1)}
@@ -164,14 +167,6 @@ def test_links_without_weights_count_with_the_stage_before():
     assert all(parameter.requires_grad for parameter in encoder.links[-1].parameters())
 
 
-def test_it_serves_the_model():
-    model = AnomalyNcdModel(make_encoder(), num_classes=5, num_heads=2)
-    images, masks = make_batch()
-    output = model.outputs_of(*model.encoder.trunk(images, masks))
-    torch.testing.assert_close(output.logits, model(images, masks))
-    assert output.projections.shape == (4, 256)
-
-
 def test_a_state_survives_the_round_trip():
     encoder, other = make_encoder(), MaskGuidedCnn(timm.create_model("resnet10t", pretrained=False), image_size=SIDE)
     other.load_state_dict(encoder.state_dict())
@@ -193,31 +188,36 @@ def test_an_exported_graph_takes_any_number_of_regions():
     torch.testing.assert_close(graph(images, masks), encoder(images, masks))
 
 
-@pytest.mark.parametrize("trainable_blocks", [0, 1, 2])
+@pytest.mark.parametrize(("trainable_blocks", "frozen_maps"), [(0, 5), (1, 4), (2, 3)])
 @torch.no_grad()
-def test_regions_are_compared_with_normal_places(trainable_blocks):
-    encoder = make_encoder(trainable_blocks=trainable_blocks, feature_layers=2)
+def test_places_of_the_map_that_the_trained_stages_start_from_are_compared(trainable_blocks, frozen_maps):
+    backbone = make_backbone().eval()
+    encoder = MaskGuidedCnn(backbone, image_size=SIDE, trainable_blocks=trainable_blocks, feature_layers=2).eval()
     images, masks = make_batch()
     masks[3] = 0
-    patches, share = encoder.compared_patches(torch.randn(6, 3, SIDE, SIDE), make_batch(6)[1])
-    encoder.normal_patches.fit(patches[share[..., 0] > 0])
-    whole = torch.randn(4, 3, SIDE, SIDE)
-    encoder.normal_patches.novelty.fit([encoder.whole_patches(torch.randn(6, 3, SIDE, SIDE))], num_images=6)
-    rows = encoder.normal_patches(*encoder.compared_patches(images, masks))
-    row, known_by = encoder.normal_patches.with_novelty(rows, encoder.whole_patches(whole)).unbind(dim=1)
-    features = encoder(images, masks, whole)
-    torch.testing.assert_close(features, encoder.normal_patches.feature(row))
-    assert features.shape == (4, encoder.feature_dim)
-    assert encoder.feature_dim == patches.shape[2] + 2
-    references = encoder.reference(*encoder.trunk(images, masks, whole))
-    torch.testing.assert_close(references, encoder.normal_patches.feature(known_by))
-    assert encoder(images[:0], masks[:0], whole[:0]).shape == (0, encoder.feature_dim)
+    maps = backbone.forward_intermediates(images, intermediates_only=True)[frozen_maps - 1]
+    patches, share = encoder.region_patches(images, masks)
+    torch.testing.assert_close(patches, maps.flatten(2).mT)
+    assert encoder.patch_width == patches.shape[2]
+    step = SIDE // maps.shape[2]
+    wanted = masks.unfold(2, step, step).unfold(3, step, step).mean(dim=(4, 5)).flatten(1)[..., None]
+    wanted[3] = 1  # all of them, where the mask is empty
+    torch.testing.assert_close(share, wanted)
+    assert torch.equal(encoder.whole_patches(images), patches)
+
+
+@torch.no_grad()
+def test_many_regions_pass_in_parts(monkeypatch):
+    encoder, batch = make_encoder(feature_layers=3), make_batch()
+    whole = encoder(*batch)
+    monkeypatch.setattr("anomalib_ncd.models.encoders.cnn.VIEWS_PER_PASS", 3)
+    torch.testing.assert_close(encoder(*batch), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_no_region():
     images, masks = make_batch()
     encoder = make_encoder(feature_layers=3)
-    assert encoder(images[:0], masks[:0]).shape == (0, encoder.feature_dim)
+    assert encoder(images[:0], masks[:0]).shape == (0, encoder.width)
 
 
 def test_sizes_that_do_not_divide():
@@ -251,7 +251,7 @@ def test_settings_out_of_range(setting, value, expected):
 )
 def test_shapes_that_do_not_fit(images, masks, message):
     with pytest.raises(ValueError, match=message):
-        make_encoder().trunk(torch.zeros(images), torch.zeros(masks))
+        make_encoder().frozen(torch.zeros(images), torch.zeros(masks))
 
 
 def test_average_is_weighted_by_the_share():

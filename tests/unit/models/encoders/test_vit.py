@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from anomalib_ncd.models.encoders.attention import cls_mask
-from anomalib_ncd.models.encoders.backbone import build_backbone
-from anomalib_ncd.models.encoders.vit import MaskGuidedEncoder
+from anomalib_ncd.models.encoders.backbone import build_network
+from anomalib_ncd.models.encoders.base import Frozen
+from anomalib_ncd.models.encoders.vit import MaskGuidedVit
 
 
 def make_vit(vit_class=VisionTransformer, **kwargs):
@@ -25,7 +27,7 @@ def make_vit(vit_class=VisionTransformer, **kwargs):
 
 
 def make_encoder(vit=None, **kwargs):
-    return MaskGuidedEncoder(make_vit() if vit is None else vit, **{"mask_layers": 3, **kwargs}).eval()
+    return MaskGuidedVit(make_vit() if vit is None else vit, **{"mask_layers": 3, **kwargs}).eval()
 
 
 def make_batch(batch=5, side=32):
@@ -67,8 +69,8 @@ def test_golden_small_vit(reference):
 @torch.no_grad()
 def test_golden_deit_tiny(golden_dir, weights_dir):
     stored = np.load(golden_dir / "mask_guided_deit_tiny.npz")
-    backbone = build_backbone("deit_tiny_patch16_224", weights_dir / "deit_tiny_patch16_224.safetensors")
-    encoder = MaskGuidedEncoder(backbone, mask_layers=int(stored["mask_layers"]), empty_mask="cls").eval()
+    backbone = build_network("deit_tiny_patch16_224", weights_dir / "deit_tiny_patch16_224.safetensors")
+    encoder = MaskGuidedVit(backbone, mask_layers=int(stored["mask_layers"]), empty_mask="cls").eval()
     generator = torch.Generator().manual_seed(int(stored["generator_seed"]))
     images, masks = torch.randn(4, 3, 224, 224, generator=generator), torch.zeros(4, 1, 224, 224)
     for mask, (top, bottom, left, right) in zip(masks, stored["mask_boxes"], strict=True):
@@ -135,11 +137,11 @@ def test_other_prefix_tokens_are_always_attended(vit_class, options, prefix):
 @torch.no_grad()
 def test_what_cls_cannot_see_in_the_last_block_does_not_matter():
     encoder, (images, masks) = make_encoder(mask_layers=1), make_batch()
-    tokens, attended = encoder.trunk(images, masks)
+    tokens, attended = encoder.frozen(images, masks)
     changed = torch.where(attended[..., None], tokens, torch.randn_like(tokens))
-    torch.testing.assert_close(encoder.head(changed, attended), encoder.head(tokens, attended))
+    torch.testing.assert_close(encoder.trained(Frozen(changed, attended)), encoder.trained(Frozen(tokens, attended)))
     changed = torch.where(attended[..., None], torch.randn_like(tokens), tokens)
-    assert (encoder.head(changed, attended) - encoder.head(tokens, attended)).abs().max() > 0.01
+    assert (encoder.trained(Frozen(changed, attended)) - encoder.trained(Frozen(tokens, attended))).abs().max() > 0.01
 
 
 @torch.no_grad()
@@ -154,10 +156,10 @@ def test_features_do_not_depend_on_the_batch():
 @torch.no_grad()
 def test_large_batches_pass_the_trunk_in_parts(monkeypatch):
     encoder, (images, masks) = make_encoder(), make_batch()
-    whole, sizes = encoder.trunk(images, masks), []
+    whole, sizes = encoder.frozen(images, masks), []
     encoder.backbone.patch_embed.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     monkeypatch.setattr("anomalib_ncd.models.encoders.vit.CPU_TOKENS_PER_PASS", 40)  # two views of 17 tokens
-    parts = encoder.trunk(images, masks)
+    parts = encoder.frozen(images, masks)
     assert sizes == [2, 2, 1]
     torch.testing.assert_close(parts.tokens, whole.tokens, rtol=1e-5, atol=1e-5)
     assert torch.equal(parts.attended, whole.attended)
@@ -192,15 +194,15 @@ def test_features_of_several_layers_are_cls_and_masked_averages(trainable_blocks
     pieces = [last, averages[1], averages[2], outputs[2][:, 0]]
     expected = torch.cat([piece / piece.square().mean(1, keepdim=True).sqrt() for piece in pieces], dim=1)
     encoder = make_encoder(vit, feature_layers=2, trainable_blocks=trainable_blocks)
-    assert encoder.feature_dim == expected.shape[1] == 4 * 24
+    assert encoder.width == expected.shape[1] == 4 * 24
     torch.testing.assert_close(encoder(images, masks), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_features_of_several_layers_train_the_last_block_alone():
     encoder, (images, masks) = make_encoder(make_vit(depth=4), feature_layers=3).train(), make_batch()
-    tokens, attended = encoder.trunk(images, masks)
-    assert attended[:, : 1 + 5].all()  # a bank keeps what is attended
-    encoder.head(tokens.half(), attended).square()[:, :24].sum().backward()
+    tokens, attended = encoder.frozen(images, masks)
+    assert attended[:, : 5 + 1].all()  # a bank keeps what is attended
+    encoder.trained(Frozen(tokens.half(), attended)).square()[:, :24].sum().backward()
     assert {name.split(".")[2] for name, p in encoder.named_parameters() if p.grad is not None} == {"3"}
 
 
@@ -217,81 +219,119 @@ def test_gradients_reach_the_last_blocks_and_nothing_else(trainable_blocks):
 def test_the_reference_is_the_mean_of_the_attended_patches():
     encoder = make_encoder()
     images, masks = make_batch()
-    tokens, attended = encoder.trunk(images, masks)
-    for found, rows, chosen in zip(encoder.reference(tokens, attended), tokens, attended, strict=True):
+    tokens, attended = encoder.frozen(images, masks)
+    for found, rows, chosen in zip(encoder.reference(Frozen(tokens, attended)), tokens, attended, strict=True):
         torch.testing.assert_close(found, rows[1:][chosen[1:]].mean(dim=0))
     with torch.no_grad():
         for parameter in encoder.backbone.blocks[-1].parameters():
             parameter.add_(1)
-    assert torch.equal(encoder.reference(*encoder.trunk(images, masks)), encoder.reference(tokens, attended))
+    assert torch.equal(encoder.reference(encoder.frozen(images, masks)), encoder.reference(Frozen(tokens, attended)))
 
 
 def test_the_frozen_part_stays_in_evaluation_mode():
     encoder, (images, masks) = make_encoder(make_vit(proj_drop_rate=0.5, pos_drop_rate=0.5)), make_batch()
     encoder.train()
-    first, second = encoder.trunk(images, masks), encoder.trunk(images, masks)
+    first, second = encoder.frozen(images, masks), encoder.frozen(images, masks)
     assert torch.equal(first.tokens, second.tokens)
     assert not first.tokens.requires_grad
     assert [block.training for block in encoder.backbone.blocks] == [False, False, True]
-    assert not torch.equal(encoder.head(*first), encoder.head(*first))
+    assert not torch.equal(encoder.trained(first), encoder.trained(first))
     assert not encoder.eval().backbone.blocks[2].training
 
 
-def compared_encoder(**kwargs):
-    """An encoder that compares with patches of other images."""
-    encoder = make_encoder(**kwargs)
-    patches, share = encoder.compared_patches(torch.randn(6, 3, 32, 32), make_batch(6)[1])
-    encoder.normal_patches.fit(patches[share[..., 0] > 0])
-    encoder.normal_patches.novelty.fit([encoder.whole_patches(torch.randn(9, 3, 32, 32))], num_images=9)
-    return encoder
-
-
 @torch.no_grad()
-def test_regions_are_compared_with_normal_patches_of_two_thirds_of_the_depth():
-    encoder = compared_encoder(trainable_blocks=1, feature_layers=2)
+def test_regions_are_compared_after_two_thirds_of_the_blocks_and_images_after_five_twelfths():
+    encoder = make_encoder(trainable_blocks=1, feature_layers=2)
     images, masks = make_batch()
     backbone, attended = encoder.backbone, encoder.attended_tokens(masks)
-    tokens = backbone._pos_embed(backbone.patch_embed(images))
+    embedded = backbone._pos_embed(backbone.patch_embed(images))
+    tokens = embedded
     for block in backbone.blocks[:2]:
         tokens = block(tokens, attn_mask=cls_mask(attended, tokens.dtype))
     share = masks.unfold(2, 8, 8).unfold(3, 8, 8).mean(dim=(4, 5)).flatten(1)[..., None] * attended[:, 1:, None]
-    whole = torch.randn(5, 3, 32, 32)
-    tokens_of_whole = backbone.blocks[0](backbone._pos_embed(backbone.patch_embed(whole)))  # five twelfths of three
-    torch.testing.assert_close(encoder.whole_patches(whole), tokens_of_whole[:, 1:])
-    rows = encoder.normal_patches(tokens[:, 1:], share / share.sum(dim=1, keepdim=True))
-    row, known_by = encoder.normal_patches.with_novelty(rows, tokens_of_whole[:, 1:]).unbind(dim=1)
-    found = encoder(images, masks, whole)
-    torch.testing.assert_close(found, encoder.normal_patches.feature(row), atol=1e-4, rtol=1e-4)
-    reference = encoder.reference(*encoder.trunk(images, masks, whole))
-    torch.testing.assert_close(reference, encoder.normal_patches.feature(known_by), atol=1e-4, rtol=1e-4)
-    assert encoder.feature_dim == 26
+    patches, shares = encoder.region_patches(images, masks)
+    torch.testing.assert_close(patches, tokens[:, 1:])
+    torch.testing.assert_close(shares, share / share.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(encoder.whole_patches(images), backbone.blocks[0](embedded)[:, 1:])
 
 
-@pytest.mark.parametrize("trainable_blocks", [0, 1, 2, 3])
+@pytest.mark.parametrize(("trainable_blocks", "blocks"), [(0, 2), (1, 2), (2, 1), (3, 0)])
 @torch.no_grad()
-def test_compared_features_and_references_with_any_number_of_trained_blocks(trainable_blocks):
-    encoder = compared_encoder(trainable_blocks=trainable_blocks)
+def test_only_frozen_blocks_are_compared(trainable_blocks, blocks):
+    encoder, (images, masks) = make_encoder(trainable_blocks=trainable_blocks), make_batch()
+    tokens = encoder.backbone._pos_embed(encoder.backbone.patch_embed(images))
+    for block in encoder.backbone.blocks[:blocks]:
+        tokens = block(tokens, attn_mask=cls_mask(encoder.attended_tokens(masks), tokens.dtype))
+    torch.testing.assert_close(encoder.region_patches(images, masks)[0], tokens[:, 1:])
+    assert encoder.whole_patches(images).shape == (5, 16, 24)
+
+
+def test_a_backbone_of_few_blocks_is_guided_in_all_of_them():
+    assert make_encoder(mask_layers=9).mask_layers == 3
     images, masks = make_batch()
-    masks[2] = 0
-    pictures = torch.randn(5, 3, 32, 32)
-    whole = encoder(images, masks, pictures)
-    assert whole.shape == (5, encoder.feature_dim)
-    torch.testing.assert_close(encoder(images[2:3], masks[2:3], pictures[2:3]), whole[2:3], atol=1e-4, rtol=1e-4)
-    tokens, attended = encoder.trunk(images, masks, pictures)
-    assert tokens.shape[:2] == attended.shape == (5, 2)  # the rows that feature and reference are made of
-    assert attended.all()
-    torch.testing.assert_close(encoder.head(tokens, attended), whole)
-    assert (encoder.reference(tokens, attended).norm(dim=1) <= whole.norm(dim=1) + 1e-4).all()
+    torch.testing.assert_close(make_encoder(mask_layers=9)(images, masks), make_encoder(mask_layers=3)(images, masks))
+
+
+def make_eva(**options):
+    """A DINOv3 ViT of timm, in small."""
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 0}
+    dinov3 = {"use_abs_pos_emb": False, "use_rot_pos_emb": True, "rope_type": "dinov3", "rope_rotate_half": True}
+    dinov3 |= {"num_reg_tokens": 4, "use_fc_norm": False, "init_values": 0.1, "dynamic_img_size": True}
+    vit = Eva(**{**sizes, **dinov3, "global_pool": "token", **options})
+    for parameter in vit.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return vit
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"dynamic_img_size": False}, {"use_rot_pos_emb": False, "use_abs_pos_emb": True}]
+)
+@torch.no_grad()
+def test_full_mask_is_the_backbone_itself_with_rotary_embeddings(options):
+    vit, (images, masks) = make_eva(**options), make_batch()
+    torch.testing.assert_close(make_encoder(vit)(images, torch.ones_like(masks)), vit.eval()(images))
+    assert (make_encoder(vit)(images, masks) - vit(images)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("trainable_blocks", [0, 1, 2])
+@torch.no_grad()
+def test_rotary_embeddings_follow_the_tokens_that_are_kept(trainable_blocks):
+    encoder, (images, masks) = make_encoder(make_eva(), trainable_blocks=trainable_blocks, mask_layers=1), make_batch()
+    assert encoder(images, masks).shape == (5, 24)
+    if trainable_blocks > 1:
+        return  # all tokens are needed then
+    frozen, features = encoder.frozen(images, masks), encoder(images, masks)
+    for index, attended in enumerate(frozen.attended):
+        kept = Frozen(frozen.tokens[index : index + 1, attended], torch.ones(1, int(attended.sum()), dtype=torch.bool))
+        torch.testing.assert_close(encoder.trained(kept), features[index : index + 1], rtol=1e-4, atol=1e-5)
+        half = Frozen(kept.tokens.half(), kept.attended)
+        torch.testing.assert_close(encoder.trained(half), features[index : index + 1], rtol=0.05, atol=0.05)
+
+
+@torch.no_grad()
+def test_dinov3_has_features_of_several_layers_and_patches():
+    encoder, (images, masks) = make_encoder(make_eva(depth=4), feature_layers=2), make_batch()
+    features = encoder(images, masks)
+    assert features.shape == (5, encoder.width) == (5, 4 * 24)
+    torch.testing.assert_close(features[:1], encoder(images[:1], masks[:1]), rtol=1e-4, atol=1e-5)
+    assert encoder.region_patches(images, masks)[0].shape == encoder.whole_patches(images).shape == (5, 16, 24)
+    assert encoder.reference(encoder.frozen(images, masks)).shape == (5, 24)
+
+
+def test_rotary_embeddings_that_differ_between_blocks_are_refused():
+    with pytest.raises(TypeError, match="other rotary embeddings in each block"):
+        make_encoder(make_eva(rope_type="mixed", rope_rotate_half=False))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @torch.no_grad()
 def test_kept_half_precision_tokens(dtype):
     encoder, (images, masks) = make_encoder(), make_batch()
-    tokens, attended = encoder.trunk(images, masks)
-    features = encoder.head(tokens.to(dtype), attended)
+    tokens, attended = encoder.frozen(images, masks)
+    features = encoder.trained(Frozen(tokens.to(dtype), attended))
     assert features.dtype == torch.float32
-    torch.testing.assert_close(features, encoder.head(tokens, attended), rtol=0.05, atol=0.1)
+    torch.testing.assert_close(features, encoder.trained(Frozen(tokens, attended)), rtol=0.05, atol=0.1)
 
 
 @torch.no_grad()
@@ -308,17 +348,16 @@ def test_half_precision_is_finite_and_close():
 
 def test_sizes_are_told():
     encoder = make_encoder()
-    assert (encoder.feature_dim, encoder.patch_size, encoder.image_size) == (24, 8, 32)
+    assert (encoder.width, encoder.patch_width, encoder.patch_size, encoder.image_size) == (24, 24, 8, 32)
 
 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"mask_layers": 4}, "`mask_layers` must be between 0 and the 3 blocks"),
         ({"mask_layers": -1}, "`mask_layers`"),
         ({"trainable_blocks": 4}, "`trainable_blocks`"),
-        ({"feature_layers": 0}, "`feature_layers` must be from 1 to 2"),
-        ({"feature_layers": 3}, "`feature_layers` must be from 1 to 2"),
+        ({"feature_layers": 0}, "`feature_layers` must be between 1 and 2"),
+        ({"feature_layers": 3}, "`feature_layers` must be between 1 and 2"),
         ({"feature_layers": 2, "trainable_blocks": 2}, "train one block at most"),
         ({"empty_mask": "all"}, "`empty_mask` must be one of"),
     ],
@@ -334,8 +373,8 @@ def test_rectangular_backbones_are_refused():
 
 
 def test_other_networks_are_refused():
-    with pytest.raises(TypeError, match="timm VisionTransformer"):
-        MaskGuidedEncoder(nn.Linear(3, 3))
+    with pytest.raises(TypeError, match="timm VisionTransformer or Eva with a class token"):
+        MaskGuidedVit(nn.Linear(3, 3))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +385,7 @@ def test_other_networks_are_refused():
         ((2, 3, 32, 32), (2, 1, 16, 16), "`masks` must be 32 x 32"),
         ((2, 3, 32, 32), (3, 1, 32, 32), "as many as `images`"),
         ((2, 1, 32, 32), (2, 1, 32, 32), r"`images` must have shape \(B, 3, 32, 32\)"),
-        ((2, 3, 64, 64), (2, 1, 32, 32), "image_size=64"),
+        ((2, 3, 64, 64), (2, 1, 32, 32), "another `image_size`"),
     ],
 )
 def test_wrong_shapes(images, masks, match):

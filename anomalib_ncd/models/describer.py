@@ -1,0 +1,287 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From the views of regions to the features that classes are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from anomalib_ncd.data.normal_regions import NormalRegions
+from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, in_parts
+from anomalib_ncd.models.encoders.build_encoder import build_encoder
+from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
+from anomalib_ncd.models.normal.image_novelty import ImageNovelty
+from anomalib_ncd.models.normal.normal_comparison import fit_to_images, fit_to_regions
+from anomalib_ncd.models.normal.normal_patches import NormalPatches
+
+DescriberKind: TypeAlias = Literal["frozen_features", "normal_residuals"]
+REGIONS_PER_PASS = 32
+CONSTANT = 1.5
+"""Beside the residual, so that its length counts for classifiers that look at directions alone."""
+NOVELTY_WEIGHT = 0.5
+"""How far apart images like normal ones and others lie."""
+SCORE_POWER = 0.5
+"""How far the detector's score stretches the residuals that are clustered."""
+LEAST_SCORE = 0.02
+
+
+class Description(NamedTuple):
+    """What is said of R regions.
+
+    Attributes:
+        feature: ``(R, D)`` float, for clusters and classes.
+        rejection_feature: ``(R, E)`` float, to tell whether a region is like those of a run; never trained.
+    """
+
+    feature: Tensor
+    rejection_feature: Tensor
+
+
+class Describer(nn.Module):
+    """Owns an encoder and turns views and masks of regions into features of a width that never changes.
+
+    Args:
+        encoder: The mask-guided encoder.
+        mean: Mean of the images that it takes, three numbers in RGB order for images in [0, 1].
+        std: Their standard deviation.
+
+    Attributes:
+        feature_dim: Width D of the feature.
+        logit_temperature: What cosines between features and prototypes are divided by in predictions.
+        needs_whole_images: Whether regions are described by the images that they lie in, too.
+    """
+
+    feature_dim: int
+    logit_temperature: ClassVar[float]
+    needs_whole_images: ClassVar[bool] = False
+
+    def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+
+    @property
+    def image_size(self) -> int:
+        """Side S of a view in pixels."""
+        return self.encoder.image_size
+
+    def normalised(self, views: Tensor) -> Tensor:
+        """Views ``(B, 3, S, S)`` uint8 as the encoder takes them, on its device."""
+        return (views.to(self.pixel_mean.device).float() - self.pixel_mean) / self.pixel_std
+
+    def forward(
+        self,
+        views: Tensor,
+        masks: Tensor,
+        whole_images: Tensor | None = None,
+        image_index: Tensor | None = None,
+    ) -> Description:
+        """Describe regions.
+
+        Args:
+            views: Views ``(R, 3, S, S)`` uint8.
+            masks: Their masks ``(R, 1, S, S)`` float in [0, 1].
+            whole_images: Views ``(I, 3, S, S)`` uint8 of the images that they lie in, for a describer that needs them.
+            image_index: ``(R,)`` long, which of these images each region lies in.
+
+        Returns:
+            Feature and rejection feature.
+        """
+        raise NotImplementedError
+
+
+class FrozenFeatures(Describer):
+    """Features of the encoder alone, whose last part training may change.
+
+    Args:
+        encoder: See :class:`Describer`, as for the others.
+        mean: As above.
+        std: As above.
+
+    Example:
+        >>> describer = FrozenFeatures(*build_encoder("test_vit", pretrained=False, image_size=32))
+        >>> views, masks = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(2, 1, 32, 32)
+        >>> describer(views, masks).feature.shape == (2, describer.feature_dim)
+        True
+    """
+
+    logit_temperature = LOGIT_TEMPERATURE
+
+    def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(encoder, mean, std)
+        self.feature_dim = encoder.width
+
+    def frozen(self, views: Tensor, masks: Tensor) -> Frozen:
+        """What the frozen part makes of views ``(R, 3, S, S)`` uint8 and masks; it can be kept between epochs."""
+        return self.encoder.frozen(self.normalised(views), masks.to(self.pixel_mean.device))
+
+    def forward(
+        self,
+        views: Tensor,
+        masks: Tensor,
+        whole_images: Tensor | None = None,
+        image_index: Tensor | None = None,
+    ) -> Description:
+        """Describe regions; see :meth:`Describer.forward`. Whole images are not looked at."""
+        del whole_images, image_index
+        frozen = self.frozen(views, masks)
+        return Description(self.encoder.trained(frozen), self.encoder.reference(frozen))
+
+
+class NormalResiduals(Describer):
+    """What sets regions apart from normal images, and how unlike those the image is that a region lies in.
+
+    The feature is the residual of :class:`NormalPatches`, the novelty of :class:`ImageNovelty` and a constant. Regions
+    of images like normal ones and of others lie on two sides, apart by half of what a residual of length 1 is long. For
+    what is known and unknown, the novelty doesn't count. Nothing of it is trained.
+
+    Args:
+        encoder: See :class:`Describer`, as for the others.
+        mean: As above.
+        std: As above.
+
+    Attributes:
+        normal_patches: What regions are compared with.
+        novelty: What whole images are compared with.
+    """
+
+    logit_temperature = 0.05
+    """As the constant brings cosines nearer to 1; as sure as frozen features, on painted sets."""
+    needs_whole_images = True
+
+    def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(encoder, mean, std)
+        self.normal_patches, self.novelty = NormalPatches(encoder.patch_width), ImageNovelty(encoder.patch_width)
+        self.feature_dim = encoder.patch_width + 2
+        self.requires_grad_(requires_grad=False)
+
+    @torch.no_grad()
+    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
+        """Take over normal images in place of those known before.
+
+        Args:
+            regions: Regions of normal images.
+            image_paths: The images.
+            seed: Seed of the choice of patches and images.
+
+        Returns:
+            Features ``(N, D)`` of half of the regions, compared with the other images alone, on the CPU; none where
+            there is but one image.
+        """
+        rows = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
+        fit_to_images(self.novelty, self._whole_patches, image_paths, self.image_size, seed)
+        novelty = torch.full((len(rows),), 0.0 if len(image_paths) > 1 else 0.5)  # they count as seen
+        return self._joined(rows, novelty).feature
+
+    @torch.no_grad()
+    def forward(
+        self,
+        views: Tensor,
+        masks: Tensor,
+        whole_images: Tensor | None = None,
+        image_index: Tensor | None = None,
+    ) -> Description:
+        """Describe regions; see :meth:`Describer.forward`.
+
+        Raises:
+            ValueError: If there are no whole images.
+            RuntimeError: If there are no normal images to compare with.
+        """
+        if whole_images is None or image_index is None:
+            msg = (
+                "Regions are described by the images that they lie in, too; give these as `whole_images`, and as "
+                "`image_index` which of them each region lies in (`NcdDataModule(whole_images=True)` does)."
+            )
+            raise ValueError(msg)
+        rows = in_parts(self._rows, REGIONS_PER_PASS, views, masks)
+        novelty = self.novelty(self._whole_patches(whole_images))
+        return self._joined(rows, novelty[image_index.to(novelty.device)])
+
+    def _rows(self, views: Tensor, masks: Tensor) -> Tensor:
+        """Residuals ``(R, 2, D)``."""
+        return self.normal_patches(*self._region_patches(views, masks))
+
+    def _region_patches(self, views: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.region_patches(self.normalised(views), masks.to(self.pixel_mean.device))
+
+    def _whole_patches(self, views: Tensor) -> Tensor:
+        return self.encoder.whole_patches(self.normalised(views))
+
+    def _joined(self, rows: Tensor, novelty: Tensor) -> Description:
+        """Residuals ``(R, 2, D)`` with the novelty ``(R,)`` of the images that the regions lie in."""
+        side = (novelty.to(rows) - 0.5) * NOVELTY_WEIGHT
+        beside = torch.stack([side, torch.zeros_like(side)], dim=1)[..., None]
+        joined = torch.cat([rows, beside, torch.full_like(beside, CONSTANT)], dim=2) * self.normal_patches.dim**0.5
+        return Description(*joined.unbind(dim=1))
+
+
+DESCRIBERS: dict[str, type[FrozenFeatures | NormalResiduals]] = {
+    "frozen_features": FrozenFeatures,
+    "normal_residuals": NormalResiduals,
+}
+
+
+def build_describer(
+    kind: DescriberKind = "frozen_features",
+    backbone: str = "vit_base_patch8_224.dino",
+    weights: str | Path | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> FrozenFeatures | NormalResiduals:
+    """Build a describer with its encoder.
+
+    Args:
+        kind: ``"frozen_features"`` for training and plain clusters; ``"normal_residuals"`` to describe regions by what
+            sets them apart from normal images.
+        backbone: See :func:`~anomalib_ncd.models.encoders.build_encoder.build_encoder`, as for the others.
+        weights: As above.
+        **settings: As above.
+
+    Returns:
+        The describer.
+
+    Raises:
+        ValueError: If there is no such kind, or an argument of the encoder is out of its range.
+    """
+    if kind not in DESCRIBERS:
+        msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
+        raise ValueError(msg)
+    return DESCRIBERS[kind](*build_encoder(backbone, weights, **settings))
+
+
+def residual_lengths(features: Tensor) -> Tensor:
+    """How unlike normal images regions are: length ``(R,)`` of the residuals in features ``(R, D)``."""
+    return features[:, :-2].norm(dim=1)
+
+
+def stretched_residuals(features: Tensor, scores: Tensor) -> Tensor:
+    """Stretch residuals by the detector's scores, for the detector has another view of what is normal.
+
+    By the root of the score over the median of all. It is for the search of clusters alone; predictions do without.
+
+    Args:
+        features: ``(R, D)`` float, of :class:`NormalResiduals`.
+        scores: ``(R,)`` float in [0, 1], anomaly score of each region.
+
+    Returns:
+        ``(R, D)`` float; the novelty and the constant stay.
+
+    Example:
+        >>> features = torch.tensor([[3.0, 0.2, 1.5], [3.0, 0.2, 1.5]])
+        >>> stretched_residuals(features, torch.tensor([0.05, 0.8]))
+        tensor([[1.0290, 0.2000, 1.5000],
+                [4.1160, 0.2000, 1.5000]])
+    """
+    clamped = scores.to(features).clamp(min=LEAST_SCORE)
+    if not len(clamped):
+        return features
+    factors = (clamped / clamped.quantile(0.5)) ** SCORE_POWER
+    return torch.cat([features[:, :-2] * factors[:, None], features[:, -2:]], dim=1)

@@ -1,0 +1,123 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The interface that all region encoders share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+MAX_DEFAULT_LAYERS = 4  # of `feature_layers=None`
+
+
+class Frozen(NamedTuple):
+    """What the frozen part of an encoder hands to the trained part; it can be kept between epochs.
+
+    Attributes:
+        tokens: Tokens (B, N, D), without gradient.
+        attended: Boolean (B, N): the tokens that the trained part reads. The others may be dropped or be padding.
+    """
+
+    tokens: Tensor
+    attended: Tensor
+
+
+class RegionEncoder(Protocol):
+    """A network that describes regions, in a frozen and a trained part; a ``torch.nn.Module``.
+
+    Attributes:
+        image_size: Side S of the square images in pixels.
+        width: Width of the feature.
+        patch_width: Width of patches and references.
+        settings: What tells its frozen part from another one of the same weights, as plain data.
+    """
+
+    image_size: int
+    width: int
+    patch_width: int
+    settings: dict[str, Any]
+
+    def frozen(self, images: Tensor, masks: Tensor) -> Frozen:
+        """Run the frozen part on normalised images (B, 3, S, S) with masks (B, 1, S, S) in [0, 1], without gradient."""
+        ...
+
+    def trained(self, frozen: Frozen) -> Tensor:
+        """Run the trained part on tokens, fresh or kept in half precision: features (B, width)."""
+        ...
+
+    def reference(self, frozen: Frozen) -> Tensor:
+        """Describe regions (B, patch_width) float32 by the frozen part alone, which training leaves as it is."""
+        ...
+
+    def region_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (B, N, patch_width) that regions are compared by, and the share (B, N, 1) of each in its region."""
+        ...
+
+    def whole_patches(self, images: Tensor) -> Tensor:
+        """Patches (B, N, patch_width) that whole images (B, 3, S, S) are compared by; N is a square."""
+        ...
+
+
+def in_parts(function: Callable[..., Tensor], per_pass: int, *inputs: Tensor) -> Tensor:
+    """Run a function on a bounded number of rows at a time; in an exported graph on all of them.
+
+    Args:
+        function: Takes and returns tensors whose first dimension are the rows.
+        per_pass: Most rows of a pass, 1 or more.
+        *inputs: What it takes.
+
+    Returns:
+        What it returns for all rows.
+
+    Example:
+        >>> in_parts(lambda rows: rows + 1, 2, torch.arange(5))
+        tensor([1, 2, 3, 4, 5])
+    """
+    if torch.compiler.is_compiling() or len(inputs[0]) <= per_pass:
+        return function(*inputs)
+    parts = zip(*(each.split(per_pass) for each in inputs), strict=True)
+    return torch.cat([function(*part) for part in parts])
+
+
+def check_views(images: Tensor, masks: Tensor, size: int) -> None:
+    """Refuse images and masks that aren't (B, 3, size, size) and (B, 1, size, size).
+
+    Args:
+        images: Images to check.
+        masks: Masks to check.
+        size: Side of the square images in pixels.
+
+    Raises:
+        ValueError: If a shape is another.
+    """
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+        msg = (
+            f"`images` must have shape (B, 3, {size}, {size}), got {tuple(images.shape)}; "
+            "resize them or build the encoder with another `image_size`."
+        )
+        raise ValueError(msg)
+    if masks.ndim != 4 or masks.shape[1] != 1:
+        hint = "call `masks.unsqueeze(1)`" if masks.ndim == 3 else "give one channel per mask"
+        msg = f"`masks` must have shape (B, 1, H, W), got {tuple(masks.shape)}; {hint}."
+        raise ValueError(msg)
+    if tuple(masks.shape[2:]) != (size, size):
+        msg = f"`masks` must be {size} x {size} pixels like the images, got {tuple(masks.shape)}; resize them."
+        raise ValueError(msg)
+    if masks.shape[0] != images.shape[0]:
+        msg = f"`masks` must be as many as `images`, got {masks.shape[0]} and {images.shape[0]}."
+        raise ValueError(msg)
+
+
+def check_range(name: str, value: int, low: int, high: int) -> None:
+    """Refuse a setting that the backbone can't have.
+
+    Raises:
+        ValueError: If the value is not between `low` and `high`.
+    """
+    if not low <= value <= high:
+        msg = f"`{name}` must be between {low} and {high} for this backbone, got {value}."
+        raise ValueError(msg)

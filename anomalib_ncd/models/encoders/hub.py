@@ -1,0 +1,114 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Weights that timm publishes: from the cache of the model hub, else from the hub itself."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from huggingface_hub import constants, try_to_load_from_cache
+from timm.models import get_pretrained_cfg
+from torch import nn
+
+from anomalib_ncd.models.encoders.weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for in a hub repository, in its order
+HUB_TIMEOUT_S = 3.0
+
+
+def is_cached(name: str) -> bool:
+    """Tell whether timm's weights of a network are in the cache of the hub; no request is made."""
+    config = get_pretrained_cfg(name)
+    repo, _, revision = ((config and config.hf_hub_id) or "").partition("@")
+    return bool(repo) and _cached_file(repo, revision or None, config.hf_hub_filename) is not None
+
+
+def load_published(network: nn.Module, name: str, fetch: Callable[[], nn.Module]) -> nn.Module:
+    """Fill a network with timm's weights: from the cache without any request, else from the hub.
+
+    Args:
+        network: A network of timm.
+        name: Its name, for messages.
+        fetch: Builds it anew with weights from the hub.
+
+    Returns:
+        The network with its weights.
+
+    Raises:
+        ValueError: If timm publishes none.
+        RuntimeError: If they are not in the cache and the hub is out of reach.
+    """
+    config = cast("dict[str, Any]", network.pretrained_cfg)
+    repo, _, revision = (config.get("hf_hub_id") or "").partition("@")
+    if not repo:
+        msg = (
+            f"timm's hub has no weights for {name!r}; choose another name from `timm.list_pretrained()`, "
+            f"pass a local file as `backbone_weights`, or `pretrained=False` for random weights."
+        )
+        raise ValueError(msg)
+    cached = _cached_file(repo, revision or None, config.get("hf_hub_filename"))
+    if cached is not None:
+        load_weights(network, cached, name)
+        return network
+    if constants.HF_HUB_OFFLINE:
+        raise RuntimeError(_out_of_reach(name, repo, "HF_HUB_OFFLINE is set"))
+    if not _hub_answers(constants.ENDPOINT):
+        raise RuntimeError(_out_of_reach(name, repo, f"{constants.ENDPOINT} does not answer"))
+    try:
+        return fetch()
+    except OSError as error:  # every error of the hub's client is one
+        raise RuntimeError(_out_of_reach(name, repo, str(error))) from error
+
+
+def _cached_file(repo: str, revision: str | None, filename: str | None) -> Path | None:
+    """Find the weights in the cache of the hub."""
+    for candidate in (filename,) if filename else HUB_FILES:
+        found = try_to_load_from_cache(repo, candidate, revision=revision)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _out_of_reach(name: str, repo: str, reason: str) -> str:
+    return (
+        f"the weights of {name!r} are not in the cache and cannot be fetched: {reason}. Either pass a local file as "
+        f"`backbone_weights`, or run once where the hub can be reached and copy the folder of {repo!r} into the cache, "
+        f"{constants.HF_HUB_CACHE!r} (moved by the variable HF_HOME)."
+    )
+
+
+def _hub_answers(endpoint: str, timeout_s: float = HUB_TIMEOUT_S) -> bool:
+    """Tell whether the hub answers at all, through the proxies of the environment.
+
+    The hub's own client retries for half a minute. Its name may also take that long to resolve, which no socket
+    timeout bounds: hence the thread, which is left behind when its time is up.
+    """
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(_request(endpoint, timeout_s)), daemon=True)
+    thread.start()
+    thread.join(2 * timeout_s)
+    return any(answers)
+
+
+def _request(endpoint: str, timeout_s: float) -> bool:
+    request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 the endpoint is the hub client's own
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310
+            return True
+    except urllib.error.HTTPError:
+        return True  # refused, but there
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ssl.SSLError)  # the hub's client has certificates of its own
+    except (OSError, ValueError) as error:
+        logger.debug("No answer from %s: %s", endpoint, error)
+        return False
