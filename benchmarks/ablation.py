@@ -36,7 +36,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.images import list_images, read_image
 from anomalib_ncd.metrics.discovery import discovery_report
-from anomalib_ncd.models.normal import normal_patches
+from anomalib_ncd.models import describer
 from anomalib_ncd.models.offline_detector import build_offline_detector
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.runs.cluster import discover_by_clustering
@@ -52,7 +52,7 @@ PAINTED: dict[str, dict[str, int]] = {
 }
 OTHER_SEED = 1  # of the sets of other kinds, which lie on other tiles as well
 PAPER: dict[str, Any] = {"prototypes": "random", "contrast": True, "feature_layers": 1, "empty_mask": "cls"}
-SCORE_POWER, NOVELTY_WEIGHT = normal_patches.SCORE_POWER, normal_patches.NOVELTY_WEIGHT  # before a variant changes them
+SCORE_POWER, NOVELTY_WEIGHT = describer.SCORE_POWER, describer.NOVELTY_WEIGHT  # before a variant changes them
 NO_BASE: dict[str, Any] = {"base": None}
 NORMAL: dict[str, Any] = {"method": "ward", "normal": True, "base": None}
 UNSCORED: dict[str, Any] = NORMAL | {"score_power": 0.0}
@@ -181,8 +181,8 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
         peak_if_empty=settings.pop("peak_if_empty", RegionSettings.peak_if_empty),
     )
     vote = settings.pop("vote", False)
-    normal_patches.SCORE_POWER = settings.pop("score_power", SCORE_POWER)
-    normal_patches.NOVELTY_WEIGHT = settings.pop("novelty_weight", NOVELTY_WEIGHT)
+    describer.SCORE_POWER = settings.pop("score_power", SCORE_POWER)
+    describer.NOVELTY_WEIGHT = settings.pop("novelty_weight", NOVELTY_WEIGHT)
     merging = settings.pop("merging", 50.0 if name == "MTD-mini" else None)
     # Views depend on what the frozen part is; variants that share it share them.
     frozen_encoder = settings.pop("frozen", False)
@@ -196,10 +196,11 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
         backbone=options.backbone,
         backbone_weights=options.weights,
         num_novel_classes=len(datamodule.class_names),
+        describer="normal_residuals" if method != "train" and normal else "frozen_features",
         training=TrainingSettings(num_cached_views=4, merging_temperature=merging, **settings),
     )
     if frozen_encoder:
-        model.model.encoder.requires_grad_(requires_grad=False)
+        model.model.describer.requires_grad_(requires_grad=False)
     if method == "train":
         engine = Engine(
             max_epochs=max_epochs,

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.images import read_image
+from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.data.transforms import EvalView
-from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
-from anomalib_ncd.models.normal.normal_patches import NormalPatches
+from anomalib_ncd.models.describer import DescriberKind, NormalResiduals, stretched_residuals
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset, paint_defect, simulate_anomaly_map
 
 IMBALANCE = 10
@@ -162,22 +162,27 @@ def read_pool(file: Path) -> Pool:
 def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weights: Path | None) -> None:
     """Write features and labels of all regions of a datamodule, and of its base regions."""
     torch.manual_seed(0)
-    model = AnomalyNcd(backbone=backbone, backbone_weights=weights, num_novel_classes=2).eval()
-    compare_with_normal(model.model.encoder, model.prepare, datamodule)
+    kind: DescriberKind = "frozen_features" if datamodule.normal_images is None else "normal_residuals"
+    model = AnomalyNcd(backbone, weights, num_novel_classes=2, describer=kind).eval()
+    datamodule.prepare_for(model.inputs)
+    describer, regions = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
+    if isinstance(describer, NormalResiduals) and regions is not None:
+        describer.fit(regions, [record.path for record in datamodule.normal_records])
     batches = [
-        (model.describe_batch(batch)[0], batch.region_score, batch.region_class_id)
+        (model.describe_batch(batch).feature, batch.region_score, batch.region_class_id)
         for batch in tqdm(datamodule.test_dataloader(), desc=file.stem)
     ]
     features, scores, labels = (torch.cat(part) for part in zip(*batches, strict=True))
-    if model.model.encoder.normal_patches.is_fitted:
-        features = NormalPatches.stretched(features, scores)
+    if isinstance(describer, NormalResiduals):
+        features = stretched_residuals(features, scores)
     regions, view = datamodule.train_regions(), EvalView(datamodule.image_size)
     base = np.zeros((0, features.shape[1]), np.float32)
     num_base = regions.num_base
     for start in tqdm(range(0, num_base, 32), desc=f"{file.stem}, base"):
         views = [view(*regions.load(index)) for index in range(start, min(start + 32, num_base))]
         images, masks = (torch.stack(part) for part in zip(*views, strict=True))
-        base = np.concatenate([base, model.describe_regions(images, masks, images)[0].numpy()])  # they are whole images
+        described = describer(images, masks, images, torch.arange(len(images)))  # they are whole images
+        base = np.concatenate([base, described.feature.numpy()])
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         file,

@@ -12,14 +12,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 from torchvision.transforms import functional as pil
 from torchvision.transforms import transforms
 
 from anomalib_ncd import AnomalyNcd
-from anomalib_ncd.models.encoders.attention import guided_block
-from anomalib_ncd.models.encoders.onednn_linear import OneDnnLinear
-from anomalib_ncd.models.encoders.vit import MaskGuidedEncoder, TrunkOutput
+from anomalib_ncd.models.encoders.attention import cls_mask, run_block
+from anomalib_ncd.models.encoders.base import Frozen
+from anomalib_ncd.models.encoders.vit import MaskGuidedVit
 
 
 class PillowView:
@@ -50,11 +49,11 @@ class PillowView:
         return pil.pil_to_tensor(picture), pil.to_tensor(mask_picture)
 
 
-class PlainEncoder(MaskGuidedEncoder):
+class PlainEncoder(MaskGuidedVit):
     """The same features from whole blocks, with the scores of attention written out."""
 
     @classmethod
-    def of(cls, encoder: MaskGuidedEncoder) -> PlainEncoder:
+    def of(cls, encoder: MaskGuidedVit) -> PlainEncoder:
         """Turn an encoder into a plain one; its weights are shared, its attention is no longer fused."""
         plain = cls(
             encoder.backbone,
@@ -64,32 +63,18 @@ class PlainEncoder(MaskGuidedEncoder):
         )
         for block in plain.backbone.blocks:
             block.attn.fused_attn = False  # type: ignore[union-attr]
-        _use_plain_layers(plain.backbone.blocks)
         return plain
 
     @torch.no_grad()
-    def trunk(self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None) -> TrunkOutput:
-        """The whole batch at once; nothing is compared with normal images."""
-        del whole
+    def frozen(self, images: torch.Tensor, masks: torch.Tensor) -> Frozen:
+        """The whole batch at once."""
         attended = self.attended_tokens(masks)
-        return TrunkOutput(self._frozen_blocks(images, masks, attended), attended)
+        return Frozen(self._frozen_tokens(images, masks, attended), attended)
 
-    def head(self, tokens: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+    def trained(self, frozen: Frozen) -> torch.Tensor:
         """All rows of the last block, of which one is used."""
-        tokens = guided_block(self.backbone.blocks[-1], tokens, attended)
+        tokens = run_block(self.backbone.blocks[-1], frozen.tokens, cls_mask(frozen.attended, frozen.tokens.dtype))
         return self.backbone.fc_norm(self.backbone.norm(tokens)[:, 0])
-
-
-def _use_plain_layers(module: nn.Module) -> None:
-    """Put PyTorch's own linear layers back."""
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, OneDnnLinear):
-                layer = nn.Linear(child.in_features, child.out_features, child.bias is not None)
-                layer.weight, layer.bias = child.weight, child.bias
-                setattr(parent, name, layer)
-                if child.with_gelu:
-                    parent.act = nn.GELU()
 
 
 def make_plain(model: AnomalyNcd) -> AnomalyNcd:
@@ -98,8 +83,8 @@ def make_plain(model: AnomalyNcd) -> AnomalyNcd:
     Raises:
         TypeError: If its backbone is no Vision Transformer.
     """
-    if not isinstance(model.model.encoder, MaskGuidedEncoder):
+    if not isinstance(model.model.describer.encoder, MaskGuidedVit):
         msg = f"The plain path is that of a Vision Transformer, got {model.backbone_name}."
         raise TypeError(msg)
-    model.model.encoder = PlainEncoder.of(model.model.encoder)
+    model.model.describer.encoder = PlainEncoder.of(model.model.describer.encoder)
     return model

@@ -19,9 +19,9 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
+from anomalib_ncd.models.describer import NormalResiduals, residual_lengths, stretched_residuals
 from anomalib_ncd.models.encoded_regions import encode_images
-from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
-from anomalib_ncd.models.normal.normal_patches import NormalPatches
 from anomalib_ncd.regions.settings import RegionSettings
 
 MEASURES = ("score", "longest residual", "mean residual", "score x longest residual", "whole image")
@@ -29,15 +29,17 @@ MEASURES = ("score", "longest residual", "mean residual", "score x longest resid
 
 def measure(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> dict[str, float]:
     """AUROC of each measure."""
-    compare_with_normal(model.eval().model.encoder, model.prepare, datamodule, seed)
+    describer, regions = model.eval().model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
+    if isinstance(describer, NormalResiduals) and regions is not None:
+        describer.fit(regions, [record.path for record in datamodule.normal_records], seed)
     whole = NcdBatch.collate(encode_images(model.describe_batch, datamodule.test_dataloader()))
     assert whole.region_feature is not None
     assert whole.region_reference is not None
     assert whole.class_id is not None
-    stretched = NormalPatches.stretched(whole.region_feature, whole.region_score)
+    stretched = stretched_residuals(whole.region_feature, whole.region_score)
     rows_by_measure = (whole.region_feature, whole.region_reference, stretched)
     # Lengths are roots, which leave the order as it is.
-    lengths = (NormalPatches.lengths(rows) for rows in rows_by_measure)
+    lengths = (residual_lengths(rows) for rows in rows_by_measure)
     measured = [whole.region_score, *lengths, whole.region_feature[:, -2]]
     image_index = whole.region_image_index.numpy()
     is_defective = whole.class_id.numpy() != datamodule.class_names.index("good")
@@ -63,7 +65,7 @@ def main() -> None:
                 name, None, normal=True, regions=RegionSettings(), options=options, work_dir=work_dir, seed=seed
             )
             datamodule.setup()
-            model = AnomalyNcd(backbone=options.backbone, backbone_weights=options.weights, num_novel_classes=2)
+            model = AnomalyNcd(options.backbone, options.weights, num_novel_classes=2, describer="normal_residuals")
             rows.append(list(measure(model, datamodule, seed).values()))
         print(f"| {name} | {' | '.join(f'{value:.3f}' for value in np.mean(rows, axis=0))} |", flush=True)
 

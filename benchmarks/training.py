@@ -184,9 +184,9 @@ def time_prediction(options: argparse.Namespace) -> None:
     images = torch.cat([batch.image for batch in batches]).to(options.device)
     masks = torch.cat([batch.region_mask for batch in batches]).to(options.device)
     model = build_model(options, None).eval().to(options.device)
-    own = model.model.encoder
-    plain = make_plain(build_model(options, None)).eval().to(options.device).model.encoder
-    views = (images.float() - model.pixel_mean) / model.pixel_std
+    own = model.model.describer.encoder
+    plain = make_plain(build_model(options, None)).eval().to(options.device).model.describer.encoder
+    views = model.model.describer.normalised(images)
     paths = {"plain": plain, "ours": own, "ours, bfloat16": own}
     seconds: dict[str, list[float]] = {name: [] for name in paths}
     features: dict[str, torch.Tensor] = {}

@@ -29,10 +29,11 @@ from torch import Tensor
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.describer import DescriberKind, NormalResiduals
 from anomalib_ncd.models.encoded_regions import encode_images
 from anomalib_ncd.models.heads import unit_rows
-from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
@@ -77,7 +78,9 @@ class Trial:
 
 def encode(model: AnomalyNcd, datamodule: NcdDataModule) -> Regions:
     """Features of all regions of a datamodule, compared with its normal images if it has any."""
-    compare_with_normal(model.eval().model.encoder, model.prepare, datamodule)
+    describer, regions = model.eval().model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
+    if isinstance(describer, NormalResiduals) and regions is not None:
+        describer.fit(regions, [record.path for record in datamodule.normal_records])
     whole = NcdBatch.collate(encode_images(model.describe_batch, datamodule.test_dataloader()))
     assert whole.region_feature is not None
     assert whole.region_reference is not None
@@ -224,11 +227,11 @@ def _cosines(run: Tensor, new: Tensor, num_classes: int) -> Tensor:
     return unit_rows(new) @ cluster_centres(run, labels, num_classes).T
 
 
-def build_models(weights: Path | None) -> Iterator[tuple[str, AnomalyNcd]]:
+def build_models(weights: Path | None, kind: DescriberKind) -> Iterator[tuple[str, AnomalyNcd]]:
     """DeiT-Tiny, where its weights are given, and EfficientNet-Lite0."""
     if weights is not None:
-        yield "DeiT-Tiny", AnomalyNcd("deit_tiny_patch16_224", weights)
-    yield "EfficientNet-Lite0", AnomalyNcd("offline")
+        yield "DeiT-Tiny", AnomalyNcd("deit_tiny_patch16_224", weights, describer=kind)
+    yield "EfficientNet-Lite0", AnomalyNcd("offline", describer=kind)
 
 
 def on_generated(options: argparse.Namespace) -> None:
@@ -250,7 +253,9 @@ def on_generated(options: argparse.Namespace) -> None:
     measured: dict[str, dict[str, list[tuple[float, ...]]]] = {}
     print("| backbone | score | whole encoder | least | frozen part | least | one kind known | least |")
     print("| --- |" + " --- |" * 7)
-    for name, model in build_models(options.weights):
+    for name, model in build_models(
+        options.weights, "normal_residuals" if options.normal_images else "frozen_features"
+    ):
         compared: dict[tuple[str, str], list[float]] = {}
         for data in sets:
             assert data.anomaly_maps_dir is not None
@@ -274,7 +279,9 @@ def on_generated(options: argparse.Namespace) -> None:
 def on_mtd(options: argparse.Namespace) -> None:
     """Leave each class of Magnetic Tile Defect out."""
     print_rates_header()
-    for name, model in build_models(options.weights):
+    for name, model in build_models(
+        options.weights, "normal_residuals" if options.normal_images else "frozen_features"
+    ):
         images, maps = options.data / "mtd" / "test", options.data / "mtd_anomaly_maps"
         normal = options.data / "mtd" / "train" / "good" if options.normal_images else None
         regions = encode(model, NcdDataModule(images, maps, labels="folders", normal_images=normal))

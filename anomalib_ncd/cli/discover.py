@@ -137,7 +137,13 @@ def run_discover(config: Namespace) -> None:
     seed_everything(config.seed, workers=True, verbose=False)
     # Before any map is predicted: without weights for the backbone there is nothing to go on with.
     training = TrainingSettings(**vars(config.training))
-    model = AnomalyNcd(**_taken(config, ModelFlags), pretrained=config.pretrained, training=training)
+    compared = config.method == "cluster" and config.normal_images is not None
+    model = AnomalyNcd(
+        **_taken(config, ModelFlags),
+        pretrained=config.pretrained,
+        describer="normal_residuals" if compared else "frozen_features",
+        training=training,
+    )
     datamodule = NcdDataModule(
         images=config.images,
         anomaly_maps=config.anomaly_maps or flagged_detector(config.detector),

@@ -128,11 +128,6 @@ class NcdBatch:
         """Number of images."""
         return len(self.image_path)
 
-    @property
-    def region_whole_image(self) -> torch.Tensor | None:
-        """``(R, 3, S, S)`` uint8, the view of the whole image that each region lies in."""
-        return None if self.whole_image is None else self.whole_image[self.region_image_index]
-
     def __len__(self) -> int:
         return self.batch_size
 

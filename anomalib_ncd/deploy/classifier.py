@@ -269,26 +269,36 @@ class AnomalyClassifier:
             names = ("class_probabilities", "region_feature", "neighbour_similarity")
             shapes = ((0, len(self.class_names)), (0, 0), (0,))
             return {name: np.zeros(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
-        whole = []
+        owner = np.repeat(np.arange(len(cuts)), [len(cut) for cut in cuts])
+        wholes = None
         if self.encoder.needs_whole_images:
             with self._timer("crops"):
-                whole.append(whole_views_of(images, [len(cut) for cut in cuts], self.manifest.image_size))
+                wholes = whole_views_of(images, self.manifest.image_size)
         parts = []
         for first in range(0, len(regions), self.region_batch_size):
             chosen = slice(first, first + self.region_batch_size)
             with self._timer("crops"):
                 views = views_of(regions[chosen], self.manifest.image_size)
             with self._timer("encoder"):
-                parts.append(self.encoder(*views, *(wholes[chosen] for wholes in whole)))
+                parts.append(self.encoder(*views, *_shown(wholes, owner[chosen])))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _shown(wholes: np.ndarray | None, owner: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of the views of whole images, those that regions lie in, and which each lies in; nothing without any."""
+    if wholes is None:
+        return ()
+    shown, image_index = np.unique(owner, return_inverse=True)
+    return wholes[shown], image_index.astype(np.int64)
 
 
 def _check_encoder(encoder: Encoder, manifest: Manifest) -> None:
     """Classify a made-up region, and refuse an encoder that doesn't go with the manifest."""
     side, num_classes = manifest.image_size, len(manifest.class_names)
     views, masks = np.zeros((1, 3, side, side), np.uint8), np.ones((1, 1, side, side), np.float32)
+    whole = _shown(views if encoder.needs_whole_images else None, np.zeros(1, np.int64))
     try:
-        shape = encoder(views, masks, *([views] if encoder.needs_whole_images else []))["class_probabilities"].shape
+        shape = encoder(views, masks, *whole)["class_probabilities"].shape
     except Exception as error:
         msg = f"The encoder of the artefact can't classify regions of {side} pixels a side: {error}"
         raise ArtefactError(msg) from error

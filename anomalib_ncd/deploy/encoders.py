@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from anomalib_ncd.models.export import RegionClassifier
 
 INPUT_NAMES = ("image", "mask")
-WHOLE_IMAGE = "whole_image"
-ENCODER_SETTINGS = frozenset({"backbone", "mask_layers", "trainable_blocks", "feature_layers", "empty_mask"})
+WHOLE_IMAGE_NAMES = ("whole_image", "image_index")
+ENCODER_SETTINGS = frozenset(
+    {"backbone", "describer", "image_size", "mask_layers", "trainable_blocks", "feature_layers", "empty_mask"}
+)
 OUTPUT_NAMES = ("class_probabilities", "region_feature", "neighbour_similarity")
 
 
@@ -29,7 +31,10 @@ class Encoder(Protocol):
 
     @property
     def needs_whole_images(self) -> bool:
-        """Whether it is called with a third argument: views ``(R, 3, S, S)`` uint8 of the images of the regions."""
+        """Whether it is called with the images that regions lie in, too.
+
+        These are views ``(I, 3, S, S)`` uint8 and, as ``(R,)`` int64, which of them each region lies in.
+        """
         ...
 
     def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,7 +58,7 @@ class NetworkEncoder:
     """
 
     def __init__(self, network: Network) -> None:
-        fits = set(network.input_shapes) - {WHOLE_IMAGE} == set(INPUT_NAMES)
+        fits = set(network.input_shapes) in ({*INPUT_NAMES}, {*INPUT_NAMES, *WHOLE_IMAGE_NAMES})
         if not fits or not set(OUTPUT_NAMES) <= set(network.output_names):
             found = f"{sorted(network.input_shapes)} to {network.output_names}"
             msg = f"The encoder must lead from {INPUT_NAMES} to {OUTPUT_NAMES}, got {found}; export AnomalyNcd again."
@@ -63,11 +68,11 @@ class NetworkEncoder:
     @property
     def needs_whole_images(self) -> bool:
         """See :class:`Encoder`."""
-        return WHOLE_IMAGE in self.network.input_shapes
+        return WHOLE_IMAGE_NAMES[0] in self.network.input_shapes
 
     def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
         """Classify regions; see :class:`Encoder`."""
-        outputs = self.network(dict(zip((*INPUT_NAMES, WHOLE_IMAGE), (views, masks, *whole), strict=False)))
+        outputs = self.network(dict(zip((*INPUT_NAMES, *WHOLE_IMAGE_NAMES), (views, masks, *whole), strict=False)))
         return {name: outputs[name] for name in OUTPUT_NAMES}
 
 
@@ -86,7 +91,7 @@ class TorchEncoder:
     @property
     def needs_whole_images(self) -> bool:
         """See :class:`Encoder`."""
-        return WHOLE_IMAGE in self.classifier.input_names
+        return self.classifier.describer.needs_whole_images
 
     def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
         """Classify regions; see :class:`Encoder`."""
@@ -125,6 +130,7 @@ def _rebuild(contents: Sequence[bytes], settings: Mapping[str, Any]) -> RegionCl
     from safetensors import SafetensorError  # noqa: PLC0415
     from safetensors.torch import load  # noqa: PLC0415
 
+    from anomalib_ncd.models.describer import build_describer  # noqa: PLC0415
     from anomalib_ncd.models.encoders.build_encoder import build_encoder  # noqa: PLC0415
     from anomalib_ncd.models.export import RegionClassifier  # noqa: PLC0415
 
@@ -132,10 +138,10 @@ def _rebuild(contents: Sequence[bytes], settings: Mapping[str, Any]) -> RegionCl
         msg = f"An encoder is built from {sorted(ENCODER_SETTINGS)} with the name of a backbone, got {dict(settings)}."
         raise ArtefactError(msg)
     try:
-        state = load(contents[0])
-        encoder = build_encoder(pretrained=False, **settings).encoder
-        zeros = torch.zeros(1, 3, 1, 1)
-        classifier = RegionClassifier(encoder, torch.zeros_like(state["prototypes"]), zeros, zeros)
+        state, settings = load(contents[0]), dict(settings)
+        kind = settings.pop("describer")
+        describer = build_describer(kind, build_encoder(pretrained=False, **settings))
+        classifier = RegionClassifier(describer, torch.zeros_like(state["prototypes"]))
         classifier.load_state_dict(state)
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         msg = f"The artefact's weights and settings don't make an encoder: {error}"

@@ -32,9 +32,9 @@ def views_of(regions: Sequence[Region], image_size: int) -> tuple[np.ndarray, np
     return np.stack([view for view, _ in views]), np.stack([mask for _, mask in views])
 
 
-def whole_views_of(images: Sequence[ImageInput], nums_regions: Sequence[int], image_size: int) -> np.ndarray:
-    """Views ``(R, 3, S, S)`` uint8 of the whole images, one for each region of each."""
-    return np.repeat([whole_view(image.pixels, image_size) for image in images], nums_regions, axis=0)
+def whole_views_of(images: Sequence[ImageInput], image_size: int) -> np.ndarray:
+    """Views ``(I, 3, S, S)`` uint8 of the whole images."""
+    return np.stack([whole_view(image.pixels, image_size) for image in images])
 
 
 def classify_image(

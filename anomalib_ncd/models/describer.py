@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, in_parts
-from anomalib_ncd.models.encoders.build_encoder import build_encoder
+from anomalib_ncd.models.encoders.build_encoder import BuiltEncoder
 from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
 from anomalib_ncd.models.normal.image_novelty import ImageNovelty
 from anomalib_ncd.models.normal.normal_comparison import fit_to_images, fit_to_regions
 from anomalib_ncd.models.normal.normal_patches import NormalPatches
 
 DescriberKind: TypeAlias = Literal["frozen_features", "normal_residuals"]
-REGIONS_PER_PASS = 32
+REGIONS_PER_PASS = 64
 CONSTANT = 1.5
 """Beside the residual, so that its length counts for classifiers that look at directions alone."""
 NOVELTY_WEIGHT = 0.5
@@ -108,6 +108,7 @@ class FrozenFeatures(Describer):
         std: As above.
 
     Example:
+        >>> from anomalib_ncd.models.encoders.build_encoder import build_encoder
         >>> describer = FrozenFeatures(*build_encoder("test_vit", pretrained=False, image_size=32))
         >>> views, masks = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(2, 1, 32, 32)
         >>> describer(views, masks).feature.shape == (2, describer.feature_dim)
@@ -133,6 +134,10 @@ class FrozenFeatures(Describer):
     ) -> Description:
         """Describe regions; see :meth:`Describer.forward`. Whole images are not looked at."""
         del whole_images, image_index
+        return in_parts(self._described, REGIONS_PER_PASS, views, masks)
+
+    def _described(self, views: Tensor, masks: Tensor) -> Description:
+        """Description of a bounded number of regions."""
         frozen = self.frozen(views, masks)
         return Description(self.encoder.trained(frozen), self.encoder.reference(frozen))
 
@@ -199,7 +204,7 @@ class NormalResiduals(Describer):
         if whole_images is None or image_index is None:
             msg = (
                 "Regions are described by the images that they lie in, too; give these as `whole_images`, and as "
-                "`image_index` which of them each region lies in (`NcdDataModule(whole_images=True)` does)."
+                "`image_index` which of them each region lies in."
             )
             raise ValueError(msg)
         rows = in_parts(self._rows, REGIONS_PER_PASS, views, masks)
@@ -230,31 +235,24 @@ DESCRIBERS: dict[str, type[FrozenFeatures | NormalResiduals]] = {
 }
 
 
-def build_describer(
-    kind: DescriberKind = "frozen_features",
-    backbone: str = "vit_base_patch8_224.dino",
-    weights: str | Path | None = None,
-    **settings: Any,  # noqa: ANN401
-) -> FrozenFeatures | NormalResiduals:
-    """Build a describer with its encoder.
+def build_describer(kind: DescriberKind, built: BuiltEncoder) -> FrozenFeatures | NormalResiduals:
+    """Build a describer around an encoder.
 
     Args:
         kind: ``"frozen_features"`` for training and plain clusters; ``"normal_residuals"`` to describe regions by what
             sets them apart from normal images.
-        backbone: See :func:`~anomalib_ncd.models.encoders.build_encoder.build_encoder`, as for the others.
-        weights: As above.
-        **settings: As above.
+        built: The encoder and what its images need, of ``build_encoder``.
 
     Returns:
         The describer.
 
     Raises:
-        ValueError: If there is no such kind, or an argument of the encoder is out of its range.
+        ValueError: If there is no such kind.
     """
     if kind not in DESCRIBERS:
         msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
         raise ValueError(msg)
-    return DESCRIBERS[kind](*build_encoder(backbone, weights, **settings))
+    return DESCRIBERS[kind](*built)
 
 
 def residual_lengths(features: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from anomalib_ncd.data.batches import NcdBatch
 
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 Describe: TypeAlias = Callable[[NcdBatch], Pair]
-REGIONS_PER_PASS = 64
 
 
 def encode_images(describe: Describe, batches: Iterable[NcdBatch]) -> list[NcdBatch]:
@@ -36,33 +35,11 @@ def encode_images(describe: Describe, batches: Iterable[NcdBatch]) -> list[NcdBa
     return encoded
 
 
-def in_parts(describe: Callable[..., Pair], *views: torch.Tensor) -> Pair:
-    """Describe regions a bounded number at a time, however many an image has.
-
-    Args:
-        describe: Takes views of some regions and gives two rows for each.
-        *views: Tensors of R rows each, which `describe` takes; R of 1 or more.
-
-    Returns:
-        Both rows of all regions.
-
-    Example:
-        >>> in_parts(lambda rows: (rows, rows + 1), torch.arange(3))
-        (tensor([0, 1, 2]), tensor([1, 2, 3]))
-    """
-    parts = [describe(*part) for part in zip(*(each.split(REGIONS_PER_PASS) for each in views), strict=True)]
-    first, second = zip(*parts, strict=True)
-    return torch.cat(first), torch.cat(second)
-
-
-def views_of(
-    batch: NcdBatch, device: torch.device | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Views of regions, their masks, and views of the whole images that they lie in, if the batch has any.
+def views_of(batch: NcdBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """What a describer takes: views of regions, their masks, views of whole images, if any, and which each lies in.
 
     Args:
         batch: Images with the views of their regions.
-        device: Where they are wanted. Defaults to ``None``: where they are.
 
     Raises:
         ValueError: If the batch has no views.
@@ -70,8 +47,7 @@ def views_of(
     if batch.image is None or batch.region_mask is None:
         msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
         raise ValueError(msg)
-    image, mask, whole = batch.image.to(device), batch.region_mask.to(device), batch.region_whole_image
-    return image, mask, None if whole is None else whole.to(device)
+    return batch.image, batch.region_mask, batch.whole_image, batch.region_image_index
 
 
 def features_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor]:

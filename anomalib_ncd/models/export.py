@@ -20,15 +20,15 @@ from anomalib.deploy.export import CompressionType, ExportType
 from lightning_utilities.core.imports import module_available
 from torch import Tensor, nn
 
-from anomalib_ncd.models.encoders.build_encoder import Encoder
+from anomalib_ncd.models.describer import FrozenFeatures, NormalResiduals
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.rejection import RegionRejection
 
 logger = logging.getLogger(__name__)
 
 INPUT_NAMES = ("image", "mask")
-WHOLE_IMAGE = "whole_image"
-"""A third input, where classes were found with normal images."""
+WHOLE_IMAGE_NAMES = ("whole_image", "image_index")
+"""Further inputs, where classes were found with normal images."""
 OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature", "neighbour_similarity")
 OPSET = 18
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # as the deployed classifier runs; OpenVINO's default may be bfloat16
@@ -53,76 +53,66 @@ class RegionOutput(NamedTuple):
 
 
 class RegionClassifier(nn.Module):
-    """Pixel normalisation, encoder, one head and the run's regions, for prediction alone.
+    """Describer, one head and the run's regions, for prediction alone.
 
     Args:
-        encoder: The mask-guided encoder.
+        describer: Turns views and masks into features.
         prototypes: ``(K, D)``, one row for each novel class.
-        pixel_mean: ``(1, 3, 1, 1)``, in 8-bit units.
-        pixel_std: ``(1, 3, 1, 1)``, in 8-bit units.
         rejection: What is known of the run's regions. Defaults to ``None``: nothing, no region is unknown.
 
     Example:
         >>> from anomalib_ncd.models.encoders.build_encoder import build_encoder
-        >>> encoder = build_encoder("test_vit", pretrained=False, mask_layers=3).encoder
-        >>> ones = torch.ones(1, 3, 1, 1)
-        >>> classifier = RegionClassifier(encoder, torch.eye(4, encoder.feature_dim), ones, ones).eval()
-        >>> side = encoder.image_size
-        >>> views = torch.zeros(2, 3, side, side, dtype=torch.uint8)
-        >>> classifier(views, torch.ones(2, 1, side, side)).class_probabilities.shape
+        >>> describer = FrozenFeatures(*build_encoder("test_vit", pretrained=False))
+        >>> classifier = RegionClassifier(describer, torch.eye(4, describer.feature_dim)).eval()
+        >>> views = torch.zeros(2, 3, describer.image_size, describer.image_size, dtype=torch.uint8)
+        >>> classifier(views, torch.ones_like(views[:, :1]).float()).class_probabilities.shape
         torch.Size([2, 4])
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        describer: FrozenFeatures | NormalResiduals,
         prototypes: Tensor,
-        pixel_mean: Tensor,
-        pixel_std: Tensor,
         rejection: RegionRejection | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.describer = describer
         self.rejection = rejection or RegionRejection()
         self.register_buffer("prototypes", unit_rows(prototypes.detach().float()))
-        # Copies: weights are loaded into them in place, and the two may come in as one tensor.
-        self.register_buffer("pixel_mean", pixel_mean.detach().float().clone())
-        self.register_buffer("pixel_std", pixel_std.detach().float().clone())
         self.prototypes: Tensor
-        self.pixel_mean: Tensor
-        self.pixel_std: Tensor
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """What :meth:`forward` takes."""
-        return (*INPUT_NAMES, WHOLE_IMAGE) if self.encoder.normal_patches.novelty.is_fitted else INPUT_NAMES
+        return (*INPUT_NAMES, *WHOLE_IMAGE_NAMES) if self.describer.needs_whole_images else INPUT_NAMES
 
-    def forward(self, image: Tensor, mask: Tensor, whole_image: Tensor | None = None) -> RegionOutput:
+    def forward(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        whole_image: Tensor | None = None,
+        image_index: Tensor | None = None,
+    ) -> RegionOutput:
         """Classify regions.
 
         Args:
             image: Views ``(R, 3, S, S)``, uint8.
             mask: Their masks ``(R, 1, S, S)``, float in [0, 1].
-            whole_image: Views ``(R, 3, S, S)``, uint8, of the images that they lie in; where classes were found with
+            whole_image: Views ``(I, 3, S, S)``, uint8, of the images that they lie in; where classes were found with
                 normal images.
+            image_index: ``(R,)``, int64, which of these images each region lies in.
 
         Returns:
             Probabilities, similarities and features.
         """
-        whole = None if whole_image is None else self._normalised(whole_image)
-        trunk = self.encoder.trunk(self._normalised(image), mask, whole)
-        feature = self.encoder.head(*trunk)
+        feature, rejection_feature = self.describer(image, mask, whole_image, image_index)
         similarity = unit_rows(feature.float()) @ self.prototypes.T
-        probabilities = (similarity / self.encoder.normal_patches.logit_temperature).softmax(dim=-1)
-        return RegionOutput(probabilities, similarity, feature, self.rejection(self.encoder.reference(*trunk)))
-
-    def _normalised(self, views: Tensor) -> Tensor:
-        """Views as the backbone takes them."""
-        return (views.float() - self.pixel_mean) / self.pixel_std
+        probabilities = (similarity / self.describer.logit_temperature).softmax(dim=-1)
+        return RegionOutput(probabilities, similarity, feature, self.rejection(rejection_feature))
 
 
 def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> None:  # noqa: ANN401
-    """Write a classifier as ONNX with inputs ``image``, ``mask`` and maybe ``whole_image``, for any number of regions.
+    """Write a classifier as ONNX, with the inputs of :meth:`RegionClassifier.forward` and any number of regions.
 
     Args:
         classifier: The network.
@@ -138,7 +128,9 @@ def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> 
     options: dict[str, Any] = {
         "input_names": list(classifier.input_names),
         "output_names": list(OUTPUT_NAMES),
-        "dynamic_shapes": {name: {0: "regions"} for name in classifier.input_names},
+        "dynamic_shapes": {
+            name: {0: "images" if name == "whole_image" else "regions"} for name in classifier.input_names
+        },
         "opset_version": OPSET,
         "external_data": False,
         "verbose": False,
@@ -167,7 +159,7 @@ def write_onnx(
         ValueError: If the size is not the backbone's.
         ModuleNotFoundError: If ``onnxscript`` is not installed.
     """
-    side = classifier.encoder.image_size
+    side = classifier.describer.image_size
     if input_size is not None and tuple(input_size) != (side, side):
         msg = f"`input_size` must be {(side, side)}, the size of a region's view, got {input_size}; leave it out."
         raise ValueError(msg)
@@ -242,7 +234,7 @@ def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -
         number: Most regions to take.
 
     Returns:
-        Inputs ``image``, ``mask`` and ``whole_image`` of one region each.
+        Inputs of one region each, of the whole image if the datamodule gives any.
 
     Raises:
         TypeError: If it is another datamodule, or none.
@@ -257,12 +249,13 @@ def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -
 
 
 def _regions_of(datamodule: Any) -> Iterator[dict[str, np.ndarray]]:  # noqa: ANN401
-    """Views and masks of all regions, one by one, each with the view of its image."""
-    names = (*INPUT_NAMES, WHOLE_IMAGE)
+    """Views and masks of all regions, one by one, each with the view of its image, if the datamodule gives any."""
     for batch in datamodule.test_dataloader():
-        views = (batch.image, batch.region_mask, batch.region_whole_image)
-        for parts in zip(*(part.numpy() for part in views if part is not None), strict=True):
-            yield {name: part[None] for name, part in zip(names, parts, strict=False)}
+        image_index = batch.region_image_index
+        whole = [] if batch.whole_image is None else [batch.whole_image[image_index], torch.zeros_like(image_index)]
+        parts = dict(zip((*INPUT_NAMES, *WHOLE_IMAGE_NAMES), (batch.image, batch.region_mask, *whole), strict=False))
+        for row in range(len(image_index)):
+            yield {name: part[row : row + 1].numpy() for name, part in parts.items()}
 
 
 def _calibration_inputs_of(model: Any, datamodule: Any) -> list[dict[str, np.ndarray]]:  # noqa: ANN401
@@ -286,12 +279,12 @@ def _quantisation_options(model: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def _example_input(classifier: RegionClassifier) -> tuple[Tensor, ...]:
-    """Two regions, as a batch of one would make the batch size a constant."""
-    side, device = classifier.encoder.image_size, classifier.pixel_mean.device
-    mask = torch.zeros(2, 1, side, side, device=device)
+    """Three regions of two images, as a batch of one would make the batch size a constant."""
+    side, device = classifier.describer.image_size, classifier.prototypes.device
+    mask = torch.zeros(3, 1, side, side, device=device)
     mask[:, :, : side // 2] = 1
-    views = torch.zeros(2, 3, side, side, dtype=torch.uint8, device=device)
-    return (views, mask, views.clone())[: len(classifier.input_names)]
+    views = torch.zeros(3, 3, side, side, dtype=torch.uint8, device=device)
+    return (views, mask, views[:2].clone(), torch.tensor([0, 1, 1], device=device))[: len(classifier.input_names)]
 
 
 def _target(export_root: Path | str, export_type: ExportType) -> Path:

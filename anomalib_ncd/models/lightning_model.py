@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from anomalib import LearningType
@@ -33,7 +33,9 @@ from anomalib_ncd.models import checkpoints, export
 from anomalib_ncd.models.class_slots import AUTO, ClassSlots
 from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate, estimate_num_classes
 from anomalib_ncd.models.clustering.prototypes import cluster_prototypes
-from anomalib_ncd.models.encoded_regions import encode_images, features_of, given, in_parts, references_of, views_of
+from anomalib_ncd.models.describer import DescriberKind, Description, FrozenFeatures, build_describer
+from anomalib_ncd.models.encoded_regions import encode_images, features_of, given, references_of, views_of
+from anomalib_ncd.models.encoders.base import Frozen
 from anomalib_ncd.models.encoders.build_encoder import build_encoder
 from anomalib_ncd.models.export import RegionClassifier
 from anomalib_ncd.models.losses import AnomalyNcdLoss
@@ -64,7 +66,9 @@ class AnomalyNcd(AnomalibModule):
         num_novel_classes: Number of classes to tell apart, *normal* included: slot 0 gathers false alarms. ``"auto"``
             estimates it from the regions' frozen features when training or clustering begins.
         pretrained: Use trained backbone weights. ``False`` leaves them random; for tests and for loading checkpoints.
-        image_size: Side of a region's view in pixels. Defaults to ``None``: 224.
+        image_size: Side of a region's view in pixels. Defaults to ``None``: the backbone's own input size.
+        describer: What classes are made of: ``"frozen_features"`` of the backbone, or, for clusters alone,
+            ``"normal_residuals"``, what sets regions apart from normal images.
         training: How classes are learnt. Defaults to ``None``: :class:`~anomalib_ncd.settings.TrainingSettings` as
             it is, which differs a little from the paper's.
         false_reject_rate: Share of new regions of known classes that may be called *unknown*, as those of new kinds
@@ -91,6 +95,7 @@ class AnomalyNcd(AnomalibModule):
         num_novel_classes: int | Literal["auto"] = AUTO,
         pretrained: bool = True,
         image_size: int | None = None,
+        describer: DescriberKind = "frozen_features",
         training: TrainingSettings | None = None,
         false_reject_rate: float | None = 0.02,
         evaluator: Evaluator | bool = True,
@@ -107,7 +112,7 @@ class AnomalyNcd(AnomalibModule):
         self.region_settings: RegionSettings | None = None
         self._encoded: tuple[RegionTable, list[NcdBatch]] | None = None
 
-        encoder, mean, std = build_encoder(
+        built = build_encoder(
             backbone,
             backbone_weights,
             pretrained=pretrained,
@@ -115,18 +120,16 @@ class AnomalyNcd(AnomalibModule):
             trainable_blocks=settings.trainable_blocks,
             feature_layers=settings.feature_layers,
             empty_mask=settings.empty_mask,
-            image_size=image_size or 224,
+            image_size=image_size,
         )
         num_heads = settings.num_heads
-        self.model = AnomalyNcdModel(encoder, self.slots.num_outputs, num_heads, with_projector=settings.contrast)
+        self.model = AnomalyNcdModel(
+            build_describer(describer, built), self.slots.num_outputs, num_heads, with_projector=settings.contrast
+        )
         self.rejection = RegionRejection(false_reject_rate)
-        self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
         self.register_buffer("score_range", torch.full((2,), float("nan")))
         self.register_buffer("best_head", torch.tensor(0))
         self.register_buffer("head_loss", torch.zeros(num_heads))
-        self.pixel_mean: torch.Tensor
-        self.pixel_std: torch.Tensor
         self.score_range: torch.Tensor
         self.best_head: torch.Tensor
         self.head_loss: torch.Tensor
@@ -169,9 +172,9 @@ class AnomalyNcd(AnomalibModule):
         bank = None
         num_views = self.training_settings.cached_views_on(self.device.type)
         if num_views is not None:
-            made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.encoder)}
+            made_from = {"precision": str(self.trainer.precision), **identity_of(self._frozen_features)}
             with self.trainer.precision_plugin.forward_context():
-                bank = cache_views(datamodule, self._trunk, num_views, self.device, made_from)
+                bank = cache_views(datamodule, self._frozen_features.frozen, num_views, self.device, made_from)
         datamodule.train_on(bank)
 
     def on_train_start(self) -> None:
@@ -189,8 +192,7 @@ class AnomalyNcd(AnomalibModule):
         del batch_idx
         if self.slots.num_base and self.trainer.world_size == 1 and len(batch.is_base.unique()) == 1:
             return None
-        tokens, attended = self._view_tokens(batch)
-        _, projections, logits = self.model.outputs_of(tokens, attended)
+        _, projections, logits = self.model(self._frozen_views(batch))
         loss = self.loss(projections, logits, batch.label, batch.is_base, batch.score, self.current_epoch)
         self._epoch_head_losses.append(loss.novel_per_head)
         self.log("train_loss", loss.total, prog_bar=True, batch_size=batch.batch_size)
@@ -334,40 +336,19 @@ class AnomalyNcd(AnomalibModule):
 
     def classify_logits(self, batch: NcdBatch, logits: torch.Tensor) -> NcdBatch:
         """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)`` float."""
-        temperature = self.model.encoder.normal_patches.logit_temperature
+        temperature = self.model.describer.logit_temperature
         probabilities = novel_probabilities(logits.detach().cpu().numpy(), self.slots.num_base, temperature)
         references = batch.region_reference
         unknown = None if references is None else self.rejection.is_unknown(references)
         return batch.with_predictions(torch.from_numpy(probabilities), self.region_merging, unknown)
 
-    def describe_batch(self, batch: NcdBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features ``(R, D)`` and references ``(R, E)`` of the regions of a batch, on the model's device.
+    def describe_batch(self, batch: NcdBatch) -> Description:
+        """Features of the regions of a batch, on the model's device, a bounded number at a time.
 
         Raises:
             ValueError: If the batch has no views.
         """
-        return self.describe_regions(*views_of(batch, self.device))
-
-    def describe_regions(
-        self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Describe regions, a bounded number at a time.
-
-        Args:
-            images: Views ``(R, 3, S, S)`` uint8.
-            masks: Their masks ``(R, 1, S, S)`` float in [0, 1].
-            whole: Views ``(R, 3, S, S)`` uint8 of the images that they lie in; where classes were found with normal
-                images.
-
-        Returns:
-            Mask-guided features ``(R, D)``, and the reference ``(R, E)`` of the frozen part.
-        """
-
-        def describe(*parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            trunk = self._trunk(*parts)
-            return self.model.encoder.head(*trunk), self.model.encoder.reference(*trunk)
-
-        return in_parts(describe, images, masks, *(() if whole is None else (whole,)))
+        return self.model.describer(*views_of(batch))
 
     @property
     def is_fitted(self) -> bool:
@@ -377,14 +358,14 @@ class AnomalyNcd(AnomalibModule):
     @property
     def needs_whole_images(self) -> bool:
         """Whether predictions take whole images beside the regions: classes were found with normal images."""
-        return self.model.encoder.normal_patches.novelty.is_fitted
+        return self.model.describer.needs_whole_images
 
     @property
     def inputs(self) -> ModelInputs:
         """What the model asks of the regions that it is given."""
         low, high = self.score_range.cpu().double().tolist()
         return ModelInputs(
-            image_size=self.model.encoder.image_size,
+            image_size=self.model.describer.image_size,
             whole_images=self.needs_whole_images,
             score_range=(low, high) if self.is_fitted else None,
             regions=self.region_settings,
@@ -399,10 +380,6 @@ class AnomalyNcd(AnomalibModule):
     def class_names(self, names: Sequence[str]) -> None:
         self.slots = self.slots.named(names)
 
-    def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """Views ``(R, 3, S, S)`` uint8, from wherever they are, as the backbone takes them, on the model's device."""
-        return (images.to(self.device).float() - self.pixel_mean) / self.pixel_std
-
     @property
     def region_merging(self) -> RegionMerging:
         """What the classes mean, and how regions decide about their image."""
@@ -413,7 +390,7 @@ class AnomalyNcd(AnomalibModule):
         """Make fresh heads and losses for classes, of which there may be no base ones."""
         settings, self.slots = self.training_settings, slots
         network = AnomalyNcdModel(
-            self.model.encoder, slots.num_outputs, settings.num_heads, with_projector=settings.contrast
+            self.model.describer, slots.num_outputs, settings.num_heads, with_projector=settings.contrast
         )
         self.model = network.to(self.device)
         self.loss = AnomalyNcdLoss(
@@ -487,7 +464,6 @@ class AnomalyNcd(AnomalibModule):
         asked, found = ({"num_novel_classes": each.num_novel} for each in (self.slots, slots))
         checkpoints.refuse_other_settings(found, asked)
         super().on_load_checkpoint(checkpoint)
-        self.model.encoder.normal_patches.make_room(state, "model.encoder.normal_patches.")
         self.make_heads(slots)
         self.made_from_clusters = saved["made_from_clusters"]
         regions = saved["region_settings"]
@@ -526,8 +502,7 @@ class AnomalyNcd(AnomalibModule):
             msg = "The model was never trained, so it has no classes; fit it or give `ckpt_path` a checkpoint."
             raise ValueError(msg)
         prototypes = self.model.heads.weight[int(self.best_head)][self.slots.num_base :]
-        parts = (self.model.encoder, prototypes, self.pixel_mean, self.pixel_std, self.rejection)
-        return RegionClassifier(*parts).eval()
+        return RegionClassifier(self.model.describer, prototypes, self.rejection).eval()
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write ``weights/torch/<name>.pt``, see :func:`~anomalib_ncd.models.export.write_torch`."""
@@ -549,12 +524,13 @@ class AnomalyNcd(AnomalibModule):
         compression_type: CompressionType | None = None,
         datamodule: Any = None,  # noqa: ANN401
         *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
         """Quantise to INT8 on the datamodule's regions; for accuracy control, against the classes before."""
         export.require_nncf(compression_type)
         if isinstance(datamodule, NcdDataModule):
             datamodule.prepare_for(self.inputs)
-        return super()._compress_ov_model(model, compression_type, datamodule, *args)
+        return super()._compress_ov_model(model, compression_type, datamodule, *args, **kwargs)
 
     _post_training_quantization_ov = staticmethod(export.quantise)
     _accuracy_control_quantization_ov = staticmethod(export.quantise_with_accuracy_control)
@@ -605,7 +581,7 @@ class AnomalyNcd(AnomalibModule):
     def _fixed_settings(self) -> dict[str, Any]:
         """Settings that a checkpoint must share."""
         settings = {"backbone": self.backbone_name, "image_size": self.inputs.image_size}
-        return settings | {"num_heads": self.training_settings.num_heads}
+        return settings | {"describer": self.hparams["describer"], "num_heads": self.training_settings.num_heads}
 
     def _of_first_process(self, decide: Callable[[], Decided]) -> Decided:
         """Let the first process decide and tell the others, whose networks may have started elsewhere."""
@@ -628,6 +604,9 @@ class AnomalyNcd(AnomalibModule):
         if self.made_from_clusters:
             msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
             raise ValueError(msg)
+        if self.model.describer.needs_whole_images:
+            msg = "Nothing of `describer='normal_residuals'` can be trained; leave it out, or cluster instead."
+            raise ValueError(msg)
         base_names = list(self.slots.base_names or ())
         if self.is_fitted and base_names != datamodule.base_class_names:
             msg = (
@@ -640,19 +619,16 @@ class AnomalyNcd(AnomalibModule):
         """Learning rate as a share of the initial one."""
         return relative_learning_rate(epoch, self.trainer.max_epochs or 1)
 
-    def _trunk(
-        self, images: torch.Tensor, masks: torch.Tensor, whole: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Frozen blocks on 8-bit views."""
-        whole = None if whole is None or not self.needs_whole_images else self.prepare(whole)
-        tokens, attended = self.model.encoder.trunk(self.prepare(images), masks, whole)
-        return tokens, attended
+    @property
+    def _frozen_features(self) -> FrozenFeatures:
+        """The describer, in training."""
+        return cast("FrozenFeatures", self.model.describer)
 
-    def _view_tokens(self, batch: RegionViewBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens ``(V * B, N, D)`` of all views, view by view, cached or computed now."""
+    def _frozen_views(self, batch: RegionViewBatch) -> Frozen:
+        """What the frozen part makes of all views, view by view, ``V * B`` rows; kept or computed now."""
         if batch.tokens is not None and batch.attended is not None:
-            return batch.tokens.flatten(0, 1).float(), batch.attended.flatten(0, 1)
+            return Frozen(batch.tokens.flatten(0, 1).float(), batch.attended.flatten(0, 1))
         if batch.image is None or batch.mask is None:
             msg = "A training batch needs images and masks, or cached tokens."
             raise ValueError(msg)
-        return self._trunk(batch.image.flatten(0, 1), batch.mask.flatten(0, 1))
+        return self._frozen_features.frozen(batch.image.flatten(0, 1), batch.mask.flatten(0, 1))

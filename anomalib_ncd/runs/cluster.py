@@ -13,14 +13,14 @@ import torch
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
+from anomalib_ncd.models.describer import NormalResiduals, residual_lengths, stretched_residuals
 from anomalib_ncd.models.encoded_regions import features_of, references_of
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.models.normal.normal_comparison import compare_with_normal
-from anomalib_ncd.models.normal.normal_patches import NormalPatches
 
 
 def discover_by_clustering(
@@ -35,7 +35,7 @@ def discover_by_clustering(
     prototypes of its heads.
 
     Where the datamodule has normal images, regions are described by what sets them apart from those, and the detector's
-    scores stretch what is clustered, see :class:`~anomalib_ncd.models.normal.normal_patches.NormalPatches`. The
+    scores stretch what is clustered, see :class:`~anomalib_ncd.models.describer.NormalResiduals`. The
     cluster that normal regions belong to is *normal* and has slot 0. Without such images, or where none looks like
     them, it is the one that the detector clearly scores low. Where there is none either, all slots are defects.
 
@@ -54,10 +54,10 @@ def discover_by_clustering(
     """
     model.eval().to(device).forget_regions()
     datamodule.prepare_for(model.inputs)
-    known_normal = compare_with_normal(model.model.encoder, model.prepare, datamodule, seed)
+    known_normal = _compare_with_normal(model, datamodule, seed)
     encoded = model.encode(datamodule)
     features, scores = features_of(encoded)
-    clustered = features if known_normal is None else NormalPatches.stretched(features, scores)
+    clustered = features if known_normal is None else stretched_residuals(features, scores)
     if model.slots.num_novel is None:
         model.take_estimate(estimate_num_classes(clustered, seed=seed))
     labels = cluster_features(clustered, model.slots.num_classes)
@@ -69,6 +69,21 @@ def discover_by_clustering(
     model.set_prototypes(centres, has_normal=normal is not None)
     model.take_regions(datamodule, *references_of(encoded))
     return [model.classify_encoded(batch) for batch in encoded]
+
+
+def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> torch.Tensor | None:
+    """Fit a describer that compares with normal images: features of known-normal regions, ``None`` for another one."""
+    describer, regions = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
+    if isinstance(describer, NormalResiduals) != (regions is not None):
+        wanted = "frozen_features" if regions is None else "normal_residuals"
+        msg = (
+            f"`normal_images` is {datamodule.normal_images!r}, but the model's `describer` is "
+            f"{model.hparams['describer']!r}; make it with AnomalyNcd(describer={wanted!r})."
+        )
+        raise ValueError(msg)
+    if not isinstance(describer, NormalResiduals) or regions is None:
+        return None
+    return describer.fit(regions, [record.path for record in datamodule.normal_records], seed)
 
 
 def _normal_cluster(
@@ -83,7 +98,7 @@ def _normal_cluster(
     if known_normal is not None:
         centres = cluster_centres(features, torch.as_tensor(labels), int(labels.max()) + 1)
         normal_labels = (unit_rows(known_normal) @ centres.T).argmax(dim=1).numpy()
-        lengths, normal_lengths = (NormalPatches.lengths(rows).numpy() for rows in (features, known_normal))
+        lengths, normal_lengths = (residual_lengths(rows).numpy() for rows in (features, known_normal))
         normal = find_cluster_of_normal(lengths, labels, normal_lengths, normal_labels)
     if normal is None:
         normal = find_normal_cluster(labels, scores.numpy(), areas.numpy())

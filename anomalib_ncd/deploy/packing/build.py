@@ -152,22 +152,23 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
     if false_reject_rate is not None:
         check_false_reject_rate(false_reject_rate)
         model.rejection.false_reject_rate = false_reject_rate
-    hyper = dict(model.hparams) | dict(model.hparams["training"])
     classifier = model.region_classifier()
+    describer = classifier.describer
+    hyper = dict(model.hparams) | dict(model.hparams["training"]) | {"image_size": describer.image_size}
     manifest = Manifest(
         class_names=tuple(_class_names(model, checkpoint.parent)),
         normal_slot=model.region_merging.normal_slot,
         score_range=(low, high),
         regions=model.region_settings,
-        image_size=classifier.encoder.image_size,
+        image_size=describer.image_size,
         encoder=NetworkEntry("torch", (), {name: hyper[name] for name in sorted(ENCODER_SETTINGS)}),
         merging_temperature=model.training_settings.merging_temperature,
         rejection=_rejection_of(model),
         origin={
             "anomalib_ncd": __version__,
             "checkpoint_sha256": file_digest(checkpoint),
-            "pixel_mean": model.pixel_mean.flatten().tolist(),
-            "pixel_std": model.pixel_std.flatten().tolist(),
+            "pixel_mean": describer.pixel_mean.flatten().tolist(),
+            "pixel_std": describer.pixel_std.flatten().tolist(),
         },
     )
     return model, manifest

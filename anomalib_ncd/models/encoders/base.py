@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+Rows = TypeVar("Rows", bound="Tensor | tuple[Tensor, ...]")
 MAX_DEFAULT_LAYERS = 4  # of `feature_layers=None`
 
 
@@ -62,11 +63,11 @@ class RegionEncoder(Protocol):
         ...
 
 
-def in_parts(function: Callable[..., Tensor], per_pass: int, *inputs: Tensor) -> Tensor:
+def in_parts(function: Callable[..., Rows], per_pass: int, *inputs: Tensor) -> Rows:
     """Run a function on a bounded number of rows at a time; in an exported graph on all of them.
 
     Args:
-        function: Takes and returns tensors whose first dimension are the rows.
+        function: Takes tensors whose first dimension are the rows, and returns one or a named tuple of such.
         per_pass: Most rows of a pass, 1 or more.
         *inputs: What it takes.
 
@@ -79,8 +80,10 @@ def in_parts(function: Callable[..., Tensor], per_pass: int, *inputs: Tensor) ->
     """
     if torch.compiler.is_compiling() or len(inputs[0]) <= per_pass:
         return function(*inputs)
-    parts = zip(*(each.split(per_pass) for each in inputs), strict=True)
-    return torch.cat([function(*part) for part in parts])
+    parts = [function(*part) for part in zip(*(each.split(per_pass) for each in inputs), strict=True)]
+    if isinstance(parts[0], Tensor):
+        return torch.cat(cast("list[Tensor]", parts))  # type: ignore[return-value]
+    return type(parts[0])(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
 def check_views(images: Tensor, masks: Tensor, size: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
 from torch import Tensor
 
-from anomalib_ncd.models.encoders.weights import read_state
+from anomalib_ncd.models.encoders.weights import read_state, refuse_broken
 
 OFFLINE_BACKBONE = "offline"
 OFFLINE_NETWORK = "tf_efficientnet_lite0"
@@ -46,6 +46,7 @@ def build_offline_backbone(weights: str | Path | None = None, *, pretrained: boo
     if weights is not None or pretrained:
         path = _wheel_file() if weights is None else Path(weights)
         backbone.load_state_dict(_renamed(read_state(path), backbone.state_dict(), path))
+        refuse_broken(backbone, path)
     return backbone
 
 

@@ -84,6 +84,19 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     if keys.missing_keys or foreign:
         reason = f"missing {keys.missing_keys[:3]}, not of this network {foreign[:3]}"
         raise ValueError(_misfit(path, name, reason, state))
+    refuse_broken(network, path)
+
+
+def refuse_broken(network: nn.Module, path: Path) -> None:
+    """Refuse weights that are no numbers.
+
+    Args:
+        network: Filled from a file.
+        path: The file, for the message.
+
+    Raises:
+        ValueError: If a weight is NaN or infinite.
+    """
     broken = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
     if broken:
         msg = f"the weights in {str(path)!r} hold NaN or infinity in {broken[:3]}; the file is damaged, fetch it again."

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from anomalib_ncd.data.batches import RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import NUM_VIEWS, TrainRegions
+from anomalib_ncd.models.describer import FrozenFeatures
 from anomalib_ncd.models.views.bank_file import BankFile
 
 Trunk = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -172,27 +172,23 @@ def cache_views(
         )
 
 
-def identity_of(encoder: nn.Module) -> dict[str, Any]:
+def identity_of(describer: FrozenFeatures) -> dict[str, Any]:
     """What tells the frozen part of an encoder from others: its kind, its settings and a digest of its weights.
 
     Args:
-        encoder: A mask-guided encoder.
+        describer: Owns the encoder.
 
     Returns:
         Plain data; the same before and after training.
     """
-    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    trained = {name for name, parameter in describer.named_parameters() if parameter.requires_grad}
     digest = hashlib.sha256()
-    for name, value in encoder.state_dict().items():
+    for name, value in describer.state_dict().items():
         if name not in trained:
             digest.update(f"{name} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    settings = ("mask_layers", "empty_mask", "trainable_blocks", "feature_layers")
-    return {
-        "encoder": type(encoder).__name__,
-        **{name: getattr(encoder, name) for name in settings if hasattr(encoder, name)},
-        "weights": digest.hexdigest(),
-    }
+    encoder = describer.encoder
+    return {"encoder": type(encoder).__name__, **encoder.settings, "weights": digest.hexdigest()}
 
 
 class _ManyViews(Dataset):

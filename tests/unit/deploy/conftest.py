@@ -48,9 +48,7 @@ def run_folder(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(3)
     rate = {"false_reject_rate": 0.2}
-    model = AnomalyNcd(
-        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=4, **rate
-    )
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, image_size=224, num_novel_classes=4, **rate)
     model.make_heads(ClassSlots(("base_line", "base_square"), 4))
     model.class_names = CLASS_NAMES
     model.best_head.fill_(2)

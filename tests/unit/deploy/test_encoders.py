@@ -61,11 +61,11 @@ def test_mean_and_standard_deviation_of_a_network_are_kept_apart(torch_artefact)
     """Those of the tiny network are equal; those of most others are not."""
     artefact = Artefact.load(torch_artefact)
     state = load_safetensors(artefact.contents_of(artefact.manifest.encoder)[0])
-    state["pixel_mean"] += torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
+    state["describer.pixel_mean"] += torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
     changed = Artefact.create(artefact.manifest, {"encoder.safetensors": save_safetensors(state)})
     loaded = load_encoder(changed).classifier
     for name in ("pixel_mean", "pixel_std"):
-        torch.testing.assert_close(getattr(loaded, name), state[name])
+        torch.testing.assert_close(getattr(loaded.describer, name), state[f"describer.{name}"])
 
 
 def test_settings_that_do_not_fit_the_weights_are_refused(torch_artefact):

@@ -8,17 +8,14 @@ import torch
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.class_slots import ClassSlots
-from anomalib_ncd.models.encoded_regions import REGIONS_PER_PASS, encode_images, in_parts, references_of
-from anomalib_ncd.settings import TrainingSettings
+from anomalib_ncd.models.encoded_regions import encode_images, references_of
 from anomalib_ncd.synthetic.plates import generate_dataset
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    model = AnomalyNcd(
-        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
-    )
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, image_size=224, num_novel_classes=3)
     model.make_heads(ClassSlots(("base_line",), 3))
     model.class_names = ["normal", "dent", "dent"]
     model.best_head.fill_(1)
@@ -83,21 +80,3 @@ def test_what_was_not_encoded_is_refused(model, tiny_run):
         model.classify_encoded(batch)
     with pytest.raises(ValueError, match="no references of its regions"):
         references_of([batch])
-
-
-def test_regions_go_through_the_network_a_bounded_number_at_a_time(model, monkeypatch):
-    views = torch.randint(0, 256, (150, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    sizes, trunk = [], model._trunk
-    monkeypatch.setattr(
-        model, "_trunk", lambda *parts: sizes.append(len(parts[0])) or trunk(*(part[:1] for part in parts))
-    )
-    feature, reference = model.describe_regions(views, torch.ones(150, 1, 224, 224))
-    assert sizes == [64, 64, 22]
-    assert len(feature) == len(reference) == 3
-
-
-def test_parts_are_put_together_in_order():
-    rows = torch.arange(10 * REGIONS_PER_PASS + 3)
-    twice, square = in_parts(lambda some, more: (some + more, some * more), rows, rows)
-    assert torch.equal(twice, 2 * rows)
-    assert torch.equal(square, rows**2)

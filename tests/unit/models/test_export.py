@@ -14,6 +14,7 @@ from anomalib.models import AnomalibModule
 from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.data.model_inputs import ModelInputs
 from anomalib_ncd.models import export
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.export import OUTPUT_NAMES, calibration_inputs
@@ -24,25 +25,25 @@ BACKBONES = ["test_vit", "offline", "test_vit compared with normal", "offline co
 
 def build_model(kind, **arguments):
     torch.manual_seed(0)
-    backbone = kind.split()[0]
+    backbone, described_by = kind.split()[0], "normal_residuals" if "normal" in kind else "frozen_features"
     model = AnomalyNcd(
-        backbone=backbone, pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=4, **arguments
+        backbone, pretrained=False, describer=described_by, num_novel_classes=4, image_size=224, **arguments
     )
-    if kind != backbone:
-        encoder, (views, masks, whole) = model.model.encoder, build_inputs()
-        patches, share = encoder.compared_patches(model.prepare(views.flip(3)), masks)
-        encoder.normal_patches.fit(patches[share[..., 0] > 0])
-        encoder.normal_patches.novelty.fit([encoder.whole_patches(model.prepare(whole.flip(3)))], num_images=5)
+    describer, (views, masks, whole, _) = model.eval().model.describer, build_inputs()
+    if described_by == "normal_residuals":
+        patches, share = describer._region_patches(views.flip(3), masks)
+        describer.normal_patches.fit(patches[share[..., 0] > 0])
+        describer.novelty.fit([describer._whole_patches(whole.flip(3))], num_images=3)
     model.make_heads(ClassSlots(("base_line", "base_square"), 4))
     model.best_head.fill_(1)
-    views, masks, whole = build_inputs()
-    references = model.eval().describe_regions(views.flip(2), masks, whole)[1]
+    with torch.no_grad():
+        references = describer(views.flip(2), *build_inputs()[1:]).rejection_feature
     model.rejection.fit(references, torch.arange(len(references)))
-    return model
+    return model.eval()
 
 
 def build_inputs(count=5):
-    """Views, masks (full, empty, a half, a speck, soft noise) and whole images, some of them like the views."""
+    """Views, masks (full, empty, a half, a speck, soft noise), and the three images that they lie in."""
     generator = torch.Generator().manual_seed(1)
     views = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=generator)
     masks = torch.zeros(5, 1, 224, 224)
@@ -50,8 +51,8 @@ def build_inputs(count=5):
     masks[2, :, :112] = 1
     masks[3, 0, 50, 60] = 1
     masks[4] = torch.rand(1, 224, 224, generator=generator)
-    whole = views.flip(3) // torch.tensor([1, 1, 2, 3, 5], dtype=torch.uint8).view(5, 1, 1, 1)
-    return views[:count], masks[:count], whole[:count]
+    whole = views[:3].flip(3) // torch.tensor([1, 2, 5], dtype=torch.uint8).view(3, 1, 1, 1)
+    return views[:count], masks[:count], whole, torch.tensor([2, 0, 0, 1, 2])[:count]
 
 
 def named(model, inputs):
@@ -59,15 +60,19 @@ def named(model, inputs):
     return {name: part.numpy() for name, part in zip(model.region_classifier().input_names, inputs, strict=False)}
 
 
-def eager_outputs(model, views, masks, whole=None):
-    """Written out from the parts of the model, not from the class under test."""
+def eager_outputs(model, views, masks, whole=None, image_index=None):
+    """Written out from the parts of the model, each region alone, not from the class under test."""
+    describer, rows = model.model.describer, []
+    for row in range(len(views)):
+        image = () if whole is None else (whole[image_index[row]][None], torch.tensor([0]))
+        rows.append(describer(views[row : row + 1], masks[row : row + 1], *image))
+    features, references = (torch.cat(part).detach() for part in zip(*rows, strict=True))
     with torch.no_grad():
-        features, references = model.describe_regions(views, masks, whole)
         logits = model.model.heads(features)[1]
         standard = (F.normalize(references, dim=1) - model.rejection.centre) / model.rejection.scale
         longer = torch.cat([standard, torch.full((len(standard), 1), standard.shape[1] ** 0.5)], dim=1)
         nearest = F.cosine_similarity(longer[:, None], model.rejection.references[None], dim=2).amax(dim=1)
-        temperature = 0.05 if model.model.encoder.normal_patches.is_fitted else 0.1
+        temperature = 0.05 if describer.needs_whole_images else 0.1
         return (logits[:, 2:] / temperature).softmax(dim=1), logits[:, 2:], features, nearest
 
 
@@ -103,7 +108,7 @@ def test_onnx_equals_eager_for_any_number_of_regions(exported):
     assert file.relative_to(engine.trainer.default_root_dir).as_posix() == "weights/onnx/model.onnx"
     session = runtime.InferenceSession(str(file))
     shapes = {entry.name: entry.shape[1:] for entry in session.get_inputs()}
-    whole = {"whole_image": [3, 224, 224]} if model.needs_whole_images else {}
+    whole = {"whole_image": [3, 224, 224], "image_index": []} if model.needs_whole_images else {}
     assert shapes == {"image": [3, 224, 224], "mask": [1, 224, 224]} | whole
     for count in (1, 5):
         inputs = build_inputs(count)
@@ -183,12 +188,15 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
 
 def test_calibration_takes_the_regions_of_a_datamodule(tiny_run):
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
+    assert set(calibration_inputs(datamodule, number=1)[0]) == {"image", "mask"}
+    datamodule.prepare_for(ModelInputs(64, whole_images=True))
     inputs = calibration_inputs(datamodule, number=7)
     assert len(inputs) == 7
     views, masks = datamodule.test_dataloader().dataset[0].image, datamodule.test_dataloader().dataset[0].region_mask
     np.testing.assert_array_equal(inputs[0]["image"], views[:1].numpy())
     np.testing.assert_array_equal(inputs[0]["mask"], masks[:1].numpy())
-    assert inputs[0]["whole_image"].shape == (1, 3, 224, 224)
+    assert inputs[0]["whole_image"].shape == (1, 3, 64, 64)
+    assert inputs[6]["image_index"].tolist() == [0]
     assert len(calibration_inputs(datamodule)) == len(datamodule.region_table())
 
 
@@ -211,7 +219,8 @@ def test_int8_of_weights_and_activations(exported, tiny_run):
     inputs = calibration_inputs(datamodule)
     names = model.region_classifier().input_names
     found = np.concatenate([compiled({name: one[name] for name in names})[OUTPUT_NAMES[0]] for one in inputs])
-    stacked = [torch.from_numpy(np.concatenate([one[name] for one in inputs])) for name in inputs[0]]
+    stacked = [torch.from_numpy(np.concatenate([one[name] for one in inputs])) for name in names]
+    stacked[3:] = [torch.arange(len(inputs))] * len(stacked[3:])  # each region with an image of its own
     wanted = eager_outputs(model, *stacked)[0].numpy()
     assert np.abs(found - wanted).max() > 0
     np.testing.assert_allclose(found, wanted, atol=0.35)

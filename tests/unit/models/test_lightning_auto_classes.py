@@ -154,8 +154,8 @@ def test_a_known_number_is_not_estimated(tiny_run, estimates):
 
 def test_clustering_estimates_from_the_features_it_clusters(tiny_run, estimates, monkeypatch):
     passes = []
-    original = AnomalyNcd.describe_regions
-    monkeypatch.setattr(AnomalyNcd, "describe_regions", lambda *args: passes.append(1) or original(*args))
+    original = AnomalyNcd.describe_batch
+    monkeypatch.setattr(AnomalyNcd, "describe_batch", lambda *args: passes.append(1) or original(*args))
     model = build_model()
     [batch] = discover_by_clustering(model, build_data(tiny_run))
     assert len(passes) == 1
@@ -176,5 +176,5 @@ def test_a_pass_over_the_regions_leaves_no_trace(tiny_run):
     assert model.training
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, weights[name], equal_nan=True)
-    expected = torch.cat([model.eval().describe_regions(b.image, b.region_mask)[0] for b in module.test_dataloader()])
+    expected = torch.cat([model.eval().describe_batch(batch).feature for batch in module.test_dataloader()])
     torch.testing.assert_close(features, expected.detach(), atol=1e-5, rtol=0)

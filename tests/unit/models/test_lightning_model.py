@@ -18,6 +18,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.clustering.prototypes import cluster_prototypes
+from anomalib_ncd.models.describer import FrozenFeatures
 from anomalib_ncd.models.encoded_regions import features_of, references_of
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.views.view_bank import ViewBank
@@ -138,12 +139,13 @@ def test_there_is_a_name_for_each_class():
 
 def test_predictions_hold_the_features_of_the_regions(fitted, tiny_run):
     datamodule, model = build_data(tiny_run, eval_batch_size=4), fitted.model.eval()
+    datamodule.prepare_for(model.inputs)
     batch = next(iter(datamodule.test_dataloader()))
     with torch.no_grad():
-        expected = model.describe_regions(batch.image, batch.region_mask)[0]
+        expected = model.model.describer(batch.image, batch.region_mask).feature
         predicted = model.classify(batch).without_pixels()
-        pixels = (batch.image.float() - model.pixel_mean) / model.pixel_std
-        logits = model.model(pixels, batch.region_mask)[..., model.slots.num_base :]
+        frozen = model.model.describer.frozen(batch.image, batch.region_mask)
+        logits = model.model(frozen).logits[..., model.slots.num_base :]
     found = predicted.region_feature
     assert torch.equal(predicted.region_head_class_id, logits.argmax(dim=-1).T)
     best = predicted.region_head_class_id[:, model.best_head]
@@ -172,7 +174,8 @@ def test_only_the_last_block_and_the_heads_learn(fitted):
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert names
     assert all(
-        name.startswith(("model.encoder.backbone.blocks.5.", "model.heads", "model.projector")) for name in names
+        name.startswith(("model.describer.encoder.backbone.blocks.5.", "model.heads", "model.projector"))
+        for name in names
     )
 
 
@@ -190,7 +193,8 @@ def test_the_checkpoint_is_plain_data(fitted):
     checkpoint = torch.load(fitted.checkpoint, weights_only=True)
     assert checkpoint["anomalib_ncd"] == {
         "backbone": "test_vit",
-        "image_size": 224,
+        "image_size": 160,
+        "describer": "frozen_features",
         "num_heads": 4,
         "slots": {"base_names": BASE_NAMES, "num_novel": 3, "given_names": None, "has_normal": True},
         "made_from_clusters": False,
@@ -266,8 +270,9 @@ def test_a_single_image_gets_the_class_it_has_among_others(fitted, predicted, ti
 
 
 def test_any_loader_of_batches_can_be_predicted(fitted, predicted, tiny_run, tmp_path):
-    loader = build_data(tiny_run, score_range=fitted.score_range).test_dataloader()
-    batches = build_engine(tmp_path).predict(fitted.model, dataloaders=loader)
+    datamodule = build_data(tiny_run)
+    datamodule.prepare_for(fitted.model.inputs)
+    batches = build_engine(tmp_path).predict(fitted.model, dataloaders=datamodule.test_dataloader())
     torch.testing.assert_close(torch.cat([b.class_probabilities for b in batches]), predicted[0], atol=1e-5, rtol=1e-4)
 
 
@@ -310,15 +315,15 @@ def test_normal_images_teach_what_the_first_class_is(tiny_run, tmp_path, base):
     normal = build_data(tiny_run, normal_images=tiny_run.images / "good", **arguments)
     regions = normal.train_regions()
     examples = range(regions.num_base, int(regions.is_base.sum()))
-    views = [EvalView()(*regions.load(index)) for index in examples]
+    views = [EvalView(224)(*regions.load(index)) for index in examples]
     images, masks = (torch.stack(parts) for parts in zip(*views, strict=True))
     found = []
     for datamodule in (build_data(tiny_run, **arguments), normal):
         seed_everything(1)
-        model = build_model(num_cached_views=2, learning_rate=0.03, normal_threshold=None)
+        model = build_model(image_size=224, num_cached_views=2, learning_rate=0.03, normal_threshold=None)
         build_engine(tmp_path / str(len(found)), max_epochs=8).fit(model, datamodule)
         with torch.no_grad():
-            logits = model.model.heads(model.eval().describe_regions(images, masks)[0])  # of all heads
+            logits = model.model.heads(model.eval().model.describer(images, masks).feature)  # of all heads
         found.append(float((logits[..., model.slots.num_base :] / 0.1).softmax(dim=-1)[..., 0].mean()))
     # Without examples it hangs on the seed how normal they are found.
     assert found[1] > (found[0] + 0.2 if base else 0.45)
@@ -384,10 +389,28 @@ def test_losses_on_cached_and_fresh_views_are_near(tiny_run, tmp_path):
     assert first[0] == pytest.approx(first[1], rel=0.2)
 
 
+@pytest.mark.parametrize("num_cached_views", [None, 2])
+def test_a_dinov3_vit_learns_from_kept_and_fresh_views(tiny_run, tmp_path, num_cached_views):
+    model = build_model(
+        backbone="vit_tiny_patch16_dinov3_qkvb", image_size=64, mask_layers=9, num_cached_views=num_cached_views
+    )
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    build_engine(tmp_path, max_epochs=1).fit(model, build_data(tiny_run, train_batch_size=8))
+    after = model.state_dict()
+    changed = {name for name, value in before.items() if name in after and not torch.equal(value, after[name])}
+    assert "model.describer.encoder.backbone.blocks.11.attn.qkv.weight" in changed
+    assert not any("backbone.blocks.10." in name for name in changed)
+
+
 def test_cached_views_are_taken_up_again(tiny_run, tmp_path, monkeypatch):
     views = []
-    trunk = AnomalyNcd._trunk
-    monkeypatch.setattr(AnomalyNcd, "_trunk", lambda model, *args: (views.append(len(args[0])), trunk(model, *args))[1])
+    frozen = FrozenFeatures.frozen
+
+    def counted(describer, images, masks):
+        views.append(len(images))
+        return frozen(describer, images, masks)
+
+    monkeypatch.setattr(FrozenFeatures, "frozen", counted)
 
     def fit(seed=0, **arguments):
         torch.manual_seed(0)
@@ -432,7 +455,7 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 
 
 def test_paths_in_the_arguments_do_no_harm(tiny_run, tmp_path):
-    torch.save(build_model().model.encoder.backbone.state_dict(), tmp_path / "vit.pth")
+    torch.save(build_model().model.describer.encoder.backbone.state_dict(), tmp_path / "vit.pth")
     model = build_model(backbone_weights=tmp_path / "vit.pth")
     engine = build_engine(tmp_path, max_epochs=1)
     engine.fit(model, datamodule=build_data(tiny_run, base=None))

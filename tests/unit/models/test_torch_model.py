@@ -5,7 +5,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from anomalib_ncd.models.encoders.vit import MaskGuidedEncoder
+from anomalib_ncd.models.describer import FrozenFeatures
+from anomalib_ncd.models.encoders.vit import MaskGuidedVit
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 
@@ -14,8 +15,8 @@ from anomalib_ncd.models.torch_model import AnomalyNcdModel
 def model():
     torch.manual_seed(0)
     vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=0)
-    encoder = MaskGuidedEncoder(vit, mask_layers=2)
-    return AnomalyNcdModel(encoder, num_classes=5, num_heads=2, projection_hidden_dim=32, projection_dim=16)
+    describer = FrozenFeatures(MaskGuidedVit(vit, mask_layers=2), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return AnomalyNcdModel(describer, num_classes=5, num_heads=2, projection_hidden_dim=32, projection_dim=16)
 
 
 @pytest.fixture
@@ -23,11 +24,11 @@ def views():
     generator = torch.Generator().manual_seed(1)
     masks = torch.zeros(8, 1, 32, 32)
     masks[:, :, 8:24, 8:24] = 1
-    return torch.randn(8, 3, 32, 32, generator=generator), masks
+    return torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=generator), masks
 
 
 def test_shapes(model, views):
-    output = model.outputs_of(*model.encoder.trunk(*views))
+    output = model(model.describer.frozen(*views))
     assert output.features.shape == (8, 24)
     assert output.projections.shape == (8, 16)
     assert output.logits.shape == (2, 8, 5)
@@ -35,40 +36,33 @@ def test_shapes(model, views):
 
 def test_default_projector_is_the_papers():
     vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=0)
-    model = AnomalyNcdModel(MaskGuidedEncoder(vit, mask_layers=1), num_classes=5)
+    model = AnomalyNcdModel(FrozenFeatures(MaskGuidedVit(vit), (0.5,) * 3, (0.5,) * 3), num_classes=5)
     assert model.projector.mlp[-1].weight.shape == (256, 2048)
     assert model.heads.weight.shape == (4, 5, 24)
 
 
 @torch.no_grad()
-def test_forward_gives_the_logits_of_training(model, views):
+def test_logits_are_those_of_the_described_regions(model, views):
     model.eval()
-    torch.testing.assert_close(model(*views), model.outputs_of(*model.encoder.trunk(*views)).logits)
+    torch.testing.assert_close(
+        model(model.describer.frozen(*views)).logits, model.heads(model.describer(*views).feature)
+    )
 
 
 def test_only_the_last_block_and_the_heads_learn(model, views):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    _, projections, logits = model.outputs_of(*model.encoder.trunk(*views))
+    _, projections, logits = model(model.describer.frozen(*views))
     labels, is_base = torch.tensor([0, 1, 0, 0]), torch.tensor([True, True, False, False])
     AnomalyNcdLoss(2)(projections, logits, labels, is_base, torch.full((4,), 0.9), 0).total.backward()
     optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert all(name.startswith(("encoder.backbone.blocks.2.", "heads.", "projector.")) for name in changed)
-    assert {"encoder.backbone.blocks.2.attn.qkv.weight", "heads.weight", "projector.mlp.0.weight"} <= changed
+    assert all(name.startswith(("describer.encoder.backbone.blocks.2.", "heads.", "projector.")) for name in changed)
+    assert {"describer.encoder.backbone.blocks.2.attn.qkv.weight", "heads.weight", "projector.mlp.0.weight"} <= changed
 
 
 @torch.no_grad()
 def test_autocast_is_finite(model, views):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model.outputs_of(*model.encoder.trunk(*views))
+        output = model(model.describer.frozen(*views))
     assert all(part.isfinite().all() for part in output)
-
-
-@torch.no_grad()
-def test_exported_program_gives_the_same(model, views):
-    model.eval()
-    size = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(model, views, dynamic_shapes=({0: size}, {0: size}))
-    images, masks = (part[:3] for part in views)
-    torch.testing.assert_close(program.module()(images, masks), model(images, masks), rtol=1e-5, atol=1e-5)

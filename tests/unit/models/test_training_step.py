@@ -26,7 +26,7 @@ SCORES = [1.0, 1.0, 1.0, 0.2, 0.9]
 def model():
     torch.manual_seed(0)
     training = replace(PAPER, mask_layers=MASK_LAYERS)
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, num_novel_classes=NUM_NOVEL, training=training)
+    model = AnomalyNcd("test_vit", pretrained=False, num_novel_classes=NUM_NOVEL, image_size=224, training=training)
     model.make_heads(ClassSlots(("dent", "hole"), NUM_NOVEL))
     model.trainer = Trainer(max_epochs=50, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
     model.log = lambda *_, **__: None
@@ -118,7 +118,7 @@ def head_losses(logits, numbers):
 
 def total_loss(network, views, masks, numbers):
     """The paper's objective over two views of each region."""
-    vit, count = network.encoder.backbone, len(numbers)
+    vit, count = network.describer.encoder.backbone, len(numbers)
     features = torch.stack([feature(vit, views[v, row], masks[v, row]) for v in (0, 1) for row in range(count)])
     projections = network.projector.mlp(features)
     unit = features / features.norm(dim=1, keepdim=True)
@@ -143,7 +143,7 @@ def test_a_step_is_the_papers(model, numbers):
     loss.backward()
     optimizer.step()
 
-    views = (batch.image.float() - model.pixel_mean) / model.pixel_std
+    views = model.model.describer.normalised(batch.image)
     expected = total_loss(oracle, views, batch.mask, numbers)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
     expected.backward()

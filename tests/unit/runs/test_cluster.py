@@ -12,7 +12,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
-from anomalib_ncd.models.normal.normal_patches import NormalPatches
+from anomalib_ncd.models.describer import stretched_residuals
 from anomalib_ncd.runs import cluster as cluster_discovery
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.settings import TrainingSettings
@@ -69,17 +69,17 @@ def test_lines_and_squares_fall_apart(model, tiny_run):
 
 
 def test_the_encoder_is_not_trained(model, tiny_run):
-    before = {name: value.clone() for name, value in model.model.encoder.state_dict().items()}
+    before = {name: value.clone() for name, value in model.model.describer.state_dict().items()}
     discover_by_clustering(model, data(tiny_run))
-    assert model.model.encoder.state_dict().keys() == before.keys()
-    for name, value in model.model.encoder.state_dict().items():
+    assert model.model.describer.state_dict().keys() == before.keys()
+    for name, value in model.model.describer.state_dict().items():
         torch.testing.assert_close(value, before[name])
 
 
 def test_regions_get_the_nearest_centre_of_the_clusters(model, tiny_run):
     module = data(tiny_run)
     batches = discover_by_clustering(model, module)
-    views = [model.describe_regions(b.image, b.region_mask)[0].detach() for b in module.test_dataloader()]
+    views = [model.describe_batch(batch).feature.detach() for batch in module.test_dataloader()]
     rows = F.normalize(torch.cat(views).double(), dim=1)
     clusters = torch.as_tensor(cluster_features(rows, 3))
     centres = torch.stack([F.normalize(rows[clusters == cluster].mean(dim=0), dim=0) for cluster in range(3)])
@@ -109,6 +109,22 @@ def test_the_model_classifies_new_images_afterwards(tiny_run, tmp_path):
         torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "image_size", "side"),
+    [("offline", 96, 96), ("vit_tiny_patch16_dinov3_qkvb", 64, 64), ("test_vit", None, 160)],
+)
+def test_views_are_cut_at_the_size_of_the_model(backbone, image_size, side, tiny_run, tmp_path):
+    torch.manual_seed(0)
+    model = AnomalyNcd(backbone=backbone, pretrained=False, image_size=image_size, num_novel_classes=3)
+    module = data(tiny_run)
+    batches = discover_by_clustering(model, module)
+    assert next(iter(module.test_dataloader())).image.shape[2:] == (side, side)
+    save_model(model, tmp_path / "model.ckpt")
+    loaded = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt")
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    assert classes(engine.predict(loaded, datamodule=data(tiny_run))) == classes(batches)
+
+
 def test_a_cluster_that_scores_clearly_lowest_is_normal_for_good(tiny_run, tmp_path, monkeypatch):
     torch.manual_seed(0)
     model = AnomalyNcd(
@@ -134,9 +150,7 @@ def test_a_cluster_that_scores_clearly_lowest_is_normal_for_good(tiny_run, tmp_p
 @pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
 def test_regions_are_compared_with_normal_images(backbone, tiny_run, tmp_path):
     torch.manual_seed(0)
-    model = AnomalyNcd(
-        backbone=backbone, pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
-    )
+    model = AnomalyNcd(backbone=backbone, pretrained=False, describer="normal_residuals", num_novel_classes=3)
     run = data(tiny_run, normal_images=tiny_run.images / "good")
     batches = discover_by_clustering(model, run)
     found = classes(batches)
@@ -155,9 +169,7 @@ def test_regions_are_compared_with_normal_images(backbone, tiny_run, tmp_path):
 
 
 def test_a_cluster_is_normal_only_if_it_looks_it(tiny_run, monkeypatch):
-    model = AnomalyNcd(
-        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
-    )
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, describer="normal_residuals", num_novel_classes=3)
     monkeypatch.setattr(cluster_discovery, "find_cluster_of_normal", lambda *given: None)
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: None)
     discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good"))
@@ -173,13 +185,12 @@ def test_scores_stretch_what_is_compared_with_normal_images(tiny_run, monkeypatc
 
     monkeypatch.setattr(cluster_discovery, "cluster_features", cluster)
     for normal_images in (tiny_run.images / "good", None):
-        fresh = AnomalyNcd(
-            backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
-        )
+        kind = "normal_residuals" if normal_images else "frozen_features"
+        fresh = AnomalyNcd(backbone="test_vit", pretrained=False, describer=kind, num_novel_classes=3)
         found = NcdBatch.collate(discover_by_clustering(fresh, data(tiny_run, normal_images=normal_images)))
         expected = found.region_feature
         if normal_images is not None:
-            expected = NormalPatches.stretched(expected, found.region_score)
+            expected = stretched_residuals(expected, found.region_score)
             assert not torch.equal(expected, found.region_feature)
         torch.testing.assert_close(seen[-1], expected)
 
@@ -187,11 +198,17 @@ def test_scores_stretch_what_is_compared_with_normal_images(tiny_run, monkeypatc
 def test_scores_decide_where_there_is_but_one_normal_image(tiny_run, monkeypatch):
     seen = []
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: seen.append(given))
-    model = AnomalyNcd(
-        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
-    )
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, describer="normal_residuals", num_novel_classes=3)
     discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good" / "000.png"))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("describer", "wanted"), [("frozen_features", "normal"), ("normal_residuals", "frozen")])
+def test_a_describer_that_does_not_go_with_the_images_is_refused(tiny_run, describer, wanted):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, describer=describer, num_novel_classes=3)
+    normal_images = tiny_run.images / "good" if describer == "frozen_features" else None
+    with pytest.raises(ValueError, match=rf"is '{describer}'; make it with AnomalyNcd\(describer='{wanted}"):
+        discover_by_clustering(model, data(tiny_run, normal_images=normal_images))
 
 
 def test_scores_and_masks_are_the_evidence(model, tiny_run, monkeypatch):
@@ -215,6 +232,13 @@ def test_base_classes_of_an_earlier_training_are_left_behind(tiny_run):
     assert model.best_head == 0
     assert model.model.heads.weight.shape == (4, 3, 64)
     assert batch.class_probabilities.shape == (18, 3)
+
+
+def test_residuals_are_not_trained(tiny_run, tmp_path):
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, describer="normal_residuals", num_novel_classes=3)
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, max_epochs=1)
+    with pytest.raises(ValueError, match="`describer='normal_residuals'` can be trained"):
+        engine.fit(model, datamodule=data(tiny_run))
 
 
 def test_training_does_not_go_on_from_clusters(tiny_run, tmp_path):

@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from anomalib_ncd.models.encoders.base import check_range, check_views, in_parts
+from anomalib_ncd.models.encoders.base import Frozen, check_range, check_views, in_parts
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,13 @@ def test_rows_pass_in_parts(rows, per_pass, sizes):
     inputs = torch.arange(rows), 10 * torch.arange(rows)
     assert torch.equal(in_parts(add, per_pass, *inputs), 11 * torch.arange(rows))
     assert found == sizes
+
+
+def test_parts_of_several_tensors_are_put_together_in_order():
+    rows = torch.arange(23)
+    tokens, attended = in_parts(lambda some, more: Frozen(some + more, some * more), 10, rows, rows)
+    assert torch.equal(tokens, 2 * rows)
+    assert torch.equal(attended, rows**2)
 
 
 def test_views_that_fit_pass():

@@ -107,6 +107,10 @@ def other_shape():
     return state() | {"conv_stem.weight": torch.zeros(32, 3, 5, 5)}
 
 
+def broken():
+    return state() | {"conv_stem.weight": torch.full((32, 3, 3, 3), torch.nan)}
+
+
 def other_order():
     changed = state()
     weight, bias = changed.pop("bn1.weight"), changed.pop("bn1.bias")
@@ -125,3 +129,9 @@ def test_files_of_something_else_are_refused(tmp_path, content, reason):
     torch.save(content(), tmp_path / "other.pth")
     with pytest.raises(ValueError, match=f"do not fit EfficientNet-Lite0.*{reason}|{reason} EfficientNet-Lite0"):
         build_offline_backbone(tmp_path / "other.pth")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    torch.save(broken(), tmp_path / "broken.pth")
+    with pytest.raises(ValueError, match=r"NaN or infinity in \['conv_stem.weight'\]"):
+        build_offline_backbone(tmp_path / "broken.pth")

@@ -98,46 +98,6 @@ def test_half_precision_is_computed_in_single(fitted, dtype):
     torch.testing.assert_close(found, fitted(patches.float(), share.float()))
 
 
-def test_length_survives_classifiers_by_directions(fitted):
-    rows = torch.tensor([[0.0] * DIM, [1.0] + [0.0] * (DIM - 1)])[:, None].expand(-1, 2, -1)
-    feature = fitted.feature(fitted.with_novelty(rows, None)[:, 0])
-    assert feature.shape == (2, fitted.feature_dim)
-    directions = torch.nn.functional.normalize(feature, dim=1)
-    assert directions[0, -1] == 1
-    torch.testing.assert_close(directions[1, 0] / directions[1, -1], torch.tensor(1 / 1.5))
-
-
-def test_novelty_stands_beside_the_first_description(fitted):
-    rows, whole = random(3, 2, DIM), random(3, 4, DIM, seed=5) * torch.tensor([0.1, 1, 20])[:, None, None]
-    fitted.novelty.fit([random(9, 4, DIM, seed=4)], num_images=9)
-    found, novelty = fitted.with_novelty(rows, whole), fitted.novelty(whole)
-    assert torch.equal(found[..., :-1], rows)
-    torch.testing.assert_close(found[:, 0, -1], (novelty - 0.5) / 2)
-    assert not found[:, 1, -1].any()
-    assert torch.equal(fitted.beside(rows, novelty), found)
-    with pytest.raises(ValueError, match="give them as `whole`"):
-        fitted.with_novelty(rows, None)
-
-
-def test_without_whole_normal_images_there_is_no_novelty(fitted):
-    found = fitted.with_novelty(random(3, 2, DIM), random(3, 4, DIM))
-    assert found.shape == (3, 2, DIM + 1)
-    assert not found[..., -1].any()
-
-
-def test_scores_stretch_residuals_and_leave_the_rest():
-    features = random(5, DIM + 2)
-    stretched = NormalPatches.stretched(features, torch.tensor([0.0, 0.02, 0.1, 0.5, 1.0]))
-    factors = torch.tensor([0.2, 0.2, 1.0, 5.0, 10.0]) ** 0.5  # a score of 0 counts as 0.02
-    torch.testing.assert_close(stretched[:, :-2], features[:, :-2] * factors[:, None])
-    assert torch.equal(stretched[:, -2:], features[:, -2:])
-    torch.testing.assert_close(NormalPatches.lengths(stretched), NormalPatches.lengths(features) * factors)
-
-
-def test_no_region_is_stretched():
-    assert NormalPatches.stretched(torch.zeros(0, DIM + 2), torch.zeros(0)).shape == (0, DIM + 2)
-
-
 def test_of_too_many_patches_random_ones_are_kept(monkeypatch):
     monkeypatch.setattr(normal_patches, "MAX_NORMAL_PATCHES", 10)
     first, second, other = (NormalPatches(DIM) for _ in range(3))
@@ -156,38 +116,13 @@ def test_dimensions_that_never_change_do_no_harm():
 
 
 def test_a_state_of_any_size_loads(fitted):
-    fitted.novelty.fit([random(9, 4, DIM, seed=4)], num_images=9)
-    fresh = NormalPatches(DIM)
-    fresh.load_state_dict(fitted.state_dict())
-    assert fresh.is_fitted
-    assert torch.equal(fresh.novelty(random(3, 4, DIM)), fitted.novelty(random(3, 4, DIM)))
     patches, share = random(2, 4, DIM), torch.ones(2, 4, 1)
-    assert torch.equal(fresh(patches, share), fitted(patches, share))
-
-
-def test_a_state_from_before_there_were_patches_loads(fitted):
-    for module in (NormalPatches(DIM), fitted):
-        module.load_state_dict({})
-        assert not module.is_fitted
-
-
-def test_a_state_of_another_description_is_refused(fitted):
-    state = fitted.state_dict()
-    for other in (torch.zeros(0), torch.tensor([1.0])):
-        with pytest.raises(ValueError, match="another version of anomalib_ncd"):
-            NormalPatches(DIM).load_state_dict(state | {"description": other})
-    without = {name: rows for name, rows in state.items() if name != "description"}
-    with pytest.raises(ValueError, match="discover the classes again"):
-        NormalPatches(DIM).load_state_dict(without)
-
-
-def test_what_is_forgotten_is_saved_as_if_never_fitted(fitted):
-    fitted.novelty.fit([random(9, 4, DIM, seed=4)], num_images=9)
-    fitted.forget()
-    fresh = NormalPatches(DIM)
+    wanted, fresh = fitted(patches, share), NormalPatches(DIM)
     fresh.load_state_dict(fitted.state_dict())
-    assert not fresh.is_fitted
-    assert {name: len(rows) for name, rows in fitted.state_dict().items()} == dict.fromkeys(fresh.state_dict(), 0)
+    assert torch.equal(fresh(patches, share), wanted)
+    fresh.load_state_dict(NormalPatches(DIM).state_dict())
+    with pytest.raises(RuntimeError, match="No normal patches are known yet; fit them, or load a checkpoint"):
+        fresh(patches, share)
 
 
 @pytest.mark.parametrize("patches", [torch.zeros(0, DIM), torch.zeros(3, DIM + 1), torch.zeros(DIM)])

@@ -144,14 +144,14 @@ def test_the_identity_is_that_of_the_frozen_part():
     def identity(seed=0, **settings):
         torch.manual_seed(seed)
         training = TrainingSettings(**{"mask_layers": 3} | settings)
-        return AnomalyNcd(backbone="test_vit", pretrained=False, training=training).model.encoder
+        return AnomalyNcd(backbone="test_vit", pretrained=False, training=training).model.describer
 
-    encoder = identity()
-    own = identity_of(encoder)
-    for parameter in encoder.parameters():
+    describer = identity()
+    own = identity_of(describer)
+    for parameter in describer.parameters():
         if parameter.requires_grad:
             parameter.data += 1
-    assert identity_of(encoder) == own
+    assert identity_of(describer) == own
     assert identity_of(identity(mask_layers=2)) != own
     assert identity_of(identity(empty_mask="cls")) != own
     assert identity_of(identity(seed=1)) != own
@@ -159,23 +159,21 @@ def test_the_identity_is_that_of_the_frozen_part():
 
 def test_cached_tokens_give_the_features_of_the_trunk(tiny_run):
     torch.manual_seed(0)
-    model = AnomalyNcd(
-        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
-    ).eval()
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, image_size=224, num_novel_classes=3).eval()
     regions = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, tiny_run.base).train_regions()
     full = []
 
     def trunk(images, masks):
-        full.append(model._trunk(images, masks))
+        full.append(model.model.describer.frozen(images, masks))
         return full[-1]
 
     bank = ViewBank.build(regions, trunk, 2, CPU, views_per_batch=8)
     with torch.no_grad():
-        expected = torch.cat([model.model.encoder.head(*output) for output in full])
+        expected = torch.cat([model.model.describer.encoder.trained(output) for output in full])
         batch = RegionViewBatch.collate(bank.__getitems__(list(range(len(regions)))))
         assert len(bank.tokens) < 2 * len(regions) * 197
         assert not batch.attended.all()
-        features = model.model.encoder.head(*model._view_tokens(batch)).unflatten(0, (2, len(regions)))
+        features = model.model(model._frozen_views(batch)).features.unflatten(0, (2, len(regions)))
     expected = expected.unflatten(0, (len(regions), 2)).transpose(0, 1)
     # The order of the two views is drawn at random.
     for index in range(len(regions)):

@@ -1,0 +1,227 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+import torch
+
+from anomalib_ncd import NcdDataModule
+from anomalib_ncd.data.model_inputs import ModelInputs
+from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
+from anomalib_ncd.models import describer as describer_module
+from anomalib_ncd.models.describer import (
+    FrozenFeatures,
+    NormalResiduals,
+    build_describer,
+    residual_lengths,
+    stretched_residuals,
+)
+from anomalib_ncd.models.encoders.build_encoder import build_encoder
+
+SIDE = 32
+
+
+def build(kind="frozen_features", backbone="test_vit", **settings):
+    torch.manual_seed(0)
+    return build_describer(kind, build_encoder(backbone, pretrained=False, image_size=SIDE, **settings)).eval()
+
+
+def inputs(count=5):
+    """Views, masks, and three images that they lie in."""
+    generator = torch.Generator().manual_seed(1)
+    views = torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    masks = torch.zeros(count, 1, SIDE, SIDE)
+    masks[:, :, 8:24, 4:20] = 1
+    return views, masks, views[:3].flip(3) // 2, torch.tensor([2, 0, 0, 1, 2])[:count]
+
+
+def fitted(backbone="test_vit", **settings):
+    describer, (views, masks, whole, _) = build("normal_residuals", backbone, **settings), inputs()
+    patches, share = describer._region_patches(views.flip(2), masks)
+    describer.normal_patches.fit(patches[share[..., 0] > 0])
+    describer.novelty.fit([describer._whole_patches(whole.flip(2))], num_images=3)
+    return describer
+
+
+def normal_data(run, name="good"):
+    datamodule = NcdDataModule(run.images, run.anomaly_maps, normal_images=run.images / name)
+    datamodule.prepare_for(ModelInputs(SIDE, whole_images=True))
+    return datamodule, datamodule.normal_regions(MAX_NORMAL_REGIONS)
+
+
+def fit(run, name="good", seed=0, backbone="test_vit"):
+    datamodule, regions = normal_data(run, name)
+    describer = build("normal_residuals", backbone)
+    held_out = describer.fit(regions, [record.path for record in datamodule.normal_records], seed)
+    return describer, held_out, datamodule
+
+
+@pytest.mark.parametrize("kind", ["frozen_features", "normal_residuals"])
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+def test_the_width_is_known_before_anything_is_fitted(kind, backbone):
+    describer = build(kind, backbone)
+    width = describer.feature_dim
+    described = fitted(backbone) if kind == "normal_residuals" else describer
+    assert described(*inputs()).feature.shape == (5, width)
+    assert described.feature_dim == width
+    assert described.image_size == SIDE
+
+
+def test_pixels_are_normalised_as_the_backbone_wants_them():
+    describer = build(backbone="resnet10t")
+    views = inputs()[0]
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = (views / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    torch.testing.assert_close(describer.normalised(views), expected)
+
+
+@torch.no_grad()
+def test_frozen_features_are_those_of_the_encoder():
+    describer, (views, masks, *whole) = build(), inputs()
+    assert isinstance(describer, FrozenFeatures)
+    assert (describer.logit_temperature, describer.needs_whole_images) == (0.1, False)
+    frozen = describer.encoder.frozen(describer.normalised(views), masks)
+    feature, rejection_feature = describer(views, masks)
+    torch.testing.assert_close(feature, describer.encoder.trained(frozen))
+    torch.testing.assert_close(rejection_feature, describer.encoder.reference(frozen))
+    assert torch.equal(describer(views, masks, *whole).feature, feature)
+
+
+@pytest.mark.parametrize("describe", [build, fitted])
+@torch.no_grad()
+def test_regions_pass_in_bounded_numbers(describe, monkeypatch):
+    describer, given, sizes = describe(), inputs(), []
+    expected = describer(*given)
+    encoder = describer.encoder
+    for name in ("frozen", "region_patches"):
+        original = getattr(encoder, name)
+        monkeypatch.setattr(encoder, name, lambda *args, run=original: sizes.append(len(args[0])) or run(*args))
+    monkeypatch.setattr(describer_module, "REGIONS_PER_PASS", 2)
+    for found, wanted in zip(describer(*given), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert sizes == [2, 2, 1]
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+@torch.no_grad()
+def test_residuals_novelty_and_a_constant_make_the_feature(backbone):
+    describer, (views, masks, whole, image_index) = fitted(backbone), inputs()
+    assert isinstance(describer, NormalResiduals)
+    assert (describer.logit_temperature, describer.needs_whole_images) == (0.05, True)
+    rows = describer.normal_patches(*describer.encoder.region_patches(describer.normalised(views), masks))
+    novelty = describer.novelty(describer.encoder.whole_patches(describer.normalised(whole)))[image_index]
+    root = describer.normal_patches.dim**0.5
+    feature, rejection_feature = describer(views, masks, whole, image_index)
+    torch.testing.assert_close(feature[:, :-2], rows[:, 0] * root)
+    torch.testing.assert_close(feature[:, -2], (novelty - 0.5) / 2 * root)
+    torch.testing.assert_close(feature[:, -1], torch.full((5,), 1.5 * root))
+    torch.testing.assert_close(rejection_feature[:, :-2], rows[:, 1] * root)
+    assert not rejection_feature[:, -2].any()
+    assert torch.equal(rejection_feature[:, -1], feature[:, -1])
+
+
+@torch.no_grad()
+def test_an_image_is_looked_at_once_and_shared_by_its_regions(monkeypatch):
+    describer, (views, masks, whole, image_index) = fitted(), inputs()
+    alone = [
+        describer(views[row][None], masks[row][None], whole[[image]], torch.tensor([0])).feature
+        for row, image in enumerate(image_index.tolist())
+    ]
+    seen, original = [], describer.encoder.whole_patches
+    monkeypatch.setattr(describer.encoder, "whole_patches", lambda images: seen.append(len(images)) or original(images))
+    torch.testing.assert_close(
+        describer(views, masks, whole, image_index).feature, torch.cat(alone), atol=1e-4, rtol=1e-4
+    )
+    assert seen == [3]
+
+
+@pytest.mark.parametrize("describe", [build, fitted])
+@torch.no_grad()
+def test_the_graph_computes_the_same(describe):
+    describer, given = describe(), inputs()
+    regions, images = torch.export.Dim("regions", min=1, max=16), torch.export.Dim("images", min=1, max=16)
+    shapes = ({0: regions}, {0: regions}, {0: images}, {0: regions})
+    example = (given[0][:3], given[1][:3], given[2][:2], torch.tensor([0, 1, 1]))
+    if not describer.needs_whole_images:
+        given, shapes, example = given[:2], shapes[:2], example[:2]
+    graph = torch.export.export(describer, example, dynamic_shapes=shapes).module()
+    for found, wanted in zip(graph(*given), describer(*given), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("describe", [build, fitted])
+def test_no_region(describe):
+    views, masks, whole, image_index = inputs()
+    described = describe(backbone="resnet10t")(views[:0], masks[:0], whole, image_index[:0])
+    assert all(len(part) == 0 for part in described)
+
+
+def test_whole_images_are_asked_for():
+    with pytest.raises(ValueError, match="give these as `whole_images`, and as `image_index`"):
+        fitted()(*inputs()[:2])
+
+
+def test_without_normal_images_there_is_nothing_to_compare_with():
+    with pytest.raises(RuntimeError, match="No normal patches are known yet"):
+        build("normal_residuals")(*inputs())
+
+
+def test_nothing_of_residuals_is_trained():
+    assert not any(parameter.requires_grad for parameter in build("normal_residuals").parameters())
+    assert any(parameter.requires_grad for parameter in build().parameters())
+
+
+def test_a_state_of_a_fitted_describer_loads_into_a_new_one(tmp_path):
+    describer, other = fitted(), build("normal_residuals")
+    torch.save(describer.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for found, wanted in zip(other(*inputs()), describer(*inputs()), strict=True):
+        assert torch.equal(found, wanted)
+    other.load_state_dict(build("normal_residuals").state_dict())  # and one that isn't fitted
+    with pytest.raises(RuntimeError, match="No normal patches are known yet"):
+        other(*inputs())
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match=r"`describer` must be one of .*'frozen_features'.* got 'both'"):
+        build("both")
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+@torch.no_grad()
+def test_regions_of_normal_images_are_nearer_than_defects(tiny_run, backbone):
+    describer, held_out, datamodule = fit(tiny_run, backbone=backbone)
+    assert held_out.shape[1] == describer.feature_dim
+    assert 50 < len(held_out) < 250  # of 300 regions, those of every other image
+    [batch] = datamodule.test_dataloader()
+    features = describer(batch.image, batch.region_mask, batch.whole_image, batch.region_image_index).feature
+    good = batch.region_image_index < 6
+    lengths, novelty = residual_lengths(features), features[:, -2]
+    assert lengths[good].max() < lengths[~good].min()
+    assert novelty[good].max() < novelty[~good].min()
+    assert residual_lengths(held_out).median() < lengths[~good].min()
+    assert (held_out[:, -2] <= novelty.min()).all()  # they count as seen
+
+
+def test_a_single_normal_image_has_no_other_to_be_compared_with(tiny_run):
+    describer, held_out, _ = fit(tiny_run, "good/000.png")
+    assert held_out.shape == (0, describer.feature_dim)
+    assert not describer(*inputs()).feature[:, -2].any()  # half novel, all of them
+
+
+def test_the_seed_decides(tiny_run):
+    first, second, other = (fit(tiny_run, seed=seed)[0].normal_patches.patches for seed in (3, 3, 4))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_scores_stretch_residuals_and_leave_the_rest():
+    features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    stretched = stretched_residuals(features, torch.tensor([0.0, 0.02, 0.1, 0.5, 1.0]))
+    factors = torch.tensor([0.2, 0.2, 1.0, 5.0, 10.0]) ** 0.5  # a score of 0 counts as 0.02
+    torch.testing.assert_close(stretched[:, :-2], features[:, :-2] * factors[:, None])
+    assert torch.equal(stretched[:, -2:], features[:, -2:])
+    torch.testing.assert_close(residual_lengths(stretched), residual_lengths(features) * factors)
+
+
+def test_no_region_is_stretched():
+    assert stretched_residuals(torch.zeros(0, 8), torch.zeros(0)).shape == (0, 8)
