@@ -17,7 +17,6 @@ from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.encoded_regions import references_of
 from anomalib_ncd.regions.settings import RegionSettings
-from anomalib_ncd.settings import TrainingSettings
 
 CLASS_NAMES = ["normal", "dark", "bright", "dark"]
 
