@@ -85,7 +85,7 @@ class MadeFrom:
         inputs = {
             "images": digest_of_images(datamodule.records),
             "maps": _digest(_stamp(file) for file in datamodule.map_paths),
-            "weights of the backbone": identity_of(model.model.encoder)["weights"],
+            "weights of the backbone": identity_of(model.model.describer)["weights"],
             "base": "synthetic" if datamodule.has_synthetic_base else _digest(_stamp(file) for file in base),
             "normal images": digest_of_images(datamodule.normal_records),
             LABELS: _digest([repr((datamodule.class_ids, datamodule.class_names))]),

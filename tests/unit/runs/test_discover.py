@@ -282,7 +282,7 @@ def test_what_was_made_from_something_else_is_not_taken(own_tiny_run, tmp_path, 
         torch.save(
             AnomalyNcd(
                 backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3)
-            ).model.encoder.backbone.state_dict(),
+            ).model.describer.encoder.backbone.state_dict(),
             tmp_path / "w.pth",
         )
         more = ["--backbone_weights", str(tmp_path / "w.pth")]
