@@ -1,0 +1,146 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The elements of an anomaly map: what stands out in it, each by itself.
+
+Where MEBin looks for one threshold at which the number of components is stable, here an image has elements if its peak
+lies above the floor of the score range, see :mod:`~anomalib_ncd.regions.robust_range`. Each element is then cut at half
+its own height, so that weak elements stay beside strong ones and strong ones aren't wider than they are. Nothing is
+eroded, and no length is in pixels: maps of other sizes have the same elements.
+"""
+
+import logging
+
+import cv2
+import numpy as np
+
+from anomalib_ncd.regions.mebin import BinarizedMap, check_map
+
+logger = logging.getLogger(__name__)
+
+_SUPPORT = 2 / 3
+
+
+def binarize_elements(anomaly_map: np.ndarray, score_range: tuple[float, float]) -> BinarizedMap:
+    """Find the pixels of a map that stand out.
+
+    An image whose peak isn't above the floor, the middle of the range, has none. In others whatever lies at least two
+    thirds of the way from the background to the floor stands out: what is weak alone counts beside what is strong. Each
+    component is then cut at half its height above the background.
+
+    Args:
+        anomaly_map: ``(H, W)``, integer or float.
+        score_range: Background, and an upper end as far above the floor as that is above the background.
+
+    Returns:
+        Mask, threshold in map units before each component is cut, and number of components. The mask is empty and the
+        threshold the floor where nothing stands out; else the peak is in the mask.
+
+    Raises:
+        ValueError: If the map or the range is not valid.
+
+    Example:
+        >>> mask, threshold, num_components = binarize_elements(np.array([[0, 9, 5, 3, 0, 0, 2, 0]]), (0, 6))
+        >>> mask.astype(int), threshold, num_components
+        (array([[0, 1, 1, 0, 0, 0, 1, 0]]), 2.0, 2)
+    """
+    array = check_map(anomaly_map)
+    low, high = _check_range(score_range)
+    floor = (low + high) / 2
+    if float(array.max()) <= floor:
+        return BinarizedMap(np.zeros(array.shape, dtype=bool), floor, 0)
+    threshold = low + _SUPPORT * (floor - low)
+    mask = cut_at_half_height(array, array >= threshold, low)
+    return BinarizedMap(mask, threshold, cv2.connectedComponents(mask.view(np.uint8), connectivity=8)[0] - 1)
+
+
+def cut_at_half_height(anomaly_map: np.ndarray, mask: np.ndarray, low: float) -> np.ndarray:
+    """Take from each component of a mask what lies below half its height.
+
+    Args:
+        anomaly_map: ``(H, W)``.
+        mask: ``(H, W)`` bool; components are 8-connected.
+        low: What heights are measured from.
+
+    Returns:
+        ``(H, W)`` bool.
+
+    Example:
+        >>> cut_at_half_height(np.array([[8, 5, 3, 0, 3]]), np.array([[True, True, True, False, True]]), 0)
+        array([[ True,  True, False, False,  True]])
+    """
+    num_labels, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    inside = np.flatnonzero(mask)
+    values, owners = anomaly_map.ravel()[inside].astype(np.float64), labels.ravel()[inside]
+    peaks = np.full(num_labels, -np.inf)
+    np.maximum.at(peaks, owners, values)
+    cut = np.zeros(mask.shape, dtype=bool)
+    cut.ravel()[inside[values >= (low + peaks[owners]) / 2]] = True
+    return cut
+
+
+def label_elements(
+    mask: np.ndarray,
+    anomaly_map: np.ndarray,
+    merge_distance_ratio: float = 0.02,
+    max_elements: int = 200,
+) -> np.ndarray:
+    """Number the elements of a mask, one number for components that lie near each other.
+
+    Args:
+        mask: ``(H, W)`` bool.
+        anomaly_map: ``(H, W)``; decides which elements are kept, and their order.
+        merge_distance_ratio: Components with no more than this part of the longer side between them are one element,
+            nor more than half of the components are long themselves. The distance is the larger one of the rows and
+            the columns between them.
+        max_elements: More elements are not kept, but those with the highest peaks, with a warning.
+
+    Returns:
+        ``(H, W)`` int32: 0 outside elements, 1 for the element with the highest peak, and so on.
+
+    Raises:
+        ValueError: If shapes differ or an option is out of range.
+
+    Example:
+        >>> mask = np.array([[1, 0, 1, 0, 0, 0, 1]], dtype=bool)
+        >>> label_elements(mask, np.array([[3, 0, 1, 0, 0, 0, 9]]), merge_distance_ratio=0.15)
+        array([[2, 0, 2, 0, 0, 0, 1]], dtype=int32)
+    """
+    mask, array = np.ascontiguousarray(mask, dtype=bool), np.asarray(anomaly_map)
+    if mask.ndim != 2 or mask.shape != array.shape:
+        msg = f"`mask` and `anomaly_map` must have one shape (H, W), got {mask.shape} and {array.shape}; resize one."
+        raise ValueError(msg)
+    if merge_distance_ratio < 0 or max_elements < 1:
+        msg = (
+            "`merge_distance_ratio` must be 0 or more and `max_elements` 1 or more, "
+            f"got {merge_distance_ratio} and {max_elements}; the defaults will do."
+        )
+        raise ValueError(msg)
+    stats = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)[2][1:]
+    if not len(stats):
+        return np.zeros(mask.shape, dtype=np.int32)
+    lengths = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
+    gap = round(min(merge_distance_ratio * max(mask.shape), float(np.median(lengths))))
+    near = cv2.dilate(mask.view(np.uint8), np.ones((gap + 1, gap + 1), dtype=np.uint8))
+    num_labels, labels = cv2.connectedComponents(near, connectivity=8)
+    inside = np.flatnonzero(mask)
+    owners = labels.ravel()[inside]
+    peaks = np.full(num_labels, -np.inf)
+    np.maximum.at(peaks, owners, array.ravel()[inside].astype(np.float64))
+    order = np.argsort(-peaks[1:], kind="stable") + 1
+    if len(order) > max_elements:
+        logger.warning("%d elements in one map; the %d with the highest peaks are kept.", len(order), max_elements)
+    numbers = np.zeros(num_labels, dtype=np.int32)
+    numbers[order[:max_elements]] = np.arange(1, min(len(order), max_elements) + 1)
+    elements = np.zeros(mask.shape, dtype=np.int32)
+    elements.ravel()[inside] = numbers[owners]
+    return elements
+
+
+def _check_range(score_range: tuple[float, float]) -> tuple[float, float]:
+    """Return a score range as two floats, or raise."""
+    low, high = (float(end) for end in score_range)
+    if not (low <= high and np.isfinite(high - low)):
+        msg = f"`score_range` must be finite and ascending, got {(low, high)}; take it from `fit_robust_range`."
+        raise ValueError(msg)
+    return low, high

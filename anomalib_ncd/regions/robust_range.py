@@ -1,0 +1,180 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A score range that single images can't spoil: where the background of a set of maps lies, and what stands out.
+
+The range is ``(low, high)`` with ``low`` the background and the middle of the range the *floor*: what stays below it is
+as normal as the rest of the set. So a score of 0.5 is the border, as it is in anomalib's normalised scores. Not in the
+paper, which takes the lowest and the highest peak, see :func:`~anomalib_ncd.regions.mebin.fit_score_range`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from anomalib_ncd.regions.mebin import check_map
+
+PARTS_PER_SIDE = 4
+_HOT_FACTOR = 5.0
+_PEAK_QUANTILE = 0.9
+_QUIET_QUANTILE = 0.25
+_LEAST_SKEW = 0.4
+
+
+class MapFacts(NamedTuple):
+    """What the range needs to know of a map.
+
+    Attributes:
+        lowest: Its lowest value.
+        median: Its median.
+        part_peaks: Highest values of the 4 × 4 parts it is divided into, ``(16,)`` float64; fewer for maps with fewer
+            than 4 pixels a side.
+    """
+
+    lowest: float
+    median: float
+    part_peaks: np.ndarray
+
+    @property
+    def peak(self) -> float:
+        """Highest value of the map."""
+        return float(self.part_peaks.max())
+
+
+class RobustRange(NamedTuple):
+    """A score range, and what was seen when it was fitted.
+
+    Attributes:
+        low: Background, what the highest value of a quiet part of a map is.
+        high: Upper end; the floor lies in the middle between both.
+        hot: Indices of maps that were left out, as their peaks lie far above all others, ascending.
+        is_inverted: Whether most of a typical map is nearly as high as its peak, as in maps where low means abnormal.
+    """
+
+    low: float
+    high: float
+    hot: tuple[int, ...]
+    is_inverted: bool
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Lower and upper end."""
+        return self.low, self.high
+
+
+def map_facts(anomaly_map: np.ndarray) -> MapFacts:
+    """Gather what the range needs to know of a map; so maps can be read one at a time.
+
+    Args:
+        anomaly_map: ``(H, W)``, integer or float.
+
+    Returns:
+        Its facts.
+
+    Raises:
+        ValueError: If the map is not two-dimensional, not numeric, empty, or holds NaN or infinity.
+
+    Example:
+        >>> facts = map_facts(np.arange(16).reshape(4, 4))
+        >>> facts.lowest, facts.median, facts.peak
+        (0.0, 7.5, 15.0)
+    """
+    array = check_map(anomaly_map)
+    rows, columns = (np.unique(np.arange(PARTS_PER_SIDE) * side // PARTS_PER_SIDE) for side in array.shape)
+    parts = np.maximum.reduceat(np.maximum.reduceat(array, rows, axis=0), columns, axis=1)
+    return MapFacts(float(array.min()), float(np.median(array)), parts.ravel().astype(np.float64))
+
+
+def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts] = ()) -> RobustRange:
+    """Find the score range of a set of maps.
+
+    Each map is divided into 4 × 4 parts. The background is the lower quartile of their peaks; the floor divides them in
+    two classes, background and abnormal, by Otsu's method. Where maps of normal images are given, it lies between the
+    median and the maximum of their peaks: an image whose peak is above all of theirs stands out, half of them don't.
+
+    Maps are left out, from the highest peak down, as long as the highest peak lies more than five times as far above
+    the others' lowest value as the next peak. So a map with such a peak changes nothing for any other, exactly; any
+    other map moves the floor by no more than its share of the set, however high it is, as peaks are cut off at the 90 %
+    quantile of all peaks.
+
+    Args:
+        facts: One of each map, see :func:`map_facts`.
+        normal_facts: Those of maps of normal images.
+
+    Returns:
+        The range. Its ends are equal where all maps are constant at one value.
+
+    Raises:
+        ValueError: If there is no map.
+
+    Example:
+        >>> maps = np.zeros((8, 16, 16))
+        >>> maps[:, 2:4, 2:4] = 6
+        >>> fit_robust_range([map_facts(anomaly_map) for anomaly_map in maps]).score_range
+        (0.0, 6.0)
+    """
+    if not facts:
+        msg = "`facts` must hold those of at least one anomaly map, got none; fit on the maps of the images to sort."
+        raise ValueError(msg)
+    kept, hot = _without_hot(facts)
+    normal, _ = _without_hot(normal_facts)
+    pooled = [*kept, *normal]
+    peaks = np.array([entry.peak for entry in pooled])
+    parts = np.concatenate([entry.part_peaks for entry in pooled])
+    low = float(np.quantile(parts, _QUIET_QUANTILE))
+    floor = otsu_threshold(np.minimum(parts, np.quantile(peaks, _PEAK_QUANTILE)))
+    if normal:
+        normal_peaks = [entry.peak for entry in normal]
+        floor = min(max(floor, float(np.median(normal_peaks))), max(normal_peaks))
+    low = min(low, floor)
+    return RobustRange(low, 2 * floor - low, hot, _is_inverted(pooled))
+
+
+def otsu_threshold(values: np.ndarray) -> float:
+    """Divide values in two classes so that the variance between them is highest (Otsu, 1979).
+
+    Args:
+        values: ``(N,)``, at least one.
+
+    Returns:
+        Middle between the highest value of the lower class and the lowest of the upper one; the value itself where all
+        are equal.
+
+    Example:
+        >>> otsu_threshold(np.array([0, 1, 1, 8, 10]))
+        4.5
+    """
+    values = np.sort(np.asarray(values, dtype=np.float64))
+    ends = np.flatnonzero(np.diff(values) > 0)
+    if not ends.size:
+        return float(values[0])
+    sums = values.cumsum()
+    num_below = ends + 1
+    num_above = len(values) - num_below
+    gaps = (sums[-1] - sums[ends]) / num_above - sums[ends] / num_below
+    end = ends[(num_below * num_above * gaps**2).argmax()]
+    return float((values[end] + values[end + 1]) / 2)
+
+
+def _without_hot(facts: Sequence[MapFacts]) -> tuple[list[MapFacts], tuple[int, ...]]:
+    """Leave out maps whose peaks lie far above all others; also return their indices."""
+    order = sorted(range(len(facts)), key=lambda index: facts[index].peak)
+    # lowest[k]: lowest value of the k + 1 maps with the lowest peaks
+    lowest = np.minimum.accumulate([facts[index].lowest for index in order])
+    count = len(order)
+    while count > 1:
+        base = float(lowest[count - 2])
+        highest, following = (facts[order[count - k]].peak for k in (1, 2))
+        if highest - base <= _HOT_FACTOR * (following - base) or following == base:
+            break
+        count -= 1
+    hot = tuple(sorted(order[count:]))
+    return [entry for index, entry in enumerate(facts) if index not in hot], hot
+
+
+def _is_inverted(facts: Sequence[MapFacts]) -> bool:
+    """Whether the medians of maps lie much nearer to their peaks than to their lowest values."""
+    spans = [(entry.peak - entry.median, entry.peak - entry.lowest) for entry in facts]
+    skews = [above / span for above, span in spans if span > 0]
+    return bool(skews) and float(np.median(skews)) < _LEAST_SKEW

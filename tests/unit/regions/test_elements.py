@@ -1,0 +1,177 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of the elements of anomaly maps."""
+
+import logging
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from anomalib_ncd.regions.elements import binarize_elements, cut_at_half_height, label_elements
+
+EIGHT = np.ones((3, 3))
+
+
+def test_an_image_below_the_floor_has_none() -> None:
+    anomaly_map = np.full((8, 8), 0.2)
+    anomaly_map[2, 2] = 0.5
+    mask, threshold, num_components = binarize_elements(anomaly_map, (0, 1))
+    assert (mask.any(), threshold, num_components) == (False, 0.5, 0)
+
+
+def test_weak_elements_count_beside_strong_ones() -> None:
+    anomaly_map = np.zeros((16, 16))
+    anomaly_map[2:5, 2:5], anomaly_map[10:12, 10:12], anomaly_map[2, 14] = 1.3, 0.4, 0.3
+    mask, threshold, num_components = binarize_elements(anomaly_map, (0, 1))
+    assert threshold == pytest.approx(1 / 3)
+    assert num_components == 2
+    assert np.array_equal(mask, anomaly_map > 1 / 3)
+
+
+def test_strong_elements_are_cut_at_half_their_height() -> None:
+    rows, columns = np.indices((65, 65)) - 32
+    bell = 0.9 * np.exp(-(rows**2 + columns**2) / (2 * 8**2)) + 0.1
+    mask = binarize_elements(bell, (0.1, 0.3)).mask
+    radius = 8 * np.sqrt(2 * np.log(2))
+    assert mask.sum() == pytest.approx(np.pi * radius**2, rel=0.03)
+
+
+@pytest.mark.parametrize("value", [0.9, 5.0])
+def test_a_map_that_is_high_everywhere_is_one_element(value: float) -> None:
+    mask, _, num_components = binarize_elements(np.full((6, 6), value), (0, 1))
+    assert mask.all()
+    assert num_components == 1
+
+
+def test_a_range_without_width_marks_what_lies_above_it() -> None:
+    anomaly_map = np.zeros((6, 6))
+    anomaly_map[2, 3] = 1
+    assert np.flatnonzero(binarize_elements(anomaly_map, (0, 0)).mask).tolist() == [15]
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
+def test_the_border_of_the_map_is_like_its_inside(corner: tuple[int, int]) -> None:
+    anomaly_map = np.zeros((16, 16))
+    anomaly_map[corner] = 1
+    assert binarize_elements(anomaly_map, (0, 1)).mask.sum() == 1
+
+
+@pytest.mark.parametrize("size", [14, 28, 64, 256, 512])
+def test_maps_of_other_sizes_have_the_same_elements(size: int) -> None:
+    y, x = (np.indices((size, size)) + 0.5) / size
+    spots = [(0.2, 0.3, 1.2), (0.7, 0.2, 0.8), (0.6, 0.8, 0.6)]
+    anomaly_map = sum(h * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 0.06**2)) for u, v, h in spots)
+    elements = label_elements(binarize_elements(anomaly_map, (0, 1)).mask, anomaly_map)
+    assert elements.max() == 3
+    for number, (u, v, height) in enumerate(spots, 1):
+        rows, columns = np.nonzero(elements == number)
+        assert (columns.mean() + 0.5) / size == pytest.approx(u, abs=0.5 / size)
+        assert (rows.mean() + 0.5) / size == pytest.approx(v, abs=0.5 / size)
+        radius = 0.06 * np.sqrt(2 * np.log(min(2, 3 * height)))
+        assert len(rows) / size**2 == pytest.approx(np.pi * radius**2, rel=0.12 if size > 14 else 0.5)
+
+
+@given(hnp.arrays(np.float64, (6, 7), elements=st.integers(0, 32).map(lambda value: value / 16)))
+def test_the_peak_of_an_image_above_the_floor_is_always_marked(anomaly_map: np.ndarray) -> None:
+    mask, _, num_components = binarize_elements(anomaly_map, (0.25, 1.25))
+    assert mask.any() == (anomaly_map.max() > 0.75) == (num_components > 0)
+    assert not mask.any() or mask.ravel()[anomaly_map.argmax()]
+    assert num_components == ndimage.label(mask, EIGHT)[1]
+
+
+@given(hnp.arrays(np.uint8, (5, 6), elements=st.integers(0, 255)))
+def test_bytes_and_floats_give_the_same(anomaly_map: np.ndarray) -> None:
+    result, other = (binarize_elements(array, (60, 160)) for array in (anomaly_map, anomaly_map.astype(np.float64)))
+    np.testing.assert_array_equal(result.mask, other.mask)
+    assert result[1:] == other[1:]
+
+
+@pytest.mark.parametrize("score_range", [(1, 0), (0, np.inf)])
+def test_a_bad_range_is_refused(score_range: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="score_range"):
+        binarize_elements(np.zeros((2, 2)), score_range)
+
+
+@given(hnp.arrays(np.int64, (6, 6), elements=st.integers(0, 9)), hnp.arrays(np.bool_, (6, 6)))
+def test_half_height_is_that_of_each_component(anomaly_map: np.ndarray, mask: np.ndarray) -> None:
+    labels, count = ndimage.label(mask, EIGHT)
+    expected = np.zeros_like(mask)
+    for number in range(1, count + 1):
+        own = labels == number
+        expected |= own & (anomaly_map >= (anomaly_map[own].max() + 1) / 2)
+    np.testing.assert_array_equal(cut_at_half_height(anomaly_map, mask, 1), expected)
+
+
+def _squares(*gaps: int, side: int = 4, size: int = 100) -> np.ndarray:
+    """Squares in a row with gaps between them."""
+    mask = np.zeros((size, size), dtype=bool)
+    left = 2
+    for gap in (*gaps, 0):
+        mask[10 : 10 + side, left : left + side] = True
+        left += side + gap
+    return mask
+
+
+@pytest.mark.parametrize(("gap", "count"), [(1, 1), (2, 1), (3, 2)])
+def test_near_components_are_one_element(gap: int, count: int) -> None:
+    mask = _squares(gap)
+    elements = label_elements(mask, mask.astype(float), merge_distance_ratio=0.02)
+    assert elements.max() == count
+    assert np.array_equal(elements > 0, mask)
+
+
+def test_small_components_must_be_nearer_than_they_are_long() -> None:
+    mask = _squares(3, 3, 3, side=2)
+    assert label_elements(mask, mask.astype(float), merge_distance_ratio=0.1).max() == 4
+
+
+def test_the_longer_side_counts() -> None:
+    mask = _squares(4)[:20]
+    assert label_elements(mask, mask.astype(float), merge_distance_ratio=0.04).max() == 1
+
+
+def test_elements_are_numbered_by_their_peaks() -> None:
+    mask = _squares(10, 10)
+    elements = label_elements(mask, np.where(mask, np.linspace(0, 1, 100)[None], 2))
+    assert [int(elements[11, column]) for column in (3, 17, 31)] == [3, 2, 1]
+
+
+def test_too_many_elements_are_cut_off_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    mask = np.zeros((90, 90), dtype=bool)
+    mask[::9, ::9] = True
+    anomaly_map = mask * np.arange(90)[None]
+    with caplog.at_level(logging.WARNING):
+        elements = label_elements(mask, anomaly_map, max_elements=10)
+    assert "100 elements in one map; the 10 with the highest peaks are kept." in caplog.text
+    assert np.unique(elements).tolist() == list(range(11))
+    assert np.array_equal(np.unique(np.nonzero(elements)[1]), [81])
+
+
+def test_an_empty_mask_has_no_element() -> None:
+    elements = label_elements(np.zeros((5, 5), dtype=bool), np.zeros((5, 5)))
+    assert (elements.dtype, elements.shape, elements.max()) == (np.int32, (5, 5), 0)
+
+
+def test_without_merging_elements_are_components() -> None:
+    mask = np.random.default_rng(0).random((40, 40)) < 0.2
+    elements = label_elements(mask, mask.astype(float), merge_distance_ratio=0, max_elements=1000)
+    assert elements.max() == cv2.connectedComponents(mask.view(np.uint8), connectivity=8)[0] - 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "match"),
+    [
+        (np.zeros((2, 3), dtype=bool), {}, "one shape"),
+        (np.zeros((2, 2), dtype=bool), {"merge_distance_ratio": -1}, "merge_distance_ratio"),
+        (np.zeros((2, 2), dtype=bool), {"max_elements": 0}, "max_elements"),
+    ],
+)
+def test_bad_arguments_are_refused(mask: np.ndarray, options: dict[str, float], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        label_elements(mask, np.zeros((2, 2)), **options)
