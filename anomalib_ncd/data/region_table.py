@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from anomalib_ncd.data.anomaly_maps import read_anomaly_map
 from anomalib_ncd.data.images import ImageRecord, read_image
-from anomalib_ncd.regions.crops import Region, cut_regions
+from anomalib_ncd.regions.crops import Region
+from anomalib_ncd.regions.cutting import cut_regions
 from anomalib_ncd.regions.settings import RegionSettings
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ import numpy as np
 from anomalib_ncd.deploy.image_files import ImageInput
 from anomalib_ncd.deploy.packing.manifest import Manifest
 from anomalib_ncd.regions.classes.results import ImageResult
-from anomalib_ncd.regions.crops import Region, cut_regions
+from anomalib_ncd.regions.crops import Region
+from anomalib_ncd.regions.cutting import cut_regions
 from anomalib_ncd.regions.views import eval_view, whole_view
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from anomalib_ncd.regions.boxes import merge_close_boxes, square_boxes
-from anomalib_ncd.regions.mebin import BinarizedMap, binarize, normalize_anomaly_map
+from anomalib_ncd.regions.mebin import BinarizedMap, normalize_anomaly_map
 from anomalib_ncd.regions.peak import peak_mask
 from anomalib_ncd.regions.resampling import resize_antialiased
 from anomalib_ncd.regions.settings import RegionSettings
@@ -161,40 +161,6 @@ def region_scores(
     peaks = [_peak_inside(normalised, box, size_hw) for box in boxes]
     # The filter overshoots beside sharp peaks.
     return np.clip(np.array(peaks, dtype=np.float64) / 255, 0, 1)
-
-
-def cut_regions(
-    image: np.ndarray,
-    anomaly_map: np.ndarray,
-    score_range: tuple[float, float],
-    settings: RegionSettings,
-) -> tuple[BinarizedMap, list[Region]]:
-    """Find and cut the regions of an image as the settings say: MEBin, then :func:`extract_regions`.
-
-    Args:
-        image: ``(H, W, 3)`` uint8.
-        anomaly_map: Its anomaly map at any size, ``(h, w)``, integer or float.
-        score_range: Lower and upper end of the set of maps.
-        settings: How regions are found and cut.
-
-    Returns:
-        The binarised map and its regions, largest first.
-
-    Raises:
-        ValueError: If the image or the map is not valid, or the sides of the map are swapped.
-    """
-    swapped = image.shape[1::-1]
-    if anomaly_map.shape == swapped != image.shape[:2]:
-        (width, height), (map_height, map_width) = swapped, anomaly_map.shape
-        msg = (
-            f"the image is {width}x{height} pixels and its anomaly map {map_width}x{map_height}: sides are swapped; "
-            "turn the map, or make it from the image as it is shown upright"
-        )
-        raise ValueError(msg)
-    binarized = binarize(
-        anomaly_map, score_range, settings.sample_rate, settings.min_interval_len, settings.erosion_size
-    )
-    return binarized, extract_regions(image, anomaly_map, binarized, score_range, settings)
 
 
 def extract_regions(

@@ -6,7 +6,7 @@
 import cv2
 import numpy as np
 
-from anomalib_ncd.regions.boxes import fit_inside, square_boxes
+from anomalib_ncd.regions.boxes import square_boxes
 from anomalib_ncd.regions.crops import Region, crop
 
 
@@ -18,7 +18,6 @@ def cut_elements(
     *,
     padding_ratio: float = 0.1,
     min_size_ratio: float = 0.1,
-    keep_inside_image: bool = False,
 ) -> list[Region]:
     """Cut the regions of numbered elements out of an image.
 
@@ -29,7 +28,6 @@ def cut_elements(
         score_range: Scores are 0 at its lower end and 1 at its upper one.
         padding_ratio: What is added to the longer side of an element to make the side of its square.
         min_size_ratio: Half of a square's side is at least this part of the image's longer side.
-        keep_inside_image: Move boxes into the image, and cut off what is too long for it.
 
     Returns:
         Regions, each with the mask and the highest score of its own element, the largest element first; none where
@@ -63,8 +61,6 @@ def cut_elements(
     numbers = _resize_elements(elements, size_hw)
     rectangles, areas = _rectangles_xywh(numbers, count)
     boxes = square_boxes(rectangles, size_hw, padding_ratio, min_size_ratio)
-    if keep_inside_image:
-        boxes = fit_inside(boxes, size_hw)
     regions = []
     for index in np.argsort(-areas, kind="stable").tolist():
         left, top, right, bottom = boxes[index].tolist()

@@ -82,7 +82,7 @@ def cut_at_half_height(anomaly_map: np.ndarray, mask: np.ndarray, low: float) ->
 def label_elements(
     mask: np.ndarray,
     anomaly_map: np.ndarray,
-    merge_distance_ratio: float = 0.02,
+    merge_distance_ratio: float = 0.01,
     max_elements: int = 200,
 ) -> np.ndarray:
     """Number the elements of a mask, one number for components that lie near each other.

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
+
+RegionMethod = Literal["elements", "mebin", "threshold", "masks"]
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,16 @@ class RegionSettings:
     """How regions are found and cut; the defaults are the paper's.
 
     Attributes:
+        method: How masks are found: ``"mebin"`` as in the paper, ``"elements"`` for one region for each element that
+            stands out, ``"threshold"`` for one threshold for all maps, ``"masks"`` for masks that are given. With all
+            but ``"mebin"`` an image without anything has no region.
+        threshold: What ``"threshold"`` takes, in units of the maps.
         sample_rate: Step of MEBin's threshold sweep, in units of 1/255 of the score range.
         min_interval_len: Shortest run of equal component counts that MEBin takes as stable.
         erosion_size: Side of MEBin's erosion kernel in map pixels; 0 for none.
         padding_ratio: Widening of a region around the defect's bounding box.
-        merge_distance_ratio: Regions nearer than this share of the longer image side are merged.
+        merge_distance_ratio: What is nearer than this share of the longer image side is merged: the crops in MEBin, the
+            masks of elements otherwise.
         min_size_ratio: Least half side of a region as a share of the longer image side.
         peak_if_empty: Where MEBin finds no main element, take the region around the map's peak instead of the whole
             image; see docs/discovery.md for when that pays.
@@ -35,6 +42,8 @@ class RegionSettings:
         0.2
     """
 
+    method: RegionMethod = "mebin"
+    threshold: float | None = None
     sample_rate: int = 4
     min_interval_len: int = 4
     erosion_size: int = 6
@@ -45,6 +54,15 @@ class RegionSettings:
     bit_depth: int = 16
 
     def __post_init__(self) -> None:
+        if self.method not in get_args(RegionMethod):
+            msg = f"`method` must be one of {get_args(RegionMethod)}, got {self.method!r}."
+            raise ValueError(msg)
+        if (self.method == "threshold") != (self.threshold is not None):
+            got = f"{self.threshold} with {self.method!r}"
+            msg = f"`threshold` must be given with the method 'threshold' alone, got {got}."
+            raise ValueError(msg)
+        if self.threshold is not None:
+            self._check("threshold", int | float, -math.inf, math.inf)
         for name, lowest, highest in (
             ("sample_rate", 1, 255),
             ("min_interval_len", 1, 256),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anomalib_ncd.regions.crops import crop, cut_regions, extract_regions, region_boxes, region_scores
+from anomalib_ncd.regions.crops import crop, extract_regions, region_boxes, region_scores
 from anomalib_ncd.regions.mebin import BinarizedMap, normalize_anomaly_map
 from anomalib_ncd.regions.settings import RegionSettings
 
@@ -214,20 +214,3 @@ def test_bad_inputs_raise():
         crop(image, (4, 0, 1, 1))
     with pytest.raises(ValueError, match="`size_hw` must be height and width"):
         region_scores(anomaly_map, (0, 1), np.zeros((1, 4)), (0, 8))
-
-
-def test_regions_are_cut_as_the_settings_say():
-    anomaly_map = np.zeros((40, 60), np.float32)
-    anomaly_map[10:22, 10:22] = 1
-    image = coordinate_image(40, 60)
-    binarized, [region] = cut_regions(image, anomaly_map, (0, 1), RegionSettings(padding_ratio=1.0))
-    assert binarized.num_components == 1
-    assert region.box_xyxy[2] - region.box_xyxy[0] == 14
-    _, [whole] = cut_regions(image, anomaly_map, (0, 1), RegionSettings(erosion_size=20))
-    assert whole.box_xyxy == (0, 0, 60, 40)
-
-
-def test_a_map_whose_sides_are_swapped_is_refused():
-    with pytest.raises(ValueError, match="the image is 60x40 pixels and its anomaly map 40x60: sides are swapped"):
-        cut_regions(coordinate_image(40, 60), np.zeros((60, 40)), (0, 1), RegionSettings())
-    assert len(cut_regions(coordinate_image(40, 60), np.zeros((32, 32)), (0, 1), RegionSettings())[1]) == 1

@@ -34,6 +34,22 @@ def test_values_out_of_range_are_refused(name, value):
         RegionSettings(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"method": "otsu"}, "`method` must be one of"),
+        ({"method": "threshold"}, "`threshold` must be given with the method 'threshold' alone, got None"),
+        ({"threshold": 0.5}, "`threshold` must be given with the method 'threshold' alone, got 0.5"),
+        ({"method": "threshold", "threshold": "0.5"}, "`threshold` must be of type"),
+        ({"method": "threshold", "threshold": float("nan")}, "`threshold` must be of type"),
+    ],
+)
+def test_methods_and_thresholds_go_together(values, match):
+    with pytest.raises(ValueError, match=match):
+        RegionSettings(**values)
+    assert RegionSettings(method="threshold", threshold=-2).to_dict()["threshold"] == -2
+
+
 @pytest.mark.parametrize("values", [{}, {"sample_rate": 4}, RegionSettings().to_dict() | {"more": 1}, None, [1]])
 def test_settings_of_another_version_are_refused(values):
     with pytest.raises(ValueError, match="of another version"):

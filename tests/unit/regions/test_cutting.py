@@ -1,0 +1,100 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of regions as the settings say."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from anomalib_ncd.regions.cutting import cut_regions, fit_range
+from anomalib_ncd.regions.mebin import fit_score_range
+from anomalib_ncd.regions.robust_range import fit_robust_range, map_facts
+from anomalib_ncd.regions.settings import RegionSettings
+
+IMAGE = np.zeros((64, 64, 3), dtype=np.uint8)
+ELEMENTS = RegionSettings(method="elements")
+
+
+def _map() -> np.ndarray:
+    anomaly_map = np.zeros((32, 32))
+    anomaly_map[4:8, 4:8], anomaly_map[4:8, 11:15], anomaly_map[20, 20] = 1, 0.8, 0.4
+    return anomaly_map
+
+
+def test_ranges_are_those_of_the_methods() -> None:
+    maps = [_map(), _map() * 0.5, _map().T]
+    assert fit_range(iter(maps), "mebin") == fit_score_range(maps)
+    robust = fit_robust_range([map_facts(array) for array in maps])
+    assert fit_range(iter(maps), "elements") == fit_range(iter(maps), "masks") == robust.score_range
+    with_normal = fit_robust_range([map_facts(array) for array in maps], [map_facts(_map() * 0.1)])
+    assert fit_range(maps, "threshold", iter([_map() * 0.1])) == with_normal.score_range != robust.score_range
+
+
+def test_hot_and_inverted_maps_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        fit_range([_map(), _map(), 60 * _map(), _map()], "elements")
+        assert "Maps 2 have peaks" in caplog.text
+        assert "inverted" not in caplog.text
+        fit_range([1 - _map(), 1 - _map()], "elements")
+    assert "are the maps inverted?" in caplog.text
+
+
+def test_elements_have_a_region_each() -> None:
+    binarized, regions = cut_regions(IMAGE, _map(), (0, 1), ELEMENTS)
+    assert binarized.num_components == len(regions) == 3
+    assert [region.area for region in regions] == [64, 64, 4]
+    assert sorted(region.score for region in regions) == pytest.approx([0.4, 0.8, 1.0])
+
+
+def test_near_elements_are_merged_as_masks() -> None:
+    settings = RegionSettings(method="elements", merge_distance_ratio=0.1)
+    assert [region.area for region in cut_regions(IMAGE, _map(), (0, 1), settings)[1]] == [128, 4]
+
+
+def test_a_threshold_is_for_all_maps() -> None:
+    settings = RegionSettings(method="threshold", threshold=0.8)
+    binarized, regions = cut_regions(IMAGE, _map(), (0, 1), settings)
+    assert (binarized.threshold, len(regions)) == (0.8, 2)
+    assert cut_regions(IMAGE, _map() * 0.7, (0, 1), settings)[1] == []
+
+
+@pytest.mark.parametrize("size", [16, 32, 128])
+def test_masks_are_taken_as_they_are(size: int) -> None:
+    mask = np.zeros((size, size), dtype=np.uint8)
+    mask[size // 2 :, size // 2 :] = 255
+    _, [region] = cut_regions(IMAGE, _map(), (0, 1), RegionSettings(method="masks"), mask)
+    assert region.area == 32 * 32
+    assert region.mask.sum() == region.area
+    assert region.score == pytest.approx(0.4, abs=0.31)
+
+
+@pytest.mark.parametrize("method", ["elements", "masks"])
+def test_nothing_found_is_no_region(method: str) -> None:
+    mask = np.zeros((8, 8), dtype=bool) if method == "masks" else None
+    binarized, regions = cut_regions(IMAGE, _map() * 0.4, (0, 1), RegionSettings(method=method), mask)
+    assert (binarized.num_components, regions) == (0, [])
+
+
+def test_mebin_is_the_papers() -> None:
+    anomaly_map = np.zeros((32, 32))
+    anomaly_map[8:20, 8:20] = 1
+    binarized, [region] = cut_regions(IMAGE, anomaly_map, (0, 1), RegionSettings(padding_ratio=1.0))
+    assert binarized.num_components == 1
+    assert region.image.shape[0] == 28
+    _, [whole] = cut_regions(IMAGE, anomaly_map, (0, 1), RegionSettings(erosion_size=20))
+    assert whole.image.shape == IMAGE.shape
+
+
+def test_sides_of_a_map_must_not_be_swapped() -> None:
+    image = np.zeros((40, 60, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="the image is 60x40 pixels and its anomaly map 40x60: sides are swapped"):
+        cut_regions(image, np.zeros((60, 40)), (0, 1), ELEMENTS)
+    assert len(cut_regions(image, np.zeros((32, 32)), (0, 1), RegionSettings())[1]) == 1
+
+
+@pytest.mark.parametrize(("method", "mask"), [("masks", None), ("elements", np.zeros((8, 8)))])
+def test_masks_and_their_method_go_together(method: str, mask: np.ndarray | None) -> None:
+    with pytest.raises(ValueError, match="with the method 'masks' alone"):
+        cut_regions(IMAGE, _map(), (0, 1), RegionSettings(method=method), mask)
