@@ -1,0 +1,198 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the region stage finds, on data sets with known defects: prints a table and writes it as CSV.
+
+    python benchmarks/regions.py --data shared/data --output regions.csv [--plates 15]
+
+`--data` holds `mtd` with `mtd_anomaly_maps`, `deeppcb` and `transistor`; what is missing is left out. Plates are drawn. A
+defect has a region of its own if a region's mask touches it and no other defect. Ranges are fitted on all maps of a
+set, without normal images. Defective images whose ground truth is empty count as images whose defect isn't touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from anomalib_ncd.regions.crops import Region
+from anomalib_ncd.regions.cutting import cut_regions, fit_range
+from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.synthetic.plates import make_image, simulate_anomaly_map
+
+METHODS = {"elements": RegionSettings(method="elements"), "mebin": RegionSettings(method="mebin")}
+KINDS = (("scratch",), ("dent",), ("stain",), ("scratch", "dent"), ())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A map, the size of its image, and where its defects are.
+
+    Attributes:
+        anomaly_map: ``(h, w)``.
+        size_hw: Size of the image.
+        is_good: Whether the image has no defect.
+        defects: One mask a defect at the size of the image; unknown where ``None``.
+    """
+
+    anomaly_map: np.ndarray
+    size_hw: tuple[int, int]
+    is_good: bool
+    defects: list[np.ndarray] | None
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Read an 8-bit grey image."""
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        msg = f"{path} is missing or no image."
+        raise FileNotFoundError(msg)
+    return np.asarray(image)
+
+
+def read_mtd(data: Path) -> list[Sample]:
+    """Magnetic Tile Defect: a defect is a component of the ground truth."""
+    samples = []
+    for path in sorted((data / "mtd_anomaly_maps").rglob("*.png")):
+        kind, stem = path.parent.name, path.stem
+        size_hw = read_grey(data / "mtd" / "test" / kind / f"{stem}.jpg").shape[:2]
+        defects = (
+            [] if kind == "good" else components(read_grey(data / "mtd/ground_truth" / kind / f"{stem}.png") > 127)
+        )
+        samples.append(Sample(read_grey(path), size_hw, defects))
+    return samples
+
+
+def read_deeppcb(data: Path) -> list[Sample]:
+    """DeepPCB: a defect is a box."""
+    boxes: dict[str, list[np.ndarray]] = {}
+    with (data / "deeppcb" / "regions.csv").open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            mask = np.zeros((640, 640), dtype=bool)
+            mask[int(row["top"]) : int(row["bottom"]), int(row["left"]) : int(row["right"])] = True
+            boxes.setdefault(Path(row["image"]).stem, []).append(mask)
+    maps = sorted((data / "deeppcb" / "anomaly_maps").iterdir())
+    return [Sample(read_grey(path), (640, 640), False, boxes[path.stem]) for path in maps]
+
+
+def read_transistor(data: Path) -> list[Sample]:
+    """Transistor: it is only known which images are good."""
+    maps = sorted((data / "transistor" / "anomaly_maps").rglob("*.png"))
+    return [Sample(read_grey(path), (512, 512), path.parent.name == "good", None) for path in maps]
+
+
+def draw_plates(count: int) -> list[Sample]:
+    """Drawn plates: a defect is one of those that were painted."""
+    rng = np.random.default_rng(3)
+    samples = []
+    for kinds in KINDS:
+        for _ in range(count):
+            image, masks = make_image(kinds, rng)
+            mask = np.any([np.zeros(image.shape[:2], dtype=bool), *masks.values()], axis=0)
+            samples.append(Sample(simulate_anomaly_map(mask, rng), image.shape[:2], not kinds, list(masks.values())))
+    return samples
+
+
+def components(mask: np.ndarray) -> list[np.ndarray]:
+    """Components of a mask; pieces that a pixel divides are one."""
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), dtype=np.uint8))
+    count, labels = cv2.connectedComponents(near, connectivity=8)
+    return [(labels == number) & mask for number in range(1, count)]
+
+
+def touches(regions: list[Region], defects: list[np.ndarray]) -> np.ndarray:
+    """Which regions' masks touch which defects, ``(R, D)`` bool."""
+    table = np.zeros((len(regions), len(defects)), dtype=bool)
+    for row, region in enumerate(regions):
+        left, top = (round(edge) for edge in region.box_xyxy[:2])
+        rows, columns = np.nonzero(region.mask)
+        for column, defect in enumerate(defects):
+            table[row, column] = region.area > 0 and bool(defect[rows + top, columns + left].any())
+    return table
+
+
+def measure(samples: list[Sample], settings: RegionSettings, *, has_masks: bool) -> dict[str, float]:
+    """Find the regions of all samples and compare them with the defects; shares in per cent."""
+    score_range = fit_range((sample.anomaly_map for sample in samples), settings.method)
+    num = Counter[str]()
+    ratios, seconds = [], 0.0
+    for sample in samples:
+        image = np.zeros((*sample.size_hw, 3), dtype=np.uint8)
+        start = time.process_time()
+        regions = cut_regions(image, sample.anomaly_map, score_range, settings)[1]
+        seconds += time.process_time() - start
+        regions = [region for region in regions if region.area]
+        if sample.is_good:
+            num["good"] += 1
+            num["alarms"] += bool(regions)
+            num["alarm regions"] += len(regions)
+            continue
+        num["bad"] += 1
+        num["none"] += not regions
+        if sample.defects is None:
+            continue
+        table = touches(regions, sample.defects)
+        on_defect = table.any(axis=1)
+        num["defects"] += len(sample.defects)
+        num["own"] += int(table[table.sum(axis=1) == 1].any(axis=0).sum())
+        num["regions"] += len(regions)
+        num["false"] += int((~on_defect).sum())
+        num["touched"] += bool(on_defect.any())
+        if on_defect.any() and has_masks:
+            area = sum(region.area for region, is_on in zip(regions, on_defect, strict=True) if is_on)
+            ratios.append(area / np.any(sample.defects, axis=0).sum())
+    return {
+        "defects with a region of their own": share(num["own"], num["defects"]),
+        "regions on no defect": share(num["false"], num["regions"]),
+        "defective images touched": share(num["touched"], num["bad"] if num["defects"] else 0),
+        "defective images without": num["none"],
+        "good images with a region": share(num["alarms"], num["good"]),
+        "regions on good images": num["alarm regions"],
+        "mask / defect": round(float(np.median(ratios)), 1) if ratios else float("nan"),
+        "ms an image": round(1000 * seconds / len(samples), 2),
+    }
+
+
+def share(part: int, whole: int) -> float:
+    """Per cent, with one decimal."""
+    return round(100 * part / whole, 1) if whole else float("nan")
+
+
+def main() -> None:
+    """Measure all data sets with all methods."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("regions.csv"))
+    parser.add_argument("--plates", type=int, default=15, help="drawn plates of each kind")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    readers: dict[str, Callable[[], list[Sample]]] = {
+        "mtd": lambda: read_mtd(options.data),
+        "deeppcb": lambda: read_deeppcb(options.data),
+        "transistor": lambda: read_transistor(options.data),
+        "plates": lambda: draw_plates(options.plates),
+    }
+    rows = []
+    for name, read in readers.items():
+        if name != "plates" and not (options.data / name).is_dir():
+            continue
+        samples = read()
+        for method, settings in METHODS.items():
+            rows.append({"data": name, "method": method, **measure(samples, settings, has_masks=name != "deeppcb")})
+            print(" | ".join(f"{key} {value}" for key, value in rows[-1].items()))
+    with options.output.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
