@@ -5,8 +5,8 @@
 
     python benchmarks/regions.py --data shared/data --output regions.csv [--plates 15]
 
-`--data` holds `mtd` with `mtd_anomaly_maps`, `deeppcb` and `transistor`; what is missing is left out. Plates are drawn. A
-defect has a region of its own if a region's mask touches it and no other defect. Ranges are fitted on all maps of a
+`--data` holds `mtd` with `mtd_anomaly_maps`, `deeppcb` and `transistor`; what is missing is left out. Plates are drawn.
+A defect has a region of its own if a region's mask touches it and no other defect. Ranges are fitted on all maps of a
 set, without normal images. Defective images whose ground truth is empty count as images whose defect isn't touched.
 """
 
@@ -64,10 +64,9 @@ def read_mtd(data: Path) -> list[Sample]:
     for path in sorted((data / "mtd_anomaly_maps").rglob("*.png")):
         kind, stem = path.parent.name, path.stem
         size_hw = read_grey(data / "mtd" / "test" / kind / f"{stem}.jpg").shape[:2]
-        defects = (
-            [] if kind == "good" else components(read_grey(data / "mtd/ground_truth" / kind / f"{stem}.png") > 127)
-        )
-        samples.append(Sample(read_grey(path), size_hw, defects))
+        truth = data / "mtd" / "ground_truth" / kind / f"{stem}.png"
+        defects = [] if kind == "good" else components(read_grey(truth) > 127)
+        samples.append(Sample(read_grey(path), size_hw, kind == "good", defects))
     return samples
 
 
@@ -80,7 +79,7 @@ def read_deeppcb(data: Path) -> list[Sample]:
             mask[int(row["top"]) : int(row["bottom"]), int(row["left"]) : int(row["right"])] = True
             boxes.setdefault(Path(row["image"]).stem, []).append(mask)
     maps = sorted((data / "deeppcb" / "anomaly_maps").iterdir())
-    return [Sample(read_grey(path), (640, 640), False, boxes[path.stem]) for path in maps]
+    return [Sample(read_grey(path), (640, 640), is_good=False, defects=boxes[path.stem]) for path in maps]
 
 
 def read_transistor(data: Path) -> list[Sample]:
