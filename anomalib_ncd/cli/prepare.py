@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -45,7 +46,8 @@ def run_prepare(config: Namespace) -> None:
     from anomalib_ncd.data.prepare import prepare_aebad, prepare_mtd
 
     name = config.subcommand
-    data = {"mtd": prepare_mtd, "aebad": prepare_aebad}[name](**vars(config[name]))
+    prepare: Callable[..., PreparedData] = prepare_mtd if name == "mtd" else prepare_aebad
+    data = prepare(**vars(config[name]))
     logger.info("%s", summary(data))
     if data.empty_masks:
         logger.warning(

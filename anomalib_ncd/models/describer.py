@@ -252,7 +252,7 @@ def build_describer(kind: DescriberKind, built: BuiltEncoder) -> FrozenFeatures 
     if kind not in DESCRIBERS:
         msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
         raise ValueError(msg)
-    return DESCRIBERS[kind](*built)
+    return DESCRIBERS[kind](built.encoder, built.mean, built.std)
 
 
 def residual_lengths(features: Tensor) -> Tensor:

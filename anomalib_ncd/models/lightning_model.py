@@ -123,7 +123,7 @@ class AnomalyNcd(AnomalibModule):
             image_size=image_size,
         )
         num_heads = settings.num_heads
-        self.model = AnomalyNcdModel(
+        self.model: AnomalyNcdModel = AnomalyNcdModel(
             build_describer(describer, built), self.slots.num_outputs, num_heads, with_projector=settings.contrast
         )
         self.rejection = RegionRejection(false_reject_rate)

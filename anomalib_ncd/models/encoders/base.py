@@ -28,19 +28,27 @@ class Frozen(NamedTuple):
 
 
 class RegionEncoder(Protocol):
-    """A network that describes regions, in a frozen and a trained part; a ``torch.nn.Module``.
+    """A network that describes regions, in a frozen and a trained part; a ``torch.nn.Module``."""
 
-    Attributes:
-        image_size: Side S of the square images in pixels.
-        width: Width of the feature.
-        patch_width: Width of patches and references.
-        settings: What tells its frozen part from another one of the same weights, as plain data.
-    """
+    @property
+    def image_size(self) -> int:
+        """Side S of the square images in pixels."""
+        ...
 
-    image_size: int
-    width: int
-    patch_width: int
-    settings: dict[str, Any]
+    @property
+    def width(self) -> int:
+        """Width of the feature."""
+        ...
+
+    @property
+    def patch_width(self) -> int:
+        """Width of patches and references."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What tells its frozen part from another one of the same weights, as plain data."""
+        ...
 
     def frozen(self, images: Tensor, masks: Tensor) -> Frozen:
         """Run the frozen part on normalised images (B, 3, S, S) with masks (B, 1, S, S) in [0, 1], without gradient."""

@@ -29,8 +29,10 @@ HUB_TIMEOUT_S = 3.0
 def is_cached(name: str) -> bool:
     """Tell whether timm's weights of a network are in the cache of the hub; no request is made."""
     config = get_pretrained_cfg(name)
-    repo, _, revision = ((config and config.hf_hub_id) or "").partition("@")
-    return bool(repo) and _cached_file(repo, revision or None, config.hf_hub_filename) is not None
+    if config is None or not config.hf_hub_id:
+        return False
+    repo, _, revision = config.hf_hub_id.partition("@")
+    return _cached_file(repo, revision or None, config.hf_hub_filename) is not None
 
 
 def load_published(network: nn.Module, name: str, fetch: Callable[[], nn.Module]) -> nn.Module:

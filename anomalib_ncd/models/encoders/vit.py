@@ -270,7 +270,8 @@ class MaskGuidedVit(nn.Module):
         if getattr(self.backbone, "rope", None) is not None:
             first = self._num_rows + self.backbone.num_prefix_tokens
             row, column = frozen.tokens[:, first:, -2:].long().unbind(dim=2)
-            table = self.backbone.rope.get_embed(shape=self.backbone.patch_embed.grid_size)
+            get_embed: Any = self.backbone.rope.get_embed  # type: ignore[union-attr]
+            table = get_embed(shape=self.backbone.patch_embed.grid_size)
             tokens, rope = tokens[..., :-2], table[row * ROW_OF_PLACES + column][:, None]
         rows, tokens = tokens[:, : self._num_rows], tokens[:, self._num_rows :]
         return rows, tokens, frozen.attended[:, self._num_rows :], rope

@@ -199,7 +199,7 @@ def _from_hugging_face(state: dict[str, Tensor], network: nn.Module) -> dict[str
 
 def _from_dinov3(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """Rename what DINOv3 calls otherwise; biases that the network lacks must be zero."""
-    own, renamed = network.state_dict(), {}
+    own, renamed = network.state_dict(), dict[str, Tensor]()
     for key, value in state.items():
         if key.startswith(("mask_token", "rope", "local_cls_norm", "projectors.")) or key.endswith(".bias_mask"):
             continue

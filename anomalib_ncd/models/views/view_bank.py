@@ -23,7 +23,7 @@ from tqdm import tqdm
 from anomalib_ncd.data.batches import RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import NUM_VIEWS, TrainRegions
-from anomalib_ncd.models.describer import FrozenFeatures
+from anomalib_ncd.models.describer import Describer
 from anomalib_ncd.models.views.bank_file import BankFile
 
 Trunk = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -172,7 +172,7 @@ def cache_views(
         )
 
 
-def identity_of(describer: FrozenFeatures) -> dict[str, Any]:
+def identity_of(describer: Describer) -> dict[str, Any]:
     """What tells the frozen part of an encoder from others: its kind, its settings and a digest of its weights.
 
     Args:
