@@ -34,10 +34,11 @@ from matplotlib import pyplot as plt
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.images import list_images, read_image
 from anomalib_ncd.metrics.discovery import discovery_report
 from anomalib_ncd.models import describer
 from anomalib_ncd.models.offline_detector import build_offline_detector
+from anomalib_ncd.regions.reading.images import read_image
+from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.settings import TrainingSettings

@@ -30,8 +30,8 @@ from lightning.pytorch import seed_everything
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data import SyntheticSettings
-from anomalib_ncd.data.images import list_images
 from anomalib_ncd.data.synthetic_base import write_synthetic_base
+from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, draw_part, paint_defect, simulate_anomaly_map

@@ -20,10 +20,10 @@ import torch
 from tqdm import tqdm
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.models.describer import DescriberKind, NormalResiduals, stretched_residuals
+from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset, paint_defect, simulate_anomaly_map
 
 IMBALANCE = 10

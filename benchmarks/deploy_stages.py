@@ -14,7 +14,6 @@ import numpy as np
 from mebin_quality import read_grey
 
 from anomalib_ncd.deploy import AnomalyClassifier, Manifest
-from anomalib_ncd.deploy.image_files import ImageInput
 from anomalib_ncd.deploy.packing.manifest import NetworkEntry
 from anomalib_ncd.regions.mebin import fit_score_range
 from anomalib_ncd.regions.settings import RegionSettings
@@ -51,9 +50,10 @@ class SavedMapDetector:
     def __init__(self, maps: Mapping[Path, np.ndarray]) -> None:
         self.maps = maps
 
-    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
+    def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
         """Look the maps up."""
-        return [self.maps[image.path] for image in images if image.path is not None]
+        del images
+        return [self.maps[path] for path in paths if path is not None]
 
 
 class EvenEncoder:

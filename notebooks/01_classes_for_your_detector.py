@@ -38,8 +38,8 @@ from anomalib.engine import Engine
 from lightning.pytorch import seed_everything
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
-from anomalib_ncd.data.anomaly_maps import read_anomaly_map
 from anomalib_ncd.models.offline_detector import build_offline_detector
+from anomalib_ncd.regions.reading.maps import read_anomaly_map
 from anomalib_ncd.synthetic.plates import generate_dataset
 
 # %config InlineBackend.figure_formats = ["jpeg"]

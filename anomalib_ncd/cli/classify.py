@@ -21,11 +21,11 @@ from anomalib_ncd.cli.detector_flags import (
 )
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
-from anomalib_ncd.deploy.image_files import ImageLimits
 from anomalib_ncd.deploy.line.folder_run import classify_folder
 from anomalib_ncd.deploy.line.folder_watch import WatchOptions
 from anomalib_ncd.deploy.line.map_folder import MapFolder
 from anomalib_ncd.deploy.packing.manifest import MANIFEST_NAME
+from anomalib_ncd.regions.reading.file_bytes import ImageLimits
 
 if TYPE_CHECKING:
     from anomalib.models import AnomalibModule
@@ -134,7 +134,8 @@ def run_pack(config: Namespace) -> None:
     if packed is not None and datamodule is not None:
         datamodule.setup()
         paths = [record.path for record in datamodule.records]
-        check_detector(packed, paths, datamodule.map_paths, artefact.manifest.score_range)
+        manifest = artefact.manifest
+        check_detector(packed, paths, datamodule.map_paths, manifest.score_range, manifest.regions.bit_depth)
     artefact.save(config.output)
     logger.info("Packed %s; its SHA-256 is %s.", config.output, artefact.sha256)
 
@@ -192,8 +193,7 @@ def _detector(config: Namespace) -> Detector | None:
         msg = "Give one of `--anomaly_maps`, `--detector.class_path` and `--detector.file`."
         raise ValueError(msg)
     if config.anomaly_maps is not None:
-        folder = config.images.parent if config.images.is_file() else config.images
-        return MapFolder(config.anomaly_maps, folder)
+        return MapFolder(config.anomaly_maps, config.images)
     if flags.class_path is not None:
         from anomalib_ncd.deploy.anomalib_detectors import LightningDetector
 

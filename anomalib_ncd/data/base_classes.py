@@ -11,7 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from anomalib_ncd.data.images import IMAGE_SUFFIXES, key_of, read_image, read_relative_paths
+from anomalib_ncd.regions.reading.file_bytes import read_bytes
+from anomalib_ncd.regions.reading.images import decode_samples, read_image
+from anomalib_ncd.regions.reading.listing import list_images, narrow
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,12 @@ def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[
 
     Raises:
         FileNotFoundError: If a folder is missing or empty, or an image has no mask of the same stem.
+        ValueError: If an image lies in no folder of a class.
     """
     folder = Path(folder)
     images = _files_by_key(folder / "images")
     masks = _files_by_key(folder / "masks")
-    keys = sorted(images) if base_list is None else _listed(images, base_list, folder)
+    keys = sorted(images) if base_list is None else narrow(images, base_list, folder / "images")
     class_names = sorted({Path(key).parent.as_posix() for key in keys})
     if "." in class_names:
         msg = f"Base images must lie in a folder of their class, but {images[keys[0]]} lies at the top of `images`."
@@ -80,21 +83,7 @@ def _files_by_key(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         msg = f"There is no folder {folder}; base data needs images/<class> and masks/<class>."
         raise FileNotFoundError(msg)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        msg = f"The folder {folder} holds no images; base data needs images/<class> and masks/<class>."
-        raise FileNotFoundError(msg)
-    return {key_of(path.relative_to(folder)): path for path in paths}
-
-
-def _listed(images: dict[str, Path], base_list: str | Path, folder: Path) -> list[str]:
-    """Keys that a list file names."""
-    keys = sorted({key_of(line) for line in read_relative_paths(base_list)})
-    missing = [key for key in keys if key not in images]
-    if missing or not keys:
-        msg = f"{base_list} names {len(keys)} base images, of which {folder / 'images'} lacks {missing[:3]}."
-        raise FileNotFoundError(msg)
-    return keys
+    return {image.key: image.path for image in list_images(folder, argument="base")}
 
 
 def _check_masks(keys: list[str], images: dict[str, Path], masks: dict[str, Path], folder: Path) -> None:
@@ -111,10 +100,9 @@ def _check_masks(keys: list[str], images: dict[str, Path], masks: dict[str, Path
 
 def _read_mask(path: Path, size_hw: tuple[int, int]) -> np.ndarray:
     """Read a mask as bool at the image's size."""
-    mask = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_GRAYSCALE) if path.stat().st_size else None
-    if mask is None:
-        msg = f"Cannot read base mask {path}: it is empty or no image file. Mend or remove it."
-        raise ValueError(msg)
+    mask = decode_samples(read_bytes(path, "Base mask"), f"Base mask {path}")
+    if mask.ndim == 3:
+        mask = mask.max(axis=2)
     if mask.shape != size_hw:
         mask = cv2.resize(mask, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
     # Masks are stored as 0/255, as 0/1 or, as JPEG, with noise around both.

@@ -17,12 +17,11 @@ from anomalib.models import AnomalibModule
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps, read_anomaly_map
 from anomalib_ncd.data.base_classes import BaseRecord, list_base
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datasets import EvalImages, TrainRegions
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.images import ImageRecord, list_images
+from anomalib_ncd.data.images import images_of
 from anomalib_ncd.data.labels import class_ids, read_labels
 from anomalib_ncd.data.model_inputs import ModelInputs
 from anomalib_ncd.data.normal_regions import NormalRegions
@@ -35,6 +34,9 @@ from anomalib_ncd.data.synthetic_base import (
     write_synthetic_base,
 )
 from anomalib_ncd.regions.mebin import fit_score_range
+from anomalib_ncd.regions.reading.listing import ImageFile, mark_output
+from anomalib_ncd.regions.reading.maps import read_anomaly_map
+from anomalib_ncd.regions.reading.pairing import MapPairs
 from anomalib_ncd.regions.settings import RegionSettings
 
 DEFAULT_IMAGE_SIZE = 224
@@ -113,7 +115,7 @@ class NcdDataModule(AnomalibDataModule):
         self._inputs = ModelInputs(DEFAULT_IMAGE_SIZE)
         self._views: Dataset | None = None
 
-        self.records: list[ImageRecord] = []
+        self.records: list[ImageFile] = []
         self.map_paths: list[Path] = []
         self.base_records: list[BaseRecord] = []
         self.base_class_names: list[str] = []
@@ -122,7 +124,7 @@ class NcdDataModule(AnomalibDataModule):
         self._table: RegionTable | None = None
         self._cut_with: tuple[tuple[float, float], RegionSettings] | None = None
         self._train_regions: TrainRegions | None = None
-        self.normal_records: list[ImageRecord] = []
+        self.normal_records: list[ImageFile] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._temporary_base: tempfile.TemporaryDirectory[str] | None = None
 
@@ -142,7 +144,7 @@ class NcdDataModule(AnomalibDataModule):
         del stage  # everything serves every stage
         if self.records:
             return
-        records = list_images(self.images, self.image_list)
+        records = images_of(self.images, self.image_list)
         if self.labels is not None:
             self.class_ids, self.class_names = class_ids(read_labels(records, self.labels), self.normal_label)
         self._check_base_list()
@@ -182,6 +184,8 @@ class NcdDataModule(AnomalibDataModule):
         wanted = self._score_range_in_force(), self.region_settings
         if self._table is None or self._cut_with != wanted:
             folder = None if self.work_dir is None else self.work_dir / "regions"
+            if self.work_dir is not None:
+                mark_output(self.work_dir)
             table = RegionTable(self.records, folder)
             with self.first_process_first():
                 self._table = table.build(self.map_paths, *wanted)
@@ -291,17 +295,20 @@ class NcdDataModule(AnomalibDataModule):
     def _setup(self, _stage: str | None = None) -> None:
         """Part of anomalib's interface; :meth:`setup` does the work."""
 
-    def _find_maps(self, records: list[ImageRecord]) -> list[Path]:
+    def _find_maps(self, records: list[ImageFile]) -> list[Path]:
         """Pair maps with images, or let the detector predict them."""
         if not isinstance(self.anomaly_maps, AnomalibModule):
-            return pair_anomaly_maps(records, self.anomaly_maps)
+            return MapPairs(self.anomaly_maps).pair(records)
         if self._world_size > 1:
             msg = "With several processes, let the detector predict first and give `anomaly_maps` the folder of maps."
             raise ValueError(msg)
         if self.work_dir is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="anomaly_maps_")
         folder = self.work_dir / "anomaly_maps" if self.work_dir else Path(self._temporary.name)  # type: ignore[union-attr]
-        return predict_anomaly_maps(self.anomaly_maps, records, folder, ckpt_path=self.detector_ckpt)
+        bit_depth = self.region_settings.bit_depth
+        return predict_anomaly_maps(
+            self.anomaly_maps, records, folder, ckpt_path=self.detector_ckpt, bit_depth=bit_depth
+        )
 
     def _check_base_list(self) -> None:
         """Refuse what only goes with a folder of base classes."""

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from anomalib_ncd.data.base_classes import BaseRecord, read_base_region
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
-from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import EvalView, TrainView
+from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.views import whole_view
 
 NUM_VIEWS = 2
@@ -146,7 +146,8 @@ class EvalImages(Dataset):
             region_area=torch.tensor([region.area for region in regions]),
         )
         if self.whole_images:
-            item.whole_image = torch.from_numpy(whole_view(read_image(path), self.view.image_size))[None]
+            pixels = read_image(path, self.table.settings.bit_depth)
+            item.whole_image = torch.from_numpy(whole_view(pixels, self.view.image_size))[None]
         if self.class_ids is not None:
             item.class_id = torch.tensor([self.class_ids[index]])
             item.region_class_id = item.class_id.repeat(len(rows))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,17 +24,20 @@ from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Resize
 
-from anomalib_ncd.data.images import ImageRecord, read_image
+from anomalib_ncd.regions.reading.file_bytes import stamp_of
+from anomalib_ncd.regions.reading.images import read_image
+from anomalib_ncd.regions.reading.listing import ImageFile
 
 logger = logging.getLogger(__name__)
 
 
 def predict_anomaly_maps(
     detector: AnomalibModule,
-    images: Sequence[ImageRecord],
+    images: Sequence[ImageFile],
     folder: str | Path,
     *,
     ckpt_path: str | Path | None = None,
+    bit_depth: int = 16,
     batch_size: int = 8,
     accelerator: str = "auto",
 ) -> list[Path]:
@@ -47,6 +51,7 @@ def predict_anomaly_maps(
         images: Images to predict.
         folder: Where the maps go, at the images' relative paths.
         ckpt_path: Lightning checkpoint to load a detector of this class from. Defaults to ``None``: it is fitted.
+        bit_depth: Bits that are used in 16-bit images.
         batch_size: Images per batch.
         accelerator: Accelerator of the engine.
 
@@ -60,14 +65,14 @@ def predict_anomaly_maps(
     folder = Path(folder)
     if ckpt_path is not None:
         detector = load_detector(type(detector), ckpt_path)
-    _forget_other_detector(detector, folder)
+    record = _MapRecord(folder, f"{detector_digest(detector)} {bit_depth}")
     map_paths = [folder / f"{image.key}.npy" for image in images]
-    todo = [(image, path) for image, path in zip(images, map_paths, strict=True) if not _is_current(path, image)]
+    todo = [(image, path) for image, path in zip(images, map_paths, strict=True) if not record.is_current(image, path)]
     if todo:
         logger.info("Predicting %d anomaly maps with %s.", len(todo), type(detector).__name__)
-        dataset = _DetectorImages([image for image, _ in todo], detector)
+        dataset = _DetectorImages([image for image, _ in todo], detector, bit_depth)
         loader = DataLoader(dataset, batch_size=batch_size, collate_fn=ImageBatch.collate)
-        saver = _MapSaver({str(image.path): path for image, path in todo})
+        saver = _MapSaver({str(image.path): (image, path) for image, path in todo}, record)
         engine = Engine(callbacks=[saver], accelerator=accelerator, devices=1, default_root_dir=folder / "engine")
         with raw_scores(detector):
             engine.predict(detector, dataloaders=loader, return_predictions=False)
@@ -104,8 +109,8 @@ def load_detector(
 class _DetectorImages(Dataset):
     """Images at the detector's own input size, as its datamodule would hand them over."""
 
-    def __init__(self, images: Sequence[ImageRecord], detector: AnomalibModule) -> None:
-        self.images = images
+    def __init__(self, images: Sequence[ImageFile], detector: AnomalibModule, bit_depth: int) -> None:
+        self.images, self.bit_depth = images, bit_depth
         transform = getattr(detector.pre_processor, "transform", None)
         resizes = extract_transforms_by_type(transform, Resize) if transform is not None else []
         self.resize = resizes[0] if resizes else None
@@ -115,15 +120,15 @@ class _DetectorImages(Dataset):
 
     def __getitem__(self, index: int) -> ImageItem:
         path = self.images[index].path
-        image = torch.from_numpy(read_image(path)).permute(2, 0, 1).float() / 255
+        image = torch.from_numpy(read_image(path, self.bit_depth)).permute(2, 0, 1).float() / 255
         return ImageItem(image=image if self.resize is None else self.resize(image), image_path=str(path))
 
 
 class _MapSaver(Callback):
     """Writes each batch's maps as soon as they are there, so that nothing is lost when the run is killed."""
 
-    def __init__(self, files: dict[str, Path]) -> None:
-        self.files = files
+    def __init__(self, files: dict[str, tuple[ImageFile, Path]], record: _MapRecord) -> None:
+        self.files, self.record = files, record
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Save the maps of a batch."""
@@ -136,16 +141,41 @@ class _MapSaver(Callback):
             if not np.isfinite(anomaly_map).all():
                 msg = f"{type(pl_module).__name__} yields NaN or infinite scores for {path}; was it fitted?"
                 raise ValueError(msg)
-            file = self.files[path]
+            image, file = self.files[path]
             file.parent.mkdir(parents=True, exist_ok=True)
             unfinished = file.with_suffix(".tmp.npy")
             np.save(unfinished, anomaly_map.reshape(anomaly_map.shape[-2:]))
             unfinished.replace(file)
+            self.record.add(image)
 
 
-def _is_current(map_path: Path, image: ImageRecord) -> bool:
-    """Whether a map was made from the image as it is now."""
-    return map_path.is_file() and map_path.stat().st_mtime_ns >= image.path.stat().st_mtime_ns
+class _MapRecord:
+    """What the maps of a folder were made from: the detector in the first line, then a line for each image."""
+
+    def __init__(self, folder: Path, detector: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / "made_from.jsonl"
+        lines = self.file.read_text(encoding="utf-8").split("\n") if self.file.is_file() else [""]
+        self._done = set(lines[1:-1])  # what follows the last line break was cut off
+        if lines[0] != detector:
+            self._done = set()
+            for path in folder.rglob("*.npy"):
+                path.unlink()
+        self.file.write_text("".join(f"{line}\n" for line in (detector, *sorted(self._done))), encoding="utf-8")
+
+    def is_current(self, image: ImageFile, map_path: Path) -> bool:
+        """Whether a map was made from the image as it is now."""
+        return map_path.is_file() and _line_of(image) in self._done
+
+    def add(self, image: ImageFile) -> None:
+        """Note that the map of an image is there."""
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(f"{_line_of(image)}\n")
+
+
+def _line_of(image: ImageFile) -> str:
+    """Which image it is and in what state."""
+    return json.dumps([image.key, *stamp_of(image.path)])
 
 
 @contextmanager
@@ -163,21 +193,11 @@ def raw_scores(detector: AnomalibModule) -> Iterator[None]:
 
 
 def detector_digest(detector: AnomalibModule) -> str:
-    """SHA-256 of a detector's class, weights and whatever else it has fitted."""
-    digest = hashlib.sha256(type(detector).__name__.encode())
+    """SHA-256 of a detector's class, transform, weights and whatever else it has fitted."""
+    transform = getattr(detector.pre_processor, "transform", None)
+    digest = hashlib.sha256(f"{type(detector).__name__} {transform!r}".encode())
     for name, value in sorted(detector.state_dict().items()):
         if isinstance(value, torch.Tensor):
             values = value.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(name.encode() + values.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _forget_other_detector(detector: AnomalibModule, folder: Path) -> None:
-    """Delete maps that another detector has left in the folder."""
-    digest = detector_digest(detector)
-    file = folder / "detector.txt"
-    if file.is_file() and file.read_text(encoding="utf-8") != digest:
-        for path in folder.rglob("*.npy"):
-            path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(digest, encoding="utf-8")

@@ -8,16 +8,17 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
-from anomalib_ncd.data.images import ImageRecord, key_of
+from anomalib_ncd.regions.reading.listing import ImageFile, key_of, read_text
 
 logger = logging.getLogger(__name__)
 
 UNLABELLED = -1
 
 
-def read_labels(images: Sequence[ImageRecord], labels: str | Path | None) -> list[str | None]:
+def read_labels(images: Sequence[ImageFile], labels: str | Path | None) -> list[str | None]:
     """Look up the class name of each image.
 
     Args:
@@ -30,7 +31,8 @@ def read_labels(images: Sequence[ImageRecord], labels: str | Path | None) -> lis
 
     Raises:
         FileNotFoundError: If the CSV doesn't exist.
-        ValueError: If the CSV lacks a column or names none of the images, or an image lies in no class folder.
+        ValueError: If the CSV lacks a column or a value, names no image or one in two ways, or an image lies
+            in no class folder.
     """
     if labels is None:
         return [None] * len(images)
@@ -65,7 +67,7 @@ def class_ids(names: Sequence[str | None], normal_label: str) -> tuple[list[int]
     return [UNLABELLED if name is None else index[name] for name in names], class_names
 
 
-def _folder_label(image: ImageRecord) -> str:
+def _folder_label(image: ImageFile) -> str:
     """Name of the folder an image lies in."""
     if not image.folder_name:
         msg = f'labels="folders" needs a class folder around each image, but {image.path} lies at the top.'
@@ -78,10 +80,18 @@ def _read_csv(file: Path) -> dict[str, str]:
     if not file.is_file():
         msg = f'There is no label file {file}; give "folders" or a CSV file with the columns image and class.'
         raise FileNotFoundError(msg)
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        missing = {"image", "class"} - set(reader.fieldnames or [])
-        if missing:
-            msg = f"The label file {file} lacks the columns {sorted(missing)}; it has {reader.fieldnames}."
+    reader = csv.DictReader(StringIO(read_text(file), newline=""))
+    missing = {"image", "class"} - set(reader.fieldnames or [])
+    if missing:
+        msg = f"The label file {file} lacks the columns {sorted(missing)}; it has {reader.fieldnames}."
+        raise ValueError(msg)
+    names: dict[str, str] = {}
+    for row in reader:
+        image, name = ((row[column] or "").strip() for column in ("image", "class"))
+        if not image or not name:
+            msg = f"Line {reader.line_num} of {file} must name an image and its class, got {image!r} and {name!r}."
             raise ValueError(msg)
-        return {key_of(row["image"].strip()): row["class"].strip() for row in reader}
+        if names.setdefault(key_of(image), name) != name:
+            msg = f"Line {reader.line_num} of {file} calls {image!r} {name!r}, another one {names[key_of(image)]!r}."
+            raise ValueError(msg)
+    return names

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from anomalib_ncd.data.images import ImageRecord, digest_of_images, read_image
 from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.regions.reading.images import read_image
+from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
 
 MAX_NORMAL_REGIONS = 300
 """Most normal regions that are cut, so that the work doesn't grow with the number of normal images."""
@@ -36,7 +37,7 @@ class NormalRegions:
     """
 
     def __init__(
-        self, images: Sequence[ImageRecord], table: RegionTable, seed: int = 0, num_regions: int | None = None
+        self, images: Sequence[ImageFile], table: RegionTable, seed: int = 0, num_regions: int | None = None
     ) -> None:
         self.images, self.table, self.seed = list(images), table, seed
         count = min(len(table), MAX_NORMAL_REGIONS) if num_regions is None else num_regions
@@ -55,7 +56,7 @@ class NormalRegions:
         row = self.table.rows[self._masks[number]]
         _, mask = self.table.load(int(self._masks[number]))
         index, rng = self._draw(number)
-        image = read_image(self.images[index].path)
+        image = read_image(self.images[index].path, self.table.settings.bit_depth)
         left, top, right, bottom = row.box_xyxy
         height, width = self.table.sizes_hw[row.image_index]
         size_hw = _scaled((bottom - top) / height, image.shape[0]), _scaled((right - left) / width, image.shape[1])

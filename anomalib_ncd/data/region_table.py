@@ -12,20 +12,25 @@ import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anomalib_ncd.data.anomaly_maps import read_anomaly_map
-from anomalib_ncd.data.images import ImageRecord, read_image
 from anomalib_ncd.regions.crops import Region
 from anomalib_ncd.regions.cutting import cut_regions
+from anomalib_ncd.regions.reading.file_bytes import read_bytes, stamp_of
+from anomalib_ncd.regions.reading.images import decode_samples, read_image
+from anomalib_ncd.regions.reading.listing import ImageFile
+from anomalib_ncd.regions.reading.maps import map_kind, read_anomaly_map
 from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.regions.writing import write_image
 
 logger = logging.getLogger(__name__)
+
+MAX_NAME_BYTES = 200
+"""Longest name of an image that its crops are called by; file systems take 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,15 @@ class RegionTable:
         images: The images.
         folder: Folder for crops and the list of regions; an interrupted build goes on from what lies there.
             Defaults to ``None``: everything stays in memory.
+
+    Attributes:
+        settings: How the regions were cut.
     """
 
-    def __init__(self, images: Sequence[ImageRecord], folder: str | Path | None = None) -> None:
+    def __init__(self, images: Sequence[ImageFile], folder: str | Path | None = None) -> None:
         self.images = list(images)
         self.folder = None if folder is None else Path(folder)
+        self.settings = RegionSettings()
         self.rows: list[RegionRow] = []
         self.sizes_hw: list[tuple[int, int]] = []
         self.num_components: list[int] = []
@@ -83,12 +92,15 @@ class RegionTable:
             return self._crops[index]
         row = self.rows[index]
         key = self.images[row.image_index].key
-        image = cv2.imread(str(self._crop_file("images", key, row.number)), cv2.IMREAD_COLOR)
-        mask = cv2.imread(str(self._crop_file("masks", key, row.number)), cv2.IMREAD_GRAYSCALE)
-        if image is None or mask is None:
+        try:
+            image, mask = (
+                decode_samples(read_bytes(file, "Crop"), f"Crop {file}")
+                for file in (self._crop_file(kind, key, row.number) for kind in ("images", "masks"))
+            )
+        except (OSError, ValueError) as error:
             msg = f"Region {row.number} of {key} is gone from {self.folder}; delete the folder and run again."
-            raise ValueError(msg)
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), mask > 0
+            raise ValueError(msg) from error
+        return image, mask > 0
 
     def build(
         self,
@@ -105,22 +117,38 @@ class RegionTable:
 
         Returns:
             The table itself.
+
+        Raises:
+            ValueError: If an image or a map can't be used, or the maps are of two kinds.
         """
+        self.settings = settings
         self._digest.update(_settings_text(score_range, settings).encode())
         done = self._read_finished(score_range, settings)
-        pairs: Iterable[tuple[ImageRecord, Path]] = list(zip(self.images, map_paths, strict=True))
+        pairs: Iterable[tuple[ImageFile, Path]] = list(zip(self.images, map_paths, strict=True))
         if len(done) < len(self.images):
             pairs = tqdm(pairs, desc="Cutting regions", unit="image")
+        first_of_kind: dict[str, Path] = {}
+        highest, squashed = 0, 0
         for image, map_path in pairs:
-            stamp = _stamp(image.path, map_path)
+            stamp = [*stamp_of(image.path), *stamp_of(map_path)]
             entry = done.get(image.key)
             if entry is None or entry["stamp"] != stamp:
                 entry = self._cut(image, map_path, score_range, settings, stamp)
+            first_of_kind.setdefault(entry["map_kind"], map_path)
+            _check_kinds(first_of_kind)
+            highest = max(highest, entry["highest_value"])
+            squashed += _is_squashed(entry["map_hw"], entry["size_hw"])
             self._append(entry)
+        if self.images:
+            _warn_if_dark(highest, settings.bit_depth)
+        if squashed:
+            logger.warning(
+                "%d anomaly maps have other proportions than their images; do they show all of them?", squashed
+            )
         return self
 
     @classmethod
-    def read(cls, images: Sequence[ImageRecord], folder: str | Path) -> RegionTable:
+    def read(cls, images: Sequence[ImageFile], folder: str | Path) -> RegionTable:
         """Read a table that was built before, without maps.
 
         Args:
@@ -135,6 +163,9 @@ class RegionTable:
         """
         table = cls(images, folder)
         entries = table._read_entries() if table._list_file.is_file() else {}
+        if table._settings_file.is_file():
+            saved = json.loads(table._settings_file.read_text(encoding="utf-8"))
+            table.settings = RegionSettings.from_dict({name: saved[name] for name in saved if name != "score_range"})
         for image in table.images:
             if image.key not in entries:
                 msg = f"{folder} lacks the regions of {image.key!r}; run `anomalib-ncd discover` again."
@@ -142,7 +173,7 @@ class RegionTable:
             table._append(entries[image.key])
         return table
 
-    def adopt(self, other: RegionTable, images: Sequence[ImageRecord], keys: Sequence[str]) -> None:
+    def adopt(self, other: RegionTable, images: Sequence[ImageFile], keys: Sequence[str]) -> None:
         """Copy finished images of another table into this one's folder; those that are there are not copied again.
 
         They lie there for :meth:`read`; the images of this table stay the same.
@@ -169,20 +200,27 @@ class RegionTable:
 
     def _cut(
         self,
-        image: ImageRecord,
+        image: ImageFile,
         map_path: Path,
         score_range: tuple[float, float],
         settings: RegionSettings,
         stamp: list[int],
     ) -> dict[str, Any]:
         """Cut the regions of one image and describe them as plain data."""
-        pixels, anomaly_map = read_image(image.path), read_anomaly_map(map_path)
-        binarized, regions = cut_regions(pixels, anomaly_map, score_range, settings)
+        pixels, anomaly_map = read_image(image.path, settings.bit_depth), read_anomaly_map(map_path)
+        try:
+            binarized, regions = cut_regions(pixels, anomaly_map, score_range, settings)
+        except ValueError as error:
+            msg = f"The anomaly map {map_path} of {image.path} can't be used: {error}"
+            raise ValueError(msg) from error
         self._store(image.key, regions)
         entry = {
             "image": image.key,
             "stamp": stamp,
             "size_hw": list(pixels.shape[:2]),
+            "highest_value": int(pixels.max()),
+            "map_kind": map_kind(anomaly_map),
+            "map_hw": list(anomaly_map.shape),
             "threshold": binarized.threshold,
             "num_components": binarized.num_components,
             "regions": [{"box_xyxy": r.box_xyxy, "score": r.score, "area": r.area} for r in regions],
@@ -198,12 +236,8 @@ class RegionTable:
             if self.folder is None:
                 self._crops.append((region.image, region.mask))
                 continue
-            image_file = self._crop_file("images", key, number)
-            mask_file = self._crop_file("masks", key, number)
-            image_file.parent.mkdir(parents=True, exist_ok=True)
-            mask_file.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(image_file), cv2.cvtColor(region.image, cv2.COLOR_RGB2BGR))
-            cv2.imwrite(str(mask_file), region.mask.astype(np.uint8) * 255)
+            write_image(self._crop_file("images", key, number), region.image, sync=False)
+            write_image(self._crop_file("masks", key, number), region.mask, sync=False)
 
     def _append(self, entry: dict[str, Any]) -> None:
         """Take an image's regions into the table."""
@@ -224,9 +258,17 @@ class RegionTable:
         """File with one line of JSON per finished image."""
         return self._existing_folder() / "regions.jsonl"
 
+    @property
+    def _settings_file(self) -> Path:
+        """File with the score range and the settings."""
+        return self._existing_folder() / "settings.json"
+
     def _crop_file(self, kind: str, key: str, number: int) -> Path:
-        """File of a crop or of its mask."""
-        return self._existing_folder() / kind / f"{key}_region{number}.png"
+        """File of a crop or of its mask; a long name gives way to a shorter one of its own."""
+        folder, name = PurePosixPath(key).parent, PurePosixPath(key).name
+        if len(name.encode()) > MAX_NAME_BYTES:
+            name = f"{name[:40]}_{hashlib.sha256(name.encode()).hexdigest()[:24]}"
+        return self._existing_folder() / kind / folder / f"{name}_region{number}.png"
 
     def _existing_folder(self) -> Path:
         """The folder, for code that only runs where there is one."""
@@ -240,11 +282,10 @@ class RegionTable:
         if self.folder is None:
             return {}
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings_file = self.folder / "settings.json"
         wanted = _settings_text(score_range, settings)
-        if not settings_file.is_file() or settings_file.read_text(encoding="utf-8") != wanted:
+        if not self._settings_file.is_file() or self._settings_file.read_text(encoding="utf-8") != wanted:
             self._list_file.unlink(missing_ok=True)
-            settings_file.write_text(wanted, encoding="utf-8")
+            self._settings_file.write_text(wanted, encoding="utf-8")
         if not self._list_file.is_file():
             return {}
         return self._read_entries()
@@ -275,7 +316,29 @@ def _settings_text(score_range: tuple[float, float], settings: RegionSettings) -
     return json.dumps({"score_range": [float(edge) for edge in score_range], **settings.to_dict()}, indent=2)
 
 
-def _stamp(image_path: Path, map_path: Path) -> list[int]:
-    """What tells whether an image or its map has changed since its regions were cut."""
-    stats = (image_path.stat(), map_path.stat())
-    return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
+def _check_kinds(first_of_kind: dict[str, Path]) -> None:
+    """Refuse maps whose scores mean different things: those of 0 to 255 and of 0 to 1, say."""
+    if len(first_of_kind) > 1:
+        (one, one_file), (other, other_file) = first_of_kind.items()
+        msg = f"Anomaly maps are of two kinds: {one_file} holds {one}, {other_file} {other}. Save all of them alike."
+        raise ValueError(msg)
+
+
+def _is_squashed(map_hw: Sequence[int], image_hw: Sequence[int]) -> bool:
+    """Whether a map has other proportions than its image, and isn't simply the square that most detectors take."""
+    return map_hw[0] != map_hw[1] and not 0.9 < map_hw[0] * image_hw[1] / (map_hw[1] * image_hw[0]) < 1.1
+
+
+def _warn_if_dark(highest: int, bit_depth: int) -> None:
+    """Say that images may be of another bit depth than they are read with."""
+    for bits in (10, 12, 14):
+        if bit_depth == 16 and highest <= round((2**bits - 1) / 257):
+            logger.warning(
+                "No image has a value above %d of 255. If they are 16-bit files of a camera with %d bits (values up to "
+                "%s), give `--regions.bit_depth %d`.",
+                highest,
+                bits,
+                f"{2**bits - 1:,}",
+                bits,
+            )
+            return

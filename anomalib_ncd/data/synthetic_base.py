@@ -17,16 +17,11 @@ import numpy as np
 from anomalib.data import AnomalibDataModule
 from tqdm import tqdm
 
-from anomalib_ncd.data.images import (
-    ImageRecord,
-    digest_of_images,
-    list_images,
-    normal_training_images,
-    read_image,
-)
+from anomalib_ncd.data.images import images_of, normal_training_images
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.crops import crop, region_boxes
-from anomalib_ncd.regions.reading.decoding import MIN_IMAGE_SIDE_PX
+from anomalib_ncd.regions.reading.images import MIN_IMAGE_SIDE_PX, read_image
+from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.views import CROP_RATIO, resize_short_side
 from anomalib_ncd.synthetic.painted_defects import paint_on_surface
@@ -83,7 +78,7 @@ class SyntheticSettings:
 def find_normal_images(
     normal_images: str | Path | AnomalibDataModule | None,
     images: str | Path | AnomalibDataModule,
-) -> list[ImageRecord]:
+) -> list[ImageFile]:
     """Find the images that are known to be normal.
 
     Args:
@@ -102,10 +97,10 @@ def find_normal_images(
         return normal_training_images(source)
     if normal_images is None:
         return []
-    return list_images(source, argument="normal_images")
+    return images_of(source, argument="normal_images")
 
 
-def least_anomalous(table: RegionTable) -> list[ImageRecord]:
+def least_anomalous(table: RegionTable) -> list[ImageFile]:
     """Take the images that the anomaly maps find least anomalous as normal ones.
 
     Args:
@@ -125,7 +120,7 @@ def least_anomalous(table: RegionTable) -> list[ImageRecord]:
 
 def write_synthetic_base(
     folder: str | Path,
-    images: Sequence[ImageRecord],
+    images: Sequence[ImageFile],
     settings: SyntheticSettings,
     regions: RegionSettings,
     image_size: int = 224,
@@ -158,7 +153,9 @@ def write_synthetic_base(
         kind = DEFECT_KINDS.index(name)
         image = images[order[(number * len(names) + names.index(name)) % len(images)]]
         rng = np.random.default_rng([settings.seed, kind, number])
-        pixels, mask = _paint_region(read_image(image.path), name, rng, settings, regions, image_size)
+        pixels, mask = _paint_region(
+            read_image(image.path, regions.bit_depth), name, rng, settings, regions, image_size
+        )
         # The image comes last: where there is one, the region is whole.
         _write_png(_file(folder, "masks", name, number), mask.astype(np.uint8) * 255)
         _write_png(_file(folder, "images", name, number), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
@@ -223,7 +220,7 @@ def _claim_folder(folder: Path, wanted: str) -> None:
 
 
 def _settings_text(
-    images: Sequence[ImageRecord],
+    images: Sequence[ImageFile],
     settings: SyntheticSettings,
     regions: RegionSettings,
     image_size: int,

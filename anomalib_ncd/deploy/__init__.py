@@ -3,16 +3,16 @@
 
 """Image in, class out, on the line.
 
-Importing this package and predicting from an artefact with ONNX Runtime or OpenVINO needs NumPy and OpenCV beside
-that runtime: neither torch nor lightning nor anomalib is imported.
+Importing this package and predicting from an artefact with ONNX Runtime or OpenVINO needs NumPy, OpenCV and Pillow
+beside that runtime: neither torch nor lightning nor anomalib is imported.
 """
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_detector_file
-from anomalib_ncd.deploy.image_files import ImageLimits
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest, Rejection
 from anomalib_ncd.regions.classes.results import ImageResult, RegionResult
+from anomalib_ncd.regions.reading.file_bytes import ImageLimits
 
 __all__ = [
     "AnomalyClassifier",

@@ -20,7 +20,6 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_ncd.data.detector_maps import detector_digest, raw_scores
 from anomalib_ncd.deploy.detectors import as_map
-from anomalib_ncd.deploy.image_files import ImageInput
 
 
 class LightningDetector:
@@ -44,9 +43,10 @@ class LightningDetector:
         """Digest of the detector."""
         return detector_digest(self.detector)
 
-    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
+    def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
         """Run images of one size together, others one by one."""
-        inputs = [self._as_input(image.pixels) for image in images]
+        del paths
+        inputs = [self._as_input(image) for image in images]
         alike = len({one.shape for one in inputs}) == 1
         batches = [torch.stack(inputs)] if alike else [one[None] for one in inputs]
         return [anomaly_map for batch in batches for anomaly_map in self._detect_batch(batch)]

@@ -18,12 +18,15 @@ import numpy as np
 
 from anomalib_ncd.deploy.detectors import Detector, MapFunction, as_detector, load_artefact_detector
 from anomalib_ncd.deploy.encoders import Encoder, load_encoder
-from anomalib_ncd.deploy.image_files import ImageInput, ImageLimits, image_files, read_image_file
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest
-from anomalib_ncd.deploy.stages import classify_image, cut_image, views_of, whole_views_of
+from anomalib_ncd.deploy.stages import classify_image, views_of, whole_views_of
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.crops import Region
+from anomalib_ncd.regions.cutting import cut_regions
+from anomalib_ncd.regions.reading.file_bytes import LIMITS, ImageLimits, printable
+from anomalib_ncd.regions.reading.images import read_image
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ class AnomalyClassifier:
         self.manifest = manifest
         self.encoder = encoder
         self.detector = as_detector(detector)
-        self.limits = limits or ImageLimits()
+        self.limits = limits or LIMITS
         self.batch_size = batch_size
         self.region_batch_size = region_batch_size
         self.keep_masks = keep_masks
@@ -172,7 +175,7 @@ class AnomalyClassifier:
             path = Path(source)
             if not path.is_dir():
                 return next(self.stream([path]))
-            found = list(self.stream(image_files(path)))
+            found = list(self.stream(find_files(path, IMAGE_SUFFIXES)))
             if not found:
                 msg = f"The folder {path} holds no images."
                 raise FileNotFoundError(msg)
@@ -200,69 +203,76 @@ class AnomalyClassifier:
         self,
         sources: Sequence[ImageLike],
         on_error: OnError = "report",
-    ) -> list[tuple[ImageInput | None, ImageResult]]:
+    ) -> list[tuple[np.ndarray | None, ImageResult]]:
         """Read and classify a batch; arguments as :meth:`stream`.
 
         Returns:
             Each image, ``None`` where it could not be read, and its result.
         """
-        found = [self._read(source, on_error) for source in sources]
-        results = iter(self.classify([one for one in found if isinstance(one, ImageInput)], on_error))
-        return [(one, next(results)) if isinstance(one, ImageInput) else (None, one) for one in found]
+        paths = [None if isinstance(source, np.ndarray) else Path(source) for source in sources]
+        found = [self._read(source, path, on_error) for source, path in zip(sources, paths, strict=True)]
+        read = [(one, path) for one, path in zip(found, paths, strict=True) if isinstance(one, np.ndarray)]
+        results = iter(self.classify([image for image, _ in read], [path for _, path in read], on_error))
+        return [(one, next(results)) if isinstance(one, np.ndarray) else (None, one) for one in found]
 
-    def classify(self, images: Sequence[ImageInput], on_error: OnError = "raise") -> list[ImageResult]:
+    def classify(
+        self, images: Sequence[np.ndarray], paths: Sequence[Path | None], on_error: OnError = "raise"
+    ) -> list[ImageResult]:
         """Classify images that were read already; see :meth:`stream`."""
         try:
-            return self._classify(images)
+            return self._classify(images, paths)
         except Exception as error:  # whatever a detector, a runtime or the system comes up with
             if on_error == "raise":
                 raise
             if len(images) == 1:
-                return [_failed(images[0].path, error)]
-        return [self.classify([image], on_error)[0] for image in images]
+                return [_failed(paths[0], error)]
+        return [self.classify([image], [path], on_error)[0] for image, path in zip(images, paths, strict=True)]
 
-    def _read(self, source: ImageLike, on_error: OnError) -> ImageInput | ImageResult:
+    def _read(self, source: ImageLike, path: Path | None, on_error: OnError) -> np.ndarray | ImageResult:
         """Bring an image or a file into one form, or say what is wrong with it."""
         try:
             with self._timer("read"):
-                return _checked(source) if isinstance(source, np.ndarray) else read_image_file(source, self.limits)
+                if path is None:
+                    return _checked(np.asarray(source))
+                return read_image(path, self.manifest.regions.bit_depth, self.limits)
         except Exception as error:
             if on_error == "raise":
                 raise
-            return _failed(None if isinstance(source, np.ndarray) else Path(source), error)
+            return _failed(path, error)
 
-    def _classify(self, images: Sequence[ImageInput]) -> list[ImageResult]:
+    def _classify(self, images: Sequence[np.ndarray], paths: Sequence[Path | None]) -> list[ImageResult]:
         """Classify images of which one that fails makes all of them fail."""
         if not images:
             return []
         with self._timer("detector"):
-            anomaly_maps = self.detector.detect(images)
-        cuts = [self._cut(image, found) for image, found in zip(images, anomaly_maps, strict=True)]
+            anomaly_maps = self.detector.detect(images, paths)
+        cuts = [self._cut(*one) for one in zip(images, anomaly_maps, paths, strict=True)]
         outputs = self._encode(images, cuts)
         stops = np.cumsum([len(cut) for cut in cuts])[:-1]
         parts = {name: np.split(array, stops) for name, array in outputs.items()}
         with self._timer("merge"):
             return [
                 classify_image(
-                    image,
+                    (image.shape[0], image.shape[1]),
                     cut,
                     {name: part[index] for name, part in parts.items()},
                     self.manifest,
+                    path,
                     keep_masks=self.keep_masks,
                 )
-                for index, (image, cut) in enumerate(zip(images, cuts, strict=True))
+                for index, (image, cut, path) in enumerate(zip(images, cuts, paths, strict=True))
             ]
 
-    def _cut(self, image: ImageInput, anomaly_map: np.ndarray) -> list[Region]:
+    def _cut(self, image: np.ndarray, anomaly_map: np.ndarray, path: Path | None) -> list[Region]:
         """Find and cut the regions of an image."""
         try:
             with self._timer("crops"):
-                return cut_image(image, anomaly_map, self.manifest)
+                return cut_regions(image, anomaly_map, self.manifest.score_range, self.manifest.regions)[1]
         except ValueError as error:
-            msg = f"The detector's map of {image.path or 'the image'} can't be used: {error}"
+            msg = f"The detector's map of {path or 'the image'} can't be used: {error}"
             raise ValueError(msg) from error
 
-    def _encode(self, images: Sequence[ImageInput], cuts: Sequence[list[Region]]) -> dict[str, np.ndarray]:
+    def _encode(self, images: Sequence[np.ndarray], cuts: Sequence[list[Region]]) -> dict[str, np.ndarray]:
         """Run the encoder over the regions of all images, a limited number at a time."""
         regions = [region for cut in cuts for region in cut]
         if not regions:
@@ -307,10 +317,10 @@ def _check_encoder(encoder: Encoder, manifest: Manifest) -> None:
         raise ArtefactError(msg)
 
 
-def _checked(pixels: np.ndarray) -> ImageInput:
+def _checked(pixels: np.ndarray) -> np.ndarray:
     """Take an array if it is an image."""
     if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8 and pixels.size:
-        return ImageInput(pixels)
+        return pixels
     msg = f"An image must have shape (H, W, 3) and be uint8, got {pixels.shape}, {pixels.dtype}; convert it."
     raise ValueError(msg)
 
@@ -321,4 +331,4 @@ def _failed(path: Path | None, error: Exception) -> ImageResult:
     text = " ".join(str(error).split())[:MAX_ERROR_CHARS]
     if not text or not isinstance(error, ValueError | OSError):  # others are not written for whoever reads tables
         text = f"{type(error).__name__}: {text or 'no further reason is given'}"
-    return ImageResult(image=None if path is None else str(path), error=text)
+    return ImageResult(image=None if path is None else printable(path), error=text)

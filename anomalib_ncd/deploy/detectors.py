@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from anomalib_ncd.deploy.image_files import ImageInput
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError
 from anomalib_ncd.deploy.runtimes import Network, OnnxNetwork, OpenVinoNetwork, load_network
@@ -29,8 +28,16 @@ class Detector(Protocol):
     One with an attribute ``sha256`` tells by it whether results were made with this very detector.
     """
 
-    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
-        """Return one anomaly map ``(h, w)``, integer or float, at any size, for each image, in order."""
+    def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
+        """Find the anomalies of images.
+
+        Args:
+            images: Images ``(H, W, 3)`` uint8 RGB.
+            paths: Their files; ``None`` for arrays.
+
+        Returns:
+            One anomaly map ``(h, w)`` for each image, in order: integer or float, at any size.
+        """
         ...
 
 
@@ -47,9 +54,10 @@ class FunctionDetector:
     def __init__(self, function: MapFunction) -> None:
         self.function = function
 
-    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
+    def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
         """Call the function for each image."""
-        return [as_map(self.function(image.pixels)) for image in images]
+        del paths
+        return [as_map(self.function(image)) for image in images]
 
 
 class NetworkDetector:
@@ -78,9 +86,10 @@ class NetworkDetector:
         fixed = (shape[2], shape[3]) if len(shape) == 4 and min(shape[2:]) > 0 else None
         self.input_size = input_size or fixed
 
-    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
+    def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
         """Run images of one size together, others one by one."""
-        inputs = [self._as_input(image.pixels) for image in images]
+        del paths
+        inputs = [self._as_input(image) for image in images]
         alike = len({one.shape for one in inputs}) == 1
         step = (len(inputs) if self._batch_size < 0 else self._batch_size) if alike else 1
         found: list[np.ndarray] = []

@@ -7,24 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from anomalib_ncd.deploy.image_files import ImageInput
 from anomalib_ncd.deploy.packing.manifest import Manifest
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.crops import Region
-from anomalib_ncd.regions.cutting import cut_regions
 from anomalib_ncd.regions.views import eval_view, whole_view
-
-
-def cut_image(image: ImageInput, anomaly_map: np.ndarray, manifest: Manifest) -> list[Region]:
-    """Find and cut the regions of an image, as those of the run were.
-
-    Raises:
-        ValueError: If the map is none, holds NaN or infinity, or has its sides swapped.
-    """
-    return cut_regions(image.pixels, anomaly_map, manifest.score_range, manifest.regions)[1]
 
 
 def views_of(regions: Sequence[Region], image_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,26 +23,28 @@ def views_of(regions: Sequence[Region], image_size: int) -> tuple[np.ndarray, np
     return np.stack([view for view, _ in views]), np.stack([mask for _, mask in views])
 
 
-def whole_views_of(images: Sequence[ImageInput], image_size: int) -> np.ndarray:
+def whole_views_of(images: Sequence[np.ndarray], image_size: int) -> np.ndarray:
     """Views ``(I, 3, S, S)`` uint8 of the whole images."""
-    return np.stack([whole_view(image.pixels, image_size) for image in images])
+    return np.stack([whole_view(image, image_size) for image in images])
 
 
 def classify_image(
-    image: ImageInput,
+    size_hw: tuple[int, int],
     regions: Sequence[Region],
     outputs: Mapping[str, np.ndarray],
     manifest: Manifest,
+    path: Path | None = None,
     *,
     keep_masks: bool = True,
 ) -> ImageResult:
     """Predict an image from what the encoder says of its regions.
 
     Args:
-        image: The image.
+        size_hw: Height and width of the image.
         regions: Its R regions; there may be none.
         outputs: Of the encoder, for these regions, see :class:`~anomalib_ncd.deploy.encoders.Encoder`.
         manifest: Class names, temperature and threshold.
+        path: File of the image; ``None`` for an array.
         keep_masks: Keep masks and features of regions in the result.
 
     Returns:
@@ -64,9 +56,9 @@ def classify_image(
         np.array([region.box_xyxy for region in regions]),
         np.array([region.area for region in regions]),
         np.array([region.score for region in regions]),
-        (image.pixels.shape[0], image.pixels.shape[1]),
+        size_hw,
         outputs["neighbour_similarity"] < threshold,
-        None if image.path is None else str(image.path),
+        None if path is None else str(path),
     )
     if not keep_masks:
         return result

@@ -183,7 +183,8 @@ class NormalResiduals(Describer):
             there is but one image.
         """
         rows = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
-        fit_to_images(self.novelty, self._whole_patches, image_paths, self.image_size, seed)
+        bit_depth = regions.table.settings.bit_depth
+        fit_to_images(self.novelty, self._whole_patches, image_paths, self.image_size, seed, bit_depth)
         novelty = torch.full((len(rows),), 0.0 if len(image_paths) > 1 else 0.5)  # they count as seen
         return self._joined(rows, novelty).feature
 

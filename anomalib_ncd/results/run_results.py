@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.images import ImageRecord
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.results import ImageResult
+from anomalib_ncd.regions.reading.listing import ImageFile
 from anomalib_ncd.regions.writing import whole_file
 
 PIXEL_FIELDS = {"image", "region_mask"}
@@ -31,7 +31,7 @@ class RunResults:
 
     Attributes:
         batch: Predictions of all images, without pixels, on the CPU.
-        image_keys: Key of each image, see :class:`~anomalib_ncd.data.images.ImageRecord`.
+        image_keys: Key of each image, see :class:`~anomalib_ncd.regions.reading.listing.ImageFile`.
         slot_names: Names that discovery gave to the K slots: ``normal`` where there is such a slot, ``class_1`` …
         regions_folder: Folder of the crops, relative to the run's folder where it lies inside.
         region_position: ``(R, 2)`` float32, the map of all regions in two dimensions.
@@ -41,6 +41,7 @@ class RunResults:
         normal_label: True class of good images.
         num_classes_estimate: Where the number of classes was estimated, its ``count``, ``low``, ``high``, ``curve`` and
             ``method``, see :class:`~anomalib_ncd.models.clustering.number_of_classes.NumClassesEstimate`.
+        bit_depth: Bits that are used in 16-bit images.
     """
 
     batch: NcdBatch
@@ -53,6 +54,7 @@ class RunResults:
     merging_temperature: float | None = None
     normal_label: str = "good"
     num_classes_estimate: dict[str, Any] | None = None
+    bit_depth: int = 16
 
     def merging(self, class_names: Sequence[str]) -> RegionMerging:
         """What the classes mean under these names, and how regions decide about their image."""
@@ -63,9 +65,9 @@ class RunResults:
         return self.batch.image_results(self.merging(class_names))
 
     @property
-    def images(self) -> list[ImageRecord]:
+    def images(self) -> list[ImageFile]:
         """The images, in the order of the batch."""
-        return [ImageRecord(Path(p), key) for p, key in zip(self.batch.image_path, self.image_keys, strict=True)]
+        return [ImageFile(Path(p), key) for p, key in zip(self.batch.image_path, self.image_keys, strict=True)]
 
     def named(self, class_names: Sequence[str]) -> RunResults:
         """The same results with classes chosen under other names; slots of one name are one class.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,8 @@ def _encode(model: AnomalyNcd, datamodule: NcdDataModule, output: Path) -> NcdBa
 def _join(results: RunResults, run: Path, new: NcdBatch, datamodule: NcdDataModule, output: Path) -> RunResults:
     """Images of the run and new ones as one run, whose crops lie in the new folder."""
     table, records = datamodule.region_table(), results.images
-    again = set(new.image_path)
-    kept = [index for index, path in enumerate(results.batch.image_path) if path not in again]
+    again = {os.path.realpath(path) for path in new.image_path}
+    kept = [i for i, path in enumerate(results.batch.image_path) if os.path.realpath(path) not in again]
     new_keys = [image.key for image in table.images]
     old_keys = free_keys([records[index].key for index in kept], new_keys)
     source = RegionTable.read([records[index] for index in kept], run / results.regions_folder)

@@ -61,6 +61,7 @@ def gather_results(
         normal_slot=merging.normal_slot,
         merging_temperature=merging.temperature,
         normal_label=datamodule.normal_label,
+        bit_depth=table.settings.bit_depth,
         num_classes_estimate=num_classes_estimate,
     )
 

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import yaml
 
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.images import digest_of_images
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.views.view_bank import identity_of
+from anomalib_ncd.regions.reading.listing import digest_of_images, mark_output
 from anomalib_ncd.regions.writing import write_file
 
 CHECKPOINT_FILE = "model.ckpt"
@@ -107,6 +107,7 @@ def claim_folder(output: Path, made_from: MadeFrom, config: dict[str, Any] | Non
     Raises:
         ValueError: If the folder holds a run of other settings, or one that was trained on something else.
     """
+    mark_output(output)
     file = output / MADE_FROM_FILE
     has_model = (output / CHECKPOINT_FILE).is_file()
     found = _read(file) if has_model or _is_complete(output) else None

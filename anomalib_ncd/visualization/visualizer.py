@@ -17,9 +17,9 @@ from PIL import Image
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.visualization.drawing import draw_result
 
@@ -72,13 +72,15 @@ class NcdVisualizer(Visualizer):
             ValueError: If the batch has no predictions, or an image can't be read.
         """
         index_of = {} if table is None else {str(record.path): i for i, record in enumerate(table.images)}
+        bit_depth = 16 if table is None else table.settings.bit_depth
         pictures = []
         for path, result in zip(predictions.image_path, predictions.image_results(merging), strict=True):
             if table is not None and path in index_of:
                 masks = [table.load(row)[1] for row in table.rows_of_image(index_of[path])]
                 regions = (replace(one, mask=mask) for one, mask in zip(result.regions, masks, strict=True))
                 result = replace(result, regions=tuple(regions))  # noqa: PLW2901
-            pixels = draw_result(read_image(path), result, merging, self.side_range_px, draw_normal=self.draw_normal)
+            pixels = read_image(path, bit_depth)
+            pixels = draw_result(pixels, result, merging, self.side_range_px, draw_normal=self.draw_normal)
             pictures.append(Image.fromarray(pixels))
         return pictures
 

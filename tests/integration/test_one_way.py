@@ -33,8 +33,8 @@ from anomalib_ncd.deploy.line.folder_run import classify_folder
 artefact, images, maps, output = map(Path, sys.argv[1:])
 
 class SavedMaps:
-    def detect(self, found):
-        return [np.load((maps / one.path.relative_to(images)).with_suffix(".npy")) for one in found]
+    def detect(self, found, paths):
+        return [np.load((maps / path.relative_to(images)).with_suffix(".npy")) for path in paths]
 
 classify_folder(AnomalyClassifier.load(artefact, SavedMaps()), images, output, pictures=False)
 heavy = {"torch", "torchvision", "lightning", "anomalib", "timm", "scipy", "sklearn"}

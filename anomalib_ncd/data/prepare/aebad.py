@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from anomalib_ncd.data.images import IMAGE_SUFFIXES
 from anomalib_ncd.data.prepare.layout import (
     PlannedImage,
     PreparedData,
@@ -19,6 +18,7 @@ from anomalib_ncd.data.prepare.layout import (
     refuse_missing_masks,
     write_layout,
 )
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES
 
 EXPECTED = "train/good/<domain>, test/<class>/<domain> and ground_truth/<class>/<domain> of AeBAD_S"
 

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from anomalib_ncd.data.images import IMAGE_SUFFIXES
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 

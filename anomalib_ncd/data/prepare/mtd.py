@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from anomalib_ncd.data.images import read_relative_paths
 from anomalib_ncd.data.prepare.layout import (
     PlannedImage,
     PreparedData,
@@ -21,6 +20,7 @@ from anomalib_ncd.data.prepare.layout import (
     refuse_missing_masks,
     write_layout,
 )
+from anomalib_ncd.regions.reading.listing import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _defects(root: Path) -> list[PlannedImage]:
 
 def _listed(good: list[Path], train_list: Path) -> set[str]:
     """Stems that a list names."""
-    lines = read_relative_paths(train_list)
+    lines = [line for line in map(str.strip, read_text(train_list).splitlines()) if line and not line.startswith("#")]
     stems = {PurePosixPath(line.replace("\\", "/")).stem for line in lines}
     unknown = sorted(stems - {path.stem for path in good})
     if unknown or not stems:

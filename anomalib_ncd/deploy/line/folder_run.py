@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
-from anomalib_ncd.deploy.line.folder_watch import ArrivedImage, FolderWatch, WatchOptions
+from anomalib_ncd.deploy.line.folder_watch import FolderWatch, WatchOptions
 from anomalib_ncd.deploy.line.map_folder import MapFolder
 from anomalib_ncd.deploy.line.result_folder import Finished, ResultFolder
+from anomalib_ncd.regions.reading.listing import ImageFile
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +73,10 @@ def classify_folder(
         raise FileNotFoundError(msg)
     classified = failed = 0
     detector = classifier.detector
-    map_of = detector.find if isinstance(detector, MapFolder) else None
+    maps = detector if isinstance(detector, MapFolder) else None
     options = {"pictures": pictures, "masks": masks}
     with ResultFolder(output, classifier.sha256, classifier.manifest.region_merging, **options) as results:
-        source = FolderWatch(images, results.store.made_from, watch, map_of)
+        source = FolderWatch(images, results.store.made_from, watch, maps)
         arrivals = source.poll() if watch is None else _forever(source, poll_seconds, stop_after_idle)
         for batch in _batches(arrivals, classifier.batch_size):
             finished = _classify(classifier, source, batch)
@@ -92,7 +93,7 @@ def _forever(
     source: FolderWatch,
     poll_seconds: float,
     stop_after_idle: float | None,
-) -> Iterator[ArrivedImage | None]:
+) -> Iterator[ImageFile | None]:
     """Images as they come; ``None`` after each look at the folder, so that no image waits for a full batch."""
     last = time.monotonic()
     while True:
@@ -105,9 +106,9 @@ def _forever(
         time.sleep(poll_seconds)
 
 
-def _batches(arrivals: Iterable[ArrivedImage | None], size: int) -> Iterator[list[ArrivedImage]]:
+def _batches(arrivals: Iterable[ImageFile | None], size: int) -> Iterator[list[ImageFile]]:
     """Batches of at most `size`, cut short at a ``None``, where there is an empty one if nothing came."""
-    batch: list[ArrivedImage] = []
+    batch: list[ImageFile] = []
     for arrived in arrivals:
         if arrived is not None:
             batch.append(arrived)
@@ -117,11 +118,11 @@ def _batches(arrivals: Iterable[ArrivedImage | None], size: int) -> Iterator[lis
     yield batch
 
 
-def _classify(classifier: AnomalyClassifier, source: FolderWatch, batch: list[ArrivedImage]) -> list[Finished]:
+def _classify(classifier: AnomalyClassifier, source: FolderWatch, batch: list[ImageFile]) -> list[Finished]:
     """Classify a batch; images that are tried again later are left out."""
     found = zip(batch, classifier.classify_files([one.path for one in batch]), strict=True)
     return [
-        Finished(one.key, one.name, one.made_from, result, None if image is None else image.pixels)
+        Finished(source.identity(one), one.name, one.made_from, result, image)
         for one, (image, result) in found
         if result.error is None or not source.put_off(one)
     ]

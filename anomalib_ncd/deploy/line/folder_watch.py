@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from anomalib_ncd.deploy.image_files import image_files
+from anomalib_ncd.deploy.line.map_folder import MapFolder
+from anomalib_ncd.regions.reading.file_bytes import printable, stamp_of
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, ImageFile, find_files, key_of
 
 logger = logging.getLogger(__name__)
-
-NO_FILE = "-"
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,6 @@ class WatchOptions:
     settle_seconds: float = 0.5
     retry_seconds: float = 0.5
     max_tries: int = 6
-
-
-class ArrivedImage(NamedTuple):
-    """An image that is to be classified.
-
-    Attributes:
-        path: The file.
-        key: What tells it from all other images: its absolute path.
-        name: Its path relative to the folder, POSIX style.
-        made_from: The state that its files are in.
-    """
-
-    path: Path
-    key: str
-    name: str
-    made_from: str
 
 
 @dataclass
@@ -68,8 +52,7 @@ class FolderWatch:
         source: Folder of images, searched recursively, or one image.
         made_from: Says of a key what the result of that image was made from; ``None`` where there is none.
         options: How patient to be. Defaults to ``None``: files are there as a whole, what can't be used is an error.
-        map_of: Finds the file of an image's anomaly map, ``None`` where it isn't there. Defaults to ``None``: there
-            are no such files.
+        maps: Finds the file of an image's anomaly map. Defaults to ``None``: there are no such files.
         clock: Seconds, for tests.
 
     Attributes:
@@ -81,7 +64,7 @@ class FolderWatch:
         source: str | Path,
         made_from: Callable[[str], str | None],
         options: WatchOptions | None = None,
-        map_of: Callable[[Path], Path | None] | None = None,
+        maps: MapFolder | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = Path(source)
@@ -90,7 +73,7 @@ class FolderWatch:
         self._folder = self.source.parent if self.source.is_file() else self.source
         self._root = self._folder.resolve()
         self._made_from = made_from
-        self._map_of = map_of
+        self._maps = maps
         self._clock = clock
         self._pending: dict[Path, _Pending] = {}
         self._is_first_look = True
@@ -100,14 +83,16 @@ class FolderWatch:
         """Number of images that are waited for."""
         return len(self._pending)
 
-    def poll(self) -> Iterator[ArrivedImage]:
+    def poll(self) -> Iterator[ImageFile]:
         """Look through the folder once.
 
         Yields:
             Images that are to be classified now.
         """
         missing = set(self._pending)
-        for path in image_files(self.source):
+        if self._maps is not None:
+            self._maps.refresh()
+        for path in find_files(self.source, IMAGE_SUFFIXES):
             missing.discard(path)
             arrived = self._look_at(path)
             if arrived is not None:
@@ -116,7 +101,11 @@ class FolderWatch:
         for path in missing:
             self._forget(path)
 
-    def put_off(self, arrived: ArrivedImage) -> bool:
+    def identity(self, image: ImageFile) -> str:
+        """What tells an image from all others, of other folders as well: its absolute path."""
+        return printable(self._root / image.path.relative_to(self._folder))
+
+    def put_off(self, arrived: ImageFile) -> bool:
         """Whether an image that could not be classified is to be forgotten or tried again, and not recorded yet."""
         if self._state_of(arrived.path) is None:
             self._forget(arrived.path)
@@ -128,15 +117,14 @@ class FolderWatch:
         pending.ready_at = self._clock() + self.options.retry_seconds * 2 ** (pending.tries - 1)
         return pending.tries < self.options.max_tries
 
-    def _look_at(self, path: Path) -> ArrivedImage | None:
+    def _look_at(self, path: Path) -> ImageFile | None:
         """An image that is new or other than it was, when its files are whole and its time has come."""
         made_from = self._state_of(path)
         if made_from is None:
             self._forget(path)
             return None
-        name = path.relative_to(self._folder)
-        arrived = ArrivedImage(path, str(self._root / name), name.as_posix(), made_from)
-        if self._made_from(arrived.key) == made_from:
+        arrived = ImageFile(path, key_of(path.relative_to(self._folder)), made_from)
+        if self._made_from(self.identity(arrived)) == made_from:
             self._pending.pop(path, None)
             self.num_done += self._is_first_look
             return None
@@ -150,27 +138,17 @@ class FolderWatch:
 
     def _state_of(self, path: Path) -> str | None:
         """Sizes and times of the files that a result is made from; ``None`` where the image is gone."""
+        stamps: list[tuple[int, int]] = []
         try:
-            state = _stamp(path)
-        except FileNotFoundError:
-            return None
-        except OSError:  # whoever reads a file says what is wrong with it
-            return NO_FILE
-        if self._map_of is None:
-            return state
-        try:
-            file = self._map_of(path)
-            return f"{state} {NO_FILE if file is None else _stamp(file)}"
-        except (OSError, ValueError):
-            return f"{state} {NO_FILE}"
+            stamps.append(stamp_of(path))
+            map_file = None if self._maps is None else self._maps.find(path)
+            stamps += [] if map_file is None else [stamp_of(map_file)]
+        except (OSError, ValueError):  # whoever reads a file says what is wrong with it
+            if not stamps and not os.path.lexists(path):
+                return None
+        return " ".join(f"{num_bytes}:{mtime_ns}" for num_bytes, mtime_ns in stamps)
 
     def _forget(self, path: Path) -> None:
         """Wait no more for an image whose file is gone."""
         logger.info("%s vanished before it was classified.", path)
         self._pending.pop(path, None)
-
-
-def _stamp(file: Path) -> str:
-    """Size and time of a file."""
-    stat = file.stat()
-    return f"{stat.st_size}:{stat.st_mtime_ns}"

@@ -6,60 +6,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from anomalib_ncd.deploy.image_files import ImageInput
-
-MAP_SUFFIXES = (".npy", ".tiff", ".tif", ".png")
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files, key_of
+from anomalib_ncd.regions.reading.maps import map_kind, read_anomaly_map
+from anomalib_ncd.regions.reading.pairing import MapPairs
 
 
 class MapFolder:
-    """Reads the map of each image at its relative path, or at its stem in a folder without subfolders.
+    """Reads the map of each image, paired as ``discover`` pairs them.
 
     Args:
-        folder: Folder of maps: 8- or 16-bit PNG, float TIFF, NPY.
-        images: Folder that image paths are relative to.
+        folder: Folder of maps, see :class:`~anomalib_ncd.regions.reading.pairing.MapPairs`.
+        images: Folder of all images, or one image.
 
     Raises:
         FileNotFoundError: If there is no such folder.
     """
 
     def __init__(self, folder: str | Path, images: str | Path) -> None:
-        self.folder, self.images = Path(folder), Path(images)
-        if not self.folder.is_dir():
-            msg = f"There is no folder of anomaly maps {folder}. Check the path given as `anomaly_maps`."
-            raise FileNotFoundError(msg)
+        self._images = Path(images)
+        self._root = self._images.parent if self._images.is_file() else self._images
+        self._maps = MapPairs(folder)
+        self._first: tuple[str, Path] | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at both folders anew; maps that came meanwhile are found afterwards."""
+        self._maps.refresh(self._key_of(path) for path in find_files(self._images, IMAGE_SUFFIXES))
 
     def find(self, image: Path) -> Path | None:
-        """Find the map of an image; ``None`` where it is not there (yet)."""
-        relative = image.relative_to(self.images) if image.is_relative_to(self.images) else Path(image.name)
-        for place in (self.folder / relative, self.folder / relative.name):
-            for suffix in MAP_SUFFIXES:
-                file = place.with_suffix(suffix)
-                if file.is_file():
-                    return file
-        return None
+        """Find the map of an image; ``None`` where it is not there (yet).
 
-    def detect(self, images: Sequence[ImageInput]) -> list[np.ndarray]:
+        Raises:
+            ValueError: If several maps or several images may be meant.
+        """
+        return self._maps.find(self._key_of(image))
+
+    def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
         """Read the maps of images.
 
         Raises:
-            ValueError: If an image has no path or its map can't be used.
+            ValueError: If an image has no path, or its map can't be used or is of another kind than those before.
             FileNotFoundError: If an image has no map.
         """
-        return [self._detect_one(image) for image in images]
+        return [self._read(path) for _, path in zip_longest(images, paths)]
 
-    def _detect_one(self, image: ImageInput) -> np.ndarray:
+    def _read(self, image: Path | None) -> np.ndarray:
         """Read the map of an image."""
-        from anomalib_ncd.data.anomaly_maps import read_anomaly_map  # noqa: PLC0415 - it imports anomalib
-
-        if image.path is None:
+        if image is None:
             msg = "A folder of maps needs images with a path; give files instead of arrays."
             raise ValueError(msg)
-        file = self.find(image.path)
+        file = self.find(image)
         if file is None:
-            msg = f"{image.path} has no anomaly map in {self.folder}, neither at its relative path nor at its stem."
+            msg = f"{image} has no anomaly map in {self._maps.folder}, where it is looked for by relative path."
             raise FileNotFoundError(msg)
-        return read_anomaly_map(file)
+        anomaly_map = read_anomaly_map(file)
+        kind, first = self._first = self._first or (map_kind(anomaly_map), file)
+        if map_kind(anomaly_map) != kind:
+            msg = f"Anomaly map {file} holds {map_kind(anomaly_map)}, but {first} {kind}. Save all of them alike."
+            raise ValueError(msg)
+        return anomaly_map
+
+    def _key_of(self, image: Path) -> str:
+        """Key of an image."""
+        return key_of(image.relative_to(self._root) if image.is_relative_to(self._root) else image.name)

@@ -24,7 +24,7 @@ import numpy as np
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector
-from anomalib_ncd.deploy.image_files import image_files
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def main(args: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(args)
     output, options = flags.output.absolute(), {"num_workers": flags.num_workers, "batch_size": flags.batch_size}
     done = images_in(output) if output.exists() else set()
-    paths = [path for path in image_files(flags.images.absolute()) if str(path) not in done]
+    paths = [path for path in find_files(flags.images.absolute(), IMAGE_SUFFIXES) if str(path) not in done]
     logger.info("%d images to classify, %d were done before.", len(paths), len(done))
     if paths:
         classify_dataset(paths, flags.artefact.absolute(), **options).write_parquet(str(output))

@@ -20,6 +20,7 @@ import numpy as np
 from anomalib_ncd.deploy.line.result_store import ResultStore
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.results import ImageResult
+from anomalib_ncd.regions.reading.listing import mark_output
 from anomalib_ncd.regions.writing import OutputError, encode_image, whole_file, write_file
 from anomalib_ncd.results.tables import COLUMNS, csv_bytes, table_rows
 
@@ -89,6 +90,7 @@ class ResultFolder:
             msg = f"{self.folder} holds tables that are not from `classify`, such as a run's; choose another output."
             raise ValueError(msg)
         self.store = ResultStore(self.folder / STORE_NAME, classifier)
+        mark_output(self.folder)
 
     def __enter__(self) -> Self:
         return self

@@ -103,7 +103,7 @@ def build_artefact(
         detector_input_size: Height and width that images are brought to for a detector given as a file.
         runtime: What the encoder runs in. A detector given as a model goes to ONNX, or OpenVINO where that is chosen.
         compression: ``"fp16"``, ``"int8"``, ``"int8_ptq"`` or ``"int8_acq"`` for OpenVINO, as anomalib calls them.
-        datamodule: Regions to calibrate ``"int8_ptq"`` and ``"int8_acq"`` with.
+        datamodule: Regions to calibrate ``"int8_ptq"`` and ``"int8_acq"`` with; they are cut as those of the run were.
         false_reject_rate: Share of new regions of known classes that may be called unknown, in place of the run's own
             rate. Defaults to ``None``: that one.
 
@@ -124,6 +124,8 @@ def build_artefact(
         msg = f"{output} exists already; choose another place for the artefact or delete it."
         raise FileExistsError(msg)
     model, manifest = _read_run(Path(run), false_reject_rate)
+    if datamodule is not None:
+        datamodule.regions, datamodule.score_range = manifest.regions, manifest.score_range
     files = _encoder_files(model, runtime, compression, datamodule)
     entry = replace(manifest.encoder, runtime=runtime, files=tuple(files))
     manifest = replace(manifest, encoder=entry)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from anomalib_ncd.deploy.detectors import Detector
-from anomalib_ncd.deploy.image_files import read_image_file
+from anomalib_ncd.regions.reading.images import read_image
+from anomalib_ncd.regions.reading.maps import read_anomaly_map
 from anomalib_ncd.regions.resampling import resize_antialiased
 
 MAX_DIFFERENCE = 0.1
@@ -23,6 +24,7 @@ def check_detector(
     images: Sequence[Path],
     map_paths: Sequence[Path],
     score_range: tuple[float, float],
+    bit_depth: int = 16,
 ) -> float:
     """Compare a detector's maps of some images with those that MEBin's range was fitted to.
 
@@ -33,6 +35,7 @@ def check_detector(
         images: Images of the run.
         map_paths: Their maps, in order.
         score_range: The fitted range.
+        bit_depth: Bits that are used in 16-bit images.
 
     Returns:
         Median over the images of the mean difference, as a share of the score range.
@@ -40,13 +43,11 @@ def check_detector(
     Raises:
         ValueError: If it is above 0.1.
     """
-    from anomalib_ncd.data.anomaly_maps import read_anomaly_map  # noqa: PLC0415 - it imports anomalib
-
     chosen = np.unique(np.linspace(0, len(images) - 1, min(NUM_IMAGES, len(images))).astype(int))
     width = max(score_range[1] - score_range[0], np.finfo(np.float32).tiny)
     differences = []
     for index in chosen:
-        [anomaly_map] = detector.detect([read_image_file(images[index])])
+        [anomaly_map] = detector.detect([read_image(images[index], bit_depth)], [images[index]])
         wanted = read_anomaly_map(map_paths[index]).astype(np.float32)
         found = resize_antialiased(anomaly_map, (wanted.shape[0], wanted.shape[1]))
         differences.append(float(np.abs(found - wanted).mean() / width))

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from anomalib_ncd.data.images import read_image
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.models.normal.image_novelty import ImageNovelty
 from anomalib_ncd.models.normal.normal_patches import NormalPatches
+from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.views import whole_view
 
 BATCH_SIZE = 16
@@ -73,6 +73,7 @@ def fit_to_images(
     paths: Sequence[Path],
     image_size: int,
     seed: int = 0,
+    bit_depth: int = 16,
 ) -> None:
     """Fit to whole normal images, of more than 1,000 to random ones.
 
@@ -82,6 +83,7 @@ def fit_to_images(
         paths: Files of the images.
         image_size: Side S of a view in pixels.
         seed: Seed of the choice of images and patches.
+        bit_depth: Bits that are used in 16-bit images.
     """
     chosen = [paths[number] for number in np.random.default_rng(seed).permutation(len(paths))[:MAX_NORMAL_IMAGES]]
 
@@ -89,7 +91,8 @@ def fit_to_images(
         with tqdm(total=len(chosen), desc="Encoding normal images", unit="image") as progress:
             for start in range(0, len(chosen), BATCH_SIZE):
                 part = chosen[start : start + BATCH_SIZE]
-                yield encode(torch.stack([torch.from_numpy(whole_view(read_image(path), image_size)) for path in part]))
+                images = (read_image(path, bit_depth) for path in part)
+                yield encode(torch.stack([torch.from_numpy(whole_view(image, image_size)) for image in images]))
                 progress.update(len(part))
 
     novelty.fit(batches(), len(chosen), seed)

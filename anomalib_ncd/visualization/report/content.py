@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anomalib_ncd.data.images import read_image
 from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.drawing import draw_regions
 from anomalib_ncd.visualization.gallery import OUTLINE_RGB, region_tile
@@ -242,8 +242,8 @@ class ContentBuilder:
         for image in images:
             members = np.flatnonzero((self.image_of == image) & ((self.certainty.slot == slot) | (slot is None)))
             try:
-                pixels = read_image(self.batch.image_path[image])
-            except ValueError:  # moved since the run; the crops are still there
+                pixels = read_image(self.batch.image_path[image], self.results.bit_depth)
+            except (OSError, ValueError):  # moved since the run; the crops are still there
                 continue
             boxes = self.batch.region_box_xyxy.numpy()[members].tolist()
             drawn = draw_regions(pixels, boxes, None, [OUTLINE_RGB] * len(boxes), side_range_px=(1, IMAGE_PX))

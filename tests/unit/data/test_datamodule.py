@@ -184,6 +184,14 @@ def test_region_settings_are_used(tiny_run):
     assert regions_of(wide) != regions_of(build(tiny_run))
 
 
+def test_a_work_folder_among_the_images_is_no_input(own_tiny_run):
+    for _ in range(2):
+        module = build(own_tiny_run, work_dir=own_tiny_run.images / "run")
+        module.region_table()
+        assert len(module.records) == 18
+        (own_tiny_run.images / "run" / "gallery.png").touch()
+
+
 def test_a_work_folder_keeps_regions(tiny_run, tmp_path, monkeypatch):
     expected = regions_of(build(tiny_run, work_dir=tmp_path))
     assert len(list((tmp_path / "regions" / "images").rglob("*.png"))) == len(expected)
@@ -207,7 +215,8 @@ def test_regions_in_memory_can_be_kept_later(tiny_run, tmp_path):
 def test_maps_come_from_a_detector(tiny_run, tmp_path, monkeypatch, keeps):
     calls = []
 
-    def predict(detector, images, folder, ckpt_path):
+    def predict(detector, images, folder, ckpt_path, bit_depth):
+        assert bit_depth == 16
         calls.append((detector, [image.key for image in images], folder, ckpt_path))
         return [tiny_run.anomaly_maps / f"{image.key}.npy" for image in images]
 
@@ -336,7 +345,7 @@ def test_a_base_class_without_masks_is_named(own_tiny_run):
 
 def test_a_damaged_image_is_named(own_tiny_run):
     (own_tiny_run.images / "line" / "001.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"Cannot read image .*line/001\.png"):
+    with pytest.raises(ValueError, match=r"Image .*line/001\.png can't be read"):
         build(own_tiny_run).region_table()
 
 

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps
 from anomalib_ncd.data.base_classes import list_base
 from anomalib_ncd.data.datasets import EvalImages, TrainRegions
-from anomalib_ncd.data.images import list_images, read_image
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import EvalView
+from anomalib_ncd.regions.reading.images import read_image
+from anomalib_ncd.regions.reading.listing import list_images
+from anomalib_ncd.regions.reading.pairing import MapPairs
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.views import whole_view
 
@@ -19,7 +20,7 @@ from anomalib_ncd.regions.views import whole_view
 @pytest.fixture(scope="module")
 def table(tiny_run):
     images = list_images(tiny_run.images)
-    maps = pair_anomaly_maps(images, tiny_run.anomaly_maps)
+    maps = MapPairs(tiny_run.anomaly_maps).pair(images)
     return RegionTable(images).build(maps, (0.2, 1.1), RegionSettings())
 
 

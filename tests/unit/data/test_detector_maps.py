@@ -16,7 +16,7 @@ from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import Resize
 
 from anomalib_ncd.data.detector_maps import load_detector, predict_anomaly_maps
-from anomalib_ncd.data.images import ImageRecord, list_images
+from anomalib_ncd.regions.reading.listing import ImageFile, list_images
 
 
 def untrained_detector():
@@ -98,8 +98,8 @@ def test_components_come_back(fitted, images, tmp_path):
 def test_components_come_back_after_an_error(fitted, tmp_path):
     detector = fitted[0]
     before = detector.post_processor
-    with pytest.raises(ValueError, match=r"gone\.png"):
-        predict_anomaly_maps(detector, [ImageRecord(tmp_path / "gone.png", "gone")], tmp_path, accelerator="cpu")
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        predict_anomaly_maps(detector, [ImageFile(tmp_path / "gone.png", "gone")], tmp_path, accelerator="cpu")
     assert before is not None
     assert detector.post_processor is before
 
@@ -115,6 +115,17 @@ def test_only_missing_maps_are_computed(fitted, images, tmp_path, caplog):
     assert computed(caplog) == [18, 5]
     assert all(path.is_file() for path in paths)
     assert paths[0].stat().st_mtime_ns == untouched
+
+
+def test_maps_of_a_replaced_image_are_computed_again(fitted, own_tiny_run, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "anomalib_ncd")
+    images = list_images(own_tiny_run.images)[:4]
+    predict_anomaly_maps(fitted[0], images, tmp_path, accelerator="cpu")
+    images[2].path.write_bytes(images[3].path.read_bytes())
+    os.utime(images[2].path, ns=(7, 7))  # an older file in its place
+    predict_anomaly_maps(fitted[0], images, tmp_path, accelerator="cpu")
+    predict_anomaly_maps(fitted[0], images, tmp_path, bit_depth=12, accelerator="cpu")
+    assert computed(caplog) == [4, 1, 4]
 
 
 def test_maps_of_another_detector_are_forgotten(fitted, images, tmp_path, caplog):

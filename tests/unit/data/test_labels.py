@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_ncd.data.images import ImageRecord
 from anomalib_ncd.data.labels import class_ids, read_labels
+from anomalib_ncd.regions.reading.listing import ImageFile
 
-IMAGES = [ImageRecord(Path(f"images/{key}.png"), key) for key in ("dent/0", "good/0", "good/1")]
+IMAGES = [ImageFile(Path(f"images/{key}.png"), key) for key in ("dent/0", "good/0", "good/1")]
 
 
 def test_no_labels():
@@ -18,7 +18,7 @@ def test_no_labels():
 def test_folders_are_labels():
     assert read_labels(IMAGES, "folders") == ["dent", "good", "good"]
     with pytest.raises(ValueError, match=r"top\.png lies at the top"):
-        read_labels([ImageRecord(Path("images/top.png"), "top")], "folders")
+        read_labels([ImageFile(Path("images/top.png"), "top")], "folders")
 
 
 def test_a_csv_labels_by_relative_path_with_or_without_suffix(tmp_path):
@@ -36,6 +36,20 @@ def test_bad_label_files_are_named(tmp_path):
         read_labels(IMAGES, file)
     file.write_text("image,class\nelse/0,b\n")
     with pytest.raises(ValueError, match="none of the 3 images"):
+        read_labels(IMAGES, file)
+
+
+def test_rows_that_lack_something_or_contradict_are_named_with_their_line(tmp_path):
+    file = tmp_path / "labels.csv"
+    for row in ("good/1.png", "good/1.png,", ",good"):
+        file.write_text(f"image,class\ndent/0,dent\n{row}\n")
+        with pytest.raises(ValueError, match=r"Line 3 of .*labels\.csv must name an image and its class"):
+            read_labels(IMAGES, file)
+    file.write_text("image,class\ngood/1.png,good\ngood/1,good\ngood/1,dent\n")
+    with pytest.raises(ValueError, match=r"Line 4 of .*labels\.csv calls 'good/1' 'dent', another one 'good'"):
+        read_labels(IMAGES, file)
+    file.write_bytes("image,class\nmüller,good\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels\.csv is no text in UTF-8"):
         read_labels(IMAGES, file)
 
 

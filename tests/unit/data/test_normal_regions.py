@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from anomalib_ncd.data import normal_regions
-from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps
-from anomalib_ncd.data.images import list_images
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.regions.reading.listing import list_images
+from anomalib_ncd.regions.reading.pairing import MapPairs
 from anomalib_ncd.regions.settings import RegionSettings
 
 
 @pytest.fixture(scope="module")
 def table(tiny_run):
     images = list_images(tiny_run.images)
-    return RegionTable(images).build(pair_anomaly_maps(images, tiny_run.anomaly_maps), (0.2, 1.1), RegionSettings())
+    return RegionTable(images).build(MapPairs(tiny_run.anomaly_maps).pair(images), (0.2, 1.1), RegionSettings())
 
 
 def test_masks_are_those_of_the_novel_regions(table, tiny_run):

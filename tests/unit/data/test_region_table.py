@@ -6,14 +6,16 @@ import logging
 import os
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from anomalib_ncd.data import region_table
-from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps, read_anomaly_map
-from anomalib_ncd.data.images import list_images
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.mebin import fit_score_range
+from anomalib_ncd.regions.reading.listing import list_images
+from anomalib_ncd.regions.reading.maps import read_anomaly_map
+from anomalib_ncd.regions.reading.pairing import MapPairs
 from anomalib_ncd.regions.settings import RegionSettings
 
 RANGE = (0.2, 1.1)
@@ -26,7 +28,7 @@ class Source:
     def __init__(self, run, folder=None):
         self.run, self.folder = run, folder
         self.records = list_images(run.images)
-        self.maps = pair_anomaly_maps(self.records, run.anomaly_maps)
+        self.maps = MapPairs(run.anomaly_maps).pair(self.records)
 
     def build(self, score_range=RANGE, settings=SETTINGS):
         return RegionTable(self.records, self.folder).build(self.maps, score_range, settings)
@@ -200,6 +202,67 @@ def test_what_has_changed_on_disk_is_cut_anew(source, monkeypatch):
     assert_equal_tables(table, Source(source.run).build())
 
 
+def test_an_older_file_in_the_place_of_an_image_is_cut_anew(source, monkeypatch):
+    source.build()
+    os.utime(source.records[3].path, ns=(7, 7))
+    os.utime(source.maps[5], ns=(7, 7))
+    counted = CountedBinarize(monkeypatch)
+    source.build()
+    assert counted.calls == 2
+
+
+def test_maps_of_two_kinds_are_refused(source):
+    grey = (read_anomaly_map(source.maps[4]) * 100).astype(np.uint8)
+    np.save(source.maps[4], grey)
+    for _ in range(2):  # kept entries count as well
+        with pytest.raises(ValueError, match=r"000\.npy holds float, .*004\.npy uint8. Save all of them alike"):
+            source.build()
+
+
+def test_a_map_whose_sides_are_swapped_is_named(source):
+    file = source.records[0].path
+    cv2.imwrite(str(file), np.zeros((32, 64, 3), np.uint8))
+    np.save(source.maps[0], np.zeros((64, 32), np.float32))
+    with pytest.raises(ValueError, match=r"map .*000\.npy of .*000\.png .* is 64x32 pixels and its .* map 32x64"):
+        source.build()
+
+
+def test_maps_of_other_proportions_are_said(source, caplog):
+    source.build()
+    assert not caplog.records
+    np.save(source.maps[0], np.zeros((20, 40), np.float32))
+    np.save(source.maps[1], np.zeros((32, 32), np.float32))
+    source.build()
+    [record] = caplog.records
+    assert "1 anomaly maps have other proportions than their images" in record.message
+
+
+@pytest.mark.parametrize(("highest", "bits"), [(1023, 10), (4095, 12), (16383, 14), (20000, None)])
+def test_images_of_another_bit_depth_are_said(tiny_run, tmp_path, caplog, highest, bits):
+    file = tmp_path / "images" / "000.png"
+    file.parent.mkdir()
+    cv2.imwrite(str(file), np.linspace(0, highest, 64 * 64).reshape(64, 64).astype(np.uint16))
+    table = RegionTable(list_images(file.parent))
+    table.build([tiny_run.anomaly_maps / "line" / "000.npy"], RANGE, SETTINGS)
+    assert [f"--regions.bit_depth {bits}" in record.message for record in caplog.records] == [True] * (bits is not None)
+    caplog.clear()
+    table = RegionTable(table.images).build(
+        [tiny_run.anomaly_maps / "line" / "000.npy"], RANGE, replace(SETTINGS, bit_depth=bits or 15)
+    )
+    assert not caplog.records
+    assert bits is None or max(table.load(row)[0].max() for row in range(len(table))) > 200
+
+
+def test_long_names_have_shorter_crops(source):
+    long = "x" * 248
+    record = source.records[3]
+    renamed = replace(record, path=record.path.with_name(f"{long}.png"), key=f"good/{long}")
+    record.path.rename(renamed.path)
+    source.records[3] = renamed
+    table = source.build()
+    assert_equal_tables(table, RegionTable.read(source.records, source.folder))
+
+
 def test_an_image_that_came_later_is_added(source, monkeypatch):
     records, maps = source.records, source.maps
     source.records, source.maps = records[:5], maps[:5]
@@ -245,7 +308,7 @@ def test_regions_are_those_of_the_authors(whole_golden_dir, data_dir):
     golden = json.loads((whole_golden_dir / "crops.json").read_text())
     records = [record for record in list_images(data_dir / "mtd" / "test") if record.key in golden]
     assert len(records) == len(golden) == 583
-    maps = pair_anomaly_maps(records, data_dir / "mtd_anomaly_maps")
+    maps = MapPairs(data_dir / "mtd_anomaly_maps").pair(records)
     score_range = fit_score_range(read_anomaly_map(path) for path in maps)
     table = RegionTable(records).build(maps, score_range, SETTINGS)
     for image, record in enumerate(records):

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from anomalib.data import Folder
 
-from anomalib_ncd.data.anomaly_maps import pair_anomaly_maps
 from anomalib_ncd.data.base_classes import list_base, read_base_region
-from anomalib_ncd.data.images import list_images
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.synthetic_base import (
     SyntheticSettings,
@@ -18,6 +16,8 @@ from anomalib_ncd.data.synthetic_base import (
     least_anomalous,
     write_synthetic_base,
 )
+from anomalib_ncd.regions.reading.listing import list_images
+from anomalib_ncd.regions.reading.pairing import MapPairs
 from anomalib_ncd.regions.settings import RegionSettings
 
 TWO = SyntheticSettings(num_per_class=3, kinds=["stain", "crack"])
@@ -106,7 +106,7 @@ def test_tiny_and_large_images_are_painted_on(tmp_path):
 
 def test_an_unreadable_image_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"Cannot read image .*broken\.png"):
+    with pytest.raises(ValueError, match=r"Image .*broken\.png can't be read"):
         write(tmp_path / "base", list_images(tmp_path))
 
 
@@ -127,7 +127,7 @@ def test_normal_images_come_from_a_folder_or_a_datamodule(tiny_run):
 
 def test_without_any_the_least_anomalous_images_will_do(tiny_run, caplog):
     images = list_images(tiny_run.images)
-    table = RegionTable(images).build(pair_anomaly_maps(images, tiny_run.anomaly_maps), (0.2, 1.1), RegionSettings())
+    table = RegionTable(images).build(MapPairs(tiny_run.anomaly_maps).pair(images), (0.2, 1.1), RegionSettings())
     with caplog.at_level(logging.INFO):
         chosen = least_anomalous(table)
     assert len(chosen) == 10

@@ -10,16 +10,16 @@ from anomalib.engine import Engine
 from anomalib.models import Padim, Patchcore
 
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.images import list_images
 from anomalib_ncd.deploy import Artefact, load_detector_file
 from anomalib_ncd.deploy.anomalib_detectors import (
     LightningDetector,
     export_raw_detector,
 )
 from anomalib_ncd.deploy.detectors import load_artefact_detector
-from anomalib_ncd.deploy.image_files import ImageInput, read_image_file
 from anomalib_ncd.deploy.packing.build import build_artefact
 from anomalib_ncd.deploy.packing.check_detector import check_detector
+from anomalib_ncd.regions.reading.images import read_image
+from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.synthetic.plates import generate_dataset
 
 SIZE = 64
@@ -63,7 +63,7 @@ def raw_onnx(fitted, tmp_path_factory):
 
 
 def detect(detector, paths):
-    return detector.detect([read_image_file(path) for path in paths])
+    return detector.detect([read_image(path) for path in paths])
 
 
 def assert_maps_equal(detections, map_paths, rtol=1e-3):
@@ -86,7 +86,7 @@ def test_images_of_other_sizes_go_one_by_one(fitted):
     _, model, paths, map_paths = fitted
     detector = LightningDetector(model)
     detector._resize = None  # as with detectors that take any size
-    images = [read_image_file(paths[0]), ImageInput(read_image_file(paths[1]).pixels[:80])]
+    images = [read_image(paths[0]), read_image(paths[1])[:80]]
     found = detector.detect(images)
     assert_maps_equal(found[:1], map_paths[:1], rtol=0.2)  # resized a second time is all that differs
     assert len(found) == 2

@@ -11,8 +11,8 @@ import pytest
 
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact, ImageLimits
 from anomalib_ncd.deploy.encoders import load_encoder
-from anomalib_ncd.deploy.image_files import image_files
 from anomalib_ncd.deploy.packing.build import classifier_of_run
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
 
 
 def assert_equal_to_engine(results, batches):
@@ -47,7 +47,7 @@ def test_an_artefact_gives_what_the_engine_gives(fixture, request, tiny_run, pre
 
 def test_a_run_gives_what_the_engine_gives_one_by_one(run_folder, tiny_run, predicted, saved_maps):
     classifier = classifier_of_run(run_folder, saved_maps)
-    results = [classifier.predict(path) for path in image_files(tiny_run.images)]
+    results = [classifier.predict(path) for path in find_files(tiny_run.images, IMAGE_SUFFIXES)]
     assert_equal_to_engine(results, predicted)
     # The run of the fixture never saw a line.
     assert [result.is_unknown for result in results] == [False] * 6 + [True] * 6 + [False] * 6
@@ -130,7 +130,7 @@ def test_memory_stays_flat_over_many_images(onnx_artefact):
 
 
 def test_the_order_and_company_of_images_changes_nothing(classifier, tiny_run):
-    paths = list(image_files(tiny_run.images))
+    paths = list(find_files(tiny_run.images, IMAGE_SUFFIXES))
     forwards = {result.image: result for result in classifier.stream(paths)}
     for result in classifier.stream(paths[::-1]):
         assert result.class_id == forwards[result.image].class_id
@@ -186,11 +186,11 @@ def test_a_detector_that_returns_nan_is_reported_by_image(onnx_artefact, value):
 
 def test_a_detector_that_fails_on_one_image_is_asked_for_each(onnx_artefact):
     class Picky:
-        def detect(self, images):
-            if any(image.pixels[0, 0, 0] == 7 for image in images):
+        def detect(self, images, paths):
+            if any(image[0, 0, 0] == 7 for image in images):
                 msg = "I can't look at this."
                 raise ValueError(msg)
-            return [image.pixels[..., 0] for image in images]
+            return [image[..., 0] for image in images]
 
     classifier = AnomalyClassifier.load(onnx_artefact, Picky())
     images = [np.full((32, 32, 3), grey, np.uint8) for grey in (1, 7, 2)]
@@ -242,7 +242,7 @@ def test_the_digest_is_that_of_all_that_decides(onnx_artefact, function_detector
     class Digested:
         sha256 = "a"
 
-        def detect(self, images):
+        def detect(self, images, paths):
             return []
 
     digests = {digest(function_detector), digest(Digested()), digest(Digested(), score_range=(0, 2))}

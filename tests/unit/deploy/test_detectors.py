@@ -14,7 +14,6 @@ from anomalib_ncd.deploy.detectors import (
     as_map,
     load_artefact_detector,
 )
-from anomalib_ncd.deploy.image_files import ImageInput
 from anomalib_ncd.regions.resampling import resize_antialiased
 
 
@@ -37,13 +36,13 @@ class Brightness:
 
 def images_of(*shapes):
     rng = np.random.default_rng(0)
-    return [ImageInput(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in shapes]
+    return [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
 
 
 def test_a_function_is_a_detector():
     images = images_of((8, 9), (10, 11))
     found = FunctionDetector(lambda pixels: pixels[None, :, :, 0]).detect(images)
-    np.testing.assert_array_equal(found[1], images[1].pixels[..., 0])
+    np.testing.assert_array_equal(found[1], images[1][..., 0])
     whole = np.zeros((2, 2))
     assert [one.shape for one in as_detector(lambda _: whole).detect(images)] == [(2, 2), (2, 2)]
 
@@ -54,7 +53,7 @@ def test_a_network_that_is_bound_to_a_number_of_images_gets_as_many(shapes, size
     found = NetworkDetector(network).detect(images)
     assert [len(batch) for batch in network.seen] == sizes
     for detection, image in zip(found, images, strict=True):
-        np.testing.assert_allclose(detection, image.pixels.mean(axis=2) / 255, atol=1e-6)
+        np.testing.assert_allclose(detection, image.mean(axis=2) / 255, atol=1e-6)
     assert NetworkDetector(network).detect([]) == NetworkDetector(Brightness()).detect([]) == []
 
 
@@ -63,7 +62,7 @@ def test_images_of_one_size_go_together():
     images = images_of((8, 8), (8, 8))
     found = NetworkDetector(network).detect(images)
     assert [batch.shape for batch in network.seen] == [(2, 3, 8, 8)]
-    np.testing.assert_allclose(found[1], images[1].pixels.mean(axis=2) / 255, atol=1e-6)
+    np.testing.assert_allclose(found[1], images[1].mean(axis=2) / 255, atol=1e-6)
 
 
 def test_images_of_two_sizes_go_one_by_one():
@@ -77,7 +76,7 @@ def test_images_are_brought_to_the_size_of_the_network_without_aliasing():
     for network, size in ((Brightness((1, 3, 12, 10)), None), (Brightness(), (12, 10))):
         images = images_of((40, 50), (40, 50))
         NetworkDetector(network, size).detect(images)
-        wanted = resize_antialiased(images[0].pixels / 255.0, (12, 10)).transpose(2, 0, 1)
+        wanted = resize_antialiased(images[0] / 255.0, (12, 10)).transpose(2, 0, 1)
         np.testing.assert_allclose(network.seen[0][0], wanted, atol=1e-6)
     # A network for one image at a time gets one at a time.
     fixed = Brightness((1, 3, 12, 10))
@@ -114,7 +113,7 @@ def test_an_exported_file_runs_with_weights_beside_it(tmp_path):
     [image] = images_of((16, 16))
     [detection] = load_detector_file(file, num_threads=1).detect([image])
     with torch.no_grad():
-        wanted = network(torch.from_numpy(image.pixels).permute(2, 0, 1)[None].float() / 255)[0, 0]
+        wanted = network(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[0, 0]
     np.testing.assert_allclose(detection, wanted.numpy(), atol=1e-4)
 
 

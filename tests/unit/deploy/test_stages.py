@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from anomalib_ncd.deploy import Artefact, Rejection
-from anomalib_ncd.deploy.image_files import ImageInput
-from anomalib_ncd.deploy.stages import classify_image, cut_image, views_of, whole_views_of
+from anomalib_ncd.deploy.stages import classify_image, views_of, whole_views_of
 from anomalib_ncd.regions.crops import Region
+from anomalib_ncd.regions.cutting import cut_regions
 
 MAP = np.zeros((32, 32), np.float32)
-IMAGE = ImageInput(np.zeros((32, 32, 3), np.uint8))
+IMAGE = np.zeros((32, 32, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,10 @@ def outputs_of(*probabilities, nearest=0.9):
 
 
 def test_a_map_becomes_regions_with_views(manifest):
-    image = ImageInput(np.full((64, 64, 3), 100, np.uint8))
+    image = np.full((64, 64, 3), 100, np.uint8)
     anomaly_map = MAP.copy()
     anomaly_map[8:20, 8:20] = 1
-    regions = cut_image(image, anomaly_map, manifest)
+    regions = cut_regions(image, anomaly_map, manifest.score_range, manifest.regions)[1]
     [region] = regions
     # 12 px eroded by 6 leave 7, doubled 14, widened by the run's own padding of 0.2 to 16
     assert region.box_xyxy[2] - region.box_xyxy[0] == 16
@@ -47,32 +47,32 @@ def test_a_map_becomes_regions_with_views(manifest):
 
 
 def test_whole_images_are_viewed_once():
-    views = whole_views_of([IMAGE, ImageInput(np.full((20, 30, 3), 7, np.uint8))], 32)
+    views = whole_views_of([IMAGE, np.full((20, 30, 3), 7, np.uint8)], 32)
     assert views.shape == (2, 3, 32, 32)
     assert (views[1] == 7).all()
 
 
 def test_regions_are_merged_as_the_manifest_says(manifest):
     # roots 10 and 20 over 10: weights 1 : e
-    result = classify_image(IMAGE, build_regions(100, 400), outputs_of([0, 1, 0, 0], [0, 0, 1, 0]), manifest)
+    result = classify_image(IMAGE.shape[:2], build_regions(100, 400), outputs_of([0, 1, 0, 0], [0, 0, 1, 0]), manifest)
     assert result.probabilities == pytest.approx([0, 1 / (1 + np.e), np.e / (1 + np.e), 0])
     assert (result.class_id, result.class_name, result.classes) == (2, "bright", ("bright", "dark"))
     assert [region.class_name for region in result.regions] == ["dark", "bright"]
     assert [region.mask.shape for region in result.regions] == [(4, 4)] * 2
     assert [region.feature.shape for region in result.regions] == [(5,)] * 2
-    slim = classify_image(IMAGE, build_regions(9), outputs_of([0, 1, 0, 0]), manifest, keep_masks=False)
+    slim = classify_image(IMAGE.shape[:2], build_regions(9), outputs_of([0, 1, 0, 0]), manifest, keep_masks=False)
     assert slim.regions[0].mask is slim.regions[0].feature is None
 
 
 def test_normal_is_the_slot_of_the_manifest_whatever_its_name(manifest):
     renamed = replace(manifest, class_names=("good part", "dark", "normal", "dark"), rejection=None)
-    assert classify_image(IMAGE, build_regions(9), outputs_of([1, 0, 0, 0]), renamed).is_normal
-    assert not classify_image(IMAGE, build_regions(9), outputs_of([0, 0, 1, 0]), renamed).is_normal
+    assert classify_image(IMAGE.shape[:2], build_regions(9), outputs_of([1, 0, 0, 0]), renamed).is_normal
+    assert not classify_image(IMAGE.shape[:2], build_regions(9), outputs_of([0, 0, 1, 0]), renamed).is_normal
 
 
 def test_an_image_without_region_has_a_result(manifest):
     nothing = {name: array[:0] for name, array in outputs_of([1, 0, 0, 0]).items()}
-    result = classify_image(IMAGE, [], nothing, manifest)
+    result = classify_image(IMAGE.shape[:2], [], nothing, manifest)
     assert (result.class_name, result.is_normal, result.regions) == ("normal", True, ())
 
 
@@ -83,5 +83,5 @@ def test_a_region_is_unknown_below_the_threshold(manifest):
         (Rejection(0.5, 0.02), 0.51, False),
     ):
         found = outputs_of([0.3, 0.3, 0.4, 0], nearest=nearest)
-        result = classify_image(IMAGE, build_regions(9), found, replace(manifest, rejection=rejection))
+        result = classify_image(IMAGE.shape[:2], build_regions(9), found, replace(manifest, rejection=rejection))
         assert result.is_unknown == result.regions[0].is_unknown == is_unknown

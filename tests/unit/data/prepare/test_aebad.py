@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from anomalib.data import MVTecAD
 
-from anomalib_ncd.data.images import list_images, read_image
 from anomalib_ncd.data.labels import read_labels
 from anomalib_ncd.data.prepare import prepare_aebad
+from anomalib_ncd.regions.reading.images import read_image
+from anomalib_ncd.regions.reading.listing import list_images
 
 CLASSES = ("ablation", "breakdown", "fracture", "good", "groove")
 DOMAINS = ("background", "illumination", "same", "view")

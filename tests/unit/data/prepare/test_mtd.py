@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from anomalib.data import Folder
 
-from anomalib_ncd.data.images import list_images
 from anomalib_ncd.data.labels import read_labels
 from anomalib_ncd.data.prepare import prepare_mtd
+from anomalib_ncd.regions.reading.listing import list_images
 
 DEFECTS = ("MT_Blowhole", "MT_Break", "MT_Crack", "MT_Fray", "MT_Uneven")
 GOOD = [f"exp{i % 3}_num_{i}" for i in range(10)]
@@ -116,7 +116,7 @@ def test_names_that_are_not_there_are_refused(raw, tmp_path):
     file.write_text("\n")
     with pytest.raises(ValueError, match="names 0 images"):
         prepare_mtd(raw, tmp_path / "out", train_list=file)
-    with pytest.raises(FileNotFoundError, match="no list file"):
+    with pytest.raises(FileNotFoundError, match="There is no file"):
         prepare_mtd(raw, tmp_path / "out", train_list=tmp_path / "none.txt")
     assert not (tmp_path / "out").exists()
 

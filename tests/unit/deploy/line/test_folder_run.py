@@ -121,13 +121,62 @@ def test_a_new_map_or_picture_makes_an_image_be_classified_again(onnx_artefact, 
     assert classify_folder(classifier, images, tmp_path, pictures=False) == (0, 0, 6)
 
 
+def test_an_image_never_gets_the_map_of_another(onnx_artefact, own_tiny_run, tmp_path):
+    images, maps = own_tiny_run.images, own_tiny_run.anomaly_maps
+    (maps / "line" / "000.npy").rename(maps / "000.npy")
+    shutil.copy(images / "square" / "000.png", images / "000.png")
+    classifier = AnomalyClassifier.load(onnx_artefact, MapFolder(maps, images))
+    assert classify_folder(classifier, images, tmp_path / "out", pictures=False) == (18, 1, 0)
+    [row] = rows_of(tmp_path / "out" / "errors.csv")
+    assert row["image"].endswith("line/000.png")
+    assert "has no anomaly map" in row["error"]
+
+
+def test_twins_of_a_name_are_refused_as_by_discover(onnx_artefact, own_tiny_run, tmp_path):
+    images, maps = own_tiny_run.images, tmp_path / "flat"
+    maps.mkdir()
+    for name in ("000", "001"):
+        shutil.copy(own_tiny_run.anomaly_maps / "line" / f"{name}.npy", maps)
+    (images / "good" / "001.png").unlink()
+    (images / "line" / "001.png").unlink()
+    classifier = AnomalyClassifier.load(onnx_artefact, MapFolder(maps, images))
+    assert classify_folder(classifier, images, tmp_path / "out", pictures=False) == (1, 15, 0)
+    errors = [row["error"] for row in rows_of(tmp_path / "out" / "errors.csv") if "000.png" in row["image"]]
+    assert len(errors) == 3
+    assert all("Several images are called '000'" in error for error in errors)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf8_pipes_and_swapped_maps_are_rows(onnx_artefact, own_tiny_run, tmp_path):
+    images, maps = own_tiny_run.images / "line", own_tiny_run.anomaly_maps / "line"
+    (images / "000.png").rename(os.fsdecode(os.fsencode(images) + b"/m\xfcller.png"))
+    (images / "001.png").unlink()
+    os.mkfifo(images / "001.png")
+    cv2.imwrite(str(images / "002.png"), np.zeros((32, 64, 3), np.uint8))
+    np.save(maps / "002.npy", np.zeros((64, 32), np.float32))
+    classifier = AnomalyClassifier.load(onnx_artefact, MapFolder(maps, images))
+    assert classify_folder(classifier, images, tmp_path / "out") == (3, 3, 0)
+    errors = {Path(row["image"]).name: row["error"] for row in rows_of(tmp_path / "out" / "errors.csv")}
+    assert "is not UTF-8" in errors[r"m\xfcller.png"]
+    assert "is no regular file" in errors["001.png"]
+    assert "the image is 64x32 pixels and its anomaly map 32x64" in errors["002.png"]
+
+
+def test_results_among_the_images_are_no_input(onnx_artefact, own_tiny_run):
+    images = own_tiny_run.images
+    classifier = AnomalyClassifier.load(onnx_artefact, MapFolder(own_tiny_run.anomaly_maps, images))
+    assert classify_folder(classifier, images, images / "out") == (18, 0, 0)
+    assert list((images / "out").rglob("*.jpg")) + list((images / "out").rglob("*.png"))
+    assert classify_folder(classifier, images, images / "out") == (0, 0, 18)
+
+
 def test_results_of_another_detector_are_refused(onnx_artefact, tiny_run, tmp_path):
     class Retrained:
         def __init__(self, sha256):
             self.sha256 = sha256
 
-        def detect(self, images):
-            return [image.pixels[..., 0] for image in images]
+        def detect(self, images, paths):
+            return [image[..., 0] for image in images]
 
     images = tiny_run.images / "line"
     classify_folder(AnomalyClassifier.load(onnx_artefact, Retrained("a")), images, tmp_path, pictures=False)

@@ -46,7 +46,7 @@ class Results(dict):
         image = cv2.imdecode(np.frombuffer(arrived.path.read_bytes(), np.uint8), 1) if arrived.path.exists() else None
         if image is None and watch.put_off(arrived):
             return []
-        self[arrived.key] = arrived.made_from
+        self[watch.identity(arrived)] = arrived.made_from
         self.errors[arrived.name] = image is None
         return [arrived.name]
 
@@ -75,7 +75,7 @@ def test_without_patience_everything_is_there_at_once(folder, results):
     (folder / "b" / "1.png").write_bytes(encoded())
     (folder / "broken.png").write_bytes(encoded()[:30])
     watch = FolderWatch(folder, results.get)
-    assert results.poll(watch) == ["b/1.png", "broken.png"]
+    assert results.poll(watch) == ["broken.png", "b/1.png"]
     assert results.errors == {"b/1.png": False, "broken.png": True}
     assert results.poll(watch) == []
     again = FolderWatch(folder, results.get)
@@ -208,6 +208,16 @@ def test_a_restart_goes_on_from_the_results(folder, results):
     assert again.num_done == 1
 
 
+class Maps:
+    """Anomaly maps by a function."""
+
+    def __init__(self, find):
+        self.find = find
+
+    def refresh(self):
+        pass
+
+
 def test_a_new_map_makes_an_image_be_classified_again(folder, results, clock, tmp_path):
     (tmp_path / "maps").mkdir()
     (folder / "a.png").write_bytes(encoded())
@@ -216,7 +226,7 @@ def test_a_new_map_makes_an_image_be_classified_again(folder, results, clock, tm
     def map_of(path):
         return file if file.exists() else None
 
-    watch = FolderWatch(folder, results.get, PATIENT, map_of, clock=clock)
+    watch = FolderWatch(folder, results.get, PATIENT, Maps(map_of), clock=clock)
     file.write_bytes(b"half")
     results.poll(watch)
     clock.now = 0.9
@@ -239,7 +249,7 @@ def test_a_map_that_cannot_be_looked_for_is_left_to_whoever_reads_it(folder, res
         raise ValueError
 
     (folder / "a.png").write_bytes(encoded())
-    assert results.poll(FolderWatch(folder, results.get, map_of=map_of)) == ["a.png"]
+    assert results.poll(FolderWatch(folder, results.get, maps=Maps(map_of))) == ["a.png"]
 
 
 def test_a_file_that_cannot_be_looked_at_is_left_to_whoever_reads_it(folder, results, monkeypatch):

@@ -13,9 +13,9 @@ import pytest
 
 import anomalib_ncd
 from anomalib_ncd.deploy import AnomalyClassifier
-from anomalib_ncd.deploy.image_files import image_files
 from anomalib_ncd.deploy.line import ray_actor
 from anomalib_ncd.deploy.line.ray_actor import RayClassifier, classify_dataset
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
 
 COLUMNS = {"image", "class", "confidence", "normal", "unknown", "error", "result"}
 
@@ -50,7 +50,7 @@ def assert_each_once_and_equal(rows, expected):
 
 
 def test_an_actor_classifies_a_batch_of_paths(onnx_artefact, tiny_run, tmp_path, function_detector):
-    paths = sorted(image_files(tiny_run.images))[:3]
+    paths = sorted(find_files(tiny_run.images, IMAGE_SUFFIXES))[:3]
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     batch = {"image": np.array([str(path) for path in [*paths, broken]])}
@@ -80,7 +80,7 @@ def test_two_workers_of_whom_one_is_killed_see_every_image_once(ray, onnx_artefa
     ray_actor.main([str(onnx_artefact), *flags])
     assert killed.exists()
     assert len(list(workers.iterdir())) == 3  # two, and the one in the place of the killed one
-    expected = expected_of(onnx_artefact, grey_but_deadly_once, sorted(image_files(tiny_run.images)))
+    expected = expected_of(onnx_artefact, grey_but_deadly_once, sorted(find_files(tiny_run.images, IMAGE_SUFFIXES)))
     assert_each_once_and_equal(parquet.read_table(output).to_pylist(), expected)
     # A stop of everything: what was cut off or not begun is done by the same command, and nothing else.
     first, second, *others = sorted(output.glob("*.parquet"))

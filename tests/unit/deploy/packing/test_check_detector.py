@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from anomalib_ncd.deploy.detectors import FunctionDetector
-from anomalib_ncd.deploy.image_files import image_files
 from anomalib_ncd.deploy.line.map_folder import MapFolder
 from anomalib_ncd.deploy.packing.check_detector import check_detector
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
 
 
 @pytest.fixture
 def images_and_maps(tiny_run):
-    images = list(image_files(tiny_run.images))
+    images = list(find_files(tiny_run.images, IMAGE_SUFFIXES))
     maps = MapFolder(tiny_run.anomaly_maps, tiny_run.images)
     return images, [maps.find(image) for image in images]
 
@@ -27,8 +27,8 @@ def test_a_map_of_another_size_is_compared_at_the_run_s(images_and_maps):
     images, paths = images_and_maps
 
     class Coarse:
-        def detect(self, inputs):
-            return [np.load(paths[images.index(one.path)])[::2, ::2] for one in inputs]
+        def detect(self, inputs, files):
+            return [np.load(paths[images.index(file)])[::2, ::2] for file in files]
 
     assert 0 < check_detector(Coarse(), images, paths, (0.1, 0.9)) < 0.1
 

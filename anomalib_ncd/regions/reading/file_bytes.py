@@ -1,0 +1,94 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Bytes of a file, as they are: read by Python, within a limit, and from regular files alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is too large to be read.
+
+    Attributes:
+        max_pixels: Most pixels of an image; 100 million take 300 MB as 8-bit colour.
+        max_file_bytes: Largest file.
+    """
+
+    max_pixels: int = 100_000_000
+    max_file_bytes: int = 500_000_000
+
+
+LIMITS = ImageLimits()
+
+
+def read_bytes(path: str | os.PathLike[str], name: str, limits: ImageLimits = LIMITS) -> bytes:
+    """Read a whole file.
+
+    Args:
+        path: The file.
+        name: What it is, for messages: ``"Image"`` or ``"Anomaly map"``.
+        limits: How large it may be.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        FileNotFoundError: If the file is not there (any more).
+        OSError: If it can't be read.
+        ValueError: If it is too large, empty, no regular file, or its name is not UTF-8.
+    """
+    path = Path(path)
+    check_name(path)
+    try:
+        found = path.stat()
+    except FileNotFoundError as error:
+        msg = f"{name} {path} is missing; check its path."
+        raise FileNotFoundError(msg) from error
+    if not stat.S_ISREG(found.st_mode):
+        msg = f"{name} {path} is no regular file but a folder, a pipe or a device; remove it."
+        raise ValueError(msg)
+    if found.st_size > limits.max_file_bytes:
+        msg = (
+            f"{name} {path} has {found.st_size:,} bytes, more than the limit of {limits.max_file_bytes:,}; "
+            "cut it or raise the limit."
+        )
+        raise ValueError(msg)
+    if not found.st_size:
+        msg = f"{name} {path} is empty: it is being written still, or was cut off. Write it again or remove it."
+        raise ValueError(msg)
+    return path.read_bytes()
+
+
+def stamp_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds, which tell one state of a file from another."""
+    found = Path(path).stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""A path that can be written anywhere; bytes that are not UTF-8 are escaped.
+
+    Example:
+        >>> printable(os.fsdecode(b"m\xfcller.png"))
+        'm\\xfcller.png'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a name that no table could hold.
+
+    Raises:
+        ValueError: If it is not UTF-8.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        msg = f"The name of {printable(path)} is not UTF-8; rename the file or its folder."
+        raise ValueError(msg) from error
