@@ -74,7 +74,7 @@ def test_no_field_takes_what_is_none_of_its_kind(value):
             continue
         assert isinstance(manifest, Manifest)
         allowed = {("origin",), ("encoder", "settings"), ("class_names",), ("detector",), ("rejection",)}
-        optional = {("merging_temperature",), ("normal_slot",)}
+        optional = {("merging_temperature",), ("normal_slot",), ("regions", "threshold")}
         is_number = place in {("rejection", "threshold"), ("regions", "min_size_ratio")}
         is_flag = place == ("regions", "peak_if_empty") and value is True
         assert place in allowed | optional or is_number or is_flag, (place, value)
