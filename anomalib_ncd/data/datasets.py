@@ -134,20 +134,21 @@ class EvalImages(Dataset):
     def __getitem__(self, index: int) -> NcdBatch:
         path, rows = self.table.images[index].path, self.table.rows_of_image(index)
         views = [self.view(*self.table.load(row)) for row in rows]
+        side = self.view.image_size
         regions = [self.table.rows[row] for row in rows]
         item = NcdBatch(
             image_path=[str(path)],
             image_size=torch.tensor([self.table.sizes_hw[index]]),
-            image=torch.stack([view for view, _ in views]),
-            region_mask=torch.stack([mask for _, mask in views]),
+            image=torch.cat([torch.zeros(0, 3, side, side, dtype=torch.uint8), *(view[None] for view, _ in views)]),
+            region_mask=torch.cat([torch.zeros(0, 1, side, side), *(mask[None] for _, mask in views)]),
             region_image_index=torch.zeros(len(rows), dtype=torch.long),
-            region_box_xyxy=torch.tensor([region.box_xyxy for region in regions], dtype=torch.float32),
+            region_box_xyxy=torch.tensor([region.box_xyxy for region in regions], dtype=torch.float32).reshape(-1, 4),
             region_score=torch.tensor([region.score for region in regions], dtype=torch.float32),
-            region_area=torch.tensor([region.area for region in regions]),
+            region_area=torch.tensor([region.area for region in regions], dtype=torch.long),
         )
         if self.whole_images:
             pixels = read_image(path, self.table.settings.bit_depth)
-            item.whole_image = torch.from_numpy(whole_view(pixels, self.view.image_size))[None]
+            item.whole_image = torch.from_numpy(whole_view(pixels, side))[None]
         if self.class_ids is not None:
             item.class_id = torch.tensor([self.class_ids[index]])
             item.region_class_id = item.class_id.repeat(len(rows))

@@ -27,6 +27,7 @@ from torchvision.transforms.v2 import Resize
 from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile
+from anomalib_ncd.regions.writing import whole_file, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -142,10 +143,8 @@ class _MapSaver(Callback):
                 msg = f"{type(pl_module).__name__} yields NaN or infinite scores for {path}; was it fitted?"
                 raise ValueError(msg)
             image, file = self.files[path]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(".tmp.npy")
-            np.save(unfinished, anomaly_map.reshape(anomaly_map.shape[-2:]))
-            unfinished.replace(file)
+            with whole_file(file) as unfinished:
+                np.save(unfinished, anomaly_map.reshape(anomaly_map.shape[-2:]))
             self.record.add(image)
 
 
@@ -161,7 +160,7 @@ class _MapRecord:
             self._done = set()
             for path in folder.rglob("*.npy"):
                 path.unlink()
-        self.file.write_text("".join(f"{line}\n" for line in (detector, *sorted(self._done))), encoding="utf-8")
+        write_file(self.file, "".join(f"{line}\n" for line in (detector, *sorted(self._done))))
 
     def is_current(self, image: ImageFile, map_path: Path) -> bool:
         """Whether a map was made from the image as it is now."""

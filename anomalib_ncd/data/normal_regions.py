@@ -53,12 +53,12 @@ class NormalRegions:
         Raises:
             ValueError: If the image can't be read.
         """
-        row = self.table.rows[self._masks[number]]
-        _, mask = self.table.load(int(self._masks[number]))
+        row = int(self._masks[number])
+        _, mask = self.table.load(row)
         index, rng = self._draw(number)
         image = read_image(self.images[index].path, self.table.settings.bit_depth)
-        left, top, right, bottom = row.box_xyxy
-        height, width = self.table.sizes_hw[row.image_index]
+        left, top, right, bottom = self.table.rows[row].box_xyxy
+        height, width = self.table.sizes_hw[self.table.image_of[row]]
         size_hw = _scaled((bottom - top) / height, image.shape[0]), _scaled((right - left) / width, image.shape[1])
         corner = [rng.integers(whole - part + 1) for whole, part in zip(image.shape, size_hw, strict=False)]
         cut = image[corner[0] : corner[0] + size_hw[0], corner[1] : corner[1] + size_hw[1]]

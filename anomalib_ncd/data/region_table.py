@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,31 +24,12 @@ from anomalib_ncd.regions.reading.images import decode_samples, read_image
 from anomalib_ncd.regions.reading.listing import ImageFile
 from anomalib_ncd.regions.reading.maps import map_kind, read_anomaly_map
 from anomalib_ncd.regions.settings import RegionSettings
-from anomalib_ncd.regions.writing import write_image
+from anomalib_ncd.regions.writing import write_file, write_image
 
 logger = logging.getLogger(__name__)
 
 MAX_NAME_BYTES = 200
 """Longest name of an image that its crops are called by; file systems take 255 bytes."""
-
-
-@dataclass(frozen=True)
-class RegionRow:
-    """What is known of a region apart from its pixels.
-
-    Attributes:
-        image_index: Index of the image in the table.
-        number: Number of the region in its image, largest first.
-        box_xyxy: Box in image pixels, half-open; may leave the image.
-        score: Largest anomaly score inside, 0 to 1 over the score range.
-        area: Mask pixels inside; 0 where MEBin found no main element.
-    """
-
-    image_index: int
-    number: int
-    box_xyxy: tuple[float, float, float, float]
-    score: float
-    area: int
 
 
 class RegionTable:
@@ -61,6 +41,10 @@ class RegionTable:
             Defaults to ``None``: everything stays in memory.
 
     Attributes:
+        rows: The regions of all images, without their pixels; see :meth:`load`.
+        image_of: Index of the image that each region lies in.
+        sizes_hw: Height and width of each image.
+        num_components: Number of anomalies that MEBin estimates in each image.
         settings: How the regions were cut.
     """
 
@@ -68,7 +52,8 @@ class RegionTable:
         self.images = list(images)
         self.folder = None if folder is None else Path(folder)
         self.settings = RegionSettings()
-        self.rows: list[RegionRow] = []
+        self.rows: list[Region] = []
+        self.image_of: list[int] = []
         self.sizes_hw: list[tuple[int, int]] = []
         self.num_components: list[int] = []
         self._rows_of_image: list[list[int]] = []
@@ -90,15 +75,15 @@ class RegionTable:
         """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region."""
         if self.folder is None:
             return self._crops[index]
-        row = self.rows[index]
-        key = self.images[row.image_index].key
+        image_index = self.image_of[index]
+        key, number = self.images[image_index].key, index - self._rows_of_image[image_index][0]
         try:
             image, mask = (
                 decode_samples(read_bytes(file, "Crop"), f"Crop {file}")
-                for file in (self._crop_file(kind, key, row.number) for kind in ("images", "masks"))
+                for file in (self._crop_file(kind, key, number) for kind in ("images", "masks"))
             )
         except (OSError, ValueError) as error:
-            msg = f"Region {row.number} of {key} is gone from {self.folder}; delete the folder and run again."
+            msg = f"Region {number} of {key} is gone from {self.folder}; delete the folder and run again."
             raise ValueError(msg) from error
         return image, mask > 0
 
@@ -242,16 +227,14 @@ class RegionTable:
     def _append(self, entry: dict[str, Any]) -> None:
         """Take an image's regions into the table."""
         self._digest.update(json.dumps(entry).encode())
-        image_index = len(self.sizes_hw)
         height, width = entry["size_hw"]
         self.sizes_hw.append((height, width))
         self.num_components.append(entry["num_components"])
         self._rows_of_image.append(list(range(len(self.rows), len(self.rows) + len(entry["regions"]))))
-        for number, region in enumerate(entry["regions"]):
+        self.image_of += [len(self.sizes_hw) - 1] * len(entry["regions"])
+        for region in entry["regions"]:
             left, top, right, bottom = region["box_xyxy"]
-            self.rows.append(
-                RegionRow(image_index, number, (left, top, right, bottom), region["score"], region["area"]),
-            )
+            self.rows.append(Region((left, top, right, bottom), region["score"], region["area"]))
 
     @property
     def _list_file(self) -> Path:
@@ -285,7 +268,7 @@ class RegionTable:
         wanted = _settings_text(score_range, settings)
         if not self._settings_file.is_file() or self._settings_file.read_text(encoding="utf-8") != wanted:
             self._list_file.unlink(missing_ok=True)
-            self._settings_file.write_text(wanted, encoding="utf-8")
+            write_file(self._settings_file, wanted)
         if not self._list_file.is_file():
             return {}
         return self._read_entries()
@@ -305,9 +288,7 @@ class RegionTable:
             entries[entry["image"]] = entry
         if broken:
             # Whatever is appended next would else continue the broken line.
-            unfinished = self._list_file.with_suffix(".unfinished")
-            unfinished.write_text("".join(json.dumps(entry) + "\n" for entry in entries.values()), encoding="utf-8")
-            unfinished.replace(self._list_file)
+            write_file(self._list_file, "".join(json.dumps(entry) + "\n" for entry in entries.values()))
         return entries
 
 

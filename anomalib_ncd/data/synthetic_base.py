@@ -24,6 +24,7 @@ from anomalib_ncd.regions.reading.images import MIN_IMAGE_SIDE_PX, read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.views import CROP_RATIO, resize_short_side
+from anomalib_ncd.regions.writing import write_file, write_image
 from anomalib_ncd.synthetic.painted_defects import paint_on_surface
 from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS, check_kinds
 
@@ -157,8 +158,8 @@ def write_synthetic_base(
             read_image(image.path, regions.bit_depth), name, rng, settings, regions, image_size
         )
         # The image comes last: where there is one, the region is whole.
-        _write_png(_file(folder, "masks", name, number), mask.astype(np.uint8) * 255)
-        _write_png(_file(folder, "images", name, number), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        write_image(_file(folder, "masks", name, number), mask, sync=False)
+        write_image(_file(folder, "images", name, number), pixels, sync=False)
     return folder
 
 
@@ -216,7 +217,7 @@ def _claim_folder(folder: Path, wanted: str) -> None:
     for part in ("images", "masks"):
         shutil.rmtree(folder / part, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(wanted, encoding="utf-8")
+    write_file(file, wanted)
 
 
 def _settings_text(
@@ -240,15 +241,3 @@ def _settings_text(
 def _file(folder: Path, part: str, name: str, number: int) -> Path:
     """File of a region or of its mask."""
     return folder / part / name / f"{number:03d}.png"
-
-
-def _write_png(file: Path, image: np.ndarray) -> None:
-    """Write an image so that it is whole or not there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    encoded, data = cv2.imencode(".png", image)
-    if not encoded:
-        msg = f"Could not encode {file} as PNG."
-        raise OSError(msg)
-    unfinished = file.with_suffix(".tmp")
-    unfinished.write_bytes(data.tobytes())
-    unfinished.replace(file)

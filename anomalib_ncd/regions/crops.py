@@ -7,7 +7,7 @@ The anomaly-centred crops of "AnomalyNCD" (Huang et al., CVPR 2025, arXiv 2410.1
 image, left, top, right, bottom.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -25,17 +25,17 @@ class Region:
 
     Attributes:
         box_xyxy: Its box in the image; may be fractional, or leave the image.
-        image: Pixels, ``(h, w, 3)`` uint8; black outside the image.
-        mask: Anomalous pixels, ``(h, w)`` bool.
         score: Highest normalised anomaly score inside, from 0 to 1.
         area: Number of anomalous pixels; 0 where the map has no main element, whatever the mask is then.
+        image: Pixels, ``(h, w, 3)`` uint8; black outside the image. Empty where they are kept elsewhere.
+        mask: Anomalous pixels, ``(h, w)`` bool; likewise.
     """
 
     box_xyxy: tuple[float, float, float, float]
-    image: np.ndarray
-    mask: np.ndarray
     score: float
     area: int
+    image: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8), compare=False, repr=False)
+    mask: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool), compare=False, repr=False)
 
 
 def region_boxes(
@@ -219,7 +219,7 @@ def extract_regions(
         left, top, right, bottom = box.tolist()
         cut = crop(mask, box)
         area = 0 if is_empty else int(cut.sum())
-        regions.append(Region((left, top, right, bottom), crop(image, box), cut, float(score), area))
+        regions.append(Region((left, top, right, bottom), float(score), area, crop(image, box), cut))
     return regions
 
 

@@ -89,10 +89,14 @@ def odd(tmp_path_factory):
     write(images / "sixteen.png", image[..., 0].astype(np.uint16) * 257)
     write(images / "alpha.png", np.dstack([image, np.full((64, 64), 7, np.uint8)]))
     write(elsewhere / "linked.png", image)
+    write(elsewhere / "folder" / "inside.png", image)
     (images / "link.png").symlink_to(elsewhere / "linked.png")
-    for name in ("grey", "sixteen", "alpha", "link"):
+    (images / "linked_folder").symlink_to(elsewhere / "folder")
+    for name in ("grey", "sixteen", "alpha", "link", "linked_folder/inside"):
         write_map(maps / f"{name}.npy", anomaly_map)
     (images / "notes.txt").write_text("no image")
+    write(images / ".hidden.png", image)
+    write(images / ".part" / "000.png", image)
     return images, maps
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from anomalib_ncd.data.base_classes import list_base
+from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datasets import EvalImages, TrainRegions
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
@@ -122,3 +123,13 @@ def test_normal_regions_are_labelled_as_the_first_novel_class(table, base, tiny_
 def test_nothing_is_said_of_normal_regions_where_there_are_none(table, capsys):
     TrainRegions(table)
     assert "normal regions" not in capsys.readouterr().err
+
+
+def test_an_image_without_regions_is_an_item_like_all_others(table, monkeypatch):
+    monkeypatch.setattr(table, "rows_of_image", lambda _: [])
+    item = EvalImages(table, class_ids=[0] * len(table.images))[0]
+    assert item.image.shape == (0, 3, 224, 224)
+    assert item.region_mask.shape == (0, 1, 224, 224)
+    assert item.region_box_xyxy.shape == (0, 4)
+    assert item.region_area.dtype == item.region_class_id.dtype == torch.long
+    assert NcdBatch.collate([item, item]).region_image_index.shape == (0,)

@@ -23,7 +23,7 @@ def manifest(torch_artefact):
 
 def build_regions(*areas):
     mask = np.ones((4, 4), bool)
-    return [Region((0, 0, 4, 4), np.zeros((4, 4, 3), np.uint8), mask, 0.5, area) for area in areas]
+    return [Region((0, 0, 4, 4), 0.5, area, np.zeros((4, 4, 3), np.uint8), mask) for area in areas]
 
 
 def outputs_of(*probabilities, nearest=0.9):
