@@ -65,7 +65,7 @@ def cut_elements(
     for index in np.argsort(-areas, kind="stable").tolist():
         left, top, right, bottom = boxes[index].tolist()
         mask = crop(numbers, boxes[index]) == index + 1
-        region = Region((left, top, right, bottom), crop(image, boxes[index]), mask, scores[index], int(areas[index]))
+        region = Region((left, top, right, bottom), scores[index], int(areas[index]), crop(image, boxes[index]), mask)
         regions.append(region)
     return regions
 
