@@ -17,6 +17,7 @@ from anomalib.engine import Engine
 import anomalib_ncd
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.cli.main import main
+from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.results.tables import COLUMNS, read_table, write_tables
 from anomalib_ncd.runs.discover import RunOptions
 from anomalib_ncd.settings import TrainingSettings
@@ -100,14 +101,14 @@ def odd(tmp_path_factory):
     return images, maps
 
 
-@pytest.fixture(scope="module")
-def run(odd, tmp_path_factory):
-    """A run that was trained for an epoch and named; *normal* has another name."""
+@pytest.fixture(scope="module", params=["mebin", "elements"])
+def run(request, odd, tmp_path_factory):
+    """A run that was trained for an epoch and named; *normal* has another name. Empty masks have a region or none."""
     torch.manual_seed(0)
     output = tmp_path_factory.mktemp("run") / "run"
     training = TrainingSettings(mask_layers=3, num_cached_views=2)
     model = AnomalyNcd(backbone="test_vit", pretrained=False, num_novel_classes=3, training=training)
-    datamodule = NcdDataModule(*odd, train_batch_size=8)
+    datamodule = NcdDataModule(*odd, regions=RegionSettings(method=request.param), train_batch_size=8)
     discover(model, datamodule, output, "train", RunOptions(max_epochs=1, accelerator="cpu"))
     names = output.parent / "names.json"
     names.write_text(json.dumps({"names": {"normal": NORMAL_NAME, "class_1": "dent"}}))
@@ -186,7 +187,11 @@ def test_the_rows_are_those_of_the_images(run, odd):
     assert expected <= set(rows)
     assert not [name for name in rows if name.startswith(".")]
     assert int(rows["a/000.png"]["num_regions"]) == 2
-    assert rows["good/empty.png"]["normal"] == "True"
+    empty = rows["good/empty.png"]
+    assert empty["normal"] == "True"
+    if empty["num_regions"] == "0":
+        assert (empty["class"], empty["confidence"], empty["unknown"]) == (NORMAL_NAME, "1.0", "False")
+        assert str(images / "good/empty.png") not in {row["image"] for row in read_table(run / "regions.csv")}
     assert {row["class"] for row in rows.values()} <= {NORMAL_NAME, "dent", "class_2"}
     for row in rows.values():
         if row["class"] == NORMAL_NAME and row["unknown"] == "False":
