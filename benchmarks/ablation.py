@@ -213,7 +213,7 @@ def run(name: str, variant: str, seed: int, options: argparse.Namespace) -> dict
             default_root_dir=options.output / "engine",
         )
         engine.fit(model, datamodule=datamodule)
-        heads = range(model.training_settings.num_heads) if vote else [int(model.best_head)]
+        heads = range(model.training_settings.num_heads) if vote else [int(model.model.best_head)]
         batches: Sequence[Any] = predict(engine, model, datamodule, heads)
     else:
         batches = discover_by_clustering(model, datamodule, seed=seed)
@@ -227,7 +227,7 @@ def predict(engine: Engine, model: AnomalyNcd, datamodule: NcdDataModule, heads:
     """Predictions by the mean probabilities of some heads."""
     by_head = []
     for head in heads:
-        model.best_head.fill_(head)
+        model.model.best_head.fill_(head)
         batches = engine.predict(model, datamodule=datamodule, return_predictions=True) or []
         by_head.append(NcdBatch.collate([batch for batch in batches if isinstance(batch, NcdBatch)]))
     probabilities = torch.stack(

@@ -169,7 +169,7 @@ def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weigh
     if isinstance(describer, NormalResiduals) and regions is not None:
         describer.fit(regions, [record.path for record in datamodule.normal_records])
     batches = [
-        (model.describe_batch(batch).feature, batch.region_score, batch.region_class_id)
+        (model.model.describe(batch).feature, batch.region_score, batch.region_class_id)
         for batch in tqdm(datamodule.test_dataloader(), desc=file.stem)
     ]
     features, scores, labels = (torch.cat(part) for part in zip(*batches, strict=True))

@@ -126,7 +126,7 @@ def describe(model: AnomalyNcd, datamodule: NcdDataModule) -> NcdBatch:
     model.eval()
     for batch in datamodule.test_dataloader():
         with torch.no_grad():
-            feature, reference = model.describe_batch(batch)
+            feature, reference = model.model.describe(batch)
         batches.append(batch.without_pixels().update(region_feature=feature.float(), region_reference=reference))
     return NcdBatch.collate(batches)
 

@@ -32,7 +32,7 @@ def measure(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> dict[str
     describer, regions = model.eval().model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
     if isinstance(describer, NormalResiduals) and regions is not None:
         describer.fit(regions, [record.path for record in datamodule.normal_records], seed)
-    whole = NcdBatch.collate(encode_images(model.describe_batch, datamodule.test_dataloader()))
+    whole = NcdBatch.collate(encode_images(model.model.describe, datamodule.test_dataloader()))
     assert whole.region_feature is not None
     assert whole.region_reference is not None
     assert whole.class_id is not None

@@ -81,7 +81,7 @@ def encode(model: AnomalyNcd, datamodule: NcdDataModule) -> Regions:
     describer, regions = model.eval().model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
     if isinstance(describer, NormalResiduals) and regions is not None:
         describer.fit(regions, [record.path for record in datamodule.normal_records])
-    whole = NcdBatch.collate(encode_images(model.describe_batch, datamodule.test_dataloader()))
+    whole = NcdBatch.collate(encode_images(model.model.describe, datamodule.test_dataloader()))
     assert whole.region_feature is not None
     assert whole.region_reference is not None
     assert whole.region_class_id is not None

@@ -23,6 +23,7 @@ class ClassSlots:
         num_novel: Number of novel slots, *normal* included; ``None`` while it is to be estimated.
         given_names: Name that the user gave to each novel slot; slots of one name are one class. ``None``: none yet.
         has_normal: Whether the first novel slot is *normal*.
+        from_clusters: Whether the prototypes are centres of clusters, which training can't go on from.
 
     Example:
         >>> slots = ClassSlots(("dent",), num_novel=3)
@@ -36,6 +37,7 @@ class ClassSlots:
     num_novel: int | None = None
     given_names: tuple[str, ...] | None = None
     has_normal: bool = True
+    from_clusters: bool = False
 
     @classmethod
     def asked_for(cls, num_novel_classes: int | str) -> ClassSlots:

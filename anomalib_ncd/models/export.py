@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from anomalib_ncd.models.describer import FrozenFeatures, NormalResiduals
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.rejection import RegionRejection
+from anomalib_ncd.models.torch_model import AnomalyNcdModel
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,15 @@ class RegionClassifier(nn.Module):
         self.rejection = rejection or RegionRejection()
         self.register_buffer("prototypes", unit_rows(prototypes.detach().float()))
         self.prototypes: Tensor
+
+    @classmethod
+    def of(cls, network: AnomalyNcdModel) -> RegionClassifier:
+        """Describer and best head of a network in evaluation mode; shared with it, not copied.
+
+        Raises:
+            ValueError: If the network has no classes yet.
+        """
+        return cls(network.describer, network.prototypes, network.rejection).eval()
 
     @property
     def input_names(self) -> tuple[str, ...]:

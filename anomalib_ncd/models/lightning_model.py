@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import torch
 from anomalib import LearningType
@@ -33,17 +33,14 @@ from anomalib_ncd.models import checkpoints, export
 from anomalib_ncd.models.class_slots import AUTO, ClassSlots
 from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate, estimate_num_classes
 from anomalib_ncd.models.clustering.prototypes import cluster_prototypes
-from anomalib_ncd.models.describer import DescriberKind, Description, FrozenFeatures, build_describer
-from anomalib_ncd.models.encoded_regions import encode_images, features_of, given, references_of, views_of
-from anomalib_ncd.models.encoders.base import Frozen
+from anomalib_ncd.models.describer import DescriberKind, build_describer
+from anomalib_ncd.models.encoded_regions import encode_images, features_of, references_of
 from anomalib_ncd.models.encoders.build_encoder import build_encoder
 from anomalib_ncd.models.export import RegionClassifier
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
-from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.views.view_bank import cache_views, identity_of
-from anomalib_ncd.regions.classes.merging import novel_probabilities
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.settings import TrainingSettings
@@ -77,8 +74,7 @@ class AnomalyNcd(AnomalibModule):
         visualizer: ``True`` for :class:`~anomalib_ncd.visualization.NcdVisualizer`, ``False`` for none.
 
     Attributes:
-        slots: What the outputs of the heads stand for.
-        made_from_clusters: Whether the prototypes are centres of clusters, which training can't go on from.
+        model: The network, which predicts.
         num_classes_estimate: The estimate of the number of classes; ``None`` where that was given, or isn't known yet.
         region_settings: How the regions of the run were cut; ``None`` before they were.
 
@@ -106,8 +102,6 @@ class AnomalyNcd(AnomalibModule):
         self.hparams["training"] = asdict(settings)  # checkpoints hold plain data
         self.save_hyperparameters("backbone")  # and what loggers get is a copy of it
         self.backbone_name, self.training_settings = backbone, settings
-        self.slots = ClassSlots.asked_for(num_novel_classes)
-        self.made_from_clusters = False
         self.num_classes_estimate: NumClassesEstimate | None = None
         self.region_settings: RegionSettings | None = None
         self._encoded: tuple[RegionTable, list[NcdBatch]] | None = None
@@ -122,16 +116,17 @@ class AnomalyNcd(AnomalibModule):
             empty_mask=settings.empty_mask,
             image_size=image_size,
         )
-        num_heads = settings.num_heads
         self.model: AnomalyNcdModel = AnomalyNcdModel(
-            build_describer(describer, built), self.slots.num_outputs, num_heads, with_projector=settings.contrast
+            build_describer(describer, built),
+            ClassSlots.asked_for(num_novel_classes),
+            settings.num_heads,
+            with_projector=settings.contrast,
+            merging_temperature=settings.merging_temperature,
+            false_reject_rate=false_reject_rate,
         )
-        self.rejection = RegionRejection(false_reject_rate)
         self.register_buffer("score_range", torch.full((2,), float("nan")))
-        self.register_buffer("best_head", torch.tensor(0))
-        self.register_buffer("head_loss", torch.zeros(num_heads))
+        self.register_buffer("head_loss", torch.zeros(settings.num_heads))
         self.score_range: torch.Tensor
-        self.best_head: torch.Tensor
         self.head_loss: torch.Tensor
         self._epoch_head_losses: list[torch.Tensor] = []
 
@@ -139,8 +134,8 @@ class AnomalyNcd(AnomalibModule):
         """Say what regions are wanted, and make heads for the classes that are to be learnt."""
         datamodule = self._datamodule
         if datamodule is None:
-            if stage == "predict" and self.is_fitted:
-                return  # any loader of NcdBatch will do for a trained model
+            if stage == "predict" and self.slots.num_novel is not None:
+                return  # any loader of NcdBatch will do
             msg = "AnomalyNcd needs an anomalib_ncd.NcdDataModule: engine.fit(model, datamodule=NcdDataModule(…))."
             raise TypeError(msg)
         datamodule.prepare_for(self.inputs)
@@ -172,9 +167,9 @@ class AnomalyNcd(AnomalibModule):
         bank = None
         num_views = self.training_settings.cached_views_on(self.device.type)
         if num_views is not None:
-            made_from = {"precision": str(self.trainer.precision), **identity_of(self._frozen_features)}
+            made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.describer)}
             with self.trainer.precision_plugin.forward_context():
-                bank = cache_views(datamodule, self._frozen_features.frozen, num_views, self.device, made_from)
+                bank = cache_views(datamodule, self.model.frozen, num_views, self.device, made_from)
         datamodule.train_on(bank)
 
     def on_train_start(self) -> None:
@@ -192,7 +187,7 @@ class AnomalyNcd(AnomalibModule):
         del batch_idx
         if self.slots.num_base and self.trainer.world_size == 1 and len(batch.is_base.unique()) == 1:
             return None
-        _, projections, logits = self.model(self._frozen_views(batch))
+        _, projections, logits = self.model(self.model.frozen_views(batch))
         loss = self.loss(projections, logits, batch.label, batch.is_base, batch.score, self.current_epoch)
         self._epoch_head_losses.append(loss.novel_per_head)
         self.log("train_loss", loss.total, prog_bar=True, batch_size=batch.batch_size)
@@ -209,7 +204,7 @@ class AnomalyNcd(AnomalibModule):
         if self._epoch_head_losses:
             mean = torch.stack(self._epoch_head_losses).mean(dim=0)
             self.head_loss.copy_(self.trainer.strategy.reduce(mean, reduce_op="mean"))
-            self.best_head.copy_(self.head_loss.argmin())
+            self.model.best_head.copy_(self.head_loss.argmin())
 
     def test_step(  # type: ignore[override]
         self,
@@ -220,7 +215,7 @@ class AnomalyNcd(AnomalibModule):
     ) -> NcdBatch:
         """Predict the classes of images and regions; the evaluator reads them off the batch."""
         del batch_idx, args, kwargs
-        return self.classify(batch)
+        return self.model.classify(batch)
 
     def predict_step(  # type: ignore[override]
         self,
@@ -230,7 +225,7 @@ class AnomalyNcd(AnomalibModule):
     ) -> NcdBatch:
         """Predict the classes of images and regions; pixels are dropped from what is returned."""
         del batch_idx, dataloader_idx
-        return self.classify(batch).without_pixels()
+        return self.model.classify(batch).without_pixels()
 
     def settle_num_classes(self, datamodule: NcdDataModule, device: torch.device | str = "cpu") -> None:
         """Estimate the number of classes where it isn't known; of several processes the first one does it.
@@ -255,7 +250,7 @@ class AnomalyNcd(AnomalibModule):
 
     def take_estimate(self, estimate: NumClassesEstimate) -> None:
         """Go on with an estimated number of classes, and say so."""
-        self.slots, self.num_classes_estimate = replace(self.slots, num_novel=estimate.count), estimate
+        self.model.slots, self.num_classes_estimate = replace(self.slots, num_novel=estimate.count), estimate
         logger.info(
             "%d classes, normal included, were estimated from the regions (%d to %d are plausible); "
             "`num_novel_classes` sets another number.",
@@ -280,7 +275,7 @@ class AnomalyNcd(AnomalibModule):
         datamodule.prepare_for(self.inputs)
         table = datamodule.region_table()
         if self._encoded is None or self._encoded[0] is not table:
-            self._encoded = table, encode_images(self.describe_batch, datamodule.all_images())
+            self._encoded = table, encode_images(self.model.describe, datamodule.all_images())
         return [replace(batch) for batch in self._encoded[1]]
 
     def forget_regions(self) -> None:
@@ -297,58 +292,10 @@ class AnomalyNcd(AnomalibModule):
             image_index: ``(R,)`` long, the image that each lies in.
         """
         self._encoded = None
-        self.rejection.fit(references, image_index)
+        self.model.rejection.fit(references, image_index)
         self.region_settings = datamodule.region_settings
         if datamodule.fitted_score_range is not None:
             self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
-
-    def classify(self, batch: NcdBatch) -> NcdBatch:
-        """Fill in the predictions of a batch (paper, region merging).
-
-        Args:
-            batch: Images with the views of their regions.
-
-        Returns:
-            The same batch with class probabilities, classes and confidences of images and regions, and features.
-        """
-        feature, reference = self.describe_batch(batch)
-        logits = self.model.heads(feature)
-        of_heads = logits[..., self.slots.num_base :].argmax(dim=-1).T
-        batch.update(region_feature=feature.float(), region_reference=reference, region_head_class_id=of_heads)
-        return self.classify_logits(batch, logits[self.best_head].float())
-
-    def classify_encoded(self, batch: NcdBatch) -> NcdBatch:
-        """Predict images from the features of their regions, as :meth:`classify` does from their views.
-
-        Args:
-            batch: Of :meth:`encode`; changed in place.
-
-        Returns:
-            The batch.
-
-        Raises:
-            ValueError: If the batch has no features.
-        """
-        features = given(batch.region_feature, "The batch holds no features of its regions")
-        with torch.no_grad():
-            logits = self.model.heads(features.to(self.device))[self.best_head]
-        return self.classify_logits(batch, logits.float().cpu())
-
-    def classify_logits(self, batch: NcdBatch, logits: torch.Tensor) -> NcdBatch:
-        """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)`` float."""
-        temperature = self.model.describer.logit_temperature
-        probabilities = novel_probabilities(logits.detach().cpu().numpy(), self.slots.num_base, temperature)
-        references = batch.region_reference
-        unknown = None if references is None else self.rejection.is_unknown(references)
-        return batch.with_predictions(torch.from_numpy(probabilities), self.region_merging, unknown)
-
-    def describe_batch(self, batch: NcdBatch) -> Description:
-        """Features of the regions of a batch, on the model's device, a bounded number at a time.
-
-        Raises:
-            ValueError: If the batch has no views.
-        """
-        return self.model.describer(*views_of(batch))
 
     @property
     def is_fitted(self) -> bool:
@@ -356,20 +303,20 @@ class AnomalyNcd(AnomalibModule):
         return bool(self.score_range.isfinite().all())
 
     @property
-    def needs_whole_images(self) -> bool:
-        """Whether predictions take whole images beside the regions: classes were found with normal images."""
-        return self.model.describer.needs_whole_images
-
-    @property
     def inputs(self) -> ModelInputs:
         """What the model asks of the regions that it is given."""
         low, high = self.score_range.cpu().double().tolist()
         return ModelInputs(
             image_size=self.model.describer.image_size,
-            whole_images=self.needs_whole_images,
+            whole_images=self.model.describer.needs_whole_images,
             score_range=(low, high) if self.is_fitted else None,
             regions=self.region_settings,
         )
+
+    @property
+    def slots(self) -> ClassSlots:
+        """What the outputs of the heads stand for."""
+        return self.model.slots
 
     @property
     def class_names(self) -> list[str]:
@@ -378,58 +325,17 @@ class AnomalyNcd(AnomalibModule):
 
     @class_names.setter
     def class_names(self, names: Sequence[str]) -> None:
-        self.slots = self.slots.named(names)
+        self.model.slots = self.slots.named(names)
 
     @property
     def region_merging(self) -> RegionMerging:
         """What the classes mean, and how regions decide about their image."""
-        normal_slot = 0 if self.slots.has_normal else None
-        return RegionMerging(tuple(self.class_names), normal_slot, self.training_settings.merging_temperature)
+        return self.model.region_merging
 
     def make_heads(self, slots: ClassSlots) -> None:
         """Make fresh heads and losses for classes, of which there may be no base ones."""
-        settings, self.slots = self.training_settings, slots
-        network = AnomalyNcdModel(
-            self.model.describer, slots.num_outputs, settings.num_heads, with_projector=settings.contrast
-        )
-        self.model = network.to(self.device)
-        self.loss = AnomalyNcdLoss(
-            num_base_classes=slots.num_base,
-            supervised_weight=settings.supervised_weight,
-            mean_entropy_weight=settings.mean_entropy_weight,
-            normal_threshold=settings.normal_threshold,
-            contrast=settings.contrast,
-            balance_novel=settings.prototypes == "clusters",
-        )
-
-    def set_prototypes(self, prototypes: torch.Tensor, *, has_normal: bool) -> None:
-        """Put centres of clusters in the place of what training would have learnt; there are no base classes then.
-
-        Args:
-            prototypes: ``(K, D)`` float, one for each class.
-            has_normal: Whether the first of them is *normal*.
-        """
-        self.make_heads(ClassSlots((), len(prototypes), has_normal=has_normal))
-        self.made_from_clusters = True
-        self.model.heads.weight.data.copy_(prototypes.expand_as(self.model.heads.weight))
-        self.best_head.zero_()
-        self.eval()
-
-    def add_classes(self, prototypes: torch.Tensor) -> None:
-        """Put new classes behind the model's own, which stay what and where they are.
-
-        Args:
-            prototypes: ``(H, M, D)`` float, M new ones for each head.
-        """
-        old, names = self.model, self.class_names
-        weight = torch.cat([old.heads.weight.detach(), prototypes.to(old.heads.weight)], dim=1)
-        number = self.slots.num_classes + prototypes.shape[1]
-        self.make_heads(replace(self.slots, num_novel=number, given_names=None))
-        self.hparams["num_novel_classes"] = number
-        self.model.projector = old.projector
-        self.model.heads.weight.data.copy_(weight)
-        self.class_names = [*names, *self.slots.default_names[len(names) :]]
-        self.eval()
+        self.model.make_heads(slots)
+        self.loss = AnomalyNcdLoss.of(self.training_settings, slots.num_base)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with a cosine schedule per epoch, as in the paper."""
@@ -446,7 +352,6 @@ class AnomalyNcd(AnomalibModule):
         checkpoint[checkpoints.CHECKPOINT_KEY] = {
             **self._fixed_settings,
             "slots": self.slots.plain(),
-            "made_from_clusters": self.made_from_clusters,
             "num_classes_estimate": None if estimate is None else estimate.plain(),
             "region_settings": None if regions is None else regions.to_dict(),
         }
@@ -465,7 +370,6 @@ class AnomalyNcd(AnomalibModule):
         checkpoints.refuse_other_settings(found, asked)
         super().on_load_checkpoint(checkpoint)
         self.make_heads(slots)
-        self.made_from_clusters = saved["made_from_clusters"]
         regions = saved["region_settings"]
         self.region_settings = None if regions is None else RegionSettings.from_dict(regions)
         self.score_range.copy_(state["score_range"])
@@ -476,7 +380,7 @@ class AnomalyNcd(AnomalibModule):
     def take_saved_number(self, saved: dict[str, Any]) -> None:
         """Take over the number of classes of a checkpoint's own part where none was given."""
         if self.hparams["num_novel_classes"] == AUTO:
-            self.slots = replace(self.slots, num_novel=saved["slots"]["num_novel"])
+            self.model.slots = replace(self.slots, num_novel=saved["slots"]["num_novel"])
         estimate = saved["num_classes_estimate"]
         self.num_classes_estimate = None if estimate is None else NumClassesEstimate.from_plain(estimate)
 
@@ -492,21 +396,9 @@ class AnomalyNcd(AnomalibModule):
         defaults = {"pretrained": False, "backbone_weights": None, "training": TrainingSettings(**hyper["training"])}
         return super().load_from_checkpoint(checkpoint_path, *args, **defaults | kwargs)  # type: ignore[return-value]
 
-    def region_classifier(self) -> RegionClassifier:
-        """Encoder and best head in evaluation mode, for prediction alone; shared with the model, not copied.
-
-        Raises:
-            ValueError: If the model was never trained.
-        """
-        if self.slots.base_names is None:
-            msg = "The model was never trained, so it has no classes; fit it or give `ckpt_path` a checkpoint."
-            raise ValueError(msg)
-        prototypes = self.model.heads.weight[int(self.best_head)][self.slots.num_base :]
-        return RegionClassifier(self.model.describer, prototypes, self.rejection).eval()
-
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write ``weights/torch/<name>.pt``, see :func:`~anomalib_ncd.models.export.write_torch`."""
-        return export.write_torch(self.region_classifier(), export_root, model_file_name)
+        return export.write_torch(RegionClassifier.of(self.model), export_root, model_file_name)
 
     def to_onnx(  # type: ignore[override]
         self,
@@ -516,7 +408,7 @@ class AnomalyNcd(AnomalibModule):
         **kwargs: Any,  # noqa: ANN401
     ) -> Path:
         """Write ``weights/onnx/<name>.onnx``, see :func:`~anomalib_ncd.models.export.write_onnx`."""
-        return export.write_onnx(self.region_classifier(), export_root, model_file_name, input_size, **kwargs)
+        return export.write_onnx(RegionClassifier.of(self.model), export_root, model_file_name, input_size, **kwargs)
 
     def _compress_ov_model(  # anomalib's name, as those of the next two
         self,
@@ -551,7 +443,7 @@ class AnomalyNcd(AnomalibModule):
         del image_size
 
     def configure_post_processor(self) -> None:
-        """None: region merging is part of :meth:`classify`."""
+        """None: region merging is part of the network."""
 
     @classmethod
     def configure_visualizer(cls) -> Visualizer:  # type: ignore[override]
@@ -601,7 +493,7 @@ class AnomalyNcd(AnomalibModule):
 
     def _refuse_other_classes(self, datamodule: NcdDataModule) -> None:
         """Refuse training that can't go on from what was learnt before."""
-        if self.made_from_clusters:
+        if self.slots.from_clusters:
             msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
             raise ValueError(msg)
         if self.model.describer.needs_whole_images:
@@ -618,17 +510,3 @@ class AnomalyNcd(AnomalibModule):
     def _relative_learning_rate(self, epoch: int) -> float:
         """Learning rate as a share of the initial one."""
         return relative_learning_rate(epoch, self.trainer.max_epochs or 1)
-
-    @property
-    def _frozen_features(self) -> FrozenFeatures:
-        """The describer, in training."""
-        return cast("FrozenFeatures", self.model.describer)
-
-    def _frozen_views(self, batch: RegionViewBatch) -> Frozen:
-        """What the frozen part makes of all views, view by view, ``V * B`` rows; kept or computed now."""
-        if batch.tokens is not None and batch.attended is not None:
-            return Frozen(batch.tokens.flatten(0, 1).float(), batch.attended.flatten(0, 1))
-        if batch.image is None or batch.mask is None:
-            msg = "A training batch needs images and masks, or cached tokens."
-            raise ValueError(msg)
-        return self._frozen_features.frozen(batch.image.flatten(0, 1), batch.mask.flatten(0, 1))

@@ -7,12 +7,16 @@ Views are stacked view-major: rows ``0 ... N-1`` are the first views of the N re
 The functions compute in the precision they are given; ``AnomalyNcdLoss`` gives them at least single precision.
 """
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from anomalib_ncd.settings import TrainingSettings
 
 
 def info_nce(projections: Tensor, temperature: float = 1.0) -> Tensor:
@@ -268,6 +272,18 @@ class AnomalyNcdLoss(nn.Module):
         self.supervised_contrastive_temp = supervised_contrastive_temp
         self.normal_threshold = normal_threshold
         self.contrast = contrast
+
+    @classmethod
+    def of(cls, settings: TrainingSettings, num_base_classes: int) -> AnomalyNcdLoss:
+        """The objective with the constants of settings."""
+        return cls(
+            num_base_classes,
+            supervised_weight=settings.supervised_weight,
+            mean_entropy_weight=settings.mean_entropy_weight,
+            normal_threshold=settings.normal_threshold,
+            contrast=settings.contrast,
+            balance_novel=settings.prototypes == "clusters",
+        )
 
     def forward(
         self,

@@ -1,15 +1,25 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The network of AnomalyNCD (Huang et al., CVPR 2025): describer, prototype heads and projector."""
+"""The network of AnomalyNCD (Huang et al., CVPR 2025): describer, prototype heads and projector, and what they mean."""
 
+from __future__ import annotations
+
+from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from anomalib_ncd.models.describer import FrozenFeatures, NormalResiduals
+from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
+from anomalib_ncd.models.class_slots import ClassSlots
+from anomalib_ncd.models.describer import Description, FrozenFeatures, NormalResiduals
+from anomalib_ncd.models.encoded_regions import given, views_of
 from anomalib_ncd.models.encoders.base import Frozen
 from anomalib_ncd.models.heads import ProjectionHead, PrototypeHeads
+from anomalib_ncd.models.rejection import RegionRejection
+from anomalib_ncd.regions.classes.merging import novel_probabilities
+from anomalib_ncd.regions.classes.prediction import RegionMerging
 
 
 class ModelOutput(NamedTuple):
@@ -27,21 +37,26 @@ class ModelOutput(NamedTuple):
 
 
 class AnomalyNcdModel(nn.Module):
-    """Describer with heads that classify regions into base and novel classes.
+    """Describer, heads that classify regions into base and novel classes, and the regions of a run: what predicts.
 
     Args:
         describer: Turns views and masks into features.
-        num_classes: Number of base and novel classes together.
+        slots: What the outputs of the heads stand for.
         num_heads: Number of prototype heads. Default: 4, of the paper.
         projection_hidden_dim: Width of the projector's hidden layers. Default: 2048, of the paper.
         projection_dim: Width of the projections. Default: 256, of the paper.
         with_projector: Whether there is a projector, which only the contrastive losses read.
+        merging_temperature: T of region merging. ``None``: an eighth of the root of the image's area.
+        false_reject_rate: See :class:`RegionRejection`.
+
+    Attributes:
+        best_head: The head that predicts.
+        rejection: What is known of the run's regions.
 
     Example:
-        >>> import torch
         >>> from anomalib_ncd.models.encoders.build_encoder import build_encoder
         >>> describer = FrozenFeatures(*build_encoder("vit_tiny_patch16_224", pretrained=False, image_size=32))
-        >>> model = AnomalyNcdModel(describer, num_classes=5, num_heads=2)
+        >>> model = AnomalyNcdModel(describer, ClassSlots(("dent",), num_novel=4), num_heads=2)
         >>> frozen = describer.frozen(torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.ones(3, 1, 32, 32))
         >>> model(frozen).logits.shape
         torch.Size([2, 3, 5])
@@ -50,18 +65,72 @@ class AnomalyNcdModel(nn.Module):
     def __init__(
         self,
         describer: FrozenFeatures | NormalResiduals,
-        num_classes: int,
+        slots: ClassSlots,
         num_heads: int = 4,
         projection_hidden_dim: int = 2048,
         projection_dim: int = 256,
         with_projector: bool = True,
+        merging_temperature: float | None = None,
+        false_reject_rate: float | None = 0.02,
     ) -> None:
         super().__init__()
         self.describer = describer
-        self.heads = PrototypeHeads(describer.feature_dim, num_classes, num_heads)
+        self.num_heads, self.merging_temperature = num_heads, merging_temperature
+        self._projector_dims = (projection_hidden_dim, projection_dim) if with_projector else None
         self.projector: ProjectionHead | None = None
-        if with_projector:
-            self.projector = ProjectionHead(describer.feature_dim, projection_hidden_dim, projection_dim)
+        self.make_heads(slots)
+        self.rejection = RegionRejection(false_reject_rate)
+        self.register_buffer("best_head", torch.tensor(0))
+        self.best_head: Tensor
+
+    def make_heads(self, slots: ClassSlots) -> None:
+        """Make fresh heads, and a projector if there is one, for classes, of which there may be no base ones."""
+        self.slots, width, device = slots, self.describer.feature_dim, self.describer.pixel_mean.device
+        self.heads = PrototypeHeads(width, slots.num_outputs, self.num_heads).to(device)
+        if self._projector_dims is not None:
+            self.projector = ProjectionHead(width, *self._projector_dims).to(device)
+
+    def set_prototypes(self, prototypes: Tensor, *, has_normal: bool) -> None:
+        """Put centres of clusters in the place of what training would have learnt; there are no base classes then.
+
+        Args:
+            prototypes: ``(K, D)`` float, one for each class.
+            has_normal: Whether the first of them is *normal*.
+        """
+        self.make_heads(ClassSlots((), len(prototypes), has_normal=has_normal, from_clusters=True))
+        self.heads.weight.data.copy_(prototypes.expand_as(self.heads.weight))
+        self.best_head.zero_()
+
+    def add_classes(self, prototypes: Tensor) -> None:
+        """Put new classes behind the network's own, which stay what and where they are.
+
+        Args:
+            prototypes: ``(H, M, D)`` float, M new ones for each head.
+        """
+        projector, names = self.projector, self.slots.names
+        weight = torch.cat([self.heads.weight.detach(), prototypes.to(self.heads.weight)], dim=1)
+        number = self.slots.num_classes + prototypes.shape[1]
+        self.make_heads(replace(self.slots, num_novel=number, given_names=None))
+        self.heads.weight.data.copy_(weight)
+        self.projector = projector
+        self.slots = self.slots.named([*names, *self.slots.default_names[len(names) :]])
+
+    @property
+    def prototypes(self) -> Tensor:
+        """Prototypes ``(K, D)`` of the novel classes in the head that predicts.
+
+        Raises:
+            ValueError: If the network has no classes yet.
+        """
+        if self.slots.base_names is None:
+            msg = "The model was never trained, so it has no classes; fit it or give `ckpt_path` a checkpoint."
+            raise ValueError(msg)
+        return self.heads.weight[int(self.best_head)][self.slots.num_base :]
+
+    @property
+    def region_merging(self) -> RegionMerging:
+        """What the classes mean, and how regions decide about their image."""
+        return RegionMerging(tuple(self.slots.names), 0 if self.slots.has_normal else None, self.merging_temperature)
 
     def forward(self, frozen: Frozen) -> ModelOutput:
         """Run the trained part on what the frozen part gave, fresh or kept.
@@ -75,3 +144,74 @@ class AnomalyNcdModel(nn.Module):
         features = self.describer.encoder.trained(frozen)
         projections = None if self.projector is None else self.projector(features)
         return ModelOutput(features, projections, self.heads(features))
+
+    def frozen(self, views: Tensor, masks: Tensor) -> Frozen:
+        """What training never changes of views ``(B, 3, S, S)`` uint8 and their masks.
+
+        Raises:
+            TypeError: If the describer is one that nothing of is trained.
+        """
+        if not isinstance(self.describer, FrozenFeatures):
+            msg = f"Only FrozenFeatures can be trained, got {type(self.describer).__name__}."
+            raise TypeError(msg)
+        return self.describer.frozen(views, masks)
+
+    def frozen_views(self, batch: RegionViewBatch) -> Frozen:
+        """:meth:`frozen` of all views of a batch, view by view, ``V * B`` rows; kept or computed now.
+
+        Raises:
+            ValueError: If the batch has neither views nor tokens.
+        """
+        if batch.tokens is not None and batch.attended is not None:
+            return Frozen(batch.tokens.flatten(0, 1).float(), batch.attended.flatten(0, 1))
+        if batch.image is None or batch.mask is None:
+            msg = "A training batch needs images and masks, or cached tokens."
+            raise ValueError(msg)
+        return self.frozen(batch.image.flatten(0, 1), batch.mask.flatten(0, 1))
+
+    def describe(self, batch: NcdBatch) -> Description:
+        """Describe the regions of a batch, a bounded number at a time.
+
+        Raises:
+            ValueError: If the batch has no views.
+        """
+        return self.describer(*views_of(batch))
+
+    def classify(self, batch: NcdBatch) -> NcdBatch:
+        """Fill in the predictions of a batch (paper, region merging).
+
+        Args:
+            batch: Images with the views of their regions.
+
+        Returns:
+            The same batch with class probabilities, classes and confidences of images and regions, and features.
+        """
+        feature, reference = self.describe(batch)
+        logits = self.heads(feature)
+        of_heads = logits[..., self.slots.num_base :].argmax(dim=-1).T
+        batch.update(region_feature=feature.float(), region_reference=reference, region_head_class_id=of_heads)
+        return self._classified(batch, logits[self.best_head])
+
+    @torch.no_grad()
+    def classify_encoded(self, batch: NcdBatch) -> NcdBatch:
+        """Predict images from the features of their regions, as :meth:`classify` does from their views.
+
+        Args:
+            batch: Of :func:`~anomalib_ncd.models.encoded_regions.encode_images`; changed in place.
+
+        Returns:
+            The batch.
+
+        Raises:
+            ValueError: If the batch has no features.
+        """
+        features = given(batch.region_feature, "The batch holds no features of its regions")
+        return self._classified(batch, self.heads(features.to(self.heads.weight.device))[self.best_head])
+
+    def _classified(self, batch: NcdBatch, logits: Tensor) -> NcdBatch:
+        """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)``."""
+        cosines, temperature = logits.detach().float().cpu().numpy(), self.describer.logit_temperature
+        probabilities = novel_probabilities(cosines, self.slots.num_base, temperature)
+        references = batch.region_reference
+        unknown = None if references is None else self.rejection.is_unknown(references)
+        return batch.with_predictions(torch.from_numpy(probabilities), self.region_merging, unknown)

@@ -66,9 +66,9 @@ def discover_by_clustering(
     if normal is not None:
         labels = with_slot_first(labels, normal)
     centres = cluster_centres(features, torch.as_tensor(labels), model.slots.num_classes)
-    model.set_prototypes(centres, has_normal=normal is not None)
+    model.model.set_prototypes(centres, has_normal=normal is not None)
     model.take_regions(datamodule, *references_of(encoded))
-    return [model.classify_encoded(batch) for batch in encoded]
+    return [model.model.classify_encoded(batch) for batch in encoded]
 
 
 def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> torch.Tensor | None:

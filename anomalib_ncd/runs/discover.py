@@ -178,7 +178,7 @@ def _epochs_done(checkpoint: Path) -> int:
     if not checkpoint.is_file():
         return 0
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    if own_part(saved)["made_from_clusters"]:
+    if own_part(saved)["slots"]["from_clusters"]:
         msg = f"{checkpoint.parent} holds a run of the method 'cluster'; choose another folder for training."
         raise ValueError(msg)
     return int(saved["epoch"]) + 1

@@ -55,9 +55,9 @@ def extend_classes(
         ValueError: If the model knows no regions, or the images have no features.
     """
     require_known_regions(model)
-    model.classify_encoded(images)
+    model.model.classify_encoded(images)
     features, references, unknown, classes = _parts(images)
-    directions = model.rejection.directions(references.to(model.device)).cpu()
+    directions = model.model.rejection.directions(references.to(model.device)).cpu()
     groups = torch.from_numpy(
         group_unknown(directions[unknown], directions[~unknown], classes[~unknown], num_new_classes, min_regions)
     )
@@ -72,9 +72,10 @@ def extend_classes(
             torch.cat([first + classes[~unknown], new_slots]),
             num_new,
         )
-        model.add_classes(prototypes)
-        model.rejection.extend(references[members], images.region_image_index[members])
-        model.classify_encoded(images)
+        model.model.add_classes(prototypes)
+        model.hparams["num_novel_classes"] = model.slots.num_novel
+        model.model.rejection.extend(references[members], images.region_image_index[members])
+        model.model.classify_encoded(images)
     return Extension(int(unknown.sum()), num_new, int(_parts(images)[2].sum()))
 
 
@@ -84,7 +85,7 @@ def require_known_regions(model: AnomalyNcd) -> None:
     Raises:
         ValueError: If it doesn't know the regions of its run, or rejects none.
     """
-    if model.rejection.threshold is None:
+    if model.model.rejection.threshold is None:
         msg = (
             "The model doesn't know the regions that it was made from, or was made with `false_reject_rate=None`; "
             "run `anomalib-ncd discover` again."

@@ -71,7 +71,7 @@ def test_test(config, checkpoint, capsys):
 
 def test_predict(config, checkpoint):
     command = run("predict", "--config", config, "--ckpt_path", checkpoint)
-    assert command.model.best_head >= 0
+    assert command.model.model.best_head >= 0
     assert command.model.score_range.isfinite().all()
 
 

@@ -35,7 +35,7 @@ def main(devices, folder, images, maps, base, checkpoint):
     class Start(Callback):
         def on_train_start(self, trainer, pl_module):
             started["weights"] = float(sum(p.double().abs().sum() for p in pl_module.parameters()))
-            started["references"] = float(pl_module.rejection.references.double().sum())
+            started["references"] = float(pl_module.model.rejection.references.double().sum())
             started["num_classes"] = pl_module.slots.num_classes
 
     def data():
@@ -57,7 +57,7 @@ def main(devices, folder, images, maps, base, checkpoint):
         rank = trained.trainer.global_rank
         result["started"] = started
         result["steps"] = trained.trainer.global_step
-        result["best_head"] = int(model.best_head)
+        result["best_head"] = int(model.model.best_head)
         result["weights"] = float(sum(p.double().abs().sum() for p in model.parameters()))
         trained.trainer.save_checkpoint(checkpoint)
     else:

@@ -25,7 +25,7 @@ from anomalib_ncd.deploy.detectors import Detector, MapFunction, file_digest
 from anomalib_ncd.deploy.encoders import ENCODER_SETTINGS, TorchEncoder
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import Manifest, NetworkEntry, Rejection
-from anomalib_ncd.models.export import save_onnx
+from anomalib_ncd.models.export import RegionClassifier, save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.classes.rejection import check_false_reject_rate
 from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
@@ -68,7 +68,7 @@ def classifier_of_run(
     model, manifest = _read_run(Path(run), false_reject_rate)
     if isinstance(detector, AnomalibModule):
         detector = LightningDetector(detector, device)
-    return AnomalyClassifier(manifest, TorchEncoder(model.region_classifier(), device), detector, **options)
+    return AnomalyClassifier(manifest, TorchEncoder(RegionClassifier.of(model.model), device), detector, **options)
 
 
 def _require_export_packages(runtime: PackRuntime, compression: str | None = None) -> None:
@@ -153,8 +153,8 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
         raise ValueError(msg)
     if false_reject_rate is not None:
         check_false_reject_rate(false_reject_rate)
-        model.rejection.false_reject_rate = false_reject_rate
-    classifier = model.region_classifier()
+        model.model.rejection.false_reject_rate = false_reject_rate
+    classifier = RegionClassifier.of(model.model)
     describer = classifier.describer
     hyper = dict(model.hparams) | dict(model.hparams["training"]) | {"image_size": describer.image_size}
     manifest = Manifest(
@@ -184,7 +184,7 @@ def _class_names(model: AnomalyNcd, run: Path) -> list[str]:
 
 def _rejection_of(model: AnomalyNcd) -> Rejection | None:
     """The rejection threshold that a model carries; ``None`` where it has none."""
-    threshold, rate = model.rejection.threshold, model.rejection.false_reject_rate
+    threshold, rate = model.model.rejection.threshold, model.model.rejection.false_reject_rate
     return None if threshold is None or rate is None else Rejection(threshold, rate)
 
 
@@ -195,7 +195,7 @@ def _encoder_files(
     datamodule: Any,  # noqa: ANN401
 ) -> dict[str, bytes]:
     """Encoder and head as files of a runtime."""
-    classifier = model.region_classifier()
+    classifier = RegionClassifier.of(model.model)
     if runtime == "torch":
         state = {name: value.contiguous() for name, value in classifier.state_dict().items()}
         return {"encoder.safetensors": save_safetensors(state)}

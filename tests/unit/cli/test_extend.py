@@ -182,7 +182,7 @@ def test_what_does_not_go_is_named(clustered, new, tmp_path):
     shutil.copytree(clustered, tmp_path / "older")
     saved = torch.load(tmp_path / "older" / "model.ckpt", weights_only=True)
     state = saved["state_dict"]
-    state.update({name: value[:0] for name, value in state.items() if name.startswith("rejection.")})
+    state.update({name: value[:0] for name, value in state.items() if name.startswith("model.rejection.")})
     torch.save(saved, tmp_path / "older" / "model.ckpt")
     with pytest.raises(SystemExit, match="doesn't know the regions that it was made from"):
         extend(tmp_path / "older", new, tmp_path / "e")

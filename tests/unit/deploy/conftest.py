@@ -50,7 +50,7 @@ def run_folder(tiny_run, tmp_path_factory):
     model = AnomalyNcd(backbone="test_vit", pretrained=False, image_size=224, num_novel_classes=4, **rate)
     model.make_heads(ClassSlots(("base_line", "base_square"), 4))
     model.class_names = CLASS_NAMES
-    model.best_head.fill_(2)
+    model.model.best_head.fill_(2)
     regions = RegionSettings(padding_ratio=0.2)
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=regions, work_dir=folder)
     datamodule.region_table()
@@ -58,7 +58,7 @@ def run_folder(tiny_run, tmp_path_factory):
     references, image_index = references_of(encoded)
     model.take_regions(datamodule, references, image_index)
     others = (image_index < 6) | (image_index >= 12)  # as if there had been no lines
-    model.rejection.fit(references[others], image_index[others])
+    model.model.rejection.fit(references[others], image_index[others])
     save_model(model, folder / "model.ckpt")
     return folder
 

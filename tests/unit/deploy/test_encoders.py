@@ -12,6 +12,7 @@ from safetensors.torch import save as save_safetensors
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.deploy import Artefact, ArtefactError
 from anomalib_ncd.deploy.encoders import NetworkEncoder, TorchEncoder, _rebuild, load_encoder
+from anomalib_ncd.models.export import RegionClassifier
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def inputs():
 def eager(run_folder, inputs):
     model = AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt")
     with torch.no_grad():
-        outputs = model.region_classifier()(*(torch.from_numpy(array) for array in inputs))
+        outputs = RegionClassifier.of(model.model)(*(torch.from_numpy(array) for array in inputs))
     return {name: output.numpy() for name, output in outputs._asdict().items()}
 
 
@@ -53,7 +54,7 @@ def test_another_network_is_refused():
 
 
 def test_the_torch_encoder_leaves_training_mode(run_folder):
-    classifier = AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt").region_classifier().train()
+    classifier = RegionClassifier.of(AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt").model).train()
     assert not TorchEncoder(classifier).classifier.training
 
 

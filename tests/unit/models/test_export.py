@@ -17,7 +17,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.model_inputs import ModelInputs
 from anomalib_ncd.models import export
 from anomalib_ncd.models.class_slots import ClassSlots
-from anomalib_ncd.models.export import OUTPUT_NAMES, calibration_inputs
+from anomalib_ncd.models.export import OUTPUT_NAMES, RegionClassifier, calibration_inputs
 from anomalib_ncd.settings import TrainingSettings
 
 BACKBONES = ["test_vit", "offline", "test_vit compared with normal", "offline compared with normal"]
@@ -35,10 +35,10 @@ def build_model(kind, **arguments):
         describer.normal_patches.fit(patches[share[..., 0] > 0])
         describer.novelty.fit([describer._whole_patches(whole.flip(3))], num_images=3)
     model.make_heads(ClassSlots(("base_line", "base_square"), 4))
-    model.best_head.fill_(1)
+    model.model.best_head.fill_(1)
     with torch.no_grad():
         references = describer(views.flip(2), *build_inputs()[1:]).rejection_feature
-    model.rejection.fit(references, torch.arange(len(references)))
+    model.model.rejection.fit(references, torch.arange(len(references)))
     return model.eval()
 
 
@@ -57,7 +57,9 @@ def build_inputs(count=5):
 
 def named(model, inputs):
     """Inputs as an exported graph takes them."""
-    return {name: part.numpy() for name, part in zip(model.region_classifier().input_names, inputs, strict=False)}
+    return {
+        name: part.numpy() for name, part in zip(RegionClassifier.of(model.model).input_names, inputs, strict=False)
+    }
 
 
 def eager_outputs(model, views, masks, whole=None, image_index=None):
@@ -69,9 +71,9 @@ def eager_outputs(model, views, masks, whole=None, image_index=None):
     features, references = (torch.cat(part).detach() for part in zip(*rows, strict=True))
     with torch.no_grad():
         logits = model.model.heads(features)[1]
-        standard = (F.normalize(references, dim=1) - model.rejection.centre) / model.rejection.scale
+        standard = (F.normalize(references, dim=1) - model.model.rejection.centre) / model.model.rejection.scale
         longer = torch.cat([standard, torch.full((len(standard), 1), standard.shape[1] ** 0.5)], dim=1)
-        nearest = F.cosine_similarity(longer[:, None], model.rejection.references[None], dim=2).amax(dim=1)
+        nearest = F.cosine_similarity(longer[:, None], model.model.rejection.references[None], dim=2).amax(dim=1)
         temperature = 0.05 if describer.needs_whole_images else 0.1
         return (logits[:, 2:] / temperature).softmax(dim=1), logits[:, 2:], features, nearest
 
@@ -96,7 +98,7 @@ def test_the_graph_is_what_the_model_computes(backbone):
     model = build_model(backbone)
     inputs = build_inputs()
     with torch.no_grad():
-        outputs = model.region_classifier()(*inputs)
+        outputs = RegionClassifier.of(model.model)(*inputs)
     for found, wanted in zip(outputs, eager_outputs(model, *inputs), strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     assert outputs._fields == OUTPUT_NAMES
@@ -108,7 +110,7 @@ def test_onnx_equals_eager_for_any_number_of_regions(exported):
     assert file.relative_to(engine.trainer.default_root_dir).as_posix() == "weights/onnx/model.onnx"
     session = runtime.InferenceSession(str(file))
     shapes = {entry.name: entry.shape[1:] for entry in session.get_inputs()}
-    whole = {"whole_image": [3, 224, 224], "image_index": []} if model.needs_whole_images else {}
+    whole = {"whole_image": [3, 224, 224], "image_index": []} if model.model.describer.needs_whole_images else {}
     assert shapes == {"image": [3, 224, 224], "mask": [1, 224, 224]} | whole
     for count in (1, 5):
         inputs = build_inputs(count)
@@ -162,7 +164,7 @@ def test_torch_export_loads_in_anomalibs_inferencer(tmp_path, monkeypatch):
 def test_prototypes_have_norm_one_and_are_those_of_the_best_head():
     model = build_model("test_vit")
     wanted = F.normalize(model.model.heads.weight[1, 2:].detach(), dim=-1)
-    torch.testing.assert_close(model.region_classifier().prototypes, wanted)
+    torch.testing.assert_close(RegionClassifier.of(model.model).prototypes, wanted)
 
 
 def test_another_input_size_is_refused(tmp_path):
@@ -217,7 +219,7 @@ def test_int8_of_weights_and_activations(exported, tiny_run):
     quantised = model._compress_ov_model(openvino.convert_model(file), CompressionType.INT8_PTQ, datamodule)
     compiled = openvino.compile_model(quantised, "CPU", export.EXACT)
     inputs = calibration_inputs(datamodule)
-    names = model.region_classifier().input_names
+    names = RegionClassifier.of(model.model).input_names
     found = np.concatenate([compiled({name: one[name] for name in names})[OUTPUT_NAMES[0]] for one in inputs])
     stacked = [torch.from_numpy(np.concatenate([one[name] for one in inputs])) for name in names]
     stacked[3:] = [torch.arange(len(inputs))] * len(stacked[3:])  # each region with an image of its own

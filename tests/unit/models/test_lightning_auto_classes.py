@@ -12,6 +12,7 @@ from anomalib.engine import Engine
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.models import lightning_model
 from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate
+from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.runs import cluster as cluster_discovery
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.settings import TrainingSettings
@@ -154,8 +155,8 @@ def test_a_known_number_is_not_estimated(tiny_run, estimates):
 
 def test_clustering_estimates_from_the_features_it_clusters(tiny_run, estimates, monkeypatch):
     passes = []
-    original = AnomalyNcd.describe_batch
-    monkeypatch.setattr(AnomalyNcd, "describe_batch", lambda *args: passes.append(1) or original(*args))
+    original = AnomalyNcdModel.describe
+    monkeypatch.setattr(AnomalyNcdModel, "describe", lambda *args: passes.append(1) or original(*args))
     model = build_model()
     [batch] = discover_by_clustering(model, build_data(tiny_run))
     assert len(passes) == 1
@@ -176,5 +177,5 @@ def test_a_pass_over_the_regions_leaves_no_trace(tiny_run):
     assert model.training
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, weights[name], equal_nan=True)
-    expected = torch.cat([model.eval().describe_batch(batch).feature for batch in module.test_dataloader()])
+    expected = torch.cat([model.eval().model.describe(batch).feature for batch in module.test_dataloader()])
     torch.testing.assert_close(features, expected.detach(), atol=1e-5, rtol=0)

@@ -143,12 +143,12 @@ def test_predictions_hold_the_features_of_the_regions(fitted, tiny_run):
     batch = next(iter(datamodule.test_dataloader()))
     with torch.no_grad():
         expected = model.model.describer(batch.image, batch.region_mask).feature
-        predicted = model.classify(batch).without_pixels()
+        predicted = model.model.classify(batch).without_pixels()
         frozen = model.model.describer.frozen(batch.image, batch.region_mask)
         logits = model.model(frozen).logits[..., model.slots.num_base :]
     found = predicted.region_feature
     assert torch.equal(predicted.region_head_class_id, logits.argmax(dim=-1).T)
-    best = predicted.region_head_class_id[:, model.best_head]
+    best = predicted.region_head_class_id[:, model.model.best_head]
     assert torch.equal(best, predicted.region_class_probabilities.argmax(dim=1))
     assert found.shape == (len(batch.region_area), 64)
     assert found.dtype == torch.float32
@@ -156,15 +156,15 @@ def test_predictions_hold_the_features_of_the_regions(fitted, tiny_run):
 
 
 def test_training_leaves_what_new_regions_are_compared_with(fitted, tiny_run):
-    rejection, datamodule = fitted.model.rejection, build_data(tiny_run)
+    rejection, datamodule = fitted.model.model.rejection, build_data(tiny_run)
     references, image_index = references_of(fitted.model.eval().encode(datamodule))
     afterwards = RegionRejection(0.02)
     afterwards.fit(references, image_index)
     torch.testing.assert_close(rejection.references, afterwards.references)
     loaded = AnomalyNcd.load_from_checkpoint(fitted.checkpoint)
-    assert torch.equal(loaded.rejection.references, rejection.references)
-    assert loaded.rejection.threshold == rejection.threshold == pytest.approx(afterwards.threshold)
-    assert build_model(false_reject_rate=None).rejection.threshold is None
+    assert torch.equal(loaded.model.rejection.references, rejection.references)
+    assert loaded.model.rejection.threshold == rejection.threshold == pytest.approx(afterwards.threshold)
+    assert build_model(false_reject_rate=None).model.rejection.threshold is None
     with pytest.raises(ValueError, match="`false_reject_rate` must be above 0 and below 1, got 2"):
         build_model(false_reject_rate=2)
 
@@ -182,7 +182,7 @@ def test_only_the_last_block_and_the_heads_learn(fitted):
 def test_the_best_head_has_the_smallest_loss(fitted):
     assert fitted.model.head_loss.isfinite().all()
     assert fitted.model.head_loss.min() > 0
-    assert fitted.model.best_head == fitted.model.head_loss.argmin()
+    assert fitted.model.model.best_head == fitted.model.head_loss.argmin()
 
 
 def test_the_learning_rate_falls_along_a_cosine(fitted):
@@ -196,13 +196,18 @@ def test_the_checkpoint_is_plain_data(fitted):
         "image_size": 160,
         "describer": "frozen_features",
         "num_heads": 4,
-        "slots": {"base_names": BASE_NAMES, "num_novel": 3, "given_names": None, "has_normal": True},
-        "made_from_clusters": False,
+        "slots": {
+            "base_names": BASE_NAMES,
+            "num_novel": 3,
+            "given_names": None,
+            "has_normal": True,
+            "from_clusters": False,
+        },
         "num_classes_estimate": None,
         "region_settings": RegionSettings().to_dict(),
     }
     assert tuple(checkpoint["state_dict"]["score_range"].tolist()) == fitted.score_range
-    assert checkpoint["state_dict"]["best_head"] == fitted.model.best_head
+    assert checkpoint["state_dict"]["model.best_head"] == fitted.model.model.best_head
     assert checkpoint["hyper_parameters"]["training"] == asdict(TrainingSettings(mask_layers=3))
 
 
@@ -246,7 +251,7 @@ def test_a_loaded_model_predicts_the_same(fitted, predicted, tiny_run, tmp_path)
     model = AnomalyNcd.load_from_checkpoint(fitted.checkpoint)
     assert model.slots.base_names == tuple(BASE_NAMES)
     assert tuple(model.score_range.tolist()) == fitted.score_range
-    assert model.best_head == fitted.model.best_head
+    assert model.model.best_head == fitted.model.model.best_head
     # Base classes come from the checkpoint: prediction needs no base data.
     by_image, by_region, _ = predict(model, build_data(tiny_run, base=None), tmp_path)
     torch.testing.assert_close(by_image, predicted[0], atol=1e-5, rtol=1e-4)
@@ -496,7 +501,7 @@ def test_regions_are_merged_as_the_settings_say():
 def test_predicted_batches_are_not_classified_again(fitted, tiny_run):
     batch = next(iter(build_data(tiny_run).test_dataloader())).without_pixels()
     with pytest.raises(ValueError, match=r"holds no views.*Load the images again"):
-        fitted.model.classify(batch)
+        fitted.model.model.classify(batch)
 
 
 def test_the_metrics_can_be_turned_off():

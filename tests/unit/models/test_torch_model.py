@@ -5,6 +5,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.describer import FrozenFeatures
 from anomalib_ncd.models.encoders.vit import MaskGuidedVit
 from anomalib_ncd.models.losses import AnomalyNcdLoss
@@ -16,7 +17,9 @@ def model():
     torch.manual_seed(0)
     vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=0)
     describer = FrozenFeatures(MaskGuidedVit(vit, mask_layers=2), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return AnomalyNcdModel(describer, num_classes=5, num_heads=2, projection_hidden_dim=32, projection_dim=16)
+    return AnomalyNcdModel(
+        describer, ClassSlots(("a", "b"), 3), num_heads=2, projection_hidden_dim=32, projection_dim=16
+    )
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def test_shapes(model, views):
 
 def test_default_projector_is_the_papers():
     vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=0)
-    model = AnomalyNcdModel(FrozenFeatures(MaskGuidedVit(vit), (0.5,) * 3, (0.5,) * 3), num_classes=5)
+    model = AnomalyNcdModel(FrozenFeatures(MaskGuidedVit(vit), (0.5,) * 3, (0.5,) * 3), ClassSlots((), 5))
     assert model.projector.mlp[-1].weight.shape == (256, 2048)
     assert model.heads.weight.shape == (4, 5, 24)
 

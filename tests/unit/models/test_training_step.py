@@ -164,7 +164,7 @@ def test_a_step_is_the_papers(model, numbers):
 def test_batches_of_one_kind_are_skipped(model, numbers):
     assert model.training_step(batch_of(numbers), 0) is None
     model.on_train_epoch_end()  # chooses no head where nothing was learnt
-    assert model.best_head == 0
+    assert model.model.best_head == 0
     model.make_heads(ClassSlots((), NUM_NOVEL))  # without base classes, there is one kind alone
     assert model.training_step(batch_of([3, 4]), 0).isfinite()
 

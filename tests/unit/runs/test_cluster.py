@@ -79,7 +79,7 @@ def test_the_encoder_is_not_trained(model, tiny_run):
 def test_regions_get_the_nearest_centre_of_the_clusters(model, tiny_run):
     module = data(tiny_run)
     batches = discover_by_clustering(model, module)
-    views = [model.describe_batch(batch).feature.detach() for batch in module.test_dataloader()]
+    views = [model.model.describe(batch).feature.detach() for batch in module.test_dataloader()]
     rows = F.normalize(torch.cat(views).double(), dim=1)
     clusters = torch.as_tensor(cluster_features(rows, 3))
     centres = torch.stack([F.normalize(rows[clusters == cluster].mean(dim=0), dim=0) for cluster in range(3)])
@@ -144,7 +144,7 @@ def test_a_cluster_that_scores_clearly_lowest_is_normal_for_good(tiny_run, tmp_p
     loaded = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt")
     assert loaded.class_names == ["normal", "class_1", "class_2"]
     assert loaded.slots.has_normal
-    assert loaded.made_from_clusters
+    assert loaded.slots.from_clusters
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
@@ -226,10 +226,10 @@ def test_base_classes_of_an_earlier_training_are_left_behind(tiny_run):
         backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
     )
     model.make_heads(ClassSlots(("dent", "hole"), 3))
-    model.best_head.fill_(2)
+    model.model.best_head.fill_(2)
     [batch] = discover_by_clustering(model, data(tiny_run))
     assert model.slots.base_names == ()
-    assert model.best_head == 0
+    assert model.model.best_head == 0
     assert model.model.heads.weight.shape == (4, 3, 64)
     assert batch.class_probabilities.shape == (18, 3)
 

@@ -173,7 +173,7 @@ def test_cached_tokens_give_the_features_of_the_trunk(tiny_run):
         batch = RegionViewBatch.collate(bank.__getitems__(list(range(len(regions)))))
         assert len(bank.tokens) < 2 * len(regions) * 197
         assert not batch.attended.all()
-        features = model.model(model._frozen_views(batch)).features.unflatten(0, (2, len(regions)))
+        features = model.model(model.model.frozen_views(batch)).features.unflatten(0, (2, len(regions)))
     expected = expected.unflatten(0, (len(regions), 2)).transpose(0, 1)
     # The order of the two views is drawn at random.
     for index in range(len(regions)):
