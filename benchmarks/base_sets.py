@@ -110,7 +110,7 @@ def run(set_name: str, base: str, seed: int, options: argparse.Namespace) -> dic
         data_args, model_args = generated(options.data, base, options.output / "plates")
     else:
         data_args, model_args = mtd(options.data, base, options.output, mini=set_name == "mini")
-    paper = {"feature_layers": 1, "prototypes": "random", "contrast": True} if options.paper else {}
+    paper: dict[str, Any] = {"feature_layers": 1, "prototypes": "random", "contrast": True} if options.paper else {}
     seed_everything(seed, workers=True)
     start = time.perf_counter()
     datamodule = NcdDataModule(**data_args, labels="folders", work_dir=folder, seed=seed)

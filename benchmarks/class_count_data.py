@@ -175,11 +175,11 @@ def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weigh
     features, scores, labels = (torch.cat(part) for part in zip(*batches, strict=True))
     if isinstance(describer, NormalResiduals):
         features = stretched_residuals(features, scores)
-    regions, view = datamodule.train_regions(), EvalView(datamodule.image_size)
+    trained_on, view = datamodule.train_regions(), EvalView(datamodule.image_size)
     base = np.zeros((0, features.shape[1]), np.float32)
-    num_base = regions.num_base
+    num_base = trained_on.num_base
     for start in tqdm(range(0, num_base, 32), desc=f"{file.stem}, base"):
-        views = [view(*regions.load(index)) for index in range(start, min(start + 32, num_base))]
+        views = [view(*trained_on.load(index)) for index in range(start, min(start + 32, num_base))]
         images, masks = (torch.stack(part) for part in zip(*views, strict=True))
         described = describer(images, masks, images, torch.arange(len(images)))  # they are whole images
         base = np.concatenate([base, described.feature.numpy()])
@@ -190,5 +190,5 @@ def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weigh
         labels=labels.numpy(),
         class_names=np.array(datamodule.class_names),
         base_features=base,
-        base_labels=regions.labels[:num_base].numpy(),
+        base_labels=trained_on.labels[:num_base].numpy(),
     )

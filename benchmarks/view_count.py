@@ -17,7 +17,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from discovery import PAPER, SCORES, data_arguments, run, spread
+from discovery import SCORES, data_arguments, run, spread
 from matplotlib import pyplot as plt
 
 COUNTS = ["2", "4", "8", "16", "32", "null"]
@@ -57,7 +57,7 @@ def main() -> None:
         "--accelerator",
         "cpu",
     ]
-    flags += [*PAPER, "--precision", options.precision, "--max_epochs", str(options.max_epochs)]
+    flags += ["--preset", "paper", "--precision", options.precision, "--max_epochs", str(options.max_epochs)]
     results: dict[str, list[dict[str, float]]] = {}
     print("| views | NMI | ARI | accuracy | macro-F1 |\n| --- | --- | --- | --- | --- |")
     for count in options.counts:
