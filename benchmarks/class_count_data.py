@@ -165,9 +165,9 @@ def compute_features(file: Path, datamodule: NcdDataModule, backbone: str, weigh
     kind: DescriberKind = "frozen_features" if datamodule.normal_images is None else "normal_residuals"
     model = AnomalyNcd(backbone, weights, num_novel_classes=2, describer=kind).eval()
     datamodule.prepare_for(model.inputs)
-    describer, regions = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
-    if isinstance(describer, NormalResiduals) and regions is not None:
-        describer.fit(regions, [record.path for record in datamodule.normal_records])
+    describer, normal = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
+    if isinstance(describer, NormalResiduals) and normal is not None:
+        describer.fit(normal, [record.path for record in datamodule.normal_records])
     batches = [
         (model.model.describe(batch).feature, batch.region_score, batch.region_class_id)
         for batch in tqdm(datamodule.test_dataloader(), desc=file.stem)

@@ -66,7 +66,7 @@ def range_of_extremes(
         >>> range_of_extremes(torch.tensor([[0.5, 0.0], [0.75, 0.0], [0.25, 0.0]]), (0.0, 0.5))
         (0.25, 0.5)
     """
-    values = extremes.double().cpu().numpy()
+    values = extremes.cpu().double().numpy()
     values = values[np.isfinite(values).all(axis=1)]
     if not len(values):
         return None

@@ -50,6 +50,10 @@ class RegionEncoder(Protocol):
         """What tells its frozen part from another one of the same weights, as plain data."""
         ...
 
+    def __call__(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Run both parts, as :meth:`frozen` and :meth:`trained` do."""
+        ...
+
     def frozen(self, images: Tensor, masks: Tensor) -> Frozen:
         """Run the frozen part on normalised images (B, 3, S, S) with masks (B, 1, S, S) in [0, 1], without gradient."""
         ...
