@@ -72,8 +72,9 @@ def encode_image(image: np.ndarray, suffix: str, quality: int = 95) -> bytes:
     """Encode an image; arguments and errors as :func:`write_image`, `quality` is that of JPEG."""
     image = image.astype(np.uint8) * 255 if image.dtype == bool else image
     image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    flags = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in {".jpg", ".jpeg"} else []
     try:
-        return cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        return cv2.imencode(suffix, image, flags)[1].tobytes()
     except cv2.error as error:
         msg = f"An image of shape {image.shape} can't be encoded as {suffix!r}; write PNG or JPEG: {error}"
         raise ValueError(msg) from error

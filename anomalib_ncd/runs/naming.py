@@ -22,6 +22,7 @@ from anomalib_ncd.runs.files import write_run_files
 from anomalib_ncd.runs.folder import REPORT_FILE, RESULTS_FILE, finish, write_json
 
 DROPPED_FILE = "class_names.old.json"
+SAME_OVERLAP = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +124,7 @@ def carry_names(output: Path, results: RunResults) -> list[str]:
 
 def digest_of_classes(results: RunResults) -> str:
     """Digest of the slot of each region, whatever the slots are called by the user."""
-    lines = [f"{key} {box} {slot}" for (key, box), slot in _slots(results).items()]
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(repr(_regions_of_images(results)).encode(errors="surrogateescape")).hexdigest()
 
 
 def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:
@@ -132,14 +132,19 @@ def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:
 
     Args:
         before: Results before.
-        after: Results after.
+        after: Results after. A region is the same where it covers most of what it covered.
 
     Returns:
         The new slot of each old one that most of its regions went to, where most of the regions that are there both
         before and after, and in the new slot, came from the old one.
     """
-    old, new = _slots(before), _slots(after)
-    moves = Counter((old[region], new[region]) for region in old.keys() & new.keys())
+    old, new = _regions_of_images(before), _regions_of_images(after)
+    moves = Counter[tuple[str, str]]()
+    for key in old.keys() & new.keys():
+        for box, slot in old[key]:
+            overlap, target = max((_overlap(box, other), name) for other, name in new[key])
+            if overlap > SAME_OVERLAP:
+                moves[slot, target] += 1
     left, came = Counter[str](), Counter[str]()
     for (source, target), count in moves.items():
         left[source] += count
@@ -151,16 +156,25 @@ def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:
     }
 
 
-def _slots(results: RunResults) -> dict[tuple[str, tuple[float, ...]], str]:
-    """Slot of each region, which is known by its image and its box."""
+def _regions_of_images(results: RunResults) -> dict[str, list[tuple[list[float], str]]]:
+    """Box and slot of each region, by the key of its image."""
     batch = results.batch
     if batch.region_class_probabilities is None:
         msg = "The batch holds no predictions; pass what Engine.predict returns."
         raise ValueError(msg)
-    keys = [results.image_keys[index] for index in batch.region_image_index.tolist()]
-    boxes = [tuple(round(edge, 2) for edge in box) for box in batch.region_box_xyxy.tolist()]
-    slots = [results.slot_names[slot] for slot in batch.region_class_probabilities.argmax(dim=1).tolist()]
-    return dict(zip(zip(keys, boxes, strict=True), slots, strict=True))
+    regions: dict[str, list[tuple[list[float], str]]] = {}
+    slots = batch.region_class_probabilities.argmax(dim=1).tolist()
+    for image, box, slot in zip(batch.region_image_index.tolist(), batch.region_box_xyxy.tolist(), slots, strict=True):
+        regions.setdefault(results.image_keys[image], []).append((box, results.slot_names[slot]))
+    return regions
+
+
+def _overlap(one: list[float], other: list[float]) -> float:
+    """Intersection over union of two boxes."""
+    sides = [max(0.0, min(one[i + 2], other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    common = sides[0] * sides[1]
+    return common / (sum(areas) - common)
 
 
 def _carried(given: dict[str, Any], stayed: dict[str, str]) -> tuple[dict[str, Any], set[str]]:

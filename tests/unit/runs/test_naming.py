@@ -14,7 +14,7 @@ from anomalib_ncd.runs.naming import carry_names, check_names, digest_of_classes
 SLOTS = ["normal", "class_1", "class_2"]
 
 
-def results(slots, names=SLOTS, first_key=0):
+def results(slots, names=SLOTS, first_key=0, shift=0.0):
     """Results of images with a region each, sorted into the given slots."""
     count = len(slots)
     batch = NcdBatch(
@@ -23,7 +23,7 @@ def results(slots, names=SLOTS, first_key=0):
         image=None,
         region_mask=None,
         region_image_index=torch.arange(count),
-        region_box_xyxy=torch.tensor([[0.0, 0.0, 8.0, 8.0]]).expand(count, 4),
+        region_box_xyxy=torch.tensor([[0.0, 0.0, 8.0, 8.0]]).expand(count, 4) + shift,
         region_score=torch.ones(count),
         region_area=torch.ones(count, dtype=torch.long),
         region_class_probabilities=torch.eye(len(names))[torch.tensor(slots)],
@@ -61,6 +61,12 @@ def test_names_go_with_the_majority_of_their_regions(tmp_path):
     assert carry_names(tmp_path, new) == ["normal", "dent", "scratch"]
     # Killed before the new results were saved: the names are those of the new ones already.
     assert carry_names(tmp_path, new) == ["normal", "dent", "scratch"]
+
+
+@pytest.mark.parametrize(("shift", "stays"), [(0.0, True), (1.0, True), (3.0, False)])
+def test_a_region_may_move_a_little(shift, stays):
+    stayed = slots_that_stayed(results([1, 1, 2]), results([2, 2, 1], shift=shift))
+    assert stayed == ({"class_1": "class_2", "class_2": "class_1"} if stays else {})
 
 
 def test_names_of_classes_that_fell_apart_are_dropped(tmp_path, caplog):
