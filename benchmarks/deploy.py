@@ -1,118 +1,157 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a classifier on the line takes and stands. The numbers of docs/deploy.md come from here.
+"""What a classifier on the line takes: memory over many images, and time from an image to its class.
 
-    python benchmarks/deploy.py stages --data ../shared/data
-    python benchmarks/deploy.py compression --data ../shared/data
-    python benchmarks/deploy.py many
-    python benchmarks/deploy.py faults --data ../shared/data
-
-``stages`` has two tables: the steps that are no network, on all test images with their saved maps; and the whole way
-with a small Patchcore, in PyTorch, ONNX Runtime and OpenVINO. Detector and runs are made in the output folder first,
-once. ``--weights`` takes DeiT-Tiny in the place of EfficientNet-Lite0.
+Run as a script it classifies a folder in a process of its own, with nothing but deployment imported, and prints JSON.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import cv2
-import torch
-from deploy_compression import EXPORTS, compression_table
-from deploy_endurance import faults_table, many_table
-from deploy_setup import Setup
-from deploy_stages import BETWEEN, STAGES, StageClock, classifier_of_maps, summary, time_images
+import numpy as np
+from cases import Setup
 
-from anomalib_ncd.deploy import AnomalyClassifier
+from anomalib_ncd.deploy import AnomalyClassifier, Manifest
+from anomalib_ncd.deploy.line.folder_run import classify_folder
+from anomalib_ncd.deploy.packing.manifest import NetworkEntry
+from anomalib_ncd.regions.settings import RegionSettings
 
-RUNTIMES = ("eager", "onnx", "openvino")
-
-
-def setup_of(args: argparse.Namespace) -> Setup:
-    """What the flags say."""
-    backbone = "offline" if args.weights is None else "deit_tiny_patch16_224"
-    return Setup(args.data, args.output, backbone, args.weights, args.threads)
+SIDE_PX = 96
+NUM_IMAGES = 20_000
+EARLY = 1_000
+NAMES = ("normal", *(f"class_{number}" for number in range(1, 6)))
 
 
-def stages(args: argparse.Namespace) -> None:
-    """Print both tables of times."""
-    clock = StageClock()
-    classifier, paths = classifier_of_maps(args.data / "mtd" / "test", args.data / "mtd_anomaly_maps", clock)
-    time_images(classifier, clock, paths, args.repeats)
-    print(f"{len(paths)} images with saved maps, milliseconds an image, median / 99th percentile\n")
-    print("| MEBin | crops | merge | together | mean |\n| --- | --- | --- | --- | --- |")
-    together = clock.milliseconds(BETWEEN)
-    cells = [summary(clock.milliseconds([stage])) for stage in BETWEEN]
-    print("| " + " | ".join([*cells, summary(together), f"{together.mean():.2f}"]) + " |\n")
-    setup = setup_of(args)
-    chosen = setup.mini_images()[:: args.every]
-    columns = ("runtime", *STAGES, "together", "images a second", f"in batches of {args.batch_size}")
-    print(f"{len(chosen)} images, {setup.backbone}\n\n| {' | '.join(columns)} |\n|" + " --- |" * len(columns))
-    for runtime in args.runtimes:
-        clock = StageClock()
-        rate = time_images(setup.classifier(runtime, clock), clock, chosen, args.repeats)
-        cells = [summary(clock.milliseconds([stage])) for stage in STAGES]
-        cells += [summary(clock.milliseconds(STAGES)), f"{rate:.1f}"]
-        batched = setup.classifier(runtime, None, args.batch_size)
-        cells.append(f"{max(batch_rate(batched, chosen) for _ in range(args.repeats)):.1f}")
-        print("| " + " | ".join([runtime, *cells]) + " |", flush=True)
+class EvenEncoder:
+    """Says of every region that all classes are equally likely, and takes no time."""
+
+    needs_whole_images = False
+
+    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
+        """Make up predictions."""
+        del masks, whole
+        return {
+            "class_probabilities": np.full((len(views), len(NAMES)), 1 / len(NAMES), dtype=np.float32),
+            "region_feature": np.zeros((len(views), 192), dtype=np.float32),
+            "neighbour_similarity": np.ones(len(views), dtype=np.float32),
+        }
 
 
-def batch_rate(classifier: AnomalyClassifier, paths: Sequence[Path]) -> float:
-    """Images a second where several go through the networks together."""
-    start = time.perf_counter()
-    num_images = sum(1 for _ in classifier.stream(paths))
-    return num_images / (time.perf_counter() - start)
+class GreyDetector:
+    """How far a pixel is from grey; notes the memory of the process after the first images."""
+
+    def __init__(self) -> None:
+        self.num_images = 0
+        self.early_mb = float("nan")
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Map of an image."""
+        self.num_images += 1
+        if self.num_images == EARLY:
+            self.early_mb = _resident_mb()
+        return np.abs(pixels.astype(np.float32).mean(axis=2) - 120) / 120
 
 
-def compression(args: argparse.Namespace) -> None:
-    """Print the table of exports."""
-    print(compression_table(setup_of(args), args.exports, args.every))
+class Clock:
+    """Adds up the seconds of each stage of the current image; a classifier's ``timer``."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - start
 
 
-def many(args: argparse.Namespace) -> None:
-    """Print memory and speed over many images."""
-    print(many_table(args.output / "many", args.number))
+def many(way: Literal["stream", "folder"], setup: Setup) -> dict[str, float]:
+    """Images a second and memory over many images without networks, so that all the rest is measured."""
+    images = setup.work / "images"
+    _draw(images, NUM_IMAGES)
+    command = [sys.executable, __file__, way, str(images), str(setup.work / "results")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(printed.splitlines()[-1])
 
 
-def faults(args: argparse.Namespace) -> None:
-    """Print time and memory of odd images."""
-    setup = setup_of(args)
-    setup.classifier("onnx")
-    print(faults_table(args.output / f"packed_{setup.backbone}_onnx", args.output / "odd"))
+def latency(runtime: Literal["eager", "onnx", "openvino"], setup: Setup) -> dict[str, float]:
+    """Milliseconds from an image's file to its class on drawn plates, one image at a time, by stage."""
+    # Torch and anomalib are for this function alone.
+    from anomalib_ncd import AnomalyNcd, NcdDataModule, discover  # noqa: PLC0415
+    from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run  # noqa: PLC0415
+    from anomalib_ncd.runs.demo import fit_demo_detector  # noqa: PLC0415
+    from anomalib_ncd.synthetic.plates import generate_dataset  # noqa: PLC0415
+
+    plates = generate_dataset(setup.work / "plates", num_train_good=20, num_per_kind=16)
+    detector, run = fit_demo_detector(plates, setup.work / "detector"), setup.work / "run"
+    model = AnomalyNcd("offline", num_novel_classes=len(plates.kinds) + 1)
+    discover(model, NcdDataModule(plates.test_dir, detector), run, "cluster")
+    clock = Clock()
+    if runtime == "eager":
+        classifier = classifier_of_run(run, detector, timer=clock)
+    else:
+        build_artefact(run, setup.work / "artefact", detector=detector, runtime=runtime)
+        classifier = AnomalyClassifier.load(setup.work / "artefact", timer=clock)
+    return _times(classifier, clock, sorted(plates.test_dir.rglob("*.png")))
 
 
-def main() -> None:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    for name, run in (("stages", stages), ("compression", compression), ("many", many), ("faults", faults)):
-        command = commands.add_parser(name)
-        command.set_defaults(run=run)
-        command.add_argument("--output", type=Path, default=Path("runs/deploy"))
-        command.add_argument("--threads", type=int, default=os.cpu_count())
-        if name == "many":
-            command.add_argument("--number", type=int, default=20_000, help="images")
-            continue
-        command.add_argument("--data", type=Path, required=True, help="folder with mtd and mtd_anomaly_maps")
-        command.add_argument("--weights", type=Path, help="of DeiT-Tiny; EfficientNet-Lite0 without")
-        command.add_argument("--every", type=int, default=2, help="take every n-th image")
-        if name == "stages":
-            command.add_argument("--batch_size", type=int, default=8)
-            command.add_argument("--repeats", type=int, default=3, help="times an image, of which the fastest counts")
-            command.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
-        if name == "compression":
-            command.add_argument("--exports", nargs="+", choices=list(EXPORTS), default=list(EXPORTS))
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    cv2.setNumThreads(args.threads)
-    args.run(args)
+def _times(classifier: AnomalyClassifier, clock: Clock, paths: list[Path]) -> dict[str, float]:
+    """Median milliseconds of each stage and of all together, and their 99th percentile; five images warm up."""
+    stages: dict[str, list[float]] = defaultdict(list)
+    for number, path in enumerate([*paths[:5], *paths]):
+        clock.seconds.clear()
+        classifier.predict(path)
+        for stage, seconds in [*clock.seconds.items(), ("together", sum(clock.seconds.values()))]:
+            if number >= 5:
+                stages[stage].append(1e3 * seconds)
+    found = {f"{stage}_ms": float(np.median(values)) for stage, values in stages.items()}
+    return found | {"together_p99_ms": float(np.percentile(stages["together"], 99))}
+
+
+def _draw(folder: Path, number: int) -> None:
+    """Grey plates with a square or a line."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(number):
+        pixels = np.full((SIDE_PX, SIDE_PX, 3), rng.integers(110, 130), np.uint8)
+        top, left = rng.integers(8, SIDE_PX - 30, 2)
+        pixels[top : top + (20 if index % 2 else 6), left : left + 20] = 230 if index % 3 else 20
+        cv2.imwrite(str(folder / f"{index:06d}.png"), pixels)
+
+
+def _classify(way: str, images: Path, output: Path) -> dict[str, float]:
+    """Classify a folder without networks."""
+    manifest = Manifest(NAMES, 0, (0.1, 1.0), RegionSettings(), 224, NetworkEntry("onnx", ()), merging_temperature=50.0)
+    detector, paths = GreyDetector(), sorted(images.iterdir())
+    classifier = AnomalyClassifier(manifest, EvenEncoder(), detector, keep_masks=False)
+    start = time.process_time()
+    if way == "stream":
+        found = sum(result.error is None for result in classifier.stream(paths))
+    else:
+        found = classify_folder(classifier, images, output, pictures=False).classified
+    seconds = time.process_time() - start
+    assert found == len(paths)
+    rate = len(paths) / seconds
+    return {"images_a_second": rate, "early_mb": detector.early_mb, "mb": _resident_mb(), "images": len(paths)}
+
+
+def _resident_mb() -> float:
+    """Memory that the process holds now, in MB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(_classify(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))))

@@ -1,22 +1,17 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the region stage finds, on data sets with known defects: prints a table and writes it as CSV.
+"""What the region stage finds, on data sets with known defects.
 
-    python benchmarks/regions.py --data shared/data --output regions.csv [--plates 15]
-
-`--data` holds `mtd` with `mtd_anomaly_maps`, `deeppcb` and `transistor`; what is missing is left out. Plates are drawn.
 A defect has a region of its own if a region's mask touches it and no other defect. Ranges are fitted on all maps of a
 set, without normal images. Defective images whose ground truth is empty count as images whose defect isn't touched.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +24,7 @@ from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.synthetic.plates import make_image, simulate_anomaly_map
 
 METHODS = {"elements": RegionSettings(method="elements"), "mebin": RegionSettings(method="mebin")}
+PLATES_A_KIND = 15
 KINDS = (("scratch",), ("dent",), ("stain",), ("scratch", "dent"), ())
 
 
@@ -165,33 +161,19 @@ def share(part: int, whole: int) -> float:
     return round(100 * part / whole, 1) if whole else float("nan")
 
 
-def main() -> None:
-    """Measure all data sets with all methods."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--output", type=Path, default=Path("regions.csv"))
-    parser.add_argument("--plates", type=int, default=15, help="drawn plates of each kind")
-    options = parser.parse_args()
-    cv2.setNumThreads(1)
-    readers: dict[str, Callable[[], list[Sample]]] = {
-        "mtd": lambda: read_mtd(options.data),
-        "deeppcb": lambda: read_deeppcb(options.data),
-        "transistor": lambda: read_transistor(options.data),
-        "plates": lambda: draw_plates(options.plates),
-    }
-    rows = []
-    for name, read in readers.items():
-        if name != "plates" and not (options.data / name).is_dir():
-            continue
-        samples = read()
-        for method, settings in METHODS.items():
-            rows.append({"data": name, "method": method, **measure(samples, settings, has_masks=name != "deeppcb")})
-            print(" | ".join(f"{key} {value}" for key, value in rows[-1].items()))
-    with options.output.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def read_samples(name: str, data: Path | None) -> list[Sample]:
+    """Samples of a data set.
 
+    Args:
+        name: ``"mtd"``, ``"deeppcb"``, ``"transistor"`` or ``"plates"``.
+        data: Folder of the data sets; not needed for drawn plates.
 
-if __name__ == "__main__":
-    main()
+    Raises:
+        FileNotFoundError: If there is no folder.
+    """
+    if name == "plates":
+        return draw_plates(PLATES_A_KIND)
+    if data is None:
+        msg = f"The regions of {name!r} need `--data`, a folder with that data set."
+        raise FileNotFoundError(msg)
+    return {"mtd": read_mtd, "deeppcb": read_deeppcb, "transistor": read_transistor}[name](data)
