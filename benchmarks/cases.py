@@ -86,6 +86,7 @@ def _networks(name: str, topic: str, measure: str, label: str, data: str, templa
             backbone=DEIT if key == "deit" else "offline",
         )
         for key, title in BACKBONES.items()
+        if key == "deit" or template.training.empty_mask == "region"  # the paper's is for ViTs alone
     ]
 
 

@@ -135,13 +135,13 @@ def measure(samples: list[Sample], settings: RegionSettings, *, has_masks: bool)
         if sample.defects is None:
             continue
         table = touches(regions, sample.defects)
-        on_defect = table.any(axis=1)
+        on_defect = [bool(touched.any()) for touched in table]
         num["defects"] += len(sample.defects)
         num["own"] += int(table[table.sum(axis=1) == 1].any(axis=0).sum())
         num["regions"] += len(regions)
-        num["false"] += int((~on_defect).sum())
-        num["touched"] += bool(on_defect.any())
-        if on_defect.any() and has_masks:
+        num["false"] += on_defect.count(False)
+        num["touched"] += any(on_defect)
+        if any(on_defect) and has_masks:
             area = sum(region.area for region, is_on in zip(regions, on_defect, strict=True) if is_on)
             ratios.append(area / np.any(sample.defects, axis=0).sum())
     return {

@@ -71,7 +71,7 @@ def read(file: Path) -> list[Row]:
         if reader.fieldnames != COLUMNS:
             msg = f"{file} must have the columns {COLUMNS}, got {reader.fieldnames}."
             raise ValueError(msg)
-        return [Row(**(row | {"value": float(row["value"])})) for row in reader]
+        return [Row(value=float(row.pop("value")), **row) for row in reader]
 
 
 def current_commit() -> str:
