@@ -90,7 +90,10 @@ class MadeFrom:
             "normal images": digest_of_images(datamodule.normal_records),
             LABELS: _digest([repr((datamodule.class_ids, datamodule.class_names))]),
         }
-        return cls(_plain({"method": method, **own, **data, **settings}), inputs, max_epochs)
+        flat: dict[str, Any] = {}
+        for name, value in _plain({"method": method, **own, **data, **settings}).items():
+            flat |= value if isinstance(value, dict) else {name: value}  # so that a message names what differs
+        return cls(flat, inputs, max_epochs)
 
 
 def claim_folder(output: Path, made_from: MadeFrom, config: dict[str, Any] | None = None) -> RunState:

@@ -132,7 +132,7 @@ def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:
 
     Args:
         before: Results before.
-        after: Results after. A region is the same where it covers most of what it covered.
+        after: Results after. A region is the same where most of it, or of what it was, lies in the other.
 
     Returns:
         The new slot of each old one that most of its regions went to, where most of the regions that are there both
@@ -170,11 +170,9 @@ def _regions_of_images(results: RunResults) -> dict[str, list[tuple[list[float],
 
 
 def _overlap(one: list[float], other: list[float]) -> float:
-    """Intersection over union of two boxes."""
+    """Share of the smaller of two boxes that lies in the other."""
     sides = [max(0.0, min(one[i + 2], other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    common = sides[0] * sides[1]
-    return common / (sum(areas) - common)
+    return sides[0] * sides[1] / min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
 
 
 def _carried(given: dict[str, Any], stayed: dict[str, str]) -> tuple[dict[str, Any], set[str]]:
