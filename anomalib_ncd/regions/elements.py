@@ -73,7 +73,7 @@ def cut_at_half_height(anomaly_map: np.ndarray, mask: np.ndarray, low: float) ->
     inside = np.flatnonzero(mask)
     values, owners = anomaly_map.ravel()[inside].astype(np.float64), labels.ravel()[inside]
     peaks = np.full(num_labels, -np.inf)
-    np.maximum.at(peaks, owners, values)
+    np.maximum.at(peaks, owners.astype(np.intp), values)
     cut = np.zeros(mask.shape, dtype=bool)
     cut.ravel()[inside[values >= (low + peaks[owners]) / 2]] = True
     return cut
@@ -126,7 +126,7 @@ def label_elements(
     inside = np.flatnonzero(mask)
     owners = labels.ravel()[inside]
     peaks = np.full(num_labels, -np.inf)
-    np.maximum.at(peaks, owners, array.ravel()[inside].astype(np.float64))
+    np.maximum.at(peaks, owners.astype(np.intp), array.ravel()[inside].astype(np.float64))
     order = np.argsort(-peaks[1:], kind="stable") + 1
     if len(order) > max_elements:
         logger.warning("%d elements in one map; the %d with the highest peaks are kept.", len(order), max_elements)
