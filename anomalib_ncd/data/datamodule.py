@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,13 +34,17 @@ from anomalib_ncd.data.synthetic_base import (
     least_anomalous,
     write_synthetic_base,
 )
-from anomalib_ncd.regions.mebin import fit_score_range
-from anomalib_ncd.regions.reading.listing import ImageFile, mark_output
-from anomalib_ncd.regions.reading.maps import read_anomaly_map
+from anomalib_ncd.regions.cutting import fit_range
+from anomalib_ncd.regions.reading.listing import ImageFile, find_files, mark_output
+from anomalib_ncd.regions.reading.maps import MAP_SUFFIXES, read_anomaly_map
 from anomalib_ncd.regions.reading.pairing import MapPairs
 from anomalib_ncd.regions.settings import RegionSettings
 
 DEFAULT_IMAGE_SIZE = 224
+MANY_EMPTY = 1 / 3
+"""From this share of images without a region on there is a warning."""
+
+logger = logging.getLogger(__name__)
 
 
 class NcdDataModule(AnomalibDataModule):
@@ -63,8 +68,10 @@ class NcdDataModule(AnomalibDataModule):
             anomalous.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
-        score_range: Score range for MEBin, lowest and highest peak. Defaults to ``None``: that of the model if it
-            is fitted, else it is fitted on these maps.
+        normal_maps: Folder of maps of normal images that the detector wasn't trained on. What is higher than all of
+            them is anomalous. Not for the region method ``"mebin"``. Defaults to ``None``: none.
+        score_range: Score range of the maps: for MEBin lowest and highest peak. Defaults to ``None``: that of the model
+            if it is fitted, else it is fitted on these maps.
         regions: How regions are found and cut. Defaults to ``None``: as for the model if it is fitted, else as in
             the paper.
         work_dir: Folder for maps and regions; an interrupted run goes on from it. Defaults to ``None``: in memory.
@@ -90,6 +97,7 @@ class NcdDataModule(AnomalibDataModule):
         normal_images: str | Path | AnomalibDataModule | None = None,
         normal_label: str = "good",
         detector_ckpt: str | Path | None = None,
+        normal_maps: str | Path | None = None,
         score_range: tuple[float, float] | None = None,
         regions: RegionSettings | None = None,
         work_dir: str | Path | None = None,
@@ -108,6 +116,7 @@ class NcdDataModule(AnomalibDataModule):
         self.synthetic_settings = SyntheticSettings()
         self.normal_label = normal_label
         self.detector_ckpt = detector_ckpt
+        self.normal_maps = normal_maps
         self.score_range = score_range
         self.regions = regions
         self.work_dir = None if work_dir is None else Path(work_dir)
@@ -117,6 +126,7 @@ class NcdDataModule(AnomalibDataModule):
 
         self.records: list[ImageFile] = []
         self.map_paths: list[Path] = []
+        self.normal_map_paths: list[Path] = []
         self.base_records: list[BaseRecord] = []
         self.base_class_names: list[str] = []
         self.class_ids: list[int] | None = None
@@ -155,6 +165,11 @@ class NcdDataModule(AnomalibDataModule):
         elif self.base is not None:
             self.base_records, self.base_class_names = list_base(self.base, self.base_list)
         self.map_paths = self._find_maps(records)
+        if self.normal_maps is not None:
+            self.normal_map_paths = find_files(Path(self.normal_maps), MAP_SUFFIXES)
+            if not self.normal_map_paths:
+                msg = f"The folder {self.normal_maps} given as `normal_maps` holds no anomaly maps."
+                raise FileNotFoundError(msg)
         self.records = records
 
     def prepare_for(self, inputs: ModelInputs) -> None:
@@ -191,6 +206,7 @@ class NcdDataModule(AnomalibDataModule):
                 self._table = table.build(self.map_paths, *wanted)
             self._cut_with = wanted
             self._train_regions = None
+            self._warn_of_empty_images(self._table)
         return self._table
 
     @property
@@ -334,10 +350,32 @@ class NcdDataModule(AnomalibDataModule):
             return self._inputs.score_range
         if self.fitted_score_range is not None:
             return self.fitted_score_range
+        method = self.region_settings.method
+        if self.normal_map_paths and method == "mebin":
+            msg = f"`normal_maps` is {self.normal_maps}, of which MEBin knows nothing; give `regions` another method."
+            raise ValueError(msg)
         maps = tqdm(self.map_paths, desc="Fitting the score range", unit="map")
-        low, high = fit_score_range(read_anomaly_map(path) for path in maps)
+        low, high = fit_range(
+            (read_anomaly_map(path) for path in maps),
+            method,
+            (read_anomaly_map(path) for path in self.normal_map_paths),
+            [str(path) for path in self.map_paths],
+        )
         # The model keeps the range in single precision; the same numbers on both sides mean the same regions.
         return float(np.float32(low)), float(np.float32(high))
+
+    def _warn_of_empty_images(self, table: RegionTable) -> None:
+        """Say where many images have no region, but for a fitted model, to which most images may be good."""
+        num_empty, count = len(table.empty_images), len(table.images)
+        if self._inputs.score_range is None and num_empty >= MANY_EMPTY * count:
+            logger.warning(
+                "Nothing was found in %d of %d images (method %r, score range %.4g to %.4g). If they aren't good, try "
+                "another method of `regions`, or give `score_range`.",
+                num_empty,
+                count,
+                self.region_settings.method,
+                *self._score_range_in_force(),
+            )
 
     @property
     def _pin_memory(self) -> bool:

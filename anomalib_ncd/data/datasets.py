@@ -108,7 +108,7 @@ def _cut(normal: NormalRegions) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 class EvalImages(Dataset):
-    """Images, each item with the fixed views of all its regions.
+    """Images, each item with the fixed views of all its regions, of which there may be none.
 
     Args:
         table: Regions of the images.
@@ -153,3 +153,8 @@ class EvalImages(Dataset):
             item.class_id = torch.tensor([self.class_ids[index]])
             item.region_class_id = item.class_id.repeat(len(rows))
         return item
+
+
+def _stacked(tensors: list[torch.Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Stack tensors of a shape; of none, ``(0, *shape)``."""
+    return torch.stack(tensors) if tensors else torch.zeros((0, *shape), dtype=dtype)

@@ -56,6 +56,7 @@ class RegionTable:
         self.image_of: list[int] = []
         self.sizes_hw: list[tuple[int, int]] = []
         self.num_components: list[int] = []
+        self.peaks_xy: list[tuple[float, float]] = []  # of the map of each image, in image pixels
         self._rows_of_image: list[list[int]] = []
         self._crops: list[tuple[np.ndarray, np.ndarray]] = []
         self._digest = hashlib.sha256()
@@ -68,8 +69,13 @@ class RegionTable:
         return self._digest.hexdigest()
 
     def rows_of_image(self, image_index: int) -> list[int]:
-        """Indices of the regions of an image."""
+        """Indices of the regions of an image; there may be none."""
         return self._rows_of_image[image_index]
+
+    @property
+    def empty_images(self) -> list[int]:
+        """Indices of the images in which nothing was found: no region has a mask."""
+        return [i for i, rows in enumerate(self._rows_of_image) if not any(self.rows[row].area for row in rows)]
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region."""
@@ -97,7 +103,7 @@ class RegionTable:
 
         Args:
             map_paths: Anomaly map of each image.
-            score_range: Score range that MEBin was fitted to.
+            score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.cutting.fit_range`.
             settings: How regions are found and cut.
 
         Returns:
@@ -208,6 +214,7 @@ class RegionTable:
             "map_hw": list(anomaly_map.shape),
             "threshold": binarized.threshold,
             "num_components": binarized.num_components,
+            "peak_xy": _peak_xy(anomaly_map, pixels.shape),
             "regions": [{"box_xyxy": r.box_xyxy, "score": r.score, "area": r.area} for r in regions],
         }
         if self.folder is not None:
@@ -230,6 +237,7 @@ class RegionTable:
         height, width = entry["size_hw"]
         self.sizes_hw.append((height, width))
         self.num_components.append(entry["num_components"])
+        self.peaks_xy.append((entry["peak_xy"][0], entry["peak_xy"][1]))
         self._rows_of_image.append(list(range(len(self.rows), len(self.rows) + len(entry["regions"]))))
         self.image_of += [len(self.sizes_hw) - 1] * len(entry["regions"])
         for region in entry["regions"]:
@@ -323,3 +331,10 @@ def _warn_if_dark(highest: int, bit_depth: int) -> None:
                 bits,
             )
             return
+
+
+def _peak_xy(anomaly_map: np.ndarray, image_shape: tuple[int, ...]) -> list[float]:
+    """Where a map is highest, in pixels of its image."""
+    row, column = np.unravel_index(int(anomaly_map.argmax()), anomaly_map.shape)
+    height, width = anomaly_map.shape
+    return [(float(column) + 0.5) * image_shape[1] / width, (float(row) + 0.5) * image_shape[0] / height]

@@ -110,7 +110,9 @@ def least_anomalous(table: RegionTable) -> list[ImageFile]:
     Returns:
         The quarter with the lowest highest scores, but at least ten images, or all where there are fewer.
     """
-    scores = [max(table.rows[row].score for row in table.rows_of_image(i)) for i in range(len(table.images))]
+    scores = [
+        max((table.rows[row].score for row in table.rows_of_image(i)), default=0.0) for i in range(len(table.images))
+    ]
     count = max(MIN_NORMAL_IMAGES, len(scores) // 4)
     chosen = sorted(np.argsort(scores, kind="stable")[:count].tolist())
     logger.info(

@@ -271,9 +271,18 @@ class AnomalyNcd(AnomalibModule):
 
         Returns:
             The images without pixels, see :func:`~anomalib_ncd.models.encoded_regions.encode_images`.
+
+        Raises:
+            ValueError: If there is no region.
         """
         datamodule.prepare_for(self.inputs)
         table = datamodule.region_table()
+        if not len(table):
+            msg = (
+                f"No region was found in any of {len(table.images)} images; check their anomaly maps, or give another "
+                "`score_range` or method of `regions`."
+            )
+            raise ValueError(msg)
         if self._encoded is None or self._encoded[0] is not table:
             self._encoded = table, encode_images(self.model.describe, datamodule.all_images())
         return [replace(batch) for batch in self._encoded[1]]

@@ -60,13 +60,13 @@ def cut_elements(
     scores = _element_scores(elements, anomaly_map, count, score_range)
     numbers = _resize_elements(elements, size_hw)
     rectangles, areas = _rectangles_xywh(numbers, count)
-    boxes = square_boxes(rectangles, size_hw, padding_ratio, min_size_ratio)
+    order = np.argsort(-areas, kind="stable")
+    order = order[areas[order] > 0]  # of elements that fall on one pixel of a small image, one is left
     regions = []
-    for index in np.argsort(-areas, kind="stable").tolist():
-        left, top, right, bottom = boxes[index].tolist()
-        mask = crop(numbers, boxes[index]) == index + 1
-        region = Region((left, top, right, bottom), scores[index], int(areas[index]), crop(image, boxes[index]), mask)
-        regions.append(region)
+    for index, box in zip(order, square_boxes(rectangles[order], size_hw, padding_ratio, min_size_ratio), strict=True):
+        left, top, right, bottom = box.tolist()
+        mask = crop(numbers, box) == index + 1
+        regions.append(Region((left, top, right, bottom), scores[index], int(areas[index]), crop(image, box), mask))
     return regions
 
 

@@ -19,8 +19,8 @@ class RegionSettings:
 
     Attributes:
         method: How masks are found: ``"mebin"`` as in the paper, ``"elements"`` for one region for each element that
-            stands out, ``"threshold"`` for one threshold for all maps, ``"masks"`` for masks that are given. With all
-            but ``"mebin"`` an image without anything has no region.
+            stands out, ``"threshold"`` for one threshold for all maps, ``"masks"`` for maps that are masks, where all
+            but 0 is anomalous. With all but ``"mebin"`` an image without anything has no region.
         threshold: What ``"threshold"`` takes, in units of the maps.
         sample_rate: Step of MEBin's threshold sweep, in units of 1/255 of the score range.
         min_interval_len: Shortest run of equal component counts that MEBin takes as stable.

@@ -108,6 +108,7 @@ def write_run_files(
         lambda region: table.load(rows[region]),
         metrics,
         sections=[health_section(metrics["health"])],
+        peaks_xy=table.peaks_xy,
     )
     if (output / CHECKPOINT_FILE).is_file():
         write_class_names(output / CHECKPOINT_FILE, class_names)

@@ -88,6 +88,7 @@ class MadeFrom:
             "weights of the backbone": identity_of(model.model.describer)["weights"],
             "base": "synthetic" if datamodule.has_synthetic_base else _digest(_stamp(file) for file in base),
             "normal images": digest_of_images(datamodule.normal_records),
+            "normal maps": _digest(_stamp(file) for file in datamodule.normal_map_paths),
             LABELS: _digest([repr((datamodule.class_ids, datamodule.class_names))]),
         }
         flat: dict[str, Any] = {}

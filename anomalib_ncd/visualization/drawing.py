@@ -82,7 +82,9 @@ def title_of(result: ImageResult) -> str:
         >>> title_of(ImageResult("a.png", class_name="dent", confidence=0.87, is_normal=True))
         'good: nothing was found (dent 87%)'
     """
-    name = f"{UNKNOWN if result.is_unknown else result.class_name} {result.confidence:.0%}".strip()
+    if not result.class_name:
+        return "good: nothing was found"
+    name = f"{UNKNOWN if result.is_unknown else result.class_name} {result.confidence:.0%}"
     found = any(region.area for region in result.regions)
     return name if found else f"good: nothing was found ({name})"
 

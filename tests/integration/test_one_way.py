@@ -23,6 +23,7 @@ from anomalib_ncd.runs.discover import RunOptions
 from anomalib_ncd.settings import TrainingSettings
 
 NORMAL_NAME = "=good part"  # a name that a spreadsheet would run
+EMPTY = {"b/000.png", "good/empty.png", "good/empty_too.png"}
 TABLES = ("predictions.csv", "regions.csv")
 TORCH_FREE = """
 import sys
@@ -103,7 +104,7 @@ def odd(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["mebin", "elements"])
 def run(request, odd, tmp_path_factory):
-    """A run that was trained for an epoch and named; *normal* has another name. Empty masks have a region or none."""
+    """A run that was trained for an epoch and named; *normal* has another name. Three images have no element."""
     torch.manual_seed(0)
     output = tmp_path_factory.mktemp("run") / "run"
     training = TrainingSettings(mask_layers=3, num_cached_views=2)
@@ -179,7 +180,7 @@ def test_every_way_says_what_the_run_said(way, run, artefact, odd, tmp_path):
                     assert one[column] == value, (one, column)
 
 
-def test_the_rows_are_those_of_the_images(run, odd):
+def test_the_rows_are_those_of_the_images(run, odd, request):
     images, _ = odd
     rows = {Path(row["image"]).relative_to(images).as_posix(): row for row in read_table(run / "predictions.csv")}
     expected = {"000.png", "a/000.png", "b/000.png", "b/a/000.png", "b/a/001.png", "=1+1.png", "c d/größe, 1.png"}
@@ -187,11 +188,13 @@ def test_the_rows_are_those_of_the_images(run, odd):
     assert expected <= set(rows)
     assert not [name for name in rows if name.startswith(".")]
     assert int(rows["a/000.png"]["num_regions"]) == 2
-    empty = rows["good/empty.png"]
-    assert empty["normal"] == "True"
-    if empty["num_regions"] == "0":
-        assert (empty["class"], empty["confidence"], empty["unknown"]) == (NORMAL_NAME, "1.0", "False")
-        assert str(images / "good/empty.png") not in {row["image"] for row in read_table(run / "regions.csv")}
+    assert rows["good/empty.png"]["normal"] == "True"
+    if "elements" in request.node.name:
+        with_region = {Path(row["image"]).relative_to(images).as_posix() for row in read_table(run / "regions.csv")}
+        assert {name for name, row in rows.items() if row["num_regions"] == "0"} == set(rows) - with_region == EMPTY
+        assert {rows[name]["class"] for name in EMPTY} == {NORMAL_NAME}
+        assert {float(rows[name]["confidence"]) for name in EMPTY} == {1.0}
+    assert "Nothing found in 3 images" in (run / "report.html").read_text(encoding="utf-8")
     assert {row["class"] for row in rows.values()} <= {NORMAL_NAME, "dent", "class_2"}
     for row in rows.values():
         if row["class"] == NORMAL_NAME and row["unknown"] == "False":

@@ -24,6 +24,8 @@ TYPICAL_REGIONS = 8
 IMAGES_PER_CLASS = 4
 DOUBTFUL_REGIONS = 24
 SEVERAL_IMAGES = 12
+EMPTY_IMAGES = 12
+PEAK_SIDE = 0.2  # of the box around a peak, as a share of the longer side of the image
 SUSPICIOUS_REGIONS = 12
 TILE_PX = 160
 IMAGE_PX = 320
@@ -118,6 +120,8 @@ class ReportContent:
     num_doubtful: int
     several: list[Picture]
     num_several: int
+    empty: list[Picture]
+    num_empty: int
     unknown: list[Picture]
     num_unknown: int
     certainty: Certainty
@@ -132,6 +136,7 @@ class ContentBuilder:
         class_names: Name of each slot.
         load: Gives pixels and mask of a region by its index in the batch.
         metrics: What ``metrics.json`` says.
+        peaks_xy: Where the anomaly map of each image is highest, in pixels. Defaults to ``None``: not known.
     """
 
     def __init__(
@@ -140,13 +145,16 @@ class ContentBuilder:
         class_names: Sequence[str],
         load: LoadRegion,
         metrics: dict[str, Any] | None,
+        peaks_xy: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         self.results, self.batch = results, results.batch
         self.class_names, self.load, self.metrics = list(class_names), load, metrics
+        self.peaks_xy = peaks_xy
         normal = results.normal_slot
         self.normal = None if normal is None else first_slots(class_names)[normal]
         self.certainty = region_certainty(results.batch, class_names)
         self.image_of = results.batch.region_image_index.numpy()
+        self.has_mask = results.batch.region_area.numpy() > 0
         unknown = results.batch.region_unknown  # results of before there was rejection have none
         self.is_unknown = np.zeros(len(self.image_of), bool) if unknown is None else unknown.numpy().astype(bool)
 
@@ -158,15 +166,18 @@ class ContentBuilder:
         doubtful, unknown = self._doubtful(), self._most_suspicious(np.flatnonzero(self.is_unknown))
         sets = [result.classes for result in self.results.image_results(self.class_names)]
         several = [image for image, classes in enumerate(sets) if len(classes) > 1]
+        empty = np.setdiff1d(np.arange(len(sets)), self.image_of[self.has_mask]).tolist()
         return ReportContent(
-            sentence=self._sentence(cards, normal, len(doubtful)),
-            figures=self._figures(cards, normal, len(doubtful), len(several)),
+            sentence=self._sentence(cards, normal, len(doubtful), len(empty)),
+            figures=self._figures(cards, normal, len(doubtful), len(several), len(empty)),
             cards=cards,
             normal=normal,
             doubtful=[self.picture(region, with_runner_up=True) for region in doubtful[:DOUBTFUL_REGIONS]],
             num_doubtful=len(doubtful),
             several=self._pictures_of_images(several, lambda image: " and ".join(sets[image]), SEVERAL_IMAGES),
             num_several=len(several),
+            empty=self._pictures_of_images(empty, lambda _: "", EMPTY_IMAGES, boxes_of=self._peak_box),
+            num_empty=len(empty),
             unknown=[self.picture(region, with_score=True) for region in unknown],
             num_unknown=int(self.is_unknown.sum()),
             certainty=self.certainty,
@@ -194,8 +205,8 @@ class ContentBuilder:
 
     def _card(self, slot: int, color: int) -> ClassCard:
         """What is known of a class."""
-        members = np.flatnonzero(self.certainty.slot == slot)
-        is_normal = slot == self.normal
+        is_normal = slot == self.normal  # whose regions without a mask are no false alarms
+        members = np.flatnonzero((self.certainty.slot == slot) & (self.has_mask | (not is_normal)))
         shown = self._most_suspicious(members) if is_normal else self._most_typical(members)
         values = self.certainty.value[members]
         slots = [index for index, first in enumerate(first_slots(self.class_names)) if first == slot]
@@ -236,24 +247,41 @@ class ContentBuilder:
         caption: Callable[[int], str],
         most: int,
         slot: int | None = None,
+        boxes_of: Callable[[int], list[list[float]]] | None = None,
     ) -> list[Picture]:
-        """Images with their regions outlined: all, or those of a class."""
+        """Images with outlined boxes: those of all regions, of the regions of a class, or given ones."""
         pictures: list[Picture] = []
         for image in images:
-            members = np.flatnonzero((self.image_of == image) & ((self.certainty.slot == slot) | (slot is None)))
             try:
                 pixels = read_image(self.batch.image_path[image], self.results.bit_depth)
             except (OSError, ValueError):  # moved since the run; the crops are still there
                 continue
-            boxes = self.batch.region_box_xyxy.numpy()[members].tolist()
+            boxes = self._boxes(image, slot) if boxes_of is None else boxes_of(image)
             drawn = draw_regions(pixels, boxes, None, [OUTLINE_RGB] * len(boxes), side_range_px=(1, IMAGE_PX))
             key = self.results.image_keys[image]
-            alt = f"Image {key} with {len(members)} outlined region{'s' * (len(members) != 1)}"
+            alt = f"Image {key} with {len(boxes)} outlined region{'s' * (len(boxes) != 1)}"
             lines = [key, caption(image)] if caption(image) else [key]
             pictures.append(Picture(jpeg_data_uri(drawn), alt, lines))
             if len(pictures) == most:
                 break
         return pictures
+
+    def _boxes(self, image: int, slot: int | None) -> list[list[float]]:
+        """Boxes of the regions of an image: all, or those of a class."""
+        members = np.flatnonzero((self.image_of == image) & ((self.certainty.slot == slot) | (slot is None)))
+        return self.batch.region_box_xyxy.numpy()[members].tolist()
+
+    def _peak_box(self, image: int) -> list[list[float]]:
+        """A box around the peak of an image's map, inside the image; none where the peak is not known."""
+        if self.peaks_xy is None:
+            return []
+        size_hw = self.batch.image_size[image].tolist()
+        side = PEAK_SIDE * max(size_hw)
+        left, top = (
+            min(max(place - side / 2, 0), max(length - side, 0))
+            for place, length in zip(self.peaks_xy[image], size_hw[::-1], strict=True)
+        )
+        return [[left, top, left + side, top + side]]
 
     def _labels_of(self, slots: Sequence[int]) -> str:
         """The commonest label among the images of a class."""
@@ -271,7 +299,7 @@ class ContentBuilder:
         doubtful = np.flatnonzero(self.certainty.is_doubtful)
         return doubtful[np.argsort(self.certainty.value[doubtful], kind="stable")].tolist()
 
-    def _sentence(self, cards: Sequence[ClassCard], normal: ClassCard | None, num_doubtful: int) -> str:
+    def _sentence(self, cards: Sequence[ClassCard], normal: ClassCard | None, num_doubtful: int, num_empty: int) -> str:
         """What was found, in one sentence."""
         found = [card for card in cards if card.num_regions]
         num_images = len(self.batch.image_path)
@@ -286,10 +314,17 @@ class ContentBuilder:
             sentence += f"; {counted(normal.num_regions, 'more looks', 'more look')} normal"
         if num_doubtful:
             sentence += f"; {counted(num_doubtful, 'region is', 'regions are')} worth a second look"
+        if num_empty:
+            sentence += f"; nothing was found in {counted(num_empty, 'image')}"
         return f"{sentence}."
 
     def _figures(
-        self, cards: Sequence[ClassCard], normal: ClassCard | None, num_doubtful: int, num_several: int
+        self,
+        cards: Sequence[ClassCard],
+        normal: ClassCard | None,
+        num_doubtful: int,
+        num_several: int,
+        num_empty: int,
     ) -> list[tuple[str, str]]:
         """The numbers at the top."""
         figures = [
@@ -302,6 +337,8 @@ class ContentBuilder:
         figures.append(("doubtful", f"{num_doubtful:,}"))
         if num_several:
             figures.append(("images of several kinds", f"{num_several:,}"))
+        if num_empty:
+            figures.append(("images without a region", f"{num_empty:,}"))
         if self.is_unknown.any():
             figures.append(("unknown", f"{int(self.is_unknown.sum()):,}"))
         image = (self.metrics or {}).get("image", {})

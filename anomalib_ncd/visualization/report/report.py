@@ -44,6 +44,7 @@ def write_report(
     metrics: dict[str, Any] | None = None,
     title: str = "Discovered classes",
     sections: Sequence[ReportSection] = (),
+    peaks_xy: Sequence[tuple[float, float]] | None = None,
 ) -> None:
     """Write the report of a run. A reader never sees a half-written file.
 
@@ -55,13 +56,14 @@ def write_report(
         metrics: What ``metrics.json`` says.
         title: Heading of the page.
         sections: More sections, shown below the first sentence.
+        peaks_xy: Where the anomaly map of each image is highest, in pixels; marked where nothing was found.
 
     Raises:
         ValueError: If the results have no predictions or the names don't fit their slots.
     """
     file = Path(file)
     results = results.named(class_names)
-    content = ContentBuilder(results, class_names, load, metrics).build()
+    content = ContentBuilder(results, class_names, load, metrics, peaks_xy).build()
     shown = _regions_of_map(len(results.region_position))
     tile_px = LARGE_TILE_PX if len(shown) <= MAX_LARGE_TILES else SMALL_TILE_PX
     sheets = tile_sheets((region_tile(*load(int(region)), tile_px, TILE_MARGIN) for region in shown), tile_px)

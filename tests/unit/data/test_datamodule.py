@@ -12,6 +12,7 @@ from anomalib_ncd import NcdDataModule
 from anomalib_ncd.data import datamodule as datamodule_module
 from anomalib_ncd.data.model_inputs import ModelInputs
 from anomalib_ncd.data.synthetic_base import SyntheticSettings
+from anomalib_ncd.regions.cutting import fit_range
 from anomalib_ncd.regions.settings import RegionSettings
 
 
@@ -145,6 +146,30 @@ def test_a_range_is_fitted_where_the_model_has_none(tiny_run):
     module.region_table()
     peaks = [np.load(path).max() for path in module.map_paths]
     assert module.fitted_score_range == pytest.approx((min(peaks), max(peaks)), rel=1e-6)
+
+
+def test_normal_maps_move_the_range_of_other_methods_than_mebin(tiny_run):
+    elements = RegionSettings(method="elements")
+    module = build(tiny_run, regions=elements, normal_maps=tiny_run.anomaly_maps / "good")
+    module.region_table()
+    maps, normal = ([np.load(path) for path in paths] for paths in (module.map_paths, module.normal_map_paths))
+    assert len(normal) == 6
+    assert module.fitted_score_range == pytest.approx(fit_range(maps, "elements", normal), rel=1e-6)
+    assert len(module.region_table().empty_images) == 6
+    with pytest.raises(ValueError, match="of which MEBin knows nothing"):
+        build(tiny_run, normal_maps=tiny_run.anomaly_maps / "good").region_table()
+
+
+def test_many_images_without_a_region_are_warned_of(tiny_run, caplog):
+    regions = RegionSettings(method="threshold", threshold=0.5)
+    module = build(tiny_run, regions=regions)
+    module.region_table()
+    assert "Nothing was found in 6 of 18 images (method 'threshold', score range 0." in caplog.text
+    caplog.clear()
+    fitted = build(tiny_run, regions=regions)
+    fitted.prepare_for(ModelInputs(64, score_range=(0.25, 0.75)))
+    assert len(fitted.region_table().empty_images) == 6
+    assert caplog.text == ""
 
 
 def test_regions_follow_the_model(tiny_run):

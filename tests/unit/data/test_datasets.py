@@ -95,6 +95,22 @@ def test_an_item_is_an_image_with_all_its_regions(table):
         assert torch.equal(item.whole_image, torch.from_numpy(whole_view(pixels))[None])
 
 
+def test_an_image_may_have_no_region(tiny_run):
+    images = list_images(tiny_run.images)
+    maps = pair_anomaly_maps(images, tiny_run.anomaly_maps)
+    table = RegionTable(images).build(maps, (0, 3), RegionSettings(method="threshold", threshold=0.6))
+    [first, *_] = table.empty_images
+    item = EvalImages(table, class_ids=list(range(18)), image_size=32)[first]
+    assert item.image.shape == (0, 3, 32, 32)
+    assert item.image.dtype == torch.uint8
+    assert item.region_mask.shape == (0, 1, 32, 32)
+    assert item.region_box_xyxy.shape == (0, 4)
+    assert item.region_area.dtype == torch.long
+    whole = NcdBatch.collate([EvalImages(table, class_ids=list(range(18)), image_size=32)[i] for i in range(18)])
+    assert len(whole.image) == len(table)
+    assert first not in whole.region_image_index
+
+
 def test_without_labels_there_are_no_class_ids(table):
     item = EvalImages(table, image_size=64)[0]
     assert item.class_id is None

@@ -59,6 +59,8 @@ def assert_equal_tables(one, other):
     assert one.rows == other.rows
     assert one.sizes_hw == other.sizes_hw
     assert one.num_components == other.num_components
+    assert one.peaks_xy == other.peaks_xy
+    assert one.empty_images == other.empty_images
     for index in range(len(one)):
         for left, right in zip(one.load(index), other.load(index), strict=True):
             assert left.dtype == right.dtype

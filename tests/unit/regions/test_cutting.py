@@ -35,10 +35,20 @@ def test_ranges_are_those_of_the_methods() -> None:
 def test_hot_and_inverted_maps_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         fit_range([_map(), _map(), 60 * _map(), _map()], "elements")
-        assert "Maps 2 have peaks" in caplog.text
+        assert "map 2 has a peak more than five times as high as all others." in caplog.text
+        assert "is that of the others" in caplog.text
         assert "inverted" not in caplog.text
-        fit_range([1 - _map(), 1 - _map()], "elements")
-    assert "are the maps inverted?" in caplog.text
+        fit_range([1 - _map(), 1 - _map()], "elements", names=["a.png", "b.png"])
+    assert "as in a.png" in caplog.text
+    assert "Are the maps inverted?" in caplog.text
+
+
+def test_the_paper_s_range_takes_hot_maps_but_not_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    maps = [_map(), 60 * _map(), 0.9 * _map(), 400 * _map()]
+    with caplog.at_level(logging.WARNING):
+        assert fit_range(maps, "mebin", names=["a.npy", "b.npy", "c.npy", "d.npy"]) == (0.9, 400.0)
+    assert "d.npy has a peak more than five times as high as all others, as have 1 more." in caplog.text
+    assert "leaves the others without a mask" in caplog.text
 
 
 def test_elements_have_a_region_each() -> None:
@@ -64,16 +74,15 @@ def test_a_threshold_is_for_all_maps() -> None:
 def test_masks_are_taken_as_they_are(size: int) -> None:
     mask = np.zeros((size, size), dtype=np.uint8)
     mask[size // 2 :, size // 2 :] = 255
-    _, [region] = cut_regions(IMAGE, _map(), (0, 1), RegionSettings(method="masks"), mask)
+    _, [region] = cut_regions(IMAGE, mask, (0, 255), RegionSettings(method="masks"))
     assert region.area == 32 * 32
     assert region.mask.sum() == region.area
-    assert region.score == pytest.approx(0.4, abs=0.31)
+    assert region.score == 1.0
 
 
-@pytest.mark.parametrize("method", ["elements", "masks"])
-def test_nothing_found_is_no_region(method: str) -> None:
-    mask = np.zeros((8, 8), dtype=bool) if method == "masks" else None
-    binarized, regions = cut_regions(IMAGE, _map() * 0.4, (0, 1), RegionSettings(method=method), mask)
+@pytest.mark.parametrize(("method", "height"), [("elements", 0.4), ("masks", 0)])
+def test_nothing_found_is_no_region(method: str, height: float) -> None:
+    binarized, regions = cut_regions(IMAGE, _map() * height, (0, 1), RegionSettings(method=method))
     assert (binarized.num_components, regions) == (0, [])
 
 
@@ -92,9 +101,3 @@ def test_sides_of_a_map_must_not_be_swapped() -> None:
     with pytest.raises(ValueError, match="the image is 60x40 pixels and its anomaly map 40x60: sides are swapped"):
         cut_regions(image, np.zeros((60, 40)), (0, 1), ELEMENTS)
     assert len(cut_regions(image, np.zeros((32, 32)), (0, 1), RegionSettings())[1]) == 1
-
-
-@pytest.mark.parametrize(("method", "mask"), [("masks", None), ("elements", np.zeros((8, 8)))])
-def test_masks_and_their_method_go_together(method: str, mask: np.ndarray | None) -> None:
-    with pytest.raises(ValueError, match="with the method 'masks' alone"):
-        cut_regions(IMAGE, _map(), (0, 1), RegionSettings(method=method), mask)

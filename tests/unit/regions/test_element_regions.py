@@ -69,3 +69,10 @@ def test_bad_arguments_are_refused() -> None:
         cut_elements(np.zeros((4, 4), dtype=np.uint8), elements, elements, (0, 1))
     with pytest.raises(ValueError, match="one shape"):
         cut_elements(_image(4, 4), elements, np.zeros((5, 4)), (0, 1))
+
+
+def test_of_elements_on_one_pixel_of_a_small_image_one_is_left() -> None:
+    elements = np.zeros((64, 64), dtype=np.int32)
+    elements[3, 5], elements[5, 3], elements[33, 62] = 1, 2, 3
+    regions = cut_elements(_image(8, 8), elements, elements, (0, 4))
+    assert [(region.area, region.score) for region in regions] == [(1, 0.5), (1, 0.75)]

@@ -206,6 +206,7 @@ def test_the_text_of_a_narrow_picture_stays_inside_it(name):
         ({"is_unknown": True}, "unknown 90%"),
         ({"is_normal": True, "regions": ()}, "good: nothing was found (dent 90%)"),
         ({"is_normal": True, "class_name": "good part"}, "good part 90%"),
+        ({"is_normal": True, "regions": (), "class_name": "", "confidence": 0.0}, "good: nothing was found"),
     ],
 )
 def test_the_title(values, title):

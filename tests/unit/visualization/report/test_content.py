@@ -17,8 +17,8 @@ def load(region):
     return image, np.zeros((32, 32), bool)
 
 
-def build(results, names=NAMES, metrics=None):
-    return ContentBuilder(results.named(names), names, load, metrics).build()
+def build(results, names=NAMES, metrics=None, peaks_xy=None):
+    return ContentBuilder(results.named(names), names, load, metrics, peaks_xy).build()
 
 
 def test_one_sentence_and_the_numbers(results_of):
@@ -121,6 +121,24 @@ def test_images_of_several_kinds_are_shown(results_of, tmp_path):
     assert set(content.several[1].lines[1].split(" and ")) == {"dent", "scratch"}
     assert content.several[0].alt == "Image part/0 with 3 outlined regions"
     assert ("images of several kinds", "2") in content.figures
+
+
+def test_the_peak_is_marked_where_nothing_was_found(results_of, tmp_path):
+    results = results_of([SURE[1], SURE[0], SURE[0]], [0, 1, 2])
+    results.batch.region_area[1:] = torch.tensor([0, 7])
+    results.batch.image_path[1] = str(tmp_path / "1.png")
+    cv2.imwrite(results.batch.image_path[1], np.zeros((64, 64, 3), np.uint8))
+    content = build(results, peaks_xy=[(9, 9), (62, 20), (9, 9)])
+    assert content.num_empty == 1
+    assert [(picture.lines, picture.alt) for picture in content.empty] == [
+        (["part/1"], "Image part/1 with 1 outlined region")
+    ]
+    assert ("images without a region", "1") in content.figures
+    assert content.sentence.endswith("; nothing was found in 1 image.")
+    assert content.normal.num_regions == 1  # not the one without a mask
+    builder = ContentBuilder(results, NAMES, load, None, [(9, 9), (62, 20), (9, 9)])
+    assert builder._peak_box(1) == [pytest.approx([51.2, 13.6, 64, 26.4])]
+    assert build(results).empty[0].alt == "Image part/1 with 0 outlined regions"
 
 
 def test_unknown_regions_are_marked_the_highest_score_first(results_of):

@@ -179,6 +179,7 @@ def test_an_image_without_regions_is_no_trouble(results_of, tmp_path):
     results = replace(results, batch=replace(results.batch, **empty), region_position=np.zeros((0, 2), np.float32))
     text = write(tmp_path, results)
     assert "No defects were found in 1 image." in text
+    assert "Nothing found in 1 image<" in text
     assert Elements(text).data()["x"] == []
 
 
