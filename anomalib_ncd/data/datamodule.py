@@ -166,7 +166,7 @@ class NcdDataModule(AnomalibDataModule):
             self.base_records, self.base_class_names = list_base(self.base, self.base_list)
         self.map_paths = self._find_maps(records)
         if self.normal_maps is not None:
-            self.normal_map_paths = find_files(Path(self.normal_maps), MAP_SUFFIXES)
+            self.normal_map_paths = list(find_files(self.normal_maps, MAP_SUFFIXES))
             if not self.normal_map_paths:
                 msg = f"The folder {self.normal_maps} given as `normal_maps` holds no anomaly maps."
                 raise FileNotFoundError(msg)

@@ -97,7 +97,7 @@ def test_an_item_is_an_image_with_all_its_regions(table):
 
 def test_an_image_may_have_no_region(tiny_run):
     images = list_images(tiny_run.images)
-    maps = pair_anomaly_maps(images, tiny_run.anomaly_maps)
+    maps = MapPairs(tiny_run.anomaly_maps).pair(images)
     table = RegionTable(images).build(maps, (0, 3), RegionSettings(method="threshold", threshold=0.6))
     [first, *_] = table.empty_images
     item = EvalImages(table, class_ids=list(range(18)), image_size=32)[first]
