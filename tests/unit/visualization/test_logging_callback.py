@@ -101,10 +101,11 @@ def test_without_the_datamodule_there_are_no_crops(module, own_tiny_run, tmp_pat
     model, logger = AnomalyNcd(**SMALL), FakeImageLogger(tmp_path)
     engine = engine_with(logger, tmp_path)
     engine.test(model, datamodule=module)
-    others = NcdDataModule(own_tiny_run.images, own_tiny_run.anomaly_maps, labels="folders").test_dataloader()
+    others = NcdDataModule(own_tiny_run.images, own_tiny_run.anomaly_maps, labels="folders")
+    others.prepare_for(model.inputs)
     for one in (engine, engine_with(logger, tmp_path)):  # the first still holds the datamodule of other images
         logger.images = {}
-        one.predict(model, dataloaders=others)
+        one.predict(model, dataloaders=others.test_dataloader())
         assert set(logger.images) == {"predict/map.png"}
 
 

@@ -109,7 +109,8 @@ def test_without_the_datamodule_the_last_folder_names_the_picture(module, own_ti
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
     engine.test(model, datamodule=module)
     shutil.rmtree(tmp_path / "pictures")
-    others = NcdDataModule(own_tiny_run.images, own_tiny_run.anomaly_maps).test_dataloader()
-    engine.predict(model, dataloaders=others)  # the engine still holds the datamodule of other images
+    others = NcdDataModule(own_tiny_run.images, own_tiny_run.anomaly_maps)
+    others.prepare_for(model.inputs)
+    engine.predict(model, dataloaders=others.test_dataloader())  # the engine still holds the datamodule of other images
     assert len(list((tmp_path / "pictures").rglob("*.png"))) == 18
     assert (tmp_path / "pictures" / "line" / "000.png").is_file()
