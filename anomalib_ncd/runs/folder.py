@@ -93,7 +93,8 @@ class MadeFrom:
         }
         flat: dict[str, Any] = {}
         for name, value in _plain({"method": method, **own, **data, **settings}).items():
-            flat |= value if isinstance(value, dict) else {name: value}  # so that a message names what differs
+            # So that a message names what differs; regions have a `method` of their own.
+            flat |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
         return cls(flat, inputs, max_epochs)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.cli.main import main
-from anomalib_ncd.models.lightning_model import AnomalyNcd as Model
+from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.results.run_results import RunResults
 
 FILES = ("predictions.csv", "regions.csv", "metrics.json", "gallery.png", "report.html")
@@ -51,7 +51,7 @@ def write_names(file, **given):
 
 
 def test_names_appear_everywhere(run, monkeypatch):
-    monkeypatch.setattr(Model, "classify", None)  # nothing is predicted again
+    monkeypatch.setattr(AnomalyNcdModel, "classify", None)  # nothing is predicted again
     write_names(run / "class_names.json", names={"class_1": "Riß & Sohn", "class_2": "Beule"})
     before = {name: rows_of(run / name) for name in ("predictions.csv", "regions.csv")}
     main(["name", str(run)])

@@ -100,7 +100,8 @@ def test_a_packed_detector_gives_the_maps_of_discovery(fitted, raw_onnx, run_fol
         "anomalib_ncd.deploy.packing.build.export_raw_detector",
         lambda _: (raw_onnx.read_bytes(), (SIZE, SIZE)),
     )
-    monkeypatch.setattr("anomalib_ncd.deploy.packing.build._encoder_files", lambda *_: {"encoder.safetensors": b""})
+    names = ("encoder.onnx",) if runtime == "onnx" else ("encoder.xml", "encoder.bin")
+    monkeypatch.setattr("anomalib_ncd.deploy.packing.build._encoder_files", lambda *_: dict.fromkeys(names, b""))
     artefact = build_artefact(run_folder, detector=model, runtime=runtime)
     assert isinstance(artefact, Artefact)
     detector = load_artefact_detector(artefact, num_threads=1)
