@@ -32,7 +32,6 @@ class DataFlags:
         image_list: Text file of relative paths that narrows `images` down.
         base_list: The same for `base`.
         normal_images: Folder of good images, such as those that the detector was trained on.
-        normal_maps: Maps of good images that the detector wasn't trained on; not for MEBin.
         score_range: Score range of the maps, for MEBin lowest and highest peak; fitted to them by default.
         num_workers: Processes that load images.
         seed: Seed of training and clusters.
@@ -44,7 +43,6 @@ class DataFlags:
     image_list: str | None = None
     base_list: str | None = None
     normal_images: str | None = None
-    normal_maps: str | None = None
     score_range: tuple[float, float] | None = None
     num_workers: int = 0
     seed: int = 0
