@@ -52,18 +52,17 @@ def paint_on_surface(
     defect, it is painted as its negative.
 
     Args:
-        image: RGB image of shape ``(H, W, 3)``, ``uint8``; it is not changed.
+        image: RGB image ``(H, W, 3)``, ``uint8``; it is not changed.
         kind: One of ``DEFECT_KINDS``.
         rng: Source of all randomness.
         scale: Factor on the defect's size.
         contrast: Factor on the defect's contrast.
 
     Returns:
-        The painted image, ``uint8`` of shape ``(H, W, 3)``, and the defect's mask, bool of shape ``(H, W)``. The
-        image differs from the one given only inside the mask.
+        The painted image, ``uint8``, and the defect's mask ``(H, W)``, bool; only inside it the image differs.
 
     Raises:
-        ValueError: If the kind is unknown, the image is not an RGB image, or ``scale`` or ``contrast`` is not positive.
+        ValueError: If an argument is wrong.
 
     Example:
         >>> surface = np.random.default_rng(0).normal(60, 4, (128, 96, 3)).astype(np.uint8)
@@ -99,11 +98,6 @@ def texture_level(window: FloatImage, radius_px: float) -> float:
 
     Returns:
         Standard deviation in levels, by the median, so that an edge inside the window counts little.
-
-    Example:
-        >>> noise = np.random.default_rng(0).normal(100, 6, (64, 64, 1)).repeat(3, axis=2).astype(np.float32)
-        >>> round(texture_level(noise, 20))
-        6
     """
     grey = window.mean(axis=2)
     fine = grey - cv2.GaussianBlur(grey, (0, 0), max(1.0, radius_px / 2))
@@ -111,22 +105,10 @@ def texture_level(window: FloatImage, radius_px: float) -> float:
 
 
 def part_mask(image: NDArray[np.uint8]) -> BoolMask:
-    """Tell a part from a plain background around it.
+    """Mask ``(H, W)``, bool, of a part on a plain background; never empty.
 
     The background is what has the colour of the image's border and hangs together with it. Where the border is not of
     one colour, or the whole image is, as on a surface that fills it, everything is part.
-
-    Args:
-        image: RGB image of shape ``(H, W, 3)``, ``uint8``.
-
-    Returns:
-        Mask of shape ``(H, W)``, bool; never empty.
-
-    Example:
-        >>> image = np.zeros((64, 64, 3), np.uint8)
-        >>> image[16:48, 16:48] = 120
-        >>> float(part_mask(image).mean())
-        0.25
     """
     height, width = image.shape[:2]
     side = min(128, max(image.shape[:2]))

@@ -52,20 +52,19 @@ def paint_defect(
     """Paint one defect at a random place, size and orientation.
 
     Args:
-        image: RGB image of shape ``(H, W, 3)``, ``uint8``; it is not changed.
+        image: RGB image ``(H, W, 3)``, ``uint8``; it is not changed.
         kind: One of ``DEFECT_KINDS``.
         rng: Source of all randomness.
         scale: Factor on the defect's size.
         contrast: Factor on how strongly the defect differs from the surface.
-        avoid: Pixels of shape ``(H, W)``, bool, that the defect must not touch. Defaults to ``None``, no such pixels.
+        avoid: Pixels ``(H, W)``, bool, that the defect must not touch.
 
     Returns:
-        The painted image, ``uint8`` of shape ``(H, W, 3)``, and the defect's mask, bool of shape ``(H, W)``. The
-        image differs from the one given only inside the mask dilated by ``MASK_MARGIN_PX``.
+        The painted image, ``uint8``, and the defect's mask ``(H, W)``, bool. The image differs from the one given only
+        inside the mask dilated by ``MASK_MARGIN_PX``.
 
     Raises:
-        ValueError: If the kind is unknown, the image is not an RGB image, ``scale`` or ``contrast`` is not positive,
-            or no place outside ``avoid`` is large enough.
+        ValueError: If an argument is wrong, or no place outside ``avoid`` is large enough.
 
     Example:
         >>> plate = np.full((128, 128, 3), 150, dtype=np.uint8)
@@ -100,19 +99,13 @@ def paint_at(
     """Paint one defect at a given spot, as on a plate of grey level 150.
 
     Args:
-        image: RGB image of shape ``(H, W, 3)``, ``float32`` in levels of 0..255; levels beyond that are fine.
+        image: RGB image ``(H, W, 3)``, ``float32`` in levels of 0..255; levels beyond that are fine.
         kind: One of ``DEFECT_KINDS``.
         spot: Where the defect goes, and how large it is.
         rng: Source of all other randomness; what is drawn from it doesn't depend on the image.
 
     Returns:
-        The painted image, ``float32`` of shape ``(H, W, 3)``, and how much of each pixel is defect, ``(H, W)`` in 0..1.
-
-    Example:
-        >>> spot = Spot(32, 32, 6, 0.0, (64, 64))
-        >>> _, cover = paint_at(np.full((64, 64, 3), 150, np.float32), "hole", spot, np.random.default_rng(0))
-        >>> float(cover[32, 32]), float(cover[32, 60])
-        (1.0, 0.0)
+        The painted image, ``float32``, and how much of each pixel is defect, ``(H, W)`` in 0..1.
     """
     return _PAINTERS[kind][0](image, spot, rng)
 
@@ -123,18 +116,7 @@ def radius_range(kind: str) -> tuple[float, float]:
 
 
 def check_kinds(kinds: Sequence[str], argument: str) -> None:
-    """Refuse unknown and repeated kinds of defect.
-
-    Args:
-        kinds: Names to check.
-        argument: Name of the argument they came in, for the message.
-
-    Raises:
-        ValueError: If a kind is not in ``DEFECT_KINDS`` or comes twice.
-
-    Example:
-        >>> check_kinds(["scratch", "dent"], "kinds")
-    """
+    """Raise ``ValueError`` for unknown or repeated kinds of defect, which came as ``argument``."""
     unknown = [kind for kind in kinds if kind not in DEFECT_KINDS]
     if unknown:
         msg = f"`{argument}` must name known defect kinds, got {unknown}; known are {', '.join(DEFECT_KINDS)}."

@@ -30,14 +30,7 @@ def draw_part(rng: np.random.Generator, size: int = 256) -> NDArray[np.uint8]:
         size: Height and width in pixels, 64 or more.
 
     Returns:
-        RGB image of shape ``(size, size, 3)``, ``uint8``.
-
-    Raises:
-        ValueError: If the size is below 64.
-
-    Example:
-        >>> draw_part(np.random.default_rng(0), size=64).shape
-        (64, 64, 3)
+        RGB image ``(size, size, 3)``, ``uint8``.
     """
     return _draw_plate(rng, size)[0]
 
@@ -57,15 +50,10 @@ def make_image(
         size: Height and width in pixels, 64 or more.
 
     Returns:
-        RGB image of shape ``(size, size, 3)``, ``uint8``, and the mask of each kind, bool of shape ``(size, size)``.
+        RGB image ``(size, size, 3)``, ``uint8``, and the mask of each kind, ``(size, size)``, bool.
 
     Raises:
         ValueError: If a kind is unknown or repeated, the size is below 64, or the defects don't fit.
-
-    Example:
-        >>> image, masks = make_image(["scratch", "dent"], np.random.default_rng(0), size=128)
-        >>> sorted(masks), bool((masks["scratch"] & masks["dent"]).any())
-        (['dent', 'scratch'], False)
     """
     check_kinds(kinds, "kinds")
     image, avoid = _draw_plate(rng, size)
@@ -87,22 +75,12 @@ def simulate_anomaly_map(
     noisy background and has a false alarm now and then.
 
     Args:
-        mask: Defect pixels of shape ``(H, W)``, bool; empty for a good image.
+        mask: Defect pixels ``(H, W)``, bool; empty for a good image.
         rng: Source of all randomness.
         size_hw: Height and width of the map in pixels.
 
     Returns:
         Map of shape ``size_hw``, ``float32`` in 0..1.
-
-    Raises:
-        ValueError: If the mask is not two-dimensional.
-
-    Example:
-        >>> mask = np.zeros((128, 128), dtype=bool)
-        >>> mask[40:60, 70:90] = True
-        >>> anomaly_map = simulate_anomaly_map(mask, np.random.default_rng(0), size_hw=(64, 64))
-        >>> anomaly_map.shape, bool(anomaly_map[25, 40] > anomaly_map[50, 10])
-        ((64, 64), True)
     """
     if mask.ndim != 2:
         msg = f"`mask` must have shape (H, W), got {mask.shape}."

@@ -3,8 +3,7 @@
 
 """A small generated industrial data set in the layout of MVTec AD, for demos, notebooks and tests.
 
-Everything is drawn from a seed: the same settings give the same bytes, and an image doesn't depend on how many others
-are drawn with it.
+The same settings give the same bytes, and an image doesn't depend on how many others are drawn with it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ __all__ = [
 
 _GENERATOR_VERSION = 1  # raise it when the same settings would give other bytes
 _SETTINGS_FILE = "generated.json"
+_Tables = tuple[list[tuple[str | int, ...]], list[tuple[str | int, ...]]]  # rows of labels and defects
 # Streams of random numbers: part of each image's seed, never renumber. Kinds follow at 100 and 200.
 _TRAIN_GOOD, _TEST_GOOD, _MIXED, _TEST_KIND, _BASE_KIND = 0, 1, 2, 100, 200
 
@@ -50,13 +50,11 @@ class GeneratedDataset:
         train_good_dir: Good images for the detector's training.
         test_dir: Test images, one folder each for ``good``, every kind, and ``mixed`` (two kinds in one image).
         ground_truth_dir: Masks (0 or 255) of the test images with defects: ``<kind>/000_mask.png``.
-        labels_csv: Columns ``image`` (path relative to ``test_dir``) and ``class``, for all test images; a mixed image
-            has the class of its larger defect.
-        defects_csv: Columns ``image``, ``kind``, ``x0``, ``y0``, ``x1``, ``y1`` (half-open pixels) and ``area``
-            (pixels), one row per defect of the test images.
-        anomaly_maps_dir: Simulated maps of all test images, ``<kind>/000.npy``, ``float32`` in 0..1; or ``None``.
-        base_images_dir: Square crops around labelled defects of other kinds, ``<kind>/000.png``; or ``None``.
-        base_masks_dir: Masks (0 or 255) of those crops under the same names; or ``None``.
+        labels_csv: Columns ``image`` (relative to ``test_dir``) and ``class``: of mixed images that of the larger defect.
+        defects_csv: Columns ``image``, ``kind``, ``x0``, ``y0``, ``x1``, ``y1`` (half-open pixels), ``area`` (pixels).
+        anomaly_maps_dir: Simulated maps of all test images, ``<kind>/000.npy``, ``float32`` in 0..1.
+        base_images_dir: Square crops around labelled defects of other kinds, ``<kind>/000.png``.
+        base_masks_dir: Masks (0 or 255) of those crops under the same names.
         kinds: Kinds of defect in the test images.
         base_kinds: Kinds of defect in the base crops.
     """
@@ -91,14 +89,6 @@ class _Settings:
     generator_version: int = _GENERATOR_VERSION
 
 
-@dataclass
-class _Tables:
-    """Rows of the two tables, gathered while the images are written."""
-
-    labels: list[tuple[str, str]] = field(default_factory=list)
-    defects: list[tuple[str, str, int, int, int, int, int]] = field(default_factory=list)
-
-
 def generate_dataset(
     folder: str | Path,
     *,
@@ -118,7 +108,7 @@ def generate_dataset(
     A folder that holds a data set of the same settings is left as it is, so that the call can be repeated.
 
     Args:
-        folder: Where to write. It is created; it must be empty or hold a data set of the same settings.
+        folder: Where to write: a new or empty folder, or one with a data set of the same settings.
         kinds: Kinds of defect of the test images, from ``DEFECT_KINDS``.
         num_train_good: Number of good images for training.
         num_test_good: Number of good test images.
@@ -127,7 +117,7 @@ def generate_dataset(
         size: Height and width in pixels, 64 or more.
         seed: Seed of everything, 0 or more.
         anomaly_maps: Whether to write simulated anomaly maps of the test images.
-        base_kinds: Kinds of defect of the labelled base crops; none may be in ``kinds``. Defaults to ``None``, no base.
+        base_kinds: Kinds of defect of the labelled base crops; none may be in ``kinds``.
         num_per_base_kind: Number of base crops per base kind.
 
     Returns:
@@ -135,8 +125,7 @@ def generate_dataset(
 
     Raises:
         FileExistsError: If the folder holds anything but a data set of the same settings.
-        ValueError: If a kind is unknown, repeated, or both in ``kinds`` and ``base_kinds``, the size is below 64, a
-            number or the seed is negative, or mixed images are asked for with fewer than two kinds.
+        ValueError: If a kind, a number or the seed is wrong.
 
     Example:
         >>> import tempfile
@@ -227,7 +216,7 @@ def _write_dataset(dataset: GeneratedDataset, settings: _Settings) -> None:
     for index in range(settings.num_train_good):
         image = draw_part(_rng(settings.seed, _TRAIN_GOOD, index), settings.size)
         write_image(dataset.train_good_dir / f"{index:03d}.png", image, sync=False)
-    tables = _Tables()
+    tables: _Tables = ([], [])
     for index in range(settings.num_test_good):
         _write_test_image(dataset, settings, tables, [], (_TEST_GOOD, index))
     for kind in settings.kinds:
@@ -240,8 +229,8 @@ def _write_dataset(dataset: GeneratedDataset, settings: _Settings) -> None:
     for kind in settings.base_kinds:
         for index in range(settings.num_per_base_kind):
             _write_base_crop(dataset, settings, kind, index)
-    _write_csv(dataset.labels_csv, ("image", "class"), tables.labels)
-    _write_csv(dataset.defects_csv, ("image", "kind", "x0", "y0", "x1", "y1", "area"), tables.defects)
+    _write_csv(dataset.labels_csv, ("image", "class"), tables[0])
+    _write_csv(dataset.defects_csv, ("image", "kind", "x0", "y0", "x1", "y1", "area"), tables[1])
 
 
 def _write_test_image(
@@ -264,8 +253,8 @@ def _write_test_image(
         with whole_file(file, sync=False) as unfinished:
             np.save(unfinished, simulate_anomaly_map(mask, _rng(settings.seed, *stream, 2), image.shape[:2]))
     path = f"{folder}/{name}.png"
-    tables.labels.append((path, max(masks, key=lambda kind: int(masks[kind].sum())) if masks else "good"))
-    tables.defects.extend((path, kind, *_box(masks[kind]), int(masks[kind].sum())) for kind in kinds)
+    tables[0].append((path, max(masks, key=lambda kind: int(masks[kind].sum())) if masks else "good"))
+    tables[1].extend((path, kind, *_box(masks[kind]), int(masks[kind].sum())) for kind in kinds)
 
 
 def _write_base_crop(dataset: GeneratedDataset, settings: _Settings, kind: str, index: int) -> None:

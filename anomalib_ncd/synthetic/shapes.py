@@ -63,58 +63,20 @@ class Spot:
 
 
 def dilate(mask: BoolMask, margin_px: int) -> BoolMask:
-    """Grow a mask by a margin in all eight directions.
-
-    Args:
-        mask: Mask of shape ``(H, W)``, bool.
-        margin_px: Pixels to grow by, 0 or more.
-
-    Returns:
-        The grown mask, bool of shape ``(H, W)``.
-
-    Example:
-        >>> int(dilate(np.eye(5, dtype=bool)[:, ::-1] & np.eye(5, dtype=bool), 1).sum())
-        9
-    """
+    """Grow a mask ``(H, W)`` by ``margin_px`` pixels, 0 or more, in all eight directions."""
     kernel = np.ones((2 * margin_px + 1, 2 * margin_px + 1), dtype=np.uint8)
     return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
 
 
 def smooth_noise(rng: np.random.Generator, size_hw: tuple[int, int], cell_px: float) -> FloatImage:
-    """Draw noise that changes over a given length.
-
-    Args:
-        rng: Source of randomness.
-        size_hw: Height and width in pixels.
-        cell_px: Length over which the noise changes.
-
-    Returns:
-        Noise of shape ``(H, W)``, ``float32`` in 0..1.
-
-    Example:
-        >>> smooth_noise(np.random.default_rng(0), (8, 6), 3.0).shape
-        (8, 6)
-    """
+    """Draw noise ``(H, W)``, ``float32`` in 0..1, that changes over a length of ``cell_px`` pixels."""
     rows, cols = (int(np.ceil(side / max(cell_px, 1.0))) + 2 for side in size_hw)
     grid = rng.random((rows, cols), dtype=np.float32)
     return np.clip(cv2.resize(grid, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_CUBIC), 0, 1).astype(np.float32)
 
 
 def random_spot(rng: np.random.Generator, size_hw: tuple[int, int], radius_ratio: float) -> Spot:
-    """Choose a place whose centre is off the image's border.
-
-    Args:
-        rng: Source of randomness.
-        size_hw: Height and width of the image in pixels.
-        radius_ratio: Radius as a part of the image's shorter side.
-
-    Returns:
-        Spot of random place and orientation.
-
-    Example:
-        >>> 15 <= random_spot(np.random.default_rng(0), (100, 100), 0.1).x <= 85
-        True
-    """
+    """Choose place and orientation; the centre is off the border, the radius a part of the image's shorter side."""
     x, y = (rng.uniform(0.15, 0.85) * side for side in (size_hw[1], size_hw[0]))
     radius_px = max(1.5, radius_ratio * min(size_hw))
     return Spot(float(x), float(y), float(radius_px), float(rng.uniform(0, 2 * np.pi)), size_hw)
@@ -130,12 +92,7 @@ def blob(spot: Spot, rng: np.random.Generator, wobble: float, aspect: float = 1.
         aspect: Length divided by width.
 
     Returns:
-        Distance of shape ``(H, W)``, ``float32``: 0 in the centre, 1 on the outline.
-
-    Example:
-        >>> distance = blob(Spot(8, 8, 4, 0.0, (16, 16)), np.random.default_rng(0), wobble=0.0)
-        >>> float(distance[8, 8]), float(distance[8, 12])
-        (0.0, 1.0)
+        Distance ``(H, W)``, ``float32``: 0 in the centre, 1 on the outline.
     """
     u, v = spot.rotated_pixels()
     v = v * np.float32(aspect)
@@ -148,38 +105,12 @@ def blob(spot: Spot, rng: np.random.Generator, wobble: float, aspect: float = 1.
 
 
 def inside(distance: FloatImage, spot: Spot, soft_px: float = 1.0) -> FloatImage:
-    """Turn distance into cover.
-
-    Args:
-        distance: Distance of shape ``(H, W)`` that is 1 on the outline.
-        spot: Spot of the shape.
-        soft_px: Width of the soft edge in pixels.
-
-    Returns:
-        Cover of shape ``(H, W)``, ``float32``: 1 inside, 0.5 on the outline, 0 outside.
-
-    Example:
-        >>> inside(np.array([[0.0, 1.0, 2.0]], dtype=np.float32), Spot(0, 0, 4, 0.0, (1, 3))).tolist()
-        [[1.0, 0.5, 0.0]]
-    """
+    """Turn distance ``(H, W)``, 1 on the outline, into cover: 1 inside, 0.5 on the outline, 0 outside a soft edge."""
     return np.clip((1 - distance) * np.float32(spot.radius_px / soft_px) + 0.5, 0, 1).astype(np.float32)
 
 
 def ring(distance: FloatImage, at: float, width: float) -> FloatImage:
-    """Draw a bell-shaped band along an outline.
-
-    Args:
-        distance: Distance of shape ``(H, W)`` that is 1 on the outline.
-        at: Distance of the band's middle.
-        width: Half the width of the band, in units of distance.
-
-    Returns:
-        Strength of shape ``(H, W)``, ``float32`` in 0..1.
-
-    Example:
-        >>> float(ring(np.array([[0.9]], dtype=np.float32), at=0.9, width=0.1)[0, 0])
-        1.0
-    """
+    """Draw a bell-shaped band, 0..1, along an outline; ``at`` and half its ``width`` are in units of distance."""
     return np.exp(-(((distance - np.float32(at)) / np.float32(width)) ** 2)).astype(np.float32)
 
 
@@ -188,39 +119,12 @@ def blend(
     colour: tuple[float, float, float] | NDArray[np.floating],
     alpha: NDArray[np.floating],
 ) -> FloatImage:
-    """Lay a colour over an image.
-
-    Args:
-        image: Image of shape ``(H, W, 3)`` in levels of 0..255.
-        colour: One colour or an image of colours.
-        alpha: Cover of shape ``(H, W)`` in 0..1.
-
-    Returns:
-        New image of shape ``(H, W, 3)``, ``float32``.
-
-    Example:
-        >>> blend(np.zeros((1, 1, 3), dtype=np.float32), (200, 100, 0), np.full((1, 1), 0.5)).tolist()
-        [[[100.0, 50.0, 0.0]]]
-    """
+    """Lay a colour, or an image of colours, over an image ``(H, W, 3)`` where ``alpha`` ``(H, W)`` in 0..1 is high."""
     return (image + alpha[..., None] * (np.asarray(colour, dtype=np.float32) - image)).astype(np.float32)
 
 
 def lines(paths: Sequence[NDArray[np.floating]], widths: Sequence[NDArray[np.floating]], spot: Spot) -> FloatImage:
-    """Draw polylines whose width changes from segment to segment.
-
-    Args:
-        paths: Corners of each polyline, ``(N, 2)`` arrays of x and y in pixels.
-        widths: Width of each segment in pixels, arrays of at least ``N - 1`` values.
-        spot: Spot that tells the size of the image.
-
-    Returns:
-        Cover of shape ``(H, W)``, ``float32`` in 0..1.
-
-    Example:
-        >>> cover = lines([np.array([[1.0, 4.0], [6.0, 4.0]])], [np.array([2.0])], Spot(4, 4, 4, 0.0, (8, 8)))
-        >>> float(cover[4, 3]), float(cover[0, 3])
-        (1.0, 0.0)
-    """
+    """Draw polylines, ``(N, 2)`` points in pixels, of ``N - 1`` or more widths each, as cover ``(H, W)`` in 0..1."""
     canvas = _canvas(spot)
     for path, path_widths in zip(paths, widths, strict=True):
         corners = np.rint((path + 0.5) * _SUPERSAMPLE).astype(int)
@@ -231,39 +135,14 @@ def lines(paths: Sequence[NDArray[np.floating]], widths: Sequence[NDArray[np.flo
 
 
 def polygon(corners: NDArray[np.floating], spot: Spot) -> FloatImage:
-    """Draw a filled polygon.
-
-    Args:
-        corners: ``(N, 2)`` array of x and y in pixels.
-        spot: Spot that tells the size of the image.
-
-    Returns:
-        Cover of shape ``(H, W)``, ``float32`` in 0..1.
-
-    Example:
-        >>> cover = polygon(np.array([[1.0, 1.0], [6.0, 1.0], [6.0, 6.0]]), Spot(4, 4, 4, 0.0, (8, 8)))
-        >>> float(cover[3, 5]), float(cover[6, 1])
-        (1.0, 0.0)
-    """
+    """Draw a filled polygon, ``(N, 2)`` corners in pixels, as cover ``(H, W)`` in 0..1."""
     canvas = _canvas(spot)
     cv2.fillPoly(canvas, [np.rint((corners + 0.5) * _SUPERSAMPLE).astype(np.int32)], (255,))
     return _to_cover(canvas, spot)
 
 
 def shifted(cover: FloatImage, shift_px: float) -> FloatImage:
-    """Move a cover away from the light, as a shadow.
-
-    Args:
-        cover: Cover of shape ``(H, W)``.
-        shift_px: How far; negative moves it towards the light.
-
-    Returns:
-        Moved cover of shape ``(H, W)``, ``float32``.
-
-    Example:
-        >>> float(shifted(np.eye(9, dtype=np.float32), 0.0).sum())
-        9.0
-    """
+    """Move a cover ``(H, W)`` away from the light, as a shadow; a negative distance moves it towards the light."""
     move = np.array([[1, 0, -LIGHT_XY[0] * shift_px], [0, 1, -LIGHT_XY[1] * shift_px]], dtype=np.float32)
     return cv2.warpAffine(cover, move, cover.shape[::-1]).astype(np.float32)
 

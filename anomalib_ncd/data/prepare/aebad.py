@@ -31,16 +31,14 @@ def prepare_aebad(
 ) -> PreparedData:
     """Put AeBAD-S, as published, into the layout of MVTec AD.
 
-    Published are ``train/good/<domain>``, ``test/<class>/<domain>`` and ``ground_truth/<class>/<domain>`` with masks
-    of the same name; the domains ``same``, ``background``, ``illumination`` and ``view`` say how an image differs
-    from the training images. File names repeat between domains, so the domain goes into the name:
-    ``test/groove/view/IMG_1.png`` becomes ``test/groove/view_IMG_1.png``.
+    File names repeat between the domains ``same``, ``background``, ``illumination`` and ``view``, so the domain goes
+    into the name: ``test/groove/view/IMG_1.png`` becomes ``test/groove/view_IMG_1.png``.
 
     Args:
         raw: Unpacked archive: ``AeBAD_S`` or a folder above it.
         out: Target folder.
-        domains: Domains of test images to take. Defaults to ``None``: all. Training images are always taken.
-        transfer: Copies, or hard links, which take no room but are the same file as the published one.
+        domains: Domains of test images to take; all by default. Training images are always taken.
+        transfer: Copies or hard links, see :func:`~anomalib_ncd.data.prepare.layout.write_layout`.
 
     Returns:
         What lies in ``out``.

@@ -3,49 +3,35 @@
 
 """The layout that data is put into: ``train/good``, ``test/<class>`` and ``ground_truth/<class>``, as in MVTec AD.
 
-A file is either whole or not there: everything is written beside its target and then moved. So a run that was
-interrupted goes on when it is started again, and files that are there and whole are left alone.
+Each file is written under another name and then moved, so an interrupted run goes on when it is started again.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES
-
-logger = logging.getLogger(__name__)
+from anomalib_ncd.regions.writing import encode_image, whole_file
 
 Transfer = Literal["copy", "link"]
 SPLITS = ("train", "test", "ground_truth")
-UNFINISHED = ".unfinished"
 NUM_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """An image and where it goes.
-
-    Attributes:
-        source: The image as published.
-        split: ``train`` or ``test``.
-        class_name: ``good`` or the kind of defect; the name of the folder it goes to.
-        name: Name of its file there.
-        mask: Its mask as published; ``None`` for good images.
-    """
+    """An image as published, and its split, class folder and file name there; good images have no mask."""
 
     source: Path
     split: Literal["train", "test"]
@@ -101,8 +87,8 @@ def write_layout(plan: Sequence[PlannedImage], out: str | Path, transfer: Transf
         What lies there now.
 
     Raises:
-        ValueError: If two images have one target, the folder holds images that don't belong to the plan, or files
-            can't be read; all others are then in place.
+        ValueError: If two images have one target, the folder holds other images, or files can't be read; all others are
+            then in place.
         RuntimeError: If hard links can't be made.
     """
     out = Path(out)
@@ -112,11 +98,14 @@ def write_layout(plan: Sequence[PlannedImage], out: str | Path, transfer: Transf
     empty: list[Path] = []
     written = 0
     for image in tqdm(plan, desc="Preparing", unit="image"):
-        with _collecting(unreadable):
-            written += _put_image(image.source, out / image.target, transfer)
-        if image.mask is not None:
-            with _collecting(unreadable):
-                written += _put_mask(image.mask, out / image.mask_target, transfer, empty)
+        try:
+            source = image.source
+            written += _put_image(source, out / image.target, transfer)
+            if image.mask is not None:
+                source = image.mask
+                written += _put_mask(source, out / image.mask_target, transfer, empty)
+        except _UnreadableError:
+            unreadable.append(source)
     if unreadable:
         msg = (
             f"{len(unreadable)} files can't be read: {_examples(unreadable)}. All others are in {out}; get these anew "
@@ -148,14 +137,6 @@ def list_folders(folder: Path) -> list[Path]:
 def find_root(raw: str | Path, is_root: Callable[[Path], bool], expected: str) -> Path:
     """Find the published folder: the one that was named, or one up to two levels below it.
 
-    Args:
-        raw: Folder that was named.
-        is_root: Whether a folder is the published one.
-        expected: What it holds, for the error.
-
-    Returns:
-        The folder.
-
     Raises:
         FileNotFoundError: If there is none; the error says what was looked for and what was found.
         ValueError: If there are several.
@@ -180,15 +161,7 @@ def find_root(raw: str | Path, is_root: Callable[[Path], bool], expected: str) -
 
 
 def refuse_missing_masks(missing: Sequence[Path], where: str) -> None:
-    """Raise if images of defects have no mask.
-
-    Args:
-        missing: Such images.
-        where: Where their masks were looked for.
-
-    Raises:
-        FileNotFoundError: If there are any.
-    """
+    """Raise ``FileNotFoundError`` if images of defects have no mask ``where`` they were looked for."""
     if missing:
         msg = f"{len(missing)} images of defects have no mask {where}: {_examples(missing)}. Unpack the archive anew."
         raise FileNotFoundError(msg)
@@ -196,19 +169,6 @@ def refuse_missing_masks(missing: Sequence[Path], where: str) -> None:
 
 class _UnreadableError(Exception):
     """A file that is no image, or only half of one."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self.path = path
-
-
-@contextmanager
-def _collecting(unreadable: list[Path]) -> Iterator[None]:
-    """Go on after a file that can't be read, but remember it."""
-    try:
-        yield
-    except _UnreadableError as error:
-        unreadable.append(error.path)
 
 
 def _put_image(source: Path, target: Path, transfer: Transfer) -> bool:
@@ -233,11 +193,10 @@ def _put_mask(source: Path, target: Path, transfer: Transfer, empty: list[Path])
     if published.format == "PNG" and published.mode == "L" and np.array_equal(plane, mask):
         _transfer(source, target, transfer)
         return True
-    unfinished = _begin(target)
-    unfinished.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
-    stat = source.stat()
-    os.utime(unfinished, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    unfinished.replace(target)
+    with whole_file(target, sync=False) as unfinished:
+        unfinished.write_bytes(encode_image(mask, ".png"))
+        stat = source.stat()
+        os.utime(unfinished, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     return True
 
 
@@ -248,15 +207,15 @@ def _decode(path: Path) -> Image.Image:
             image.load()
             return image
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise _UnreadableError(path) from error
+        raise _UnreadableError from error
 
 
 def _transfer(source: Path, target: Path, transfer: Transfer) -> None:
     """Copy or link a file; it is never seen half written."""
-    unfinished = _begin(target)
-    if transfer == "copy":
-        shutil.copy2(source, unfinished)
-    else:
+    with whole_file(target, sync=False) as unfinished:
+        if transfer == "copy":
+            shutil.copy2(source, unfinished)
+            return
         try:
             os.link(source.resolve(), unfinished)
         except OSError as error:
@@ -264,16 +223,6 @@ def _transfer(source: Path, target: Path, transfer: Transfer) -> None:
                 raise
             msg = f"Can't make a hard link to {source} at {target}: {error.strerror}. Use `--transfer copy`."
             raise RuntimeError(msg) from error
-    unfinished.replace(target)
-    unfinished.unlink(missing_ok=True)  # moving a link onto another link to the same file leaves both
-
-
-def _begin(target: Path) -> Path:
-    """Name beside a target to write to first, with nothing there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}{UNFINISHED}")
-    unfinished.unlink(missing_ok=True)
-    return unfinished
 
 
 def _is_whole(source: Path, target: Path, *, same_size: bool) -> bool:

@@ -39,18 +39,17 @@ def prepare_mtd(
 ) -> PreparedData:
     """Put Magnetic Tile Defect, as published, into the layout of MVTec AD.
 
-    Published are folders ``MT_<kind>/Imgs`` with an image ``.jpg`` and a mask ``.png`` of the same stem; ``MT_Free``
-    are the good tiles, whose masks are black and left out. Good tiles are parted into ``train/good`` and
-    ``test/good``, all defects go to ``test/MT_<kind>``.
+    Published are folders ``MT_<kind>/Imgs`` with images ``.jpg`` and masks ``.png`` of the same stem. The good tiles,
+    ``MT_Free``, are parted into ``train/good`` and ``test/good``; their black masks are left out.
 
     Args:
         raw: Unpacked archive.
         out: Target folder.
         train_list: Text file with the good images to train on, one name a line, with or without folder and suffix;
-            DifferNet's list is the common one. Defaults to ``None``: a share of them, drawn at random.
+            DifferNet's list is the common one. By default a share of them is drawn at random.
         train_ratio: That share.
         seed: Seed of that draw.
-        transfer: Copies, or hard links, which take no room but are the same file as the published one.
+        transfer: Copies or hard links, see :func:`~anomalib_ncd.data.prepare.layout.write_layout`.
 
     Returns:
         What lies in ``out``.
