@@ -50,7 +50,7 @@ class GeneratedDataset:
         train_good_dir: Good images for the detector's training.
         test_dir: Test images, one folder each for ``good``, every kind, and ``mixed`` (two kinds in one image).
         ground_truth_dir: Masks (0 or 255) of the test images with defects: ``<kind>/000_mask.png``.
-        labels_csv: Columns ``image`` (relative to ``test_dir``) and ``class``: of mixed images that of the larger defect.
+        labels_csv: Columns ``image`` (below ``test_dir``) and ``class``; of mixed images that of the larger defect.
         defects_csv: Columns ``image``, ``kind``, ``x0``, ``y0``, ``x1``, ``y1`` (half-open pixels), ``area`` (pixels).
         anomaly_maps_dir: Simulated maps of all test images, ``<kind>/000.npy``, ``float32`` in 0..1.
         base_images_dir: Square crops around labelled defects of other kinds, ``<kind>/000.png``.

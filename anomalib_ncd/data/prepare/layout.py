@@ -12,7 +12,8 @@ import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -98,14 +99,11 @@ def write_layout(plan: Sequence[PlannedImage], out: str | Path, transfer: Transf
     empty: list[Path] = []
     written = 0
     for image in tqdm(plan, desc="Preparing", unit="image"):
-        try:
-            source = image.source
-            written += _put_image(source, out / image.target, transfer)
-            if image.mask is not None:
-                source = image.mask
-                written += _put_mask(source, out / image.mask_target, transfer, empty)
-        except _UnreadableError:
-            unreadable.append(source)
+        with _collecting(unreadable):
+            written += _put_image(image.source, out / image.target, transfer)
+        if image.mask is not None:
+            with _collecting(unreadable):
+                written += _put_mask(image.mask, out / image.mask_target, transfer, empty)
     if unreadable:
         msg = (
             f"{len(unreadable)} files can't be read: {_examples(unreadable)}. All others are in {out}; get these anew "
@@ -171,6 +169,15 @@ class _UnreadableError(Exception):
     """A file that is no image, or only half of one."""
 
 
+@contextmanager
+def _collecting(unreadable: list[Path]) -> Iterator[None]:
+    """Go on after a file that can't be read, but remember it."""
+    try:
+        yield
+    except _UnreadableError as error:
+        unreadable.append(Path(str(error)))
+
+
 def _put_image(source: Path, target: Path, transfer: Transfer) -> bool:
     """Bring a file to its place; ``False`` where it was there."""
     if _is_whole(source, target, same_size=True):
@@ -207,7 +214,7 @@ def _decode(path: Path) -> Image.Image:
             image.load()
             return image
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise _UnreadableError from error
+        raise _UnreadableError(path) from error
 
 
 def _transfer(source: Path, target: Path, transfer: Transfer) -> None:
