@@ -91,6 +91,21 @@ class TrainingSettings:
             raise ValueError(msg)
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out.
+
+    Attributes:
+        max_epochs: Epochs of training; the paper trains 50.
+        accelerator: Lightning's accelerator: auto, cpu, gpu, mps.
+        precision: Lightning's precision: 32-true, 16-mixed, bf16-mixed.
+    """
+
+    max_epochs: int = 50
+    accelerator: str = "auto"
+    precision: str = "32-true"
+
+
 PAPER = TrainingSettings(
     mask_layers=9,
     trainable_blocks=1,

@@ -27,7 +27,7 @@ from anomalib_ncd.metrics.report import clustering_report
 from anomalib_ncd.models.encoded_regions import given, references_of
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.runs.discover import RunOptions
+from anomalib_ncd.settings import RunOptions
 
 SCORES = ("nmi", "ari", "accuracy", "macro_f1")
 NUM_SPLITS = 5

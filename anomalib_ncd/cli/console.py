@@ -83,11 +83,7 @@ def stop_on_signals() -> Iterator[None]:
 
 @contextmanager
 def messages_for_errors(*, debug: bool) -> Iterator[None]:
-    """End with one line on what went wrong; the traceback is for ``debug``.
-
-    Raises:
-        SystemExit: Where anything went wrong.
-    """
+    """End with one line on what went wrong, as ``SystemExit``; the traceback is for ``debug``."""
     try:
         yield
     except Exception as error:  # what it is and what to do stands in the message
@@ -101,13 +97,7 @@ def messages_for_errors(*, debug: bool) -> Iterator[None]:
 
 
 def describe_error(error: Exception) -> str:
-    """Say in one line what went wrong and what to do.
-
-    Args:
-        error: What was raised.
-
-    Returns:
-        The error's own message where it is meant for users.
+    """Say in one line what went wrong and what to do: the error's own message where it is meant for users.
 
     Example:
         >>> describe_error(PermissionError(13, "Permission denied", "runs/a"))

@@ -27,13 +27,7 @@ def add_detector_arguments(parser: ArgumentParser) -> None:
 
 
 def flagged_detector(config: Namespace) -> AnomalibModule:
-    """Load the detector that the flags name.
-
-    Args:
-        config: ``class_path``, ``init_args`` and ``ckpt_path``.
-
-    Returns:
-        The detector, on the CPU.
+    """Load the detector that the flags ``class_path``, ``init_args`` and ``ckpt_path`` name, on the CPU.
 
     Raises:
         TypeError: If the class is no anomalib model.

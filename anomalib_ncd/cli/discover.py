@@ -16,7 +16,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector, settings_of_run
 from anomalib_ncd.cli.nested_flags import CommandParser
 from anomalib_ncd.regions.settings import RegionSettings
-from anomalib_ncd.settings import PAPER, TrainingSettings
+from anomalib_ncd.settings import PAPER, RunOptions, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -65,21 +65,6 @@ class ModelFlags:
     false_reject_rate: float | None = 0.02
 
 
-@dataclass(frozen=True)
-class RunFlags:
-    """How a run is carried out, see RunOptions.
-
-    Attributes:
-        max_epochs: Epochs of training.
-        accelerator: Lightning's accelerator: auto, cpu, gpu, mps.
-        precision: Lightning's precision: 32-true, 16-mixed, bf16-mixed.
-    """
-
-    max_epochs: int = 50
-    accelerator: str = "auto"
-    precision: str = "32-true"
-
-
 def add_discover_arguments(parser: CommandParser) -> None:
     """Add the flags of ``discover``: those of the datamodule, the model and the run, side by side."""
     parser.usage = "anomalib-ncd discover --images FOLDER --output FOLDER [flags]"
@@ -98,7 +83,7 @@ def add_discover_arguments(parser: CommandParser) -> None:
         type=Literal["train", "cluster"] | None,
         help="Train, or only cluster. Default: cluster where `normal_images` are given, but no `base`; else train.",
     )
-    for flags in (DataFlags, ModelFlags, RunFlags):
+    for flags in (DataFlags, ModelFlags, RunOptions):
         parser.add_class_arguments(flags, as_group=False)
     parser.add_argument("--pretrained", type=bool, default=True, help=SUPPRESS)  # false: random weights, for tests
     parser.add_settings(TrainingSettings, "training")
@@ -129,7 +114,7 @@ def run_discover(config: Namespace) -> None:
     from anomalib_ncd.models.lightning_model import AnomalyNcd
     from anomalib_ncd.runs.backbone_choice import choose_backbone
     from anomalib_ncd.runs.devices import device_of
-    from anomalib_ncd.runs.discover import RunOptions, discover
+    from anomalib_ncd.runs.discover import discover
 
     device_of(config.accelerator)
     if config.backbone is None:
@@ -151,7 +136,7 @@ def run_discover(config: Namespace) -> None:
         work_dir=config.output,
         **_taken(config, DataFlags),
     )
-    options = RunOptions(**_taken(config, RunFlags))
+    options = RunOptions(**_taken(config, RunOptions))
     discover(model, datamodule, config.output, config.method, options, plain_config(config))
 
 

@@ -19,12 +19,7 @@ class CommandParser(ArgumentParser):
         self.settings_groups: list[str] = []
 
     def add_settings(self, settings_class: type, name: str) -> None:
-        """Add a group of settings; ``--NAME.help`` shows its flags.
-
-        Args:
-            settings_class: Dataclass of the settings.
-            name: Name of the group.
-        """
+        """Add the flags of a dataclass as a group; ``--NAME.help`` shows them."""
         self.add_class_arguments(settings_class, name)
         self.settings_groups.append(name)
         parser = self

@@ -55,14 +55,7 @@ COMMANDS = {
 
 
 def build_parser(preset: str | None = None) -> ArgumentParser:
-    """Make the parser of ``anomalib-ncd`` with all its subcommands.
-
-    Args:
-        preset: Which values ``discover`` has where none are given.
-
-    Returns:
-        The parser.
-    """
+    """Make the parser with all its subcommands; a ``preset`` sets what ``discover`` has where nothing is given."""
     parser = ArgumentParser(prog="anomalib-ncd", version=__version__, description="Tell anomalies apart.")
     parser.add_argument("--debug", action="store_true", help="Show tracebacks, and what libraries say.")
     subcommands = parser.add_subcommands()

@@ -23,9 +23,6 @@ def choose_backbone(weights: str | Path | None = None, before: str | None = None
     Args:
         weights: File of weights that the user gives, which are taken for the paper's backbone.
         before: Backbone of the run that is gone on with.
-
-    Returns:
-        Name of the backbone.
     """
     if before is not None:
         return before

@@ -15,10 +15,10 @@ SHARE_OF_TIME = 0.05
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Saves at the end of the last epoch, and of the epochs before it as often as saving takes little of the time.
+    """Saves after the last epoch, and after others as often as saving takes little of the time.
 
-    An epoch on cached views takes less than a second, and a checkpoint of a large backbone as long; saved after every
-    epoch it would double the time. A run that is killed loses at most twenty times the seconds that a save takes.
+    An epoch on cached views takes less than a second, and a checkpoint of a large backbone as long. A run that is
+    killed loses at most twenty times the seconds that a save takes.
 
     Args:
         dirpath: Folder of the checkpoint.

@@ -1,10 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Class discovery without training: clusters of the frozen, mask-guided features.
-
-The line that training has to beat, and often enough on its own.
-"""
+"""Class discovery without training: clusters of the frozen, mask-guided features."""
 
 from __future__ import annotations
 
@@ -31,20 +28,16 @@ def discover_by_clustering(
 ) -> list[NcdBatch]:
     """Cluster all regions, make the model a classifier by their centres, and predict every image with it.
 
-    Afterwards the model classifies new images as a trained one does, with ``Engine.predict``. The centres become the
-    prototypes of its heads.
-
-    Where the datamodule has normal images, regions are described by what sets them apart from those, and the detector's
-    scores stretch what is clustered, see :class:`~anomalib_ncd.models.describer.NormalResiduals`. The
-    cluster that normal regions belong to is *normal* and has slot 0. Without such images, or where none looks like
-    them, it is the one that the detector clearly scores low. Where there is none either, all slots are defects.
+    Where the datamodule has normal images, regions are described by what sets them apart from those, see
+    :class:`~anomalib_ncd.models.describer.NormalResiduals`, and the cluster that normal regions belong to is *normal*,
+    slot 0. Else it is the cluster that the detector clearly scores low; where there is none, all slots are defects.
 
     Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
-    and whenever it comes again, with a confidence that means the same.
+    and whenever it comes again.
 
     Args:
         model: Gives the encoder, the number of classes and the merging temperature; gets the prototypes and the score
-            range of the maps. The encoder stays as it is.
+            range of the maps.
         datamodule: Images with their regions.
         seed: Seed of the choice of normal patches and of the estimated number of classes.
         device: Where the features are computed.

@@ -17,21 +17,15 @@ from lightning.pytorch import seed_everything
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.offline_detector import build_offline_detector
-from anomalib_ncd.runs.discover import RunOptions, discover
-from anomalib_ncd.settings import TrainingSettings
+from anomalib_ncd.runs.discover import discover
+from anomalib_ncd.settings import RunOptions, TrainingSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, GeneratedDataset, generate_dataset
 
 logger = logging.getLogger(__name__)
 
 
 def run_demo(output: Path, method: Literal["cluster", "train"] = "cluster", seed: int = 0) -> None:
-    """Draw images, fit a detector, discover the kinds of defect and say what to do next.
-
-    Args:
-        output: Folder for images and results.
-        method: See :func:`~anomalib_ncd.runs.discover.discover`.
-        seed: Seed of images and training.
-    """
+    """Draw images, fit a detector, discover the kinds of defect and say what to do next."""
     seed_everything(seed, workers=True, verbose=False)
     data = generate_dataset(
         output / "data",
@@ -63,15 +57,7 @@ def run_demo(output: Path, method: Literal["cluster", "train"] = "cluster", seed
 
 
 def fit_demo_detector(data: GeneratedDataset, folder: Path) -> AnomalibModule:
-    """Fit a small patch-memory detector on the good images, with the weights of the extra ``[offline]``.
-
-    Args:
-        data: Generated images.
-        folder: Where anomalib keeps the detector.
-
-    Returns:
-        The fitted detector.
-    """
+    """Fit a small patch-memory detector on the good images, with the weights of the extra ``[offline]``."""
     detector = build_offline_detector()
     images = Folder(
         name="demo",

@@ -11,13 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
 def device_of(accelerator: str) -> torch.device:
-    """Find the device that Lightning takes for an accelerator.
-
-    Args:
-        accelerator: ``auto``, ``cpu``, ``gpu``, ``mps``, …
-
-    Returns:
-        The device.
+    """Find the device that Lightning takes for an accelerator, such as ``auto``, ``cpu``, ``gpu`` or ``mps``.
 
     Raises:
         ValueError: If this machine has no such accelerator.
@@ -32,13 +26,7 @@ def device_of(accelerator: str) -> torch.device:
 
 
 def checked_device(name: str) -> torch.device:
-    """Make sure that a device of PyTorch is there.
-
-    Args:
-        name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, …
-
-    Returns:
-        The device.
+    """Make sure that a device of PyTorch, such as ``cpu`` or ``cuda:1``, is there.
 
     Raises:
         ValueError: If this machine has no such device.

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,24 +37,10 @@ from anomalib_ncd.runs.folder import (
     notes,
 )
 from anomalib_ncd.runs.naming import carry_names, check_names, name_classes
+from anomalib_ncd.settings import RunOptions
 from anomalib_ncd.visualization.base_classes import write_base_classes
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is carried out.
-
-    Attributes:
-        max_epochs: Epochs of training; the paper trains 50.
-        accelerator: Lightning's accelerator: ``auto``, ``cpu``, ``gpu``, …
-        precision: Lightning's precision, such as ``32-true``, ``16-mixed`` or ``bf16-mixed``.
-    """
-
-    max_epochs: int = 50
-    accelerator: str = "auto"
-    precision: str = "32-true"
 
 
 def discover(
@@ -67,11 +53,8 @@ def discover(
 ) -> dict[str, Any]:
     """Discover classes and leave a folder of results.
 
-    The folder holds ``report.html``, ``predictions.csv``, ``regions.csv``, ``metrics.json``, ``gallery.png``,
-    ``results.npz`` (all of which can be made again from it), the crops and masks of the regions in ``regions/``,
-    ``base_classes.png`` (the base classes that were learnt from, if any), ``config.yaml`` and the checkpoint
-    ``model.ckpt``. A run that was interrupted goes on where it stopped when it is started again with the same settings.
-    A finished run is left as it is. Names in the folder's ``class_names.json`` go with the regions that were named.
+    An interrupted run goes on where it stopped when it is started again with the same settings; a finished run is left
+    as it is. Names in the folder's ``class_names.json`` go with the regions that were named.
 
     Args:
         model: Model to train, or to take features from.

@@ -44,14 +44,14 @@ def extend_run(
     """Classify new images with a run, discover classes among what is unknown, and leave a run of all images.
 
     The run's own classes keep slot, name and prototype; new ones are called ``class_<n>`` with the next numbers. The
-    new folder holds what ``discover`` leaves: it can be named, packed, used for classifying, and extended again.
+    new folder holds what ``discover`` leaves.
 
     Args:
         run: Folder of a finished run; it stays as it is.
         datamodule: New images and their maps. Score range and settings of regions are taken from the run. Images that
             the run has already are taken once.
         output: Folder of the extended run.
-        num_new_classes: Number of new classes. Defaults to ``None``: as many as the unknown regions fall into.
+        num_new_classes: Number of new classes; by default as many as the unknown regions fall into.
         min_regions: Fewest regions of a new class where the number is not given; smaller groups stay unknown.
         device: Where the encoder runs.
         config: Resolved flags to write as ``config.yaml``.

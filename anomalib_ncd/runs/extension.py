@@ -16,13 +16,7 @@ from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 
 class Extension(NamedTuple):
-    """What an extension found.
-
-    Attributes:
-        num_unknown: Unknown regions before.
-        num_new_classes: Classes made of them.
-        num_left: Regions that are unknown still.
-    """
+    """What an extension found: unknown regions before, classes made of them, and regions that are unknown still."""
 
     num_unknown: int
     num_new_classes: int
@@ -37,14 +31,11 @@ def extend_classes(
 ) -> Extension:
     """Discover classes among unknown regions, add them to the model, and predict all images with it.
 
-    Slots, names and prototypes of the old classes stay; new ones follow behind. The regions of new classes are known
-    from now on.
-
     Args:
-        model: Model of a run; changed in place.
+        model: Model of a run; changed in place. Slots, names and prototypes of its classes stay; new ones follow behind.
         images: All images, those of the run and new ones, with features and references of their regions; predicted in
             place.
-        num_new_classes: Number of new classes. Defaults to ``None``: see
+        num_new_classes: Number of new classes; by default found by
             :func:`~anomalib_ncd.models.clustering.new_classes.group_unknown`.
         min_regions: Fewest regions of a new class where the number is not given.
 
@@ -80,11 +71,7 @@ def extend_classes(
 
 
 def require_known_regions(model: AnomalyNcd) -> None:
-    """Refuse a model that nothing can be unknown to.
-
-    Raises:
-        ValueError: If it doesn't know the regions of its run, or rejects none.
-    """
+    """Raise ``ValueError`` for a model that nothing can be unknown to."""
     if model.model.rejection.threshold is None:
         msg = (
             "The model doesn't know the regions that it was made from, or was made with `false_reject_rate=None`; "

@@ -35,7 +35,7 @@ def gather_results(
     output: Path,
     num_classes_estimate: dict[str, Any] | None = None,
 ) -> RunResults:
-    """Put everything that a run predicted into one place.
+    """Put everything that a run predicted into one place, which :func:`write_run_files` takes.
 
     Args:
         batches: Predictions of all images, as ``Engine.predict`` returns them.
@@ -43,9 +43,6 @@ def gather_results(
         merging: What the classes mean, under the names that discovery gives.
         output: Folder of the run.
         num_classes_estimate: Where the number of classes was estimated, the estimate as plain data.
-
-    Returns:
-        Results that :func:`write_run_files` takes.
     """
     table = datamodule.region_table()
     batch = NcdBatch.collate(batches).without_pixels()
@@ -116,15 +113,7 @@ def write_run_files(
 
 
 def score(results: RunResults, class_names: Sequence[str]) -> dict[str, Any] | None:
-    """Scores of images and regions against the labels; slots of one name are scored as one class.
-
-    Args:
-        results: Predictions under their names.
-        class_names: Name of each slot.
-
-    Returns:
-        One report for images, one for regions; ``None`` without labels.
-    """
+    """Scores of images and regions, ``None`` without labels; slots of one name are scored as one class."""
     if not results.label_names or results.batch.class_id is None:
         return None
     # An image without region and class, -1, is of a class without name.

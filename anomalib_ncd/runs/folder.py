@@ -66,17 +66,7 @@ class MadeFrom:
 
     @classmethod
     def of(cls, model: AnomalyNcd, datamodule: NcdDataModule, method: str, **settings: Any) -> MadeFrom:  # noqa: ANN401
-        """What a run of a model on images is made from.
-
-        Args:
-            model: The model before it is trained.
-            datamodule: Images, maps and all else that is given, set up.
-            method: ``"train"`` or ``"cluster"``.
-            **settings: What else the results depend on; ``max_epochs`` among it.
-
-        Returns:
-            Settings and digests.
-        """
+        """What a run of an untrained model on images that are set up, by a method and other settings, is made from."""
         max_epochs = settings.pop("max_epochs", 0)
         hparams = {**model.hparams, **model.hparams["training"]}
         own = {name: value for name, value in hparams.items() if name not in NOT_SETTINGS}
@@ -99,15 +89,7 @@ class MadeFrom:
 
 
 def claim_folder(output: Path, made_from: MadeFrom, config: dict[str, Any] | None = None) -> RunState:
-    """Make a folder that of a run, unless it holds another one.
-
-    Args:
-        output: The folder.
-        made_from: What the run is made from.
-        config: Resolved flags to write.
-
-    Returns:
-        ``"finished"`` if there is nothing left to do.
+    """Make a folder that of a run, unless it holds another one; ``"finished"`` if there is nothing left to do.
 
     Raises:
         ValueError: If the folder holds a run of other settings, or one that was trained on something else.
@@ -149,11 +131,7 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What a run was made from, as it was written.
-
-    Raises:
-        ValueError: If it can't be known.
-    """
+    """What a run was made from, as it was written; ``ValueError`` if it can't be known."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         return {name: found[name] for name in ("settings", "inputs", "max_epochs", "finished")}

@@ -16,14 +16,11 @@ from anomalib_ncd.results.run_results import RunResults
 
 
 def run_health(results: RunResults, class_names: Sequence[str]) -> dict[str, Any]:
-    """Measure and judge a run.
+    """Measure and judge a run: the part ``health`` of ``metrics.json``.
 
     Args:
         results: Predictions under their names, see :meth:`RunResults.named`.
         class_names: Name of each slot; slots of one name are one class.
-
-    Returns:
-        The part ``health`` of ``metrics.json``, see :func:`~anomalib_ncd.metrics.health.health_report`.
 
     Raises:
         ValueError: If the results have no predictions.
@@ -32,7 +29,7 @@ def run_health(results: RunResults, class_names: Sequence[str]) -> dict[str, Any
 
 
 def run_evidence(results: RunResults, class_names: Sequence[str]) -> RunEvidence:
-    """Gather what the figures are computed from; arguments and errors as :func:`run_health`."""
+    """Gather what the figures are computed from."""
     batch = results.batch
     if batch.region_pred_class_id is None or batch.region_pred_class_score is None:
         msg = "The batch holds no predictions; pass what Engine.predict returns."

@@ -32,8 +32,7 @@ def name_classes(run: str | Path, names: str | Path | None = None) -> list[str]:
 
     Args:
         run: Folder of a finished run.
-        names: File as the report saves it; it is kept in the run as ``class_names.json``, so that the names last.
-            Defaults to ``None``: the file that lies there.
+        names: File as the report saves it; it is kept in the run as ``class_names.json``, which is the default.
 
     Returns:
         Name of each slot.
@@ -60,15 +59,7 @@ def name_classes(run: str | Path, names: str | Path | None = None) -> list[str]:
 
 
 def check_names(output: Path, slot_names: list[str]) -> None:
-    """Refuse a wrong file of names before hours of training.
-
-    Args:
-        output: Folder of the run.
-        slot_names: Names that discovery gives, where the folder has no results yet.
-
-    Raises:
-        ValueError: If the file is wrong.
-    """
+    """Raise ``ValueError`` for a wrong file of names, before hours of training; ``slot_names`` count for new folders."""
     if (output / FILE_NAME).is_file():
         before = _results_before(output)
         read_class_names(output / FILE_NAME, slot_names if before is None else before.slot_names)
@@ -82,10 +73,6 @@ def copy_names(run: Path, output: Path) -> None:
 
 def carry_names(output: Path, results: RunResults) -> list[str]:
     """Names for new results of a run, which are not saved yet.
-
-    Args:
-        output: Folder of the run, with the results before, if there are any.
-        results: The new results.
 
     Returns:
         Name of each slot: as the user named it, where it gathers the regions that it gathered then.
@@ -128,15 +115,10 @@ def digest_of_classes(results: RunResults) -> str:
 
 
 def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:
-    """Find the classes of a run in a later state of it.
-
-    Args:
-        before: Results before.
-        after: Results after. A region is the same where most of it, or of what it was, lies in the other.
-
-    Returns:
-        The new slot of each old one that most of its regions went to, where most of the regions that are there both
-        before and after, and in the new slot, came from the old one.
+    """Find the classes of a run in a later state of it: the new slot of each old one.
+    It is the one that most of its regions went to, where most of the regions that are there before and after, and in
+    It is the one that most of its regions went to, where most of the regions that are there both before and after, and in
+    the new slot, came from the old one. A region is the same where most of it, or of what it was, lies in the other.
     """
     old, new = _regions_of_images(before), _regions_of_images(after)
     moves = Counter[tuple[str, str]]()

@@ -19,8 +19,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.results.tables import COLUMNS, read_table, write_tables
-from anomalib_ncd.runs.discover import RunOptions
-from anomalib_ncd.settings import TrainingSettings
+from anomalib_ncd.settings import RunOptions, TrainingSettings
 
 NORMAL_NAME = "=good part"  # a name that a spreadsheet would run
 EMPTY = {"b/000.png", "good/empty.png", "good/empty_too.png"}

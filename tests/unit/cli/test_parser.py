@@ -9,11 +9,10 @@ from dataclasses import fields
 import pytest
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.cli.discover import DataFlags, ModelFlags, RunFlags
+from anomalib_ncd.cli.discover import DataFlags, ModelFlags
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.cli.parser import COMMANDS, parse
 from anomalib_ncd.regions.settings import RegionSettings
-from anomalib_ncd.runs.discover import RunOptions
 from anomalib_ncd.settings import PAPER, TrainingSettings
 
 HEAVY = {"torch", "anomalib", "lightning", "timm", "sklearn", "matplotlib"}
@@ -66,9 +65,7 @@ def test_groups_of_settings_have_help_of_their_own(capsys):
     assert "--regions" not in text
 
 
-@pytest.mark.parametrize(
-    ("flags", "owner"), [(DataFlags, NcdDataModule), (ModelFlags, AnomalyNcd), (RunFlags, RunOptions)]
-)
+@pytest.mark.parametrize(("flags", "owner"), [(DataFlags, NcdDataModule), (ModelFlags, AnomalyNcd)])
 def test_flags_are_arguments_with_their_defaults(flags, owner):
     arguments = inspect.signature(owner).parameters
     chosen_later = {"backbone"}

@@ -20,8 +20,8 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import region_table
 from anomalib_ncd.models import lightning_model
-from anomalib_ncd.runs.discover import RunOptions, discover
-from anomalib_ncd.settings import TrainingSettings
+from anomalib_ncd.runs.discover import discover
+from anomalib_ncd.settings import RunOptions, TrainingSettings
 
 SCORES = {"nmi", "ari", "accuracy", "macro_f1"}
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
