@@ -32,7 +32,7 @@ def extend_classes(
     """Discover classes among unknown regions, add them to the model, and predict all images with it.
 
     Args:
-        model: Model of a run; changed in place. Slots, names and prototypes of its classes stay; new ones follow behind.
+        model: Model of a run, changed in place: slots, names and prototypes of its classes stay, new ones follow.
         images: All images, those of the run and new ones, with features and references of their regions; predicted in
             place.
         num_new_classes: Number of new classes; by default found by

@@ -59,7 +59,7 @@ def name_classes(run: str | Path, names: str | Path | None = None) -> list[str]:
 
 
 def check_names(output: Path, slot_names: list[str]) -> None:
-    """Raise ``ValueError`` for a wrong file of names, before hours of training; ``slot_names`` count for new folders."""
+    """Raise ``ValueError`` for a wrong file of names, before hours of training."""
     if (output / FILE_NAME).is_file():
         before = _results_before(output)
         read_class_names(output / FILE_NAME, slot_names if before is None else before.slot_names)
@@ -116,8 +116,8 @@ def digest_of_classes(results: RunResults) -> str:
 
 def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:
     """Find the classes of a run in a later state of it: the new slot of each old one.
+
     It is the one that most of its regions went to, where most of the regions that are there before and after, and in
-    It is the one that most of its regions went to, where most of the regions that are there both before and after, and in
     the new slot, came from the old one. A region is the same where most of it, or of what it was, lies in the other.
     """
     old, new = _regions_of_images(before), _regions_of_images(after)
