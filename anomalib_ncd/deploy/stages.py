@@ -60,10 +60,13 @@ def classify_image(
         outputs["neighbour_similarity"] < threshold,
         None if path is None else str(path),
     )
-    if not keep_masks:
-        return result
     kept = [
-        replace(found, mask=region.mask, feature=feature)
-        for found, region, feature in zip(result.regions, regions, outputs["region_feature"], strict=True)
+        replace(found, neighbour_similarity=float(similarity))
+        for found, similarity in zip(result.regions, outputs["neighbour_similarity"], strict=True)
     ]
+    if keep_masks:
+        kept = [
+            replace(found, mask=region.mask, feature=feature)
+            for found, region, feature in zip(kept, regions, outputs["region_feature"], strict=True)
+        ]
     return replace(result, regions=tuple(kept))

@@ -16,6 +16,8 @@ from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.writing import write_file
 
+LINES_NAME = "results.jsonl"
+CLASSIFIER_NAME = "classifier.json"
 COLUMNS = {
     "predictions.csv": ("image", "class", "confidence", "normal", "num_regions", "unknown", "classes"),
     "regions.csv": (

@@ -75,7 +75,7 @@ def classify_folder(
     detector = classifier.detector
     maps = detector if isinstance(detector, MapFolder) else None
     options = {"pictures": pictures, "masks": masks}
-    with ResultFolder(output, classifier.sha256, classifier.manifest.region_merging, **options) as results:
+    with ResultFolder(output, classifier.sha256, classifier.manifest, **options) as results:
         source = FolderWatch(images, results.store.made_from, watch, maps)
         arrivals = source.poll() if watch is None else _forever(source, poll_seconds, stop_after_idle)
         for batch in _batches(arrivals, classifier.batch_size):

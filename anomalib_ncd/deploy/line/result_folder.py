@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,19 +19,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from anomalib_ncd.deploy.line.result_store import ResultStore
-from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.reading.listing import mark_output
 from anomalib_ncd.regions.writing import OutputError, encode_image, whole_file, write_file
-from anomalib_ncd.results.tables import COLUMNS, csv_bytes, table_rows
+from anomalib_ncd.results.tables import CLASSIFIER_NAME, COLUMNS, LINES_NAME, csv_bytes, table_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from anomalib_ncd.deploy.packing.manifest import Manifest
+
 logger = logging.getLogger(__name__)
 
 STORE_NAME = "results.sqlite"
-LINES_NAME = "results.jsonl"
 TABLE_SECONDS = 5.0  # least pause between two writings of the tables
 TABLE_SHARE = 20  # and so many times as long as the last one took
 MAX_NAME_BYTES = 255
@@ -63,7 +64,7 @@ class ResultFolder:
     Args:
         folder: The folder; an existing one is gone on with.
         classifier: Digest of all that decides about a result.
-        merging: What the classes mean.
+        manifest: What the classes mean, and when a region is unknown.
         pictures: Whether to draw a picture of each image.
         masks: Whether to put the masks of regions into the results.
 
@@ -76,7 +77,7 @@ class ResultFolder:
         self,
         folder: str | Path,
         classifier: str,
-        merging: RegionMerging,
+        manifest: Manifest,
         *,
         pictures: bool = True,
         masks: bool = False,
@@ -84,13 +85,14 @@ class ResultFolder:
         self.folder = Path(folder)
         self.pictures = pictures and _can_draw()
         self.masks = masks
-        self._merging = merging
+        self._merging = manifest.region_merging
         self._written_at, self._seconds, self._is_old = -float("inf"), 0.0, True
         if not (self.folder / STORE_NAME).exists() and (self.folder / "predictions.csv").exists():
             msg = f"{self.folder} holds tables that are not from `classify`, such as a run's; choose another output."
             raise ValueError(msg)
         self.store = ResultStore(self.folder / STORE_NAME, classifier)
         mark_output(self.folder)
+        write_file(self.folder / CLASSIFIER_NAME, _about(classifier, manifest))
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +118,8 @@ class ResultFolder:
         if self.pictures:
             for one in finished:
                 self._draw(one)
-        self.store.save([(one.key, one.made_from, one.result.to_dict(masks=self.masks)) for one in finished])
+        entries = [(one, one.result.to_dict(masks=self.masks) | {"modified": _modified(one)}) for one in finished]
+        self.store.save([(one.key, one.made_from, result) for one, result in entries])
         self._is_old |= bool(finished)
 
     def write_tables_if_due(self) -> None:
@@ -153,6 +156,25 @@ class ResultFolder:
             logger.warning("The picture of %s can't be drawn: %s", finished.name, error)
             return
         write_file(self.folder / "pictures" / _picture_name(finished.name), data)
+
+
+def _about(classifier: str, manifest: Manifest) -> str:
+    """What is to be known of the classifier where only its results are at hand, as JSON."""
+    rejection = manifest.rejection
+    about = {
+        "classifier": classifier,
+        "class_names": manifest.class_names,
+        "normal": "normal" if manifest.normal_slot is None else manifest.class_names[manifest.normal_slot],
+        "false_reject_rate": None if rejection is None else rejection.false_reject_rate,
+        "similarities": None if rejection is None else rejection.similarities,
+    }
+    return json.dumps(about, ensure_ascii=False) + "\n"
+
+
+def _modified(finished: Finished) -> str | None:
+    """When the image was written, in UTC; ``None`` where its file could not be asked."""
+    _, _, nanoseconds = finished.made_from.partition(" ")[0].partition(":")
+    return datetime.fromtimestamp(int(nanoseconds) / 1e9, timezone.utc).isoformat() if nanoseconds else None
 
 
 def _can_draw() -> bool:

@@ -24,7 +24,7 @@ from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, MapFunction, file_digest
 from anomalib_ncd.deploy.encoders import ENCODER_SETTINGS, TorchEncoder
 from anomalib_ncd.deploy.packing.artefact import Artefact
-from anomalib_ncd.deploy.packing.manifest import Manifest, NetworkEntry, Rejection
+from anomalib_ncd.deploy.packing.manifest import MAX_SIMILARITIES, Manifest, NetworkEntry, Rejection
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.classes.rejection import check_false_reject_rate
@@ -184,8 +184,14 @@ def _class_names(model: AnomalyNcd, run: Path) -> list[str]:
 
 def _rejection_of(model: AnomalyNcd) -> Rejection | None:
     """The rejection threshold that a model carries; ``None`` where it has none."""
-    threshold, rate = model.model.rejection.threshold, model.model.rejection.false_reject_rate
-    return None if threshold is None or rate is None else Rejection(threshold, rate)
+    rejection = model.model.rejection
+    threshold, rate = rejection.threshold, rejection.false_reject_rate
+    if threshold is None or rate is None:
+        return None
+    _, first = np.unique(rejection.groups.cpu().numpy(), return_index=True)  # the largest region of each image
+    similarities = np.sort(rejection.left_out_similarity.cpu().numpy()[first])
+    kept = similarities[np.linspace(0, len(similarities) - 1, min(len(similarities), MAX_SIMILARITIES)).astype(int)]
+    return Rejection(threshold, rate, tuple(kept.tolist()))
 
 
 def _encoder_files(

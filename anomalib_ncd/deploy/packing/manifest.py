@@ -23,6 +23,7 @@ NUM_FILES = {"onnx": 1, "openvino": 2, "torch": 1}
 MAX_SIDE_PX = 4096
 MAX_CLASSES = 10_000
 MAX_NAME_CHARS = 1000
+MAX_SIMILARITIES = 1000
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -38,14 +39,21 @@ class Rejection:
     Attributes:
         threshold: A region is unknown where its cosine to the nearest region of the run is below this.
         false_reject_rate: Share of new regions of known classes that fall below, above 0 and below 1.
+        similarities: Cosine of the largest region of each image of the run to the nearest region of the others,
+            ascending; at most :data:`MAX_SIMILARITIES`. What new images are compared with to see drift.
     """
 
     threshold: float
     false_reject_rate: float
+    similarities: tuple[float, ...]
 
     def __post_init__(self) -> None:
         _check_number("rejection.threshold", self.threshold)
         _check_number("rejection.false_reject_rate", self.false_reject_rate, 0, 1)
+        if not 0 < len(self.similarities) <= MAX_SIMILARITIES:
+            _refuse("rejection.similarities", f"{len(self.similarities)} numbers", f"1 to {MAX_SIMILARITIES:,} numbers")
+        for similarity in self.similarities:
+            _check_number("rejection.similarities", similarity)
 
 
 @dataclass(frozen=True)
@@ -225,7 +233,7 @@ def _built(values: dict[str, Any]) -> Manifest:
     missing = {one.name for one in fields(Manifest)} - set(values)
     if missing:
         _refuse("manifest", f"none of {sorted(missing)}", "complete")
-    detector, rejection = values.pop("detector"), values.pop("rejection")
+    detector = values.pop("detector")
     low, high = values.pop("score_range")
     names: list[str] = values.pop("class_names")
     if not isinstance(names, list):
@@ -236,10 +244,19 @@ def _built(values: dict[str, Any]) -> Manifest:
         regions=RegionSettings.from_dict(values.pop("regions")),
         encoder=_network(values.pop("encoder")),
         detector=None if detector is None else _network(detector),
-        rejection=None if rejection is None else Rejection(**rejection),
+        rejection=_rejection(values.pop("rejection")),
         files={name: FileEntry(**entry) for name, entry in values.pop("files").items()},
         **values,
     )
+
+
+def _rejection(values: Mapping[str, Any] | None) -> Rejection | None:
+    """A rejection of plain data."""
+    if values is None:
+        return None
+    if not isinstance(values["similarities"], list):
+        _refuse("rejection.similarities", values["similarities"], "a list")
+    return Rejection(values["threshold"], values["false_reject_rate"], tuple(values["similarities"]))
 
 
 def _network(values: Mapping[str, Any]) -> NetworkEntry:

@@ -25,6 +25,7 @@ class RegionResult:
         confidence: Its probability, 0 to 1.
         is_unknown: Whether the region is like none of those that the classes were discovered in.
         probabilities: Probability of each slot.
+        neighbour_similarity: Cosine to the nearest region of the run, -1 to 1; ``None`` where left out.
         mask: Anomalous pixels ``(h, w)`` bool inside the box, black outside the image; ``None`` where left out.
         feature: Mask-guided feature ``(D,)`` float32; ``None`` where left out.
     """
@@ -37,6 +38,7 @@ class RegionResult:
     confidence: float
     is_unknown: bool
     probabilities: tuple[float, ...]
+    neighbour_similarity: float | None = field(default=None, compare=False)
     mask: np.ndarray | None = field(default=None, compare=False, repr=False)
     feature: np.ndarray | None = field(default=None, compare=False, repr=False)
 
@@ -59,6 +61,8 @@ class RegionResult:
             "unknown": self.is_unknown,
             "probabilities": [round(value, 6) for value in self.probabilities],
         }
+        if self.neighbour_similarity is not None:
+            values["neighbour_similarity"] = round(self.neighbour_similarity, 6)
         if masks and self.mask is not None:
             values["mask"] = {"size_hw": list(self.mask.shape), "run_lengths": run_lengths(self.mask)}
         return values

@@ -79,9 +79,10 @@ def test_an_image_without_region_has_a_result(manifest):
 def test_a_region_is_unknown_below_the_threshold(manifest):
     for rejection, nearest, is_unknown in (
         (None, -1, False),
-        (Rejection(0.5, 0.02), 0.49, True),
-        (Rejection(0.5, 0.02), 0.51, False),
+        (Rejection(0.5, 0.02, (0.5,)), 0.49, True),
+        (Rejection(0.5, 0.02, (0.5,)), 0.51, False),
     ):
         found = outputs_of([0.3, 0.3, 0.4, 0], nearest=nearest)
         result = classify_image(IMAGE.shape[:2], build_regions(9), found, replace(manifest, rejection=rejection))
+        assert result.regions[0].to_dict()["neighbour_similarity"] == pytest.approx(nearest)
         assert result.is_unknown == result.regions[0].is_unknown == is_unknown

@@ -15,17 +15,26 @@ import pytest
 from anomalib_ncd.deploy import ImageResult, RegionResult
 from anomalib_ncd.deploy.line import result_folder
 from anomalib_ncd.deploy.line.result_folder import Finished, ResultFolder
-from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.deploy.packing.manifest import Manifest, NetworkEntry, Rejection
+from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.writing import OutputError
 from anomalib_ncd.results.tables import COLUMNS
 from anomalib_ncd.visualization import drawing
 
-MERGING = RegionMerging(("normal", "dark", "bright", "pale"), 0)
+MANIFEST = Manifest(
+    class_names=("good part", "dark", "bright", "pale"),
+    normal_slot=0,
+    score_range=(0, 1),
+    regions=RegionSettings(),
+    image_size=224,
+    encoder=NetworkEntry("torch", ()),
+    rejection=Rejection(0.5, 0.02, (0.4, 0.9)),
+)
 PIXELS = np.full((32, 32, 3), 90, np.uint8)
 
 
 def opened(folder, classifier="a classifier", **options):
-    return ResultFolder(folder, classifier, MERGING, **options)
+    return ResultFolder(folder, classifier, MANIFEST, **options)
 
 
 def build_finished(name, *, error=None):
@@ -145,6 +154,21 @@ def test_results_of_another_classifier_or_of_a_run_are_not_mixed_in(tmp_path):
     with pytest.raises(ValueError, match="holds tables that are not from `classify`, such as a run's"):
         opened(tmp_path / "run")
     assert (tmp_path / "run" / "predictions.csv").read_text() == "image,class"
+
+
+def test_results_say_when_an_image_was_written_and_whose_they_are(tmp_path):
+    day = 1_793_800_000 * 10**9
+    with opened(tmp_path, pictures=False) as results:
+        results.add([build_finished("a.png")._replace(made_from=f"17:{day} 4:{day + 10**15}")])
+    assert json.loads((tmp_path / "results.jsonl").read_text())["modified"] == "2026-11-04T13:46:40+00:00"
+    about = json.loads((tmp_path / "classifier.json").read_text())
+    assert about == {
+        "classifier": "a classifier",
+        "class_names": ["good part", "dark", "bright", "pale"],
+        "normal": "good part",
+        "false_reject_rate": 0.02,
+        "similarities": [0.4, 0.9],
+    }
 
 
 def test_masks_go_into_the_results_where_they_are_wanted(tmp_path):

@@ -29,6 +29,10 @@ def test_the_manifest_says_what_the_run_says(run_folder, torch_artefact):
     assert manifest.image_size == 224
     assert manifest.merging_temperature is None
     assert manifest.rejection.false_reject_rate == 0.2
+    similarities = manifest.rejection.similarities
+    assert len(similarities) > 10
+    assert list(similarities) == sorted(similarities)
+    assert similarities[0] < manifest.rejection.threshold < similarities[-1]
     assert manifest.detector is None
     assert manifest.origin["pixel_mean"] == pytest.approx([0.5 * 255] * 3)
 

@@ -38,7 +38,7 @@ def one_file(**values):
 def test_it_survives_json():
     manifest = build_manifest(
         detector=NetworkEntry("onnx", ("detector.onnx",), {"input_size": [64, 64]}),
-        rejection=Rejection(0.3, 0.02),
+        rejection=Rejection(0.3, 0.02, (0.4, 0.5)),
         merging_temperature=50.0,
         files={"encoder.onnx": FileEntry("0" * 64, 1), "detector.onnx": FileEntry("1" * 64, 2)},
     )
@@ -58,7 +58,7 @@ def test_every_field_must_be_there():
 @pytest.mark.parametrize("value", [None, "text", -1, 10**400, float("nan"), float("inf"), True, [], {}, [[]], {"a": 1}])
 def test_no_field_takes_what_is_none_of_its_kind(value):
     """Whatever stands in a field is taken as what it is, or refused with a reason, and never raises anything else."""
-    fields = json.loads(build_manifest(rejection=Rejection(0.3, 0.02)).to_json())
+    fields = json.loads(build_manifest(rejection=Rejection(0.3, 0.02, (0.4, 0.5))).to_json())
     places = [(name,) for name in fields]
     places += [(name, inner) for name, one in fields.items() if isinstance(one, dict) for inner in one]
     places += [("files", "encoder.onnx", inner) for inner in ("sha256", "num_bytes")]
@@ -128,8 +128,18 @@ def test_no_field_takes_what_is_none_of_its_kind(value):
         (changed(detector=entry(settings={"input_size": [64]})), "must be height and width"),
         (changed(detector=entry(settings={"input_size": [64, 10**9]})), "must be an integer from 1 to 4096"),
         (changed(rejection={"threshold": 1}), "lacks or misstates something"),
-        (changed(rejection={"threshold": float("nan"), "false_reject_rate": 0.1}), "must be a finite number"),
-        (changed(rejection={"threshold": 0.5, "false_reject_rate": 1}), "must be a finite number above 0 and below 1"),
+        (
+            changed(rejection={"threshold": float("nan"), "false_reject_rate": 0.1, "similarities": [0.5]}),
+            "must be a finite number",
+        ),
+        (
+            changed(rejection={"threshold": 0.5, "false_reject_rate": 0.1, "similarities": []}),
+            "rejection.similarities",
+        ),
+        (
+            changed(rejection={"threshold": 0.5, "false_reject_rate": 1, "similarities": [0.5]}),
+            "must be a finite number above 0 and below 1",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_with_a_reason(text, message):

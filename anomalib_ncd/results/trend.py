@@ -1,0 +1,183 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Kinds of defect over time, and whether images have become other than those of the run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from scipy.stats import betabinom, mannwhitneyu
+
+from anomalib_ncd.results.tables import CLASSIFIER_NAME, LINES_NAME
+
+GroupBy = Literal["day", "shift", "batch"]
+UNKNOWN = "unknown"
+SHIFT_HOURS = 8
+FIRST_SHIFT_HOUR = 6
+
+
+@dataclass
+class ImageGroup:
+    """Images of one day, shift or batch.
+
+    Attributes:
+        name: Day, begin of the shift, or name of the folder of results.
+        kinds: Number of images of each kind; that of unknown ones is :data:`UNKNOWN`.
+        similarities: Of the largest region of each image that has one, to the nearest region of the run.
+        num_unknown: Those of them that are like none of the run.
+        limit: Largest `num_unknown` that chance alone explains; ``None`` where nothing is compared.
+        p_value: Probability of similarities as low as these by chance; ``None`` where nothing is compared.
+        has_drifted: Whether chance alone explains one of the two no more.
+    """
+
+    name: str
+    kinds: Counter[str] = field(default_factory=Counter)
+    similarities: list[float] = field(default_factory=list)
+    num_unknown: int = 0
+    limit: int | None = None
+    p_value: float | None = None
+    has_drifted: bool = False
+
+    @property
+    def num_images(self) -> int:
+        """Images that could be used."""
+        return self.kinds.total()
+
+    def compare(self, run_similarities: Sequence[float], false_reject_rate: float, false_alarm_rate: float) -> None:
+        """Compare the regions with those of the run; each of the two tests has half of the rate of false alarms."""
+        if self.similarities:
+            num_images, num_references = len(self.similarities), len(run_similarities)
+            self.limit = unknown_limit(num_images, num_references, false_reject_rate, false_alarm_rate / 2)
+            self.p_value = float(mannwhitneyu(self.similarities, run_similarities, alternative="less").pvalue)
+            self.has_drifted = self.num_unknown > self.limit or self.p_value < false_alarm_rate / 2
+
+
+@dataclass(frozen=True)
+class Trend:
+    """What the page of trends shows.
+
+    Attributes:
+        groups: In the order of time, or of the folders.
+        kinds: All kinds, the most frequent first.
+        normal: Name of the kind of good parts.
+        false_alarm_rate: Share of groups without drift in which chance alone passes the limit, at most.
+    """
+
+    groups: tuple[ImageGroup, ...]
+    kinds: tuple[str, ...]
+    normal: str
+    false_alarm_rate: float
+
+
+def read_trend(folders: Sequence[Path], by: GroupBy = "day", false_alarm_rate: float = 0.001) -> Trend:
+    """Read what ``classify`` left, and look for drift.
+
+    The largest region of each image is compared, as those of one image are alike. In a group without drift their
+    similarity to the nearest region of the run is distributed as that of the run's own regions to those of other
+    images. Two tests look for less: of all similarities (Mann and Whitney, 1947), and of the number below the threshold
+    of *unknown*, which is beta-binomial, as the threshold is a quantile of the run's similarities.
+
+    Args:
+        folders: Folders of results, of one classifier.
+        by: ``"day"`` or ``"shift"`` (of eight hours, from six o'clock) of the time at which an image was written, or
+            ``"batch"``: each folder is one.
+        false_alarm_rate: Above 0 and below 1.
+
+    Returns:
+        The trend.
+
+    Raises:
+        FileNotFoundError: If a folder holds no results.
+        ValueError: If the results are of several classifiers, there are none, or the rate is out of range.
+    """
+    if not 0 < false_alarm_rate < 1:
+        msg = f"`false_alarm_rate` must be above 0 and below 1, got {false_alarm_rate}; 0.001 is one group in 1,000."
+        raise ValueError(msg)
+    classifier = _common_classifier(folders)
+    groups: dict[str, ImageGroup] = {}
+    for folder in folders:
+        for result in _results(folder):
+            name = folder.name if by == "batch" else _begin(result["modified"], by)
+            _count(groups.setdefault(name, ImageGroup(name)), result, classifier["normal"])
+    if not groups:
+        msg = f"No image of {', '.join(map(str, folders))} could be used; see errors.csv there."
+        raise ValueError(msg)
+    if classifier["similarities"] is not None:
+        for group in groups.values():
+            group.compare(classifier["similarities"], classifier["false_reject_rate"], false_alarm_rate)
+    ordered = list(groups.values()) if by == "batch" else sorted(groups.values(), key=lambda group: group.name)
+    totals = sum((group.kinds for group in ordered), Counter())
+    return Trend(
+        tuple(ordered), tuple(kind for kind, _ in totals.most_common()), classifier["normal"], false_alarm_rate
+    )
+
+
+def unknown_limit(num_images: int, num_references: int, reject_rate: float, false_alarm_rate: float) -> int:
+    """Largest number of unknown regions that chance explains.
+
+    Args:
+        num_images: Number of new regions, each of another image.
+        num_references: Regions of the run that drew the line, 1 or more.
+        reject_rate: Share of new regions of known kinds that may fall below it.
+        false_alarm_rate: Probability of more than the limit, at most.
+
+    Returns:
+        The limit.
+
+    Example:
+        >>> unknown_limit(100, num_references=500, reject_rate=0.02, false_alarm_rate=0.001)
+        8
+    """
+    place = max(1, int(round(reject_rate * (num_references + 1), 9)))
+    return int(betabinom.isf(false_alarm_rate, num_images, place, num_references + 1 - place))
+
+
+def _common_classifier(folders: Sequence[Path]) -> dict[str, Any]:
+    """What the folders say of their classifier."""
+    found: dict[str, Any] = {}
+    for folder in folders:
+        file = folder / CLASSIFIER_NAME
+        if not file.is_file():
+            msg = f"{folder} holds no {CLASSIFIER_NAME}; give folders that `anomalib-ncd classify` wrote."
+            raise FileNotFoundError(msg)
+        classifier = json.loads(file.read_text(encoding="utf-8"))
+        if found and classifier != found:
+            msg = f"{folder} holds results of another classifier than {folders[0]}; make a page of each."
+            raise ValueError(msg)
+        found = classifier
+    return found
+
+
+def _results(folder: Path) -> Iterator[dict[str, Any]]:
+    """Results of the images that could be used."""
+    with (folder / LINES_NAME).open(encoding="utf-8") as stream:
+        yield from (result for result in map(json.loads, stream) if result["error"] is None)
+
+
+def _begin(modified: str | None, by: GroupBy) -> str:
+    """Day or begin of the shift, of this machine's clock."""
+    if modified is None:
+        return "no date"
+    time = datetime.fromisoformat(modified).astimezone()
+    if by == "day":
+        return f"{time:%Y-%m-%d}"
+    hours = (time.hour - FIRST_SHIFT_HOUR) % SHIFT_HOURS
+    return f"{time - timedelta(hours=hours):%Y-%m-%d %H}:00"
+
+
+def _count(group: ImageGroup, result: dict[str, Any], normal: str) -> None:
+    """Add an image to a group."""
+    kind = UNKNOWN if result["unknown"] else normal if result["normal"] else result["class"]
+    group.kinds[kind] += 1
+    found: Iterable[dict[str, Any]] = (region for region in result["regions"] if region["area"])
+    largest = next(iter(found), None)
+    if largest is not None:
+        group.similarities.append(largest["neighbour_similarity"])
+        group.num_unknown += largest["unknown"]
