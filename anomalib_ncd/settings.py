@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 AUTO_CACHED_VIEWS = 8
+DETECTOR_FILE = "detector/model.ckpt"
+"""Checkpoint, in the folder of a run, of the detector that the run has fitted itself."""
 
 
 @dataclass(frozen=True)

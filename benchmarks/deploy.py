@@ -91,11 +91,14 @@ def latency(runtime: Literal["eager", "onnx", "openvino"], setup: Setup) -> dict
     # Torch and anomalib are for this function alone.
     from anomalib_ncd import AnomalyNcd, NcdDataModule, discover  # noqa: PLC0415
     from anomalib_ncd.deploy.packing.build import build_artefact, classifier_of_run  # noqa: PLC0415
-    from anomalib_ncd.runs.demo import fit_demo_detector  # noqa: PLC0415
+    from anomalib_ncd.models.offline_detector import build_offline_detector  # noqa: PLC0415
+    from anomalib_ncd.regions.reading.listing import list_images  # noqa: PLC0415
+    from anomalib_ncd.runs.detector import fit_detector  # noqa: PLC0415
     from anomalib_ncd.synthetic.plates import generate_dataset  # noqa: PLC0415
 
     plates = generate_dataset(setup.work / "plates", num_train_good=20, num_per_kind=16)
-    detector, run = fit_demo_detector(plates, setup.work / "detector"), setup.work / "run"
+    run = setup.work / "run"
+    detector = fit_detector(build_offline_detector(), list_images(plates.train_good_dir), setup.work)
     model = AnomalyNcd("offline", num_novel_classes=len(plates.kinds) + 1)
     discover(model, NcdDataModule(plates.test_dir, detector), run, "cluster")
     clock = Clock()

@@ -59,7 +59,7 @@ print(len(list(parts.test_dir.rglob("*.png"))), "plates: good, mixed,", ", ".joi
 # anomaly maps will do. This one is a small Patchcore.
 
 # %%
-detector = build_offline_detector(coreset_sampling_ratio=0.004)
+detector = build_offline_detector()
 good_plates = Folder(
     name="plates",
     root=parts.root,

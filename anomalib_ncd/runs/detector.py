@@ -1,0 +1,108 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The detector of a run that is given neither maps nor a fitted detector: fitted on good images, kept in the run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from anomalib.data import ImageBatch
+from anomalib.engine import Engine
+from anomalib.models import AnomalibModule, Patchcore
+from torch.utils.data import DataLoader
+
+from anomalib_ncd.data.detector_maps import DetectorImages, detector_digest, load_detector
+from anomalib_ncd.models.encoders.offline import WHEEL_MODULE
+from anomalib_ncd.models.offline_detector import SmallPatchcore, build_offline_detector
+from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
+from anomalib_ncd.runs.folder import write_json
+from anomalib_ncd.settings import DETECTOR_FILE
+
+DETECTOR_NOTES = "detector/made_from.json"
+
+MAX_GOOD_IMAGES = 500
+"""Most good images that a detector is fitted on, drawn at random, so that time and memory stay bounded."""
+
+MAX_EPOCHS = 100
+"""Epochs of detectors that are trained and don't set a number themselves."""
+
+logger = logging.getLogger(__name__)
+
+
+def build_default_detector() -> AnomalibModule:
+    """Build a small Patchcore: on the network of the extra ``[offline]`` where that is installed, else on anomalib's.
+
+    Raises:
+        RuntimeError: If the weights of neither are at hand.
+    """
+    if find_spec(WHEEL_MODULE) is not None:
+        return build_offline_detector()
+    try:
+        return SmallPatchcore(evaluator=False, visualizer=False)
+    except Exception as error:  # the hub's client and timm raise many kinds
+        msg = (
+            f'No weights for a detector are at hand ({error}). Run `pip install "anomalib-ncd[offline]"`, or give '
+            "`--anomaly_maps`, or `--detector.class_path` with `--detector.ckpt_path`."
+        )
+        raise RuntimeError(msg) from error
+
+
+def fit_detector(
+    detector: AnomalibModule,
+    good_images: Sequence[ImageFile],
+    output: Path,
+    bit_depth: int = 16,
+    accelerator: str = "auto",
+) -> AnomalibModule:
+    """Fit a detector on good images and keep its checkpoint in the run, unless it lies there already.
+
+    Args:
+        detector: anomalib image model, not fitted.
+        good_images: Images without a defect; 500 of more are drawn at random.
+        output: Folder of the run.
+        bit_depth: Bits that are used in 16-bit images.
+        accelerator: Lightning's accelerator.
+
+    Returns:
+        The fitted detector, as its checkpoint gives it.
+    """
+    name, host_class = type(detector).__name__, Patchcore if isinstance(detector, SmallPatchcore) else type(detector)
+    checkpoint, notes = output / DETECTOR_FILE, output / DETECTOR_NOTES
+    chosen = np.random.default_rng(0).permutation(len(good_images))[:MAX_GOOD_IMAGES]
+    images = [good_images[index] for index in sorted(chosen)]
+    made_from = {
+        "detector": repr(sorted(detector.hparams.items())),
+        "weights and transform": detector_digest(detector),
+        "images": digest_of_images(images),
+        "bit_depth": bit_depth,
+    }
+    if checkpoint.is_file() and notes.is_file() and json.loads(notes.read_text(encoding="utf-8")) == made_from:
+        logger.info("Detector: the %s in %s, fitted before.", name, checkpoint)
+        return load_detector(host_class, checkpoint)
+    logger.info(
+        "No maps and no detector are given: fitting %s on %d of %d good images%s.",
+        name,
+        len(images),
+        len(good_images),
+        f", about {10 + len(images) // 10} s on one core" if name == SmallPatchcore.__name__ else "",
+    )
+    loader = DataLoader(
+        DetectorImages(images, detector, bit_depth), batch_size=8, shuffle=True, collate_fn=ImageBatch.collate
+    )
+    work = output / "detector" / "engine"
+    engine = Engine(
+        accelerator=accelerator, devices=1, default_root_dir=work, max_epochs=MAX_EPOCHS, enable_model_summary=False
+    )
+    engine.fit(detector, train_dataloaders=loader)
+    notes.unlink(missing_ok=True)
+    engine.trainer.save_checkpoint(checkpoint)
+    write_json(notes, made_from)
+    shutil.rmtree(work, ignore_errors=True)
+    return load_detector(host_class, checkpoint)
