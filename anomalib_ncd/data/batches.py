@@ -174,10 +174,7 @@ class NcdBatch:
         return results
 
     def with_predictions(
-        self,
-        probabilities: torch.Tensor,
-        merging: RegionMerging,
-        region_unknown: torch.Tensor | None = None,
+        self, probabilities: torch.Tensor, merging: RegionMerging, region_unknown: torch.Tensor | None = None
     ) -> NcdBatch:
         """Set classes and confidences in place from the class probabilities of regions.
 
@@ -228,7 +225,7 @@ class NcdBatch:
         joined = {field.name: join(field.name) for field in fields(cls) if field.name != "image_path"}
         offsets = np.cumsum([0, *(len(item) for item in items)])
         joined["region_image_index"] = torch.cat(
-            [item.region_image_index + int(offset) for item, offset in zip(items, offsets, strict=False)],
+            [item.region_image_index + int(offset) for item, offset in zip(items, offsets, strict=False)]
         )
         return cls(image_path=[path for item in items for path in item.image_path], **joined)  # type: ignore[arg-type]
 

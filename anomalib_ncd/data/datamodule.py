@@ -241,12 +241,7 @@ class NcdDataModule(AnomalibDataModule):
         if self._train_regions is None:
             if self.has_synthetic_base:
                 self.base_records = self._paint_base(table)
-            self._train_regions = TrainRegions(
-                table,
-                self.base_records,
-                self.image_size,
-                self.normal_regions(),
-            )
+            self._train_regions = TrainRegions(table, self.base_records, self.image_size, self.normal_regions())
         return self._train_regions
 
     def normal_regions(self, num_regions: int | None = None) -> NormalRegions | None:

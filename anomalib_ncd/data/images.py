@@ -16,9 +16,7 @@ from anomalib_ncd.regions.reading.listing import ImageFile, list_images, listed_
 
 
 def images_of(
-    source: str | Path | AnomalibDataModule,
-    image_list: str | Path | None = None,
-    argument: str = "images",
+    source: str | Path | AnomalibDataModule, image_list: str | Path | None = None, argument: str = "images"
 ) -> list[ImageFile]:
     """List the images of a folder, or the test images of an anomalib datamodule.
 

@@ -94,10 +94,7 @@ class RegionTable:
         return image, mask > 0
 
     def build(
-        self,
-        map_paths: Sequence[Path],
-        score_range: tuple[float, float],
-        settings: RegionSettings,
+        self, map_paths: Sequence[Path], score_range: tuple[float, float], settings: RegionSettings
     ) -> RegionTable:
         """Find and cut the regions of all images.
 

@@ -77,8 +77,7 @@ class SyntheticSettings:
 
 
 def find_normal_images(
-    normal_images: str | Path | AnomalibDataModule | None,
-    images: str | Path | AnomalibDataModule,
+    normal_images: str | Path | AnomalibDataModule | None, images: str | Path | AnomalibDataModule
 ) -> list[ImageFile]:
     """Find the images that are known to be normal.
 
@@ -223,10 +222,7 @@ def _claim_folder(folder: Path, wanted: str) -> None:
 
 
 def _settings_text(
-    images: Sequence[ImageFile],
-    settings: SyntheticSettings,
-    regions: RegionSettings,
-    image_size: int,
+    images: Sequence[ImageFile], settings: SyntheticSettings, regions: RegionSettings, image_size: int
 ) -> str:
     """All that the painted regions depend on, as JSON."""
     content = {

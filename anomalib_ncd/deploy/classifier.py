@@ -200,9 +200,7 @@ class AnomalyClassifier:
             yield from (result for _, result in self.classify_files(batch, on_error))
 
     def classify_files(
-        self,
-        sources: Sequence[ImageLike],
-        on_error: OnError = "report",
+        self, sources: Sequence[ImageLike], on_error: OnError = "report"
     ) -> list[tuple[np.ndarray | None, ImageResult]]:
         """Read and classify a batch; arguments as :meth:`stream`.
 

@@ -126,10 +126,7 @@ def load_artefact_detector(artefact: Artefact, num_threads: int | None = None) -
 
 
 def load_detector_file(
-    path: str | Path,
-    *,
-    input_size: tuple[int, int] | None = None,
-    num_threads: int | None = None,
+    path: str | Path, *, input_size: tuple[int, int] | None = None, num_threads: int | None = None
 ) -> Detector:
     """Load a detector that anomalib exported.
 

@@ -89,11 +89,7 @@ def classify_folder(
         return Counts(classified, failed, source.num_done)
 
 
-def _forever(
-    source: FolderWatch,
-    poll_seconds: float,
-    stop_after_idle: float | None,
-) -> Iterator[ImageFile | None]:
+def _forever(source: FolderWatch, poll_seconds: float, stop_after_idle: float | None) -> Iterator[ImageFile | None]:
     """Images as they come; ``None`` after each look at the folder, so that no image waits for a full batch."""
     last = time.monotonic()
     while True:

@@ -74,13 +74,7 @@ class ResultFolder:
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        classifier: str,
-        manifest: Manifest,
-        *,
-        pictures: bool = True,
-        masks: bool = False,
+        self, folder: str | Path, classifier: str, manifest: Manifest, *, pictures: bool = True, masks: bool = False
     ) -> None:
         self.folder = Path(folder)
         self.pictures = pictures and _can_draw()
@@ -98,10 +92,7 @@ class ResultFolder:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
             if self._is_old and not isinstance(error, OutputError):

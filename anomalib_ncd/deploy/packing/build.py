@@ -216,9 +216,7 @@ def _encoder_files(
 
 
 def _pack_detector(
-    detector: AnomalibModule | str | Path,
-    input_size: tuple[int, int] | None,
-    runtime: PackRuntime,
+    detector: AnomalibModule | str | Path, input_size: tuple[int, int] | None, runtime: PackRuntime
 ) -> tuple[NetworkEntry, dict[str, bytes]]:
     """A detector as entry and files."""
     if isinstance(detector, AnomalibModule):
