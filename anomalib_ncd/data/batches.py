@@ -3,8 +3,7 @@
 
 """Items and batches that pass between data and model.
 
-anomalib's ``ImageBatch`` casts labels to bool, and an image here has any number of regions, so class discovery has
-dataclasses of its own. Lightning moves them between devices like any dataclass of tensors.
+anomalib's ``ImageBatch`` casts labels to bool and knows no regions. Lightning moves these dataclasses between devices.
 """
 
 from __future__ import annotations
@@ -151,9 +150,6 @@ class NcdBatch:
         Args:
             merging: What classes mean, such as :attr:`AnomalyNcd.region_merging`; other names give other classes.
 
-        Returns:
-            One result per image, in the order of ``image_path``.
-
         Raises:
             ValueError: If the batch has no predictions.
         """
@@ -178,13 +174,12 @@ class NcdBatch:
     ) -> NcdBatch:
         """Set classes and confidences in place from the class probabilities of regions.
 
+        ``pred_class_id`` is -1 for an image without region where no slot is *normal*.
+
         Args:
             probabilities: ``(R, K)`` float.
             merging: As for :meth:`image_results`.
             region_unknown: ``(R,)`` bool, regions that are like none of the run. ``None``: as before.
-
-        Returns:
-            The batch. ``pred_class_id`` is -1 for an image without region where no slot is *normal*.
         """
         device = self.region_area.device
         self.region_class_probabilities = probabilities.to(device)

@@ -48,14 +48,7 @@ class Encoder(Protocol):
 
 
 class NetworkEncoder:
-    """An encoder in ONNX Runtime or OpenVINO.
-
-    Args:
-        network: A network that ``AnomalyNcd`` was exported to.
-
-    Raises:
-        ArtefactError: If its inputs and outputs are others.
-    """
+    """A network of ONNX Runtime or OpenVINO that ``AnomalyNcd`` was exported to; one with other inputs is refused."""
 
     def __init__(self, network: Network) -> None:
         fits = set(network.input_shapes) in ({*INPUT_NAMES}, {*INPUT_NAMES, *WHOLE_IMAGE_NAMES})
@@ -77,12 +70,7 @@ class NetworkEncoder:
 
 
 class TorchEncoder:
-    """An encoder in PyTorch.
-
-    Args:
-        classifier: Encoder and head of a trained model.
-        device: Where it runs.
-    """
+    """Encoder and head of a trained model in PyTorch."""
 
     def __init__(self, classifier: RegionClassifier, device: str = "cpu") -> None:
         self.classifier = classifier.eval().to(device)
@@ -103,15 +91,7 @@ class TorchEncoder:
 
 
 def load_encoder(artefact: Artefact, num_threads: int | None = None, device: str = "cpu") -> Encoder:
-    """Load the encoder of an artefact.
-
-    Args:
-        artefact: The artefact.
-        num_threads: Threads for one call; ONNX Runtime and OpenVINO only. Defaults to ``None``: the runtime's choice.
-        device: Device of PyTorch.
-
-    Returns:
-        The encoder.
+    """Load the encoder of an artefact; arguments as :meth:`AnomalyClassifier.load`.
 
     Raises:
         ArtefactError: If the network can't be loaded.

@@ -101,11 +101,7 @@ class ResultFolder:
             self.store.close()
 
     def add(self, finished: Sequence[Finished]) -> None:
-        """Record classified images: pictures first, then the database.
-
-        Raises:
-            OutputError: If something can't be written. Images are then either recorded or not, never in part.
-        """
+        """Record classified images: pictures first, then the database; none in part if that fails with OutputError."""
         if self.pictures:
             for one in finished:
                 self._draw(one)
@@ -114,11 +110,7 @@ class ResultFolder:
         self._is_old |= bool(finished)
 
     def write_tables_if_due(self) -> None:
-        """Write the tables where results came and the last writing is long enough ago.
-
-        Raises:
-            OutputError: If they can't be written; those of before are untouched.
-        """
+        """Write the tables where results came and the last writing is long enough ago."""
         if self._is_old and time.monotonic() - self._written_at > max(TABLE_SECONDS, TABLE_SHARE * self._seconds):
             self._write_tables()
 

@@ -87,11 +87,7 @@ class ResultStore:
             self._database.executemany(SAVE, rows)
 
     def lines(self, *, failed: bool | None = None) -> Iterator[bytes]:
-        """Results as JSON, in the order of their keys.
-
-        Args:
-            failed: Only those of images that could not be used, or only the others. Defaults to ``None``: all.
-        """
+        """Results as JSON, in the order of their keys; only those that failed, or only the others, or all."""
         where = "" if failed is None else f" WHERE failed = {int(failed)}"
         with self._reasons():
             for (line,) in self._database.execute(f"SELECT result FROM results{where} ORDER BY key"):  # noqa: S608
