@@ -62,9 +62,9 @@ class NcdDataModule(AnomalibDataModule):
         base_list: The same for the base images, relative to ``base/images``.
         normal_images: Images known to be normal, such as those that the detector was trained on: a folder, or an
             anomalib image datamodule, whose normal training images are taken. Clusters compare regions with them,
-            training sees regions of them as examples of *normal*, and synthetic base classes are painted on them. ``None``: none of the first two, and synthetic base classes are painted on those of
-            ``images``, if it is such a datamodule, else on the quarter of the images that the maps find least
-            anomalous.
+            training sees regions of them as examples of *normal*, and synthetic base classes are painted on them.
+            ``None``: synthetic base classes are painted on those of ``images``, if it is such a datamodule, else on
+            the quarter of the images that the maps find least anomalous.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
         normal_maps: Folder of maps of normal images that the detector wasn't trained on. What is higher than all of

@@ -108,7 +108,7 @@ class AnomalyClassifier:
         keep_masks: bool = True,
         timer: StageTimer | None = None,
     ) -> AnomalyClassifier:
-        """Load an artefact; no code in it is run. The other arguments are those of the class.
+        """Load an artefact; no code in it is run.
 
         Args:
             path: Folder or zip that ``anomalib-ncd pack`` wrote.
@@ -116,6 +116,10 @@ class AnomalyClassifier:
             sha256: Digest that the artefact must have. ``None``: any.
             num_threads: Threads for one call of a runtime. ``None``: the runtime's choice.
             device: Device of PyTorch, for artefacts packed with ``runtime="torch"``.
+            limits: See the class, as for all that follow.
+            batch_size: See the class.
+            keep_masks: See the class.
+            timer: See the class.
 
         Raises:
             FileNotFoundError: If there is nothing at the path.

@@ -31,10 +31,7 @@ class Encoder(Protocol):
 
     @property
     def needs_whole_images(self) -> bool:
-        """Whether it is called with the images that regions lie in, too.
-
-        These are views ``(I, 3, S, S)`` uint8 and, as ``(R,)`` int64, which of them each region lies in.
-        """
+        """Whether views ``(I, 3, S, S)`` uint8 of whole images go in, too, and which one each region lies in."""
         ...
 
     def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:

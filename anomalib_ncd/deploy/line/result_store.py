@@ -71,14 +71,7 @@ class ResultStore:
         return None if row is None else row[0]
 
     def save(self, entries: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
-        """Save results of images in place of those of before; they are safe from a kill when this returns.
-
-        Args:
-            entries: Key, what it was made from, and result of each image.
-
-        Raises:
-            OutputError: If they can't be written; the store is as before then.
-        """
+        """Save key, what it was made from and result of each image, in place of those of before: all or none."""
         rows = [
             (os.fsencode(key), made_from, result["error"] is not None, _to_json(result))
             for key, made_from, result in entries
