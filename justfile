@@ -15,5 +15,10 @@ lint:
     ruff format --check .
     mypy
 
+# The site of the docs, on http://127.0.0.1:8000
+docs:
+    python benchmarks/tables.py
+    mkdocs serve
+
 # All that CI asks for
 check: lint test

@@ -14,6 +14,11 @@ from anomalib_ncd.settings import PAPER, TrainingSettings
 BACKBONES = {"deit": "DeiT-Tiny", "lite": "EfficientNet-Lite0"}
 DEIT = "deit_tiny_patch16_224"
 SETS = {"mini": "MTD-mini", "mtd": "MTD", "transistor": "transistor", "plates": "drawn plates"}
+DETECTORS = {
+    "patchcore": "small Patchcore",
+    "patchcore_coarse": "small Patchcore, the last two stages",
+    "padim": "PaDiM, same stages",
+}
 PLATE_KINDS = (3, 5, 8, 12)
 
 DEFAULTS = TrainingSettings(merging_temperature=50.0)  # the paper's T for MTD
@@ -144,6 +149,18 @@ def _all() -> list[Case]:
             Case(f"mebin-{maps}-{size}", "speed_mebin", "mebin", f"{maps} | {size}²", maps)
             for size in (256, 512)
             for maps in ("real", "noise", "smooth noise")
+        ),
+        *(
+            Case(
+                f"detectors-{data}-{kind}",
+                "detectors",
+                f"detector_{kind}",
+                f"{SETS[data]} | {title}",
+                data,
+                normal="all",
+            )
+            for data in ("mini", "transistor")
+            for kind, title in DETECTORS.items()
         ),
         Case("help", "speed_command", "help_seconds", "`anomalib-ncd --help`", ""),
         Case("default-run", "speed_command", "default_run", "default run, MTD-mini, EfficientNet-Lite0", "mini"),

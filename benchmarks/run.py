@@ -25,11 +25,12 @@ from functools import partial
 from pathlib import Path
 
 import deploy
+import detectors
 import regions
 import rows
 import scores
 import speed
-from cases import CASES, Case, Setup
+from cases import CASES, DETECTORS, Case, Setup
 
 RESULTS = Path(__file__).parent / "results"
 Measure = Callable[[Case, Setup], dict[str, float]]
@@ -55,6 +56,7 @@ MEASURES: dict[str, Measure] = {
     "help_seconds": speed.help_seconds,
     "default_run": speed.default_run,
     **{f"regions_{method}": partial(_regions, method) for method in regions.METHODS},
+    **{f"detector_{kind}": partial(detectors.measure, kind) for kind in DETECTORS},
     **{f"many_{way}": _of_setup(deploy.many, way) for way in ("stream", "folder")},
     **{f"latency_{runtime}": _of_setup(deploy.latency, runtime) for runtime in ("eager", "onnx", "openvino")},
 }

@@ -62,6 +62,12 @@ TABLES = {
         "data | network | normal images",
         {"auroc": "AUROC", "known_unknown": "known called unknown", "new_unknown": "new called unknown"},
     ),
+    "detectors": Table(
+        "data | detector",
+        {"good_images": "good images", "auroc": "AUROC", "fit_s": "seconds to fit", "predict_ms": "ms an image"}
+        | {"nmi": "NMI of the classes", "accuracy": "accuracy"},
+        ".3g",
+    ),
     "regions": Table(
         "data | method",
         {"defects with a region of their own": "defects with a region of their own, %"}
@@ -142,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if a table is out of date")
     check = parser.parse_args().check
-    changed = [file.name for file in sorted(DOCS.glob("*.md")) if not write(file, RESULTS, check=check)]
+    changed = [file.name for file in sorted(DOCS.rglob("*.md")) if not write(file, RESULTS, check=check)]
     if changed:
         print(f"{'Out of date' if check else 'Written'}: {', '.join(changed)}")
     sys.exit(bool(check and changed))

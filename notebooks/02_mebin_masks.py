@@ -164,5 +164,5 @@ quality.sort_index(level="plates", sort_remaining=False).round(2)
 # something, where the default finds nothing: a weak spot is taken for a defect if it stands alone over enough
 # thresholds. In discovery, such false alarms become regions too.
 #
-# These are 30, 8 and 8 plates, drawn by a program. [docs/mebin.md](../docs/mebin.md) has the numbers on real images,
+# These are drawn plates. [docs/guides/mebin.md](../docs/guides/mebin.md) has the numbers on real images,
 # and what the other settings do.

@@ -157,7 +157,7 @@ def _check_maps(config: Namespace) -> None:
 
 
 def _default_method(config: Namespace) -> Literal["train", "cluster"]:
-    """The better method on painted defects, see docs/discovery.md."""
+    """The better method on painted defects, see docs/guides/method.md."""
     if config.normal_images is None or config.base is not None:
         return "train"
     logger.info("Regions are compared with normal images and clustered; `--method train` trains instead.")

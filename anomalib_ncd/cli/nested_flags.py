@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -16,26 +17,30 @@ class CommandParser(ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
-        self.settings_groups: list[str] = []
+        self.settings_groups: dict[str, type] = {}
 
     def add_settings(self, settings_class: type, name: str) -> None:
         """Add the flags of a dataclass as a group; ``--NAME.help`` shows them."""
         self.add_class_arguments(settings_class, name)
-        self.settings_groups.append(name)
+        self.settings_groups[name] = settings_class
         parser = self
 
         class GroupHelp(argparse.Action):
             def __call__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
                 del args, kwargs
-                shown = ArgumentParser(prog=parser.prog, add_help=False, usage=argparse.SUPPRESS)
-                shown.add_class_arguments(settings_class, name)
-                shown.print_help()
+                sys.stdout.write(parser.help_of_settings(name))
                 parser.exit()
 
         summary = (settings_class.__doc__ or "").split("\n")[0].rstrip(".")
         help_ = f"Show the flags --{name}.*: {summary}."
         default = argparse.SUPPRESS
         self.add_argument(f"--{name}.help", action=GroupHelp, nargs=0, dest=default, default=default, help=help_)
+
+    def help_of_settings(self, name: str) -> str:
+        """Help of the flags of a group."""
+        shown = ArgumentParser(prog=self.prog, add_help=False, usage=argparse.SUPPRESS)
+        shown.add_class_arguments(self.settings_groups[name], name)
+        return shown.format_help()
 
     def format_help(self) -> str:
         """Help without the flags of groups."""

@@ -37,14 +37,14 @@ class RegionTable:
 
     Args:
         images: The images.
-        folder: Folder for crops and the list of regions; an interrupted build goes on there. ``None``: in memory.
+        folder: Folder for crops and the list of regions; an interrupted build goes on from what lies there.
+            Defaults to ``None``: everything stays in memory.
 
     Attributes:
         rows: The regions of all images, without their pixels; see :meth:`load`.
         image_of: Index of the image that each region lies in.
         sizes_hw: Height and width of each image.
         num_components: Number of anomalies that MEBin estimates in each image.
-        peaks_xy: Where the map of each image is highest, in image pixels.
         settings: How the regions were cut.
     """
 
@@ -94,14 +94,20 @@ class RegionTable:
         return image, mask > 0
 
     def build(
-        self, map_paths: Sequence[Path], score_range: tuple[float, float], settings: RegionSettings
+        self,
+        map_paths: Sequence[Path],
+        score_range: tuple[float, float],
+        settings: RegionSettings,
     ) -> RegionTable:
-        """Find and cut the regions of all images, and return the table itself.
+        """Find and cut the regions of all images.
 
         Args:
             map_paths: Anomaly map of each image.
             score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.cutting.fit_range`.
             settings: How regions are found and cut.
+
+        Returns:
+            The table itself.
 
         Raises:
             ValueError: If an image or a map can't be used, or the maps are of two kinds.
@@ -134,7 +140,14 @@ class RegionTable:
 
     @classmethod
     def read(cls, images: Sequence[ImageFile], folder: str | Path) -> RegionTable:
-        """Read the finished table of a folder, without maps; crops are read when they are asked for.
+        """Read a table that was built before, without maps.
+
+        Args:
+            images: The images.
+            folder: Folder of the finished table.
+
+        Returns:
+            The table; crops are read when they are asked for.
 
         Raises:
             FileNotFoundError: If the folder lacks the regions of an image.
@@ -152,7 +165,9 @@ class RegionTable:
         return table
 
     def adopt(self, other: RegionTable, images: Sequence[ImageFile], keys: Sequence[str]) -> None:
-        """Copy finished images of another table into this one's folder, for :meth:`read`; this table stays the same.
+        """Copy finished images of another table into this one's folder; those that are there are not copied again.
+
+        They lie there for :meth:`read`; the images of this table stay the same.
 
         Args:
             other: A table that was kept in a folder.

@@ -37,7 +37,7 @@ class OnnxNetwork:
 
     Args:
         contents: Bytes of the ``.onnx`` file, or the file itself where weights lie beside it.
-        num_threads: Threads for one call. ``None``: the runtime's choice.
+        num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
 
     Raises:
         ModuleNotFoundError: If ``onnxruntime`` is not installed.
@@ -75,7 +75,7 @@ class OpenVinoNetwork:
 
     Args:
         contents: Bytes of the ``.xml`` file and of the ``.bin`` file.
-        num_threads: Threads for one call. ``None``: the runtime's choice.
+        num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
         device: OpenVINO device, such as ``"CPU"`` or ``"GPU"``.
 
     Raises:
@@ -109,7 +109,20 @@ class OpenVinoNetwork:
 
 
 def load_network(runtime: str, contents: Sequence[bytes], num_threads: int | None = None) -> Network:
-    """Load a network from the bytes of its files, the model first, into ``"onnx"`` or ``"openvino"``."""
+    """Load a network.
+
+    Args:
+        runtime: ``"onnx"`` or ``"openvino"``.
+        contents: Bytes of its files, the model first.
+        num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: If the runtime is another, or can't load it.
+        ModuleNotFoundError: If the runtime is not installed.
+    """
     if runtime == "onnx":
         return OnnxNetwork(contents[0], num_threads)
     if runtime == "openvino":

@@ -5,13 +5,20 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
-from anomalib.models import Patchcore
+from anomalib.data import Batch
+from anomalib.models import AnomalibModule, Patchcore
 from anomalib.post_processing import PostProcessor
 from torch import Tensor
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_ncd.models.encoders.offline import OFFLINE_NETWORK, build_offline_backbone
+
+LAYERS = ("blocks.1", "blocks.2", "blocks.4")
+"""Stages of EfficientNet-Lite0 at a quarter, an eighth and a sixteenth of the image's side."""
 
 MAX_SAMPLE = 20_000
 """Most patches that the memory is chosen from, drawn at random."""
@@ -27,12 +34,19 @@ class SmallPatchcore(Patchcore):
     are those of :class:`anomalib.models.Patchcore` and load as such.
     """
 
+    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        """Gather the patches of a batch, and keep its share of the sample."""
+        loss = super().training_step(batch, *args, **kwargs)
+        gathered = self.model.embedding_store
+        count, patches = math.ceil(MAX_SAMPLE / self.trainer.num_training_batches), gathered[-1]
+        order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(len(gathered)))
+        gathered[-1] = patches[order[:count].to(patches.device)]
+        return loss
+
     def fit(self) -> None:
-        """Choose the memory from the patches of the good images."""
-        patches = torch.vstack(self.model.embedding_store)
+        """Choose the memory from the sample."""
+        sample = torch.vstack(self.model.embedding_store)
         self.model.embedding_store.clear()
-        order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(0))
-        sample = patches[order[:MAX_SAMPLE].to(patches.device)]
         self.model.memory_bank = sample[farthest_rows(sample, MAX_MEMORY)]
 
 
@@ -68,7 +82,7 @@ def build_offline_detector(post_processor: PostProcessor | bool = True) -> Small
         post_processor: ``True`` for anomalib's own, or another such as :class:`~anomalib_ncd.MEBin`.
 
     Returns:
-        The detector, not fitted, on two scales of EfficientNet-Lite0; without evaluator and visualizer.
+        The detector, not fitted, on three scales of EfficientNet-Lite0; without evaluator and visualizer.
 
     Raises:
         RuntimeError: If the extra is not installed.
@@ -77,27 +91,34 @@ def build_offline_detector(post_processor: PostProcessor | bool = True) -> Small
         >>> detector = build_offline_detector()  # doctest: +SKIP
         >>> Engine().fit(detector, datamodule=Folder("parts", root="parts", normal_dir="good"))  # doctest: +SKIP
     """
-    weights = build_offline_backbone().state_dict()
     detector = SmallPatchcore(
         backbone=OFFLINE_NETWORK,
-        layers=("blocks.2", "blocks.4"),
+        layers=LAYERS,
         pre_trained=False,
         num_neighbors=1,
         post_processor=post_processor,
         evaluator=False,
         visualizer=False,
     )
-    features = detector.model.feature_extractor.feature_extractor
-    features.load_state_dict({name: weights[name] for name in features.state_dict()})
-    _take_imagenet_range(features, detector)
+    give_offline_weights(detector)
     return detector
 
 
-def _take_imagenet_range(features: torch.nn.Module, detector: Patchcore) -> None:
-    """Let a network that was trained on images from -1 to 1 take those of anomalib's default transform.
+def give_offline_weights(detector: AnomalibModule) -> None:
+    """Fill a detector on features of EfficientNet-Lite0 with the weights of the extra ``[offline]``.
 
-    So a checkpoint needs no transform of its own, which anomalib doesn't keep in it.
+    They were trained on images from -1 to 1. The first layer is changed to take those of anomalib's default transform,
+    as anomalib keeps no transform in a checkpoint.
+
+    Args:
+        detector: Patchcore or Padim with the backbone ``tf_efficientnet_lite0``, changed in place.
+
+    Raises:
+        RuntimeError: If the extra is not installed.
     """
+    weights = build_offline_backbone().state_dict()
+    features = detector.model.feature_extractor.feature_extractor
+    features.load_state_dict({name: weights[name] for name in features.state_dict()})
     normalize = next(step for step in detector.pre_processor.transform.transforms if isinstance(step, Normalize))
     mean, std = (torch.tensor(values)[:, None, None] for values in (normalize.mean, normalize.std))
     # 2 x - 1 for x = std y + mean, so weights times 2 std, and 2 mean - 1 off the mean of what follows.

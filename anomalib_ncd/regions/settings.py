@@ -30,7 +30,7 @@ class RegionSettings:
             masks of elements otherwise.
         min_size_ratio: Least half side of a region as a share of the longer image side.
         peak_if_empty: Where MEBin finds no main element, take the region around the map's peak instead of the whole
-            image; see docs/discovery.md for when that pays.
+            image; see docs/guides/images_and_maps.md for when that pays.
         bit_depth: Bits that are used in images of 16-bit files, 9 to 16: 12 for a camera whose brightest value is
             4,095. Images of 8-bit files stay as they are.
 

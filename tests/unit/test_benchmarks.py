@@ -143,7 +143,7 @@ def test_markers_take_their_table(tmp_path):
 
 
 def test_tables_of_the_docs_are_what_the_results_say():
-    assert [file.name for file in tables.DOCS.glob("*.md") if not tables.write(file, tables.RESULTS, check=True)] == []
+    assert [file.name for file in tables.DOCS.rglob("*.md") if not tables.write(file, tables.RESULTS, check=True)] == []
 
 
 def test_files_of_the_results_are_those_of_cases():

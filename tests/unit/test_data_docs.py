@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The lines of docs/data.md that make label files of VisA and Real-IAD, on small trees in their layout."""
+"""Lines of docs/guides/public_data.md that make label files of VisA and Real-IAD, on small trees in their layout."""
 
 import csv
 import json
@@ -15,7 +15,8 @@ from anomalib.data import RealIAD, Visa
 
 from anomalib_ncd import NcdDataModule
 
-SNIPPETS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "data.md").read_text(), re.DOTALL)
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "public_data.md"
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.fixture

@@ -30,13 +30,21 @@ logger = logging.getLogger(__name__)
 
 
 class RayClassifier:
-    """What an actor keeps between its batches: the classifier, with one thread, as Ray plans one core an actor."""
+    """What an actor keeps between its batches: the loaded classifier, with one thread, as Ray plans one core an actor.
+
+    Args:
+        artefact: Folder or zip of the artefact.
+        detector: Detector in the place of the artefact's own; it is sent to every actor. Defaults to ``None``.
+    """
 
     def __init__(self, artefact: str, detector: Detector | None = None) -> None:
         self.classifier = AnomalyClassifier.load(artefact, detector, num_threads=1, keep_masks=False)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Classify a batch with the column ``image``, paths.
+        """Classify a batch of paths.
+
+        Args:
+            batch: Column ``image``, paths.
 
         Returns:
             Columns ``image``, ``class``, ``confidence``, ``normal``, ``unknown``, ``error`` and ``result``, which is

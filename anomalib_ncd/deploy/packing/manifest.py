@@ -84,7 +84,12 @@ class NetworkEntry:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file of an artefact."""
+    """A file of an artefact.
+
+    Attributes:
+        sha256: Its digest.
+        num_bytes: Its size.
+    """
 
     sha256: str
     num_bytes: int
@@ -180,7 +185,13 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
-        """Read and check the text of ``manifest.json``.
+        """Read and check a manifest.
+
+        Args:
+            text: Text of ``manifest.json``.
+
+        Returns:
+            The manifest.
 
         Raises:
             ArtefactError: If it is no manifest, of another version, lacks or misstates something, or names files

@@ -181,7 +181,7 @@ def overall_score(figures: Mapping[str, float]) -> float:
 
     Agreement alone is highest for few classes, or a single one. Its factor is Simpson's index of as many equal classes
     as the sizes come to: ``1 - 1 / effective classes``. Both are known for every method, and neither looks at features
-    that a method was trained on or clusters by. Chosen on generated data, see docs/health.md.
+    that a method was trained on or clusters by. Chosen on generated data, see docs/guides/trust.md.
 
     Args:
         figures: ``neighbour_agreement`` and ``effective_number``.

@@ -24,7 +24,7 @@ def find_normal_cluster(
     """Find the cluster that the detector itself hardly calls anomalous; no label is needed.
 
     It can't tell a false alarm from a kind of defect that the detector hardly sees: where a whole kind scores below
-    `max_score`, it is taken for normal. The defaults were chosen on generated data, see docs/health.md.
+    `max_score`, it is taken for normal. The defaults were chosen on generated data, see docs/guides/trust.md.
 
     Args:
         labels: ``(R,)`` int, cluster of each region.

@@ -5,7 +5,7 @@
 
 No single criterion can be trusted: the silhouette sees round clusters of like size, density and neighbourhoods see
 clusters of any shape, but at a scale that has to be chosen. So each of several criteria votes, on several random
-samples of the regions, and the middle of all votes is the estimate. docs/number_of_classes.md compares it with others.
+samples of the regions, and the middle of all votes is the estimate. docs/research/number_of_classes.md has more.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def counting_regions(
 
     A region counts if it has a mask, its anomaly score is at least `min_relative_score` of the highest one in its
     image, and its class at least `min_confidence` probable. Without the first two, every weak false alarm beside a
-    defect would make two kinds of one. The defaults were chosen on generated images, see docs/health.md.
+    defect would make two kinds of one. The defaults were chosen on generated images, see docs/guides/trust.md.
 
     Args:
         scores: ``(R,)`` float in [0, 1], anomaly score of each region of the image.

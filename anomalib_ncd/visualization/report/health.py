@@ -37,5 +37,5 @@ def health_section(health: dict[str, Any]) -> ReportSection:
     findings.sort(key=lambda finding: ["problem", "warning", "good"].index(finding.level))
     score = "Health can't be measured" if health["score"] is None else f"Health {health['score']:.2f} of 1"
     summary = f"{score}: this run {VERDICTS[health['level']]}. {health['advice']}"
-    hint = "Measured without labels, from the run alone; what the figures are worth is in docs/health.md."
+    hint = "Measured without labels, from the run alone; what the figures are worth is in docs/guides/trust.md."
     return ReportSection(TITLE, findings, summary.strip(), hint, health["score"], health["level"])
