@@ -17,7 +17,7 @@ DETECTOR_FILE = "detector/model.ckpt"
 class TrainingSettings:
     """Constants of the encoder, the losses and the optimiser.
 
-    The defaults are the paper's, but for ``feature_layers``, ``empty_mask``, ``prototypes``, ``contrast``,
+    The defaults are the paper's, but for ``feature_layers``, ``empty_mask``, ``prototypes``, ``contrastive``,
     ``num_cached_views`` and ``merging_temperature``; :data:`PAPER` has the paper's values.
 
     Attributes:
@@ -38,7 +38,7 @@ class TrainingSettings:
         learning_rate: Initial learning rate of SGD; falls to a thousandth along a cosine.
         momentum: Momentum of SGD.
         weight_decay: Weight decay, not on biases and other vectors.
-        contrast: Whether the two contrastive losses are learnt, as in the paper.
+        contrastive: Whether the two contrastive losses are learnt, as in the paper.
         supervised_weight: Share of the losses on base classes.
         mean_entropy_weight: Weight of the mean-entropy term.
         normal_threshold: Region score below which pseudo-labels are drawn towards *normal*; ``None`` for none.
@@ -58,7 +58,7 @@ class TrainingSettings:
     learning_rate: float = 0.003
     momentum: float = 0.9
     weight_decay: float = 5e-5
-    contrast: bool = False
+    contrastive: bool = False
     supervised_weight: float = 0.3
     mean_entropy_weight: float = 4.0
     normal_threshold: float | None = 0.5
@@ -120,7 +120,7 @@ PAPER = TrainingSettings(
     learning_rate=0.003,
     momentum=0.9,
     weight_decay=5e-5,
-    contrast=True,
+    contrastive=True,
     supervised_weight=0.3,
     mean_entropy_weight=4.0,
     normal_threshold=0.5,

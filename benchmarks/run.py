@@ -10,7 +10,7 @@
     python benchmarks/tables.py                                # write the tables of the docs
 
 DATA holds ``mtd``, ``mtd_anomaly_maps``, ``mtd_mini.txt``, ``steel_base``, ``steel_base_mini.txt``, ``transistor`` and
-``deeppcb``, of which a case needs its own. Figures are added to those of before; the docs show the newest ones.
+``deeppcb``, of which a case needs its own. Figures are added to the earlier ones; the docs show the newest ones.
 """
 
 from __future__ import annotations

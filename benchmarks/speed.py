@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is measured of time and memory, beside what it is compared with in the same run."""
+"""What is measured of time and memory, and what it is compared with in the same run."""
 
 from __future__ import annotations
 

@@ -90,19 +90,19 @@ def messages_for_errors(*, debug: bool) -> Iterator[None]:
         if debug:
             raise
         _close_bars()
-        sys.exit(f"anomalib-ncd: {describe_error(error)}")
+        sys.exit(f"anomalib-ncd: {error_message(error)}")
     except Stopped:
         _close_bars()
         raise
 
 
-def describe_error(error: Exception) -> str:
+def error_message(error: Exception) -> str:
     """Say in one line what went wrong and what to do: the error's own message where it is meant for users.
 
     Example:
-        >>> describe_error(PermissionError(13, "Permission denied", "runs/a"))
+        >>> error_message(PermissionError(13, "Permission denied", "runs/a"))
         'Permission denied: runs/a.'
-        >>> describe_error(KeyError("boxes"))
+        >>> error_message(KeyError("boxes"))
         "A fault of the program, KeyError: 'boxes'. Give the same command with --debug and report what it says."
     """
     text = " ".join(str(error).split("\n"))

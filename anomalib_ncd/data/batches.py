@@ -97,7 +97,7 @@ class NcdBatch:
             and after training, so that runs can be compared by it.
         region_head_class_id: ``(R, H)`` long, the class that each head gives; ``None`` where there are no heads.
         unknown: ``(B,)`` bool, whether the regions that decide the class are unknown.
-        region_unknown: ``(R,)`` bool, whether a region is like none of those that the classes were discovered in.
+        region_unknown: ``(R,)`` bool, whether a region is unlike all of those that the classes were discovered in.
     """
 
     image_path: list[str]
@@ -184,7 +184,7 @@ class NcdBatch:
         Args:
             probabilities: ``(R, K)`` float.
             merging: As for :meth:`image_results`.
-            region_unknown: ``(R,)`` bool, regions that are like none of the run. ``None``: as before.
+            region_unknown: ``(R,)`` bool, regions unlike all of the run. ``None``: as before.
 
         Returns:
             The batch. ``pred_class_id`` is -1 for an image without region where no slot is *normal*.

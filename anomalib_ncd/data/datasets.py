@@ -64,7 +64,7 @@ class TrainRegions(Dataset):
             stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (record.image_path, record.mask_path)]
             digest.update(repr((str(record.image_path), str(record.mask_path), stamps)).encode())
         if normal is not None:
-            digest.update(normal.describe().encode())
+            digest.update(normal.identity().encode())
         self._labelled_digest = digest.hexdigest()
         self.scores = torch.tensor([1.0] * len(labels) + [row.score for row in table.rows], dtype=torch.float32)
 
@@ -80,7 +80,7 @@ class TrainRegions(Dataset):
         num_labelled = len(self._labelled_crops)
         return self._labelled_crops[index] if index < num_labelled else self.table.load(index - num_labelled)
 
-    def describe(self, index: int) -> RegionViewBatch:
+    def without_views(self, index: int) -> RegionViewBatch:
         """An item without views."""
         return RegionViewBatch(
             region_index=torch.tensor([index]),
@@ -96,7 +96,7 @@ class TrainRegions(Dataset):
         """An item with any number of random views."""
         image, mask = self.load(index)
         views = [self.view(image, mask) for _ in range(num_views)]
-        item = self.describe(index)
+        item = self.without_views(index)
         item.image = torch.stack([view for view, _ in views])[:, None]
         item.mask = torch.stack([view_mask for _, view_mask in views])[:, None]
         return item

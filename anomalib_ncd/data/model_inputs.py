@@ -16,7 +16,7 @@ class ModelInputs:
 
     Attributes:
         image_size: Side of a view in pixels.
-        whole_images: Whether views of whole images are needed beside those of regions.
+        whole_images: Whether views of whole images are needed besides those of regions.
         score_range: Score range that a fitted model's regions were cut with; ``None`` for a model that is new.
         regions: How a fitted model's regions were cut; ``None`` for a model that is new.
     """

@@ -68,8 +68,8 @@ class NormalRegions:
         """The image that a region lies in."""
         return self._draw(number)[0]
 
-    def describe(self) -> str:
-        """All that the regions depend on beside the table."""
+    def identity(self) -> str:
+        """All that the regions depend on besides the table."""
         return f"{self.seed} {len(self)} {digest_of_images(self.images)}"
 
     def _draw(self, number: int) -> tuple[int, np.random.Generator]:

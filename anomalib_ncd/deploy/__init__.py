@@ -4,7 +4,7 @@
 """Image in, class out, on the line.
 
 Importing this package and predicting from an artefact with ONNX Runtime or OpenVINO needs NumPy, OpenCV and Pillow
-beside that runtime: neither torch nor lightning nor anomalib is imported.
+besides that runtime: neither torch nor lightning nor anomalib is imported.
 """
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier

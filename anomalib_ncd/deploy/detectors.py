@@ -156,14 +156,14 @@ def load_detector_file(
     files = [path] if suffix == ".onnx" else [path, path.with_suffix(".bin")]
     for file in files:
         if not file.is_file():
-            msg = f"There is no detector {file}; give the .onnx file, or .xml beside its .bin, that anomalib exported."
+            msg = f"There is no detector {file}; give the .onnx file, or .xml next to its .bin, that anomalib exported."
             raise FileNotFoundError(msg)
     if suffix == ".onnx":
-        network: Network = OnnxNetwork(path, num_threads)  # by its path, as weights may lie beside the file
+        network: Network = OnnxNetwork(path, num_threads)  # by its path, as weights may lie next to the file
     else:
         network = OpenVinoNetwork([file.read_bytes() for file in files], num_threads)
-    beside = Path(f"{path}.data")
-    digest = file_digest(*files, *([beside] if beside.is_file() else []))
+    weights = Path(f"{path}.data")
+    digest = file_digest(*files, *([weights] if weights.is_file() else []))
     return NetworkDetector(network, input_size, digest)
 
 

@@ -36,7 +36,7 @@ class OnnxNetwork:
     """A network in ONNX Runtime.
 
     Args:
-        contents: Bytes of the ``.onnx`` file, or the file itself where weights lie beside it.
+        contents: Bytes of the ``.onnx`` file, or the file itself where weights lie next to it.
         num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
 
     Raises:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a checkpoint of AnomalyNcd holds beside the weights, as plain data."""
+"""What a checkpoint of AnomalyNcd holds besides the weights, as plain data."""
 
 from __future__ import annotations
 

@@ -225,8 +225,8 @@ class NormalResiduals(Describer):
     def _joined(self, rows: Tensor, novelty: Tensor) -> Description:
         """Residuals ``(R, 2, D)`` with the novelty ``(R,)`` of the images that the regions lie in."""
         side = (novelty.to(rows) - 0.5) * NOVELTY_WEIGHT
-        beside = torch.stack([side, torch.zeros_like(side)], dim=1)[..., None]
-        joined = torch.cat([rows, beside, torch.full_like(beside, CONSTANT)], dim=2) * self.normal_patches.dim**0.5
+        extra = torch.stack([side, torch.zeros_like(side)], dim=1)[..., None]
+        joined = torch.cat([rows, extra, torch.full_like(extra, CONSTANT)], dim=2) * self.normal_patches.dim**0.5
         return Description(*joined.unbind(dim=1))
 
 
@@ -261,7 +261,7 @@ def residual_lengths(features: Tensor) -> Tensor:
     return features[:, :-2].norm(dim=1)
 
 
-def stretched_residuals(features: Tensor, scores: Tensor) -> Tensor:
+def score_weighted_residuals(features: Tensor, scores: Tensor) -> Tensor:
     """Stretch residuals by the detector's scores, for the detector has another view of what is normal.
 
     By the root of the score over the median of all. It is for the search of clusters alone; predictions do without.
@@ -275,7 +275,7 @@ def stretched_residuals(features: Tensor, scores: Tensor) -> Tensor:
 
     Example:
         >>> features = torch.tensor([[3.0, 0.2, 1.5], [3.0, 0.2, 1.5]])
-        >>> stretched_residuals(features, torch.tensor([0.05, 0.8]))
+        >>> score_weighted_residuals(features, torch.tensor([0.05, 0.8]))
         tensor([[1.0290, 0.2000, 1.5000],
                 [4.1160, 0.2000, 1.5000]])
     """

@@ -120,7 +120,7 @@ class AnomalyNcd(AnomalibModule):
             build_describer(describer, built),
             ClassSlots.asked_for(num_novel_classes),
             settings.num_heads,
-            with_projector=settings.contrast,
+            with_projector=settings.contrastive,
             merging_temperature=settings.merging_temperature,
             false_reject_rate=false_reject_rate,
         )
@@ -246,9 +246,9 @@ class AnomalyNcd(AnomalibModule):
             self.train(was_training)
             return estimate_num_classes(features, seed=seed)
 
-        self.take_estimate(self._of_first_process(estimate))
+        self.set_num_classes(self._of_first_process(estimate))
 
-    def take_estimate(self, estimate: NumClassesEstimate) -> None:
+    def set_num_classes(self, estimate: NumClassesEstimate) -> None:
         """Go on with an estimated number of classes, and say so."""
         self.model.slots, self.num_classes_estimate = replace(self.slots, num_novel=estimate.count), estimate
         logger.info(
@@ -355,7 +355,7 @@ class AnomalyNcd(AnomalibModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what a prediction needs beside the weights, as plain data."""
+        """Save what a prediction needs besides the weights, as plain data."""
         super().on_save_checkpoint(checkpoint)
         estimate, regions = self.num_classes_estimate, self.region_settings
         checkpoint[checkpoints.CHECKPOINT_KEY] = {

@@ -221,7 +221,7 @@ class AnomalyNcdLoss(nn.Module):
         normal_threshold: Region score under which novel regions are drawn towards *normal*; ``None``: none are.
         balance_novel: Whether the mean-entropy term spreads the novel regions over the novel classes alone, where
             prototypes tell those from base classes from the start; over all classes in the paper.
-        contrast: Whether the two contrastive terms are computed; without, they are 0 and projections aren't needed.
+        contrastive: Whether the two contrastive terms are computed; without, they are 0 and projections aren't needed.
 
     Raises:
         ValueError: If ``num_base_classes`` is negative.
@@ -254,7 +254,7 @@ class AnomalyNcdLoss(nn.Module):
         supervised_contrastive_temp: float = 0.07,
         normal_threshold: float | None = 0.5,
         balance_novel: bool = False,
-        contrast: bool = True,
+        contrastive: bool = True,
     ) -> None:
         super().__init__()
         if num_base_classes < 0:
@@ -271,7 +271,7 @@ class AnomalyNcdLoss(nn.Module):
         self.contrastive_temp = contrastive_temp
         self.supervised_contrastive_temp = supervised_contrastive_temp
         self.normal_threshold = normal_threshold
-        self.contrast = contrast
+        self.contrastive = contrastive
 
     @classmethod
     def of(cls, settings: TrainingSettings, num_base_classes: int) -> AnomalyNcdLoss:
@@ -281,7 +281,7 @@ class AnomalyNcdLoss(nn.Module):
             supervised_weight=settings.supervised_weight,
             mean_entropy_weight=settings.mean_entropy_weight,
             normal_threshold=settings.normal_threshold,
-            contrast=settings.contrast,
+            contrastive=settings.contrastive,
             balance_novel=settings.prototypes == "clusters",
         )
 
@@ -330,7 +330,7 @@ class AnomalyNcdLoss(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """InfoNCE of all regions and the supervised contrast of the base regions."""
         nothing = logits.sum() * 0.0
-        if projections is None or not self.contrast:
+        if projections is None or not self.contrastive:
             return nothing, nothing
         projections = _at_least_single(projections)
         contrast = info_nce(projections, self.contrastive_temp)
@@ -361,8 +361,8 @@ class AnomalyNcdLoss(nn.Module):
 
     def _check(self, projections: Tensor | None, logits: Tensor, is_base: Tensor) -> None:
         views = 2 * len(is_base)
-        if projections is None and self.contrast:
-            msg = "`projections` are needed for the contrastive terms, got None; set `contrast=False` to go without."
+        if projections is None and self.contrastive:
+            msg = "`projections` are needed for the contrastive terms, got None; set `contrastive=False` to go without."
             raise ValueError(msg)
         others = projections is not None and len(projections) != views
         if logits.ndim != 3 or logits.shape[1] != views or others or views == 0:
@@ -374,7 +374,7 @@ class AnomalyNcdLoss(nn.Module):
             raise ValueError(msg)
         if logits.shape[2] <= self.num_base_classes:
             msg = (
-                f"`logits` must have columns for novel classes beside the {self.num_base_classes} base classes, "
+                f"`logits` must have columns for novel classes besides the {self.num_base_classes} base classes, "
                 f"got {logits.shape[2]} columns."
             )
             raise ValueError(msg)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a model knows of the regions it was made from, to tell when a new one is like none of them."""
+"""What a model knows of the regions it was made from, to tell when a new one is unlike all of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RegionRejection(DynamicBufferMixin):
     """Keeps the features of a run's regions; a region that is far from the nearest of them is unknown.
 
     Features are scaled to norm 1 and standardised over the run. They are compared by their cosine, with a constant of
-    the usual norm beside them, so that a feature far from all of the run's is far whatever its direction. The nearest
+    the usual norm with them, so that a feature far from all of the run's is far whatever its direction. The nearest
     region counts (k = 1 of Sun et al., ICML 2022), for a class may have few regions.
 
     All that is fitted lies in buffers, so that it travels with checkpoints. The threshold follows from them and from
@@ -109,7 +109,7 @@ class RegionRejection(DynamicBufferMixin):
         return neighbour_similarity(self.directions(features), self.references)
 
     def is_unknown(self, features: Tensor) -> Tensor:
-        """Which of the features ``(R, D)`` are like none of the run, ``(R,)`` bool, on their device."""
+        """Which of the features ``(R, D)`` are unlike all of the run, ``(R,)`` bool, on their device."""
         threshold = self.threshold
         if threshold is None:
             return torch.zeros(len(features), dtype=torch.bool, device=features.device)

@@ -43,7 +43,7 @@ class MEBin(PostProcessor):
     """Post-processor that binarises each anomaly map at the threshold where its main elements are stable.
 
     Scores, their normalisation, the image threshold and the labels are those of anomalib's ``PostProcessor``; only
-    ``pred_mask`` is MEBin's, and each batch gets ``threshold`` and ``num_anomalies`` beside it, see ``MEBinBatch``. The
+    ``pred_mask`` is MEBin's, and each batch gets ``threshold`` and ``num_anomalies`` with it, see ``MEBinBatch``. The
     detector's own maps are binarised, before the normalisation clips them. Paper: "AnomalyNCD" (Huang et al., CVPR
     2025, arXiv 2410.14379), section on Main Element Binarization.
 
@@ -121,7 +121,7 @@ class MEBin(PostProcessor):
 
     @property
     def settings(self) -> MEBinSettings:
-        """All that is needed to binarise a map, as plain data; to be saved beside an exported detector."""
+        """All that is needed to binarise a map, as plain data; to be saved next to an exported detector."""
         return MEBinSettings(
             score_range=self._current_score_range(),
             sample_rate=self.sample_rate,

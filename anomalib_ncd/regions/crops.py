@@ -159,7 +159,7 @@ def region_scores(
     normalised = normalize_anomaly_map(anomaly_map, score_range)
     boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
     peaks = [_peak_inside(normalised, box, size_hw) for box in boxes]
-    # The filter overshoots beside sharp peaks.
+    # The filter overshoots next to sharp peaks.
     return np.clip(np.array(peaks, dtype=np.float64) / 255, 0, 1)
 
 

@@ -31,7 +31,7 @@ class ImageGroup:
         name: Day, begin of the shift, or name of the folder of results.
         kinds: Number of images of each kind; that of unknown ones is :data:`UNKNOWN`.
         similarities: Of the largest region of each image that has one, to the nearest region of the run.
-        num_unknown: Those of them that are like none of the run.
+        num_unknown: Those of them that are unlike all of the run.
         limit: Largest `num_unknown` that chance alone explains; ``None`` where nothing is compared.
         p_value: Probability of similarities as low as these by chance; ``None`` where nothing is compared.
         has_drifted: Whether chance alone explains one of the two no more.

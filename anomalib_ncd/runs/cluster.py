@@ -14,7 +14,7 @@ from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
-from anomalib_ncd.models.describer import NormalResiduals, residual_lengths, stretched_residuals
+from anomalib_ncd.models.describer import NormalResiduals, residual_lengths, score_weighted_residuals
 from anomalib_ncd.models.encoded_regions import features_of, references_of
 from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -47,15 +47,15 @@ def discover_by_clustering(
     """
     model.eval().to(device).forget_regions()
     datamodule.prepare_for(model.inputs)
-    known_normal = _compare_with_normal(model, datamodule, seed)
+    normal_features = _compare_with_normal(model, datamodule, seed)
     encoded = model.encode(datamodule)
     features, scores = features_of(encoded)
-    clustered = features if known_normal is None else stretched_residuals(features, scores)
+    clustered = features if normal_features is None else score_weighted_residuals(features, scores)
     if model.slots.num_novel is None:
-        model.take_estimate(estimate_num_classes(clustered, seed=seed))
+        model.set_num_classes(estimate_num_classes(clustered, seed=seed))
     labels = cluster_features(clustered, model.slots.num_classes)
     areas = torch.cat([batch.region_area for batch in encoded])
-    normal = _normal_cluster(labels, features, scores, areas, known_normal)
+    normal = _normal_cluster(labels, features, scores, areas, normal_features)
     if normal is not None:
         labels = with_slot_first(labels, normal)
     centres = cluster_centres(features, torch.as_tensor(labels), model.slots.num_classes)
@@ -84,14 +84,14 @@ def _normal_cluster(
     features: torch.Tensor,
     scores: torch.Tensor,
     areas: torch.Tensor,
-    known_normal: torch.Tensor | None,
+    normal_features: torch.Tensor | None,
 ) -> int | None:
     """The cluster of normal regions: by known-normal ones where there are any, else by the detector's scores."""
     normal = None
-    if known_normal is not None:
+    if normal_features is not None:
         centres = cluster_centres(features, torch.as_tensor(labels), int(labels.max()) + 1)
-        normal_labels = (unit_rows(known_normal) @ centres.T).argmax(dim=1).numpy()
-        lengths, normal_lengths = (residual_lengths(rows).numpy() for rows in (features, known_normal))
+        normal_labels = (unit_rows(normal_features) @ centres.T).argmax(dim=1).numpy()
+        lengths, normal_lengths = (residual_lengths(rows).numpy() for rows in (features, normal_features))
         normal = find_cluster_of_normal(lengths, labels, normal_lengths, normal_labels)
     if normal is None:
         normal = find_normal_cluster(labels, scores.numpy(), areas.numpy())

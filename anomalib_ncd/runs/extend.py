@@ -23,7 +23,7 @@ from anomalib_ncd.models.clustering.new_classes import check_numbers
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.results.joined_runs import free_keys, join_labels, select_images
 from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.runs.extension import Extension, extend_classes, require_known_regions
+from anomalib_ncd.runs.extension import Extension, extend_classes, require_rejection
 from anomalib_ncd.runs.files import regions_folder_of, write_run_files
 from anomalib_ncd.runs.folder import CHECKPOINT_FILE, RESULTS_FILE, MadeFrom, claim_folder, finish, notes
 from anomalib_ncd.runs.naming import carry_names, check_names, copy_names
@@ -70,7 +70,7 @@ def extend_run(
     check_numbers(num_new_classes, min_regions)
     results = RunResults.load(run / RESULTS_FILE)
     model = AnomalyNcd.load_from_checkpoint(run / CHECKPOINT_FILE, map_location="cpu").eval().to(device)
-    require_known_regions(model)
+    require_rejection(model)
     check_names(run, results.slot_names)
     datamodule.keep_in(output)
     datamodule.prepare_for(model.inputs)

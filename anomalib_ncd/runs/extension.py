@@ -45,7 +45,7 @@ def extend_classes(
     Raises:
         ValueError: If the model knows no regions, or the images have no features.
     """
-    require_known_regions(model)
+    require_rejection(model)
     model.model.classify_encoded(images)
     features, references, unknown, classes = _parts(images)
     directions = model.model.rejection.directions(references.to(model.device)).cpu()
@@ -70,7 +70,7 @@ def extend_classes(
     return Extension(int(unknown.sum()), num_new, int(_parts(images)[2].sum()))
 
 
-def require_known_regions(model: AnomalyNcd) -> None:
+def require_rejection(model: AnomalyNcd) -> None:
     """Raise ``ValueError`` for a model that nothing can be unknown to."""
     if model.model.rejection.threshold is None:
         msg = (

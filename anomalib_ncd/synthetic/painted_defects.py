@@ -24,7 +24,7 @@ from anomalib_ncd.synthetic.plate_defects import (
 from anomalib_ncd.synthetic.shapes import BoolMask, FloatImage, Spot, dilate, random_spot
 
 SCALES = (0.75, 1.5)
-"""Smallest and largest factor on a defect's size, beside the range of its kind."""
+"""Smallest and largest factor on a defect's size, besides the range of its kind."""
 
 CONTRASTS = (2.5, 5.0)
 """Weakest and strongest contrast of a defect, in standard deviations of the texture around it."""

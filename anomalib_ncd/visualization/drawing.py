@@ -128,7 +128,7 @@ def draw_regions(
         class_names: Name of the class of each region; long ones are cut short. ``None``: no captions.
         colours: RGB of each region, see :func:`class_colours`.
         scores: Confidence of each region, 0 to 1. Defaults to ``None``: none is written.
-        masks: Mask of each region, ``(h, w)`` bool, of any size: it is stretched over the region's box. Defaults to
+        masks: Mask of each region, ``(h, w)`` bool, of any size: it is resized over the region's box. Defaults to
             ``None``: boxes alone.
         side_range_px: Range that the longer side of the copy is brought into, so that captions can be read on small
             images and pictures of large ones stay small.
@@ -229,8 +229,8 @@ def _draw_mask(
     """Outline a mask that fills a box."""
     left, top, right, bottom = corner.tolist()
     size_wh = max(1, right - left), max(1, bottom - top)
-    stretched = cv2.resize(mask.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST)
-    contours, _ = cv2.findContours(stretched, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
+    resized = cv2.resize(mask.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(resized, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
     cv2.drawContours(canvas, contours, -1, colour, line)
 
 

@@ -19,7 +19,7 @@ OF_THE_PAPER = {
     "learning_rate": 0.003,
     "momentum": 0.9,
     "weight_decay": 5e-5,
-    "contrast": True,
+    "contrastive": True,
     "supervised_weight": 0.3,
     "mean_entropy_weight": 4.0,
     "normal_threshold": 0.5,
@@ -38,7 +38,7 @@ def test_the_defaults_differ_in_what_was_mended():
         "num_cached_views",
         "feature_layers",
         "prototypes",
-        "contrast",
+        "contrastive",
         "merging_temperature",
     }
 

@@ -70,7 +70,7 @@ def prepare_mtd(
 
 
 def _images(folder: Path) -> list[Path]:
-    """Images of a class; the PNG files beside them are masks."""
+    """Images of a class; the PNG files next to them are masks."""
     images = [path for path in list_pictures(folder / "Imgs") if path.suffix.lower() != ".png"]
     if not images:
         msg = f"{folder / 'Imgs'} holds no .jpg images; unpack the archive anew."
@@ -98,7 +98,7 @@ def _defects(root: Path) -> list[PlannedImage]:
             if not mask.is_file():
                 missing.append(image)
             plan.append(PlannedImage(image, "test", folder.name, image.name, mask))
-    refuse_missing_masks(missing, "of the same stem (.png) beside them")
+    refuse_missing_masks(missing, "of the same stem (.png) next to them")
     return plan
 
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Anomaly maps that another tool saves beside the images, in the place of a detector."""
+"""Anomaly maps that another tool saves for the images, in place of a detector."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class ResultFolder:
         """Write the tables where results came and the last writing is long enough ago.
 
         Raises:
-            OutputError: If they can't be written; those of before are untouched.
+            OutputError: If they can't be written; the earlier ones are untouched.
         """
         if self._is_old and time.monotonic() - self._written_at > max(TABLE_SECONDS, TABLE_SHARE * self._seconds):
             self._write_tables()

@@ -71,7 +71,7 @@ class ResultStore:
         return None if row is None else row[0]
 
     def save(self, entries: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
-        """Save results of images in place of those of before; they are safe from a kill when this returns.
+        """Save results of images in place of earlier ones; they are safe from a kill when this returns.
 
         Args:
             entries: Key, what it was made from, and result of each image.

@@ -235,9 +235,9 @@ def _pack_detector(
             "Export it to ONNX or OpenVINO, or give its checkpoint and class."
         )
         raise ValueError(msg)
-    beside = Path(f"{file}.data")
-    if beside.is_file():
-        msg = f"{file} keeps its weights in {beside.name}; export it with `onnx_kwargs={{'external_data': False}}`."
+    weights = Path(f"{file}.data")
+    if weights.is_file():
+        msg = f"{file} keeps its weights in {weights.name}; export it with `onnx_kwargs={{'external_data': False}}`."
         raise ValueError(msg)
     found = _read_all([file] if file.suffix == ".onnx" else [file, file.with_suffix(".bin")])
     files = {f"detector{Path(name).suffix}": contents for name, contents in found.items()}

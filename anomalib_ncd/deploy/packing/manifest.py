@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The manifest of an artefact: all that a prediction needs beside the networks, as plain data that is checked."""
+"""The manifest of an artefact: all that a prediction needs besides the networks, as plain data that is checked."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that a prediction needs beside the networks.
+    """All that a prediction needs besides the networks.
 
     Attributes:
         class_names: Name of each slot; several slots may share one.
@@ -114,7 +114,7 @@ class Manifest:
         detector: The detector that goes with it; ``None`` where maps come from elsewhere.
         merging_temperature: T of region merging; ``None`` for an eighth of the root of the image's area.
         rejection: When a region is unknown; ``None`` for never.
-        files: Every file of the artefact beside the manifest.
+        files: Every file of the artefact besides the manifest.
         origin: Where it comes from; informs people, decides nothing.
 
     Raises:

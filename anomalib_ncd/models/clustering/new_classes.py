@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""New classes among regions that are like none of a run, and prototypes for them beside the old ones."""
+"""New classes among regions unlike all of a run, and prototypes for them that follow the old ones."""
 
 from __future__ import annotations
 

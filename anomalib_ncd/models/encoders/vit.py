@@ -79,7 +79,7 @@ class MaskGuidedVit(nn.Module):
         self.image_size: int = backbone.patch_embed.img_size[0]
         self.patch_size: int = backbone.patch_embed.patch_size[0]
         self.patch_width: int = backbone.embed_dim
-        # CLS of earlier blocks and averages of masked patches that the feature has beside CLS of the last block.
+        # CLS of earlier blocks and averages of masked patches that the feature has besides CLS of the last block.
         self._num_rows = 2 * feature_layers - 1 if feature_layers > 1 else 0
         self.width = self.patch_width * (1 + self._num_rows)
         backbone.requires_grad_(requires_grad=False)

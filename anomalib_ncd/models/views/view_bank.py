@@ -126,7 +126,7 @@ class ViewBank(Dataset):
         longest = max(len(view) for item in views for view in item)
         items = []
         for index, item_views in zip(indices, views, strict=True):
-            item = self.regions.describe(index)
+            item = self.regions.without_views(index)
             item.tokens = torch.zeros(len(item_views), 1, longest, self.tokens.shape[1], dtype=self.tokens.dtype)
             item.attended = torch.zeros(len(item_views), 1, longest, dtype=torch.bool)
             for number, view in enumerate(item_views):

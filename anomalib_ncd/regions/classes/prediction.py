@@ -57,7 +57,7 @@ class RegionMerging:
             areas: ``(R,)``, mask pixels; 0 where the image's map has no main element.
             scores: ``(R,)`` float in [0, 1], anomaly scores.
             size_hw: Height and width of the image.
-            is_unknown: ``(R,)`` bool, which regions are like none of the run. Defaults to ``None``: none is.
+            is_unknown: ``(R,)`` bool, which regions are unlike all of the run. Defaults to ``None``: none is.
             image: Path of the image.
 
         Returns:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Regions that are like none of the run: where to draw the line.
+"""Regions unlike all of the run: the threshold.
 
 A region is *unknown* where its similarity to what the run was made from is below a threshold. The threshold comes from
 the run's own regions, each compared with those of the other images alone, so that it holds for new regions (split and

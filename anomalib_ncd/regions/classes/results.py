@@ -23,7 +23,7 @@ class RegionResult:
         class_id: Slot of the most probable class.
         class_name: Its name.
         confidence: Its probability, 0 to 1.
-        is_unknown: Whether the region is like none of those that the classes were discovered in.
+        is_unknown: Whether the region is unlike all of those that the classes were discovered in.
         probabilities: Probability of each slot.
         neighbour_similarity: Cosine to the nearest region of the run, -1 to 1; ``None`` where left out.
         mask: Anomalous pixels ``(h, w)`` bool inside the box, black outside the image; ``None`` where left out.

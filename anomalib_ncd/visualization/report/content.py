@@ -110,7 +110,7 @@ class ClassCard:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything that the page shows but the map; ``is_unknown`` is ``(R,)`` bool, regions like none of the run."""
+    """Everything that the page shows but the map; ``is_unknown`` is ``(R,)`` bool, regions unlike all of the run."""
 
     sentence: str
     figures: list[tuple[str, str]]
@@ -155,7 +155,7 @@ class ContentBuilder:
         self.certainty = region_certainty(results.batch, class_names)
         self.image_of = results.batch.region_image_index.numpy()
         self.has_mask = results.batch.region_area.numpy() > 0
-        unknown = results.batch.region_unknown  # results of before there was rejection have none
+        unknown = results.batch.region_unknown  # runs without rejection have none
         self.is_unknown = np.zeros(len(self.image_of), bool) if unknown is None else unknown.numpy().astype(bool)
 
     def build(self) -> ReportContent:

@@ -12,7 +12,7 @@ import warnings
 import pytest
 from tqdm import tqdm
 
-from anomalib_ncd.cli.console import Stopped, describe_error, messages_for_errors, quiet_libraries, stop_on_signals
+from anomalib_ncd.cli.console import Stopped, error_message, messages_for_errors, quiet_libraries, stop_on_signals
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from anomalib_ncd.cli.console import Stopped, describe_error, messages_for_error
     ],
 )
 def test_errors_in_one_line(error, expected):
-    assert describe_error(error) == expected
+    assert error_message(error) == expected
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ def test_errors_in_one_line(error, expected):
 )
 def test_a_missing_package_names_the_extra(module, extra):
     error = ModuleNotFoundError(f"No module named {module!r}", name=module)
-    assert f'pip install "anomalib-ncd[{extra}]"' in describe_error(error)
+    assert f'pip install "anomalib-ncd[{extra}]"' in error_message(error)
 
 
 @pytest.mark.parametrize("error", [KeyError("boxes"), ValueError(""), AssertionError("a == b")])
 def test_faults_of_the_program_ask_for_a_report(error):
-    assert "A fault of the program, " + type(error).__name__ in describe_error(error)
-    assert "--debug" in describe_error(error)
+    assert "A fault of the program, " + type(error).__name__ in error_message(error)
+    assert "--debug" in error_message(error)
 
 
 def test_debug_shows_the_traceback_that_is_hidden_else():

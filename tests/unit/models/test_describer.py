@@ -13,7 +13,7 @@ from anomalib_ncd.models.describer import (
     NormalResiduals,
     build_describer,
     residual_lengths,
-    stretched_residuals,
+    score_weighted_residuals,
 )
 from anomalib_ncd.models.encoders.build_encoder import build_encoder
 
@@ -216,12 +216,12 @@ def test_the_seed_decides(tiny_run):
 
 def test_scores_stretch_residuals_and_leave_the_rest():
     features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
-    stretched = stretched_residuals(features, torch.tensor([0.0, 0.02, 0.1, 0.5, 1.0]))
+    weighted = score_weighted_residuals(features, torch.tensor([0.0, 0.02, 0.1, 0.5, 1.0]))
     factors = torch.tensor([0.2, 0.2, 1.0, 5.0, 10.0]) ** 0.5  # a score of 0 counts as 0.02
-    torch.testing.assert_close(stretched[:, :-2], features[:, :-2] * factors[:, None])
-    assert torch.equal(stretched[:, -2:], features[:, -2:])
-    torch.testing.assert_close(residual_lengths(stretched), residual_lengths(features) * factors)
+    torch.testing.assert_close(weighted[:, :-2], features[:, :-2] * factors[:, None])
+    assert torch.equal(weighted[:, -2:], features[:, -2:])
+    torch.testing.assert_close(residual_lengths(weighted), residual_lengths(features) * factors)
 
 
 def test_no_region_is_stretched():
-    assert stretched_residuals(torch.zeros(0, 8), torch.zeros(0)).shape == (0, 8)
+    assert score_weighted_residuals(torch.zeros(0, 8), torch.zeros(0)).shape == (0, 8)

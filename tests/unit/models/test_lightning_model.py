@@ -377,7 +377,7 @@ def test_training_starts_from_clusters_once(tiny_run, tmp_path):
 
 def test_the_papers_contrast_has_a_projector():
     assert build_model().model.projector is None
-    assert build_model(contrast=True).model.projector.mlp[-1].weight.shape == (256, 2048)
+    assert build_model(contrastive=True).model.projector.mlp[-1].weight.shape == (256, 2048)
 
 
 def test_losses_on_cached_and_fresh_views_are_near(tiny_run, tmp_path):
@@ -386,7 +386,7 @@ def test_losses_on_cached_and_fresh_views_are_near(tiny_run, tmp_path):
         record = Record()
         seed_everything(1)
         datamodule = build_data(tiny_run, train_batch_size=8)
-        model = build_model(num_cached_views=num_cached_views, contrast=True, prototypes="random")
+        model = build_model(num_cached_views=num_cached_views, contrastive=True, prototypes="random")
         engine = build_engine(tmp_path, max_epochs=1, callbacks=[record])
         engine.fit(model, datamodule)
         assert isinstance(engine.trainer.train_dataloader.dataset, ViewBank) == (num_cached_views is not None)

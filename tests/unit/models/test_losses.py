@@ -280,7 +280,7 @@ def test_smallest_batches(is_base):
 
 def test_without_contrast_only_the_contrastive_terms_go(batch):
     whole = AnomalyNcdLoss(BASE)(**batch, epoch=3)
-    without = AnomalyNcdLoss(BASE, contrast=False)(**(batch | {"projections": None}), epoch=3)
+    without = AnomalyNcdLoss(BASE, contrastive=False)(**(batch | {"projections": None}), epoch=3)
     close(without.total, whole.total - 0.7 * whole.info_nce - 0.3 * whole.supervised_contrastive)
     assert without.info_nce == without.supervised_contrastive == 0
     for name in ("supervised", "self_training", "mean_entropy", "novel_per_head"):
@@ -324,7 +324,7 @@ def test_double_precision_is_kept(batch):
 def test_wrong_inputs(batch):
     with pytest.raises(ValueError, match="`num_base_classes` must be 0 or more"):
         AnomalyNcdLoss(-1)
-    with pytest.raises(ValueError, match="beside the 7 base classes, got 7 columns"):
+    with pytest.raises(ValueError, match="besides the 7 base classes, got 7 columns"):
         AnomalyNcdLoss(CLASSES)(**batch, epoch=0)
     for change in ({"logits": batch["logits"][0]}, {"projections": batch["projections"][1:]}):
         with pytest.raises(ValueError, match="two views of B >= 1 regions"):

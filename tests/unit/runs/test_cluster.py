@@ -12,7 +12,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
-from anomalib_ncd.models.describer import stretched_residuals
+from anomalib_ncd.models.describer import score_weighted_residuals
 from anomalib_ncd.runs import cluster as cluster_discovery
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.settings import TrainingSettings
@@ -190,7 +190,7 @@ def test_scores_stretch_what_is_compared_with_normal_images(tiny_run, monkeypatc
         found = NcdBatch.collate(discover_by_clustering(fresh, data(tiny_run, normal_images=normal_images)))
         expected = found.region_feature
         if normal_images is not None:
-            expected = stretched_residuals(expected, found.region_score)
+            expected = score_weighted_residuals(expected, found.region_score)
             assert not torch.equal(expected, found.region_feature)
         torch.testing.assert_close(seen[-1], expected)
 

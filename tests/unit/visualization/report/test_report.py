@@ -150,7 +150,7 @@ def test_unknown_regions_have_a_section_where_there_are_some(results_of, tmp_pat
     text = write(tmp_path, results)
     assert 'href="#unknown"' in text
     section = re.search(r'<section id="unknown".*?</section>', text, re.DOTALL).group()
-    assert "1 region is like none of those" in section
+    assert "1 region is unlike all of those" in section
     assert section.count("<figure") == 1
     assert Elements(text).data()["unknown"] == [0, 1, 0, 0]
 
