@@ -22,6 +22,7 @@ from anomalib_ncd.cli.extend import add_extend_arguments, run_extend
 from anomalib_ncd.cli.name import add_name_arguments, run_name
 from anomalib_ncd.cli.nested_flags import CommandParser
 from anomalib_ncd.cli.prepare import add_prepare_arguments, run_prepare
+from anomalib_ncd.cli.refine import add_refine_arguments, run_refine
 from anomalib_ncd.cli.trend import add_trend_arguments, run_trend
 
 
@@ -51,6 +52,9 @@ COMMANDS = {
     "pack": Command("Pack a run, and its detector, for places without training code.", add_pack_arguments, run_pack),
     "demo": Command("Do the whole way on images that are drawn for it, without network.", add_demo_arguments, run_demo),
     "name": Command("Call the classes of a run by names saved from its report.", add_name_arguments, run_name),
+    "refine": Command(
+        "Let the classes of a run follow corrections saved from its report; seconds.", add_refine_arguments, run_refine
+    ),
     "trend": Command("Show kinds of defect over time, and drift, on one page.", add_trend_arguments, run_trend),
     "prepare": Command("Put published data into the layout that discover reads.", add_prepare_arguments, run_prepare),
 }

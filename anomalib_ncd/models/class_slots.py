@@ -24,6 +24,7 @@ class ClassSlots:
         given_names: Name that the user gave to each novel slot; slots of one name are one class. ``None``: none yet.
         has_normal: Whether the first novel slot is *normal*.
         from_clusters: Whether the prototypes are centres of clusters, which training can't go on from.
+        numbers: Number of each discovered class, *normal* not counted; ``None`` for 1, 2, 3 …
 
     Example:
         >>> slots = ClassSlots(("dent",), num_novel=3)
@@ -38,6 +39,7 @@ class ClassSlots:
     given_names: tuple[str, ...] | None = None
     has_normal: bool = True
     from_clusters: bool = False
+    numbers: tuple[int, ...] | None = None
 
     @classmethod
     def asked_for(cls, num_novel_classes: int | str) -> ClassSlots:
@@ -84,9 +86,9 @@ class ClassSlots:
     @property
     def default_names(self) -> list[str]:
         """Names that discovery gives: ``normal`` in slot 0, if there is such a slot, then ``class_1`` and so on."""
-        if not self.has_normal:
-            return [f"class_{i + 1}" for i in range(self.num_classes)]
-        return ["normal", *(f"class_{i}" for i in range(1, self.num_classes))]
+        normal = ["normal"] if self.has_normal else []
+        numbers = range(1, self.num_classes - len(normal) + 1) if self.numbers is None else self.numbers
+        return [*normal, *(f"class_{number}" for number in numbers)]
 
     @property
     def names(self) -> list[str]:
@@ -110,6 +112,14 @@ class ClassSlots:
             msg = f"`class_names` must not hold {CLASS_SEPARATOR!r}, which parts names in tables, got {names!r}."
             raise ValueError(msg)
         return replace(self, given_names=tuple(given))
+
+    def extended(self, num_new: int) -> ClassSlots:
+        """The slots with new classes behind them, whose numbers go on from the highest."""
+        names, number = self.names, self.num_classes + num_new
+        first = 1 + (max(self.numbers, default=0) if self.numbers else self.num_classes - self.has_normal)
+        numbers = None if self.numbers is None else (*self.numbers, *range(first, first + num_new))
+        more = replace(self, num_novel=number, given_names=None, numbers=numbers)
+        return more.named([*names, *more.default_names[len(names) :]])
 
     def plain(self) -> dict[str, Any]:
         """The slots as plain data for checkpoints."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -107,13 +106,21 @@ class AnomalyNcdModel(nn.Module):
         Args:
             prototypes: ``(H, M, D)`` float, M new ones for each head.
         """
-        projector, names = self.projector, self.slots.names
-        weight = torch.cat([self.heads.weight.detach(), prototypes.to(self.heads.weight)], dim=1)
-        number = self.slots.num_classes + prototypes.shape[1]
-        self.make_heads(replace(self.slots, num_novel=number, given_names=None))
-        self.heads.weight.data.copy_(weight)
+        novel = self.heads.weight.detach()[:, self.slots.num_base :]
+        self.replace_classes(torch.cat([novel, prototypes.to(novel)], dim=1), self.slots.extended(prototypes.shape[1]))
+
+    def replace_classes(self, prototypes: Tensor, slots: ClassSlots) -> None:
+        """Put other novel classes in the place of the network's own; base classes stay.
+
+        Args:
+            prototypes: ``(H, K, D)`` float, or ``(1, K, D)`` for all heads alike.
+            slots: What they stand for.
+        """
+        projector, base = self.projector, self.heads.weight.detach()[:, : self.slots.num_base]
+        self.make_heads(slots)
+        novel = prototypes.to(base).expand(len(base), -1, -1)
+        self.heads.weight.data.copy_(torch.cat([base, novel], dim=1))
         self.projector = projector
-        self.slots = self.slots.named([*names, *self.slots.default_names[len(names) :]])
 
     @property
     def prototypes(self) -> Tensor:

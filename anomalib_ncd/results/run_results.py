@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -128,6 +129,24 @@ class RunResults:
         tensors |= {name: tensors[name].float() for name in HALF_FIELDS & tensors.keys()}
         batch = NcdBatch(plain.pop("image_path"), image=None, region_mask=None, **tensors)
         return cls(batch=batch, region_position=position, **plain)
+
+
+def regions_of_images(results: RunResults) -> dict[str, list[tuple[list[float], str]]]:
+    """Box and slot of each region, by the key of its image."""
+    batch = results.batch
+    if batch.region_class_probabilities is None:
+        msg = "The batch holds no predictions; pass what Engine.predict returns."
+        raise ValueError(msg)
+    regions: dict[str, list[tuple[list[float], str]]] = {}
+    slots = batch.region_class_probabilities.argmax(dim=1).tolist()
+    for image, box, slot in zip(batch.region_image_index.tolist(), batch.region_box_xyxy.tolist(), slots, strict=True):
+        regions.setdefault(results.image_keys[image], []).append((box, results.slot_names[slot]))
+    return regions
+
+
+def digest_of_classes(results: RunResults) -> str:
+    """Digest of the slot of each region, whatever the slots are called by the user."""
+    return hashlib.sha256(repr(regions_of_images(results)).encode(errors="surrogateescape")).hexdigest()
 
 
 NOT_PLAIN = {"batch", "region_position"}

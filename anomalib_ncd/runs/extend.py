@@ -27,6 +27,7 @@ from anomalib_ncd.runs.extension import Extension, extend_classes, require_rejec
 from anomalib_ncd.runs.files import regions_folder_of, write_run_files
 from anomalib_ncd.runs.folder import CHECKPOINT_FILE, RESULTS_FILE, MadeFrom, claim_folder, finish, notes
 from anomalib_ncd.runs.naming import carry_names, check_names, copy_names
+from anomalib_ncd.runs.refine import keep_corrections
 from anomalib_ncd.visualization.report import map_regions
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def extend_run(
     extension = extend_classes(model.cpu(), joined.batch, num_new_classes, min_regions)
     position = map_regions(np.asarray(joined.batch.region_feature))
     joined = replace(joined, slot_names=model.slots.default_names, region_position=position)
+    keep_corrections(run, output, results, joined)
     copy_names(run, output)
     model.class_names = carry_names(output, joined)
     save_model(model, output / CHECKPOINT_FILE)

@@ -9,7 +9,6 @@ a run is made anew, names go with their regions; those whose regions fell apart 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_ncd.results.class_names import FILE_NAME, NORMAL, read_class_names, resolve_class_names
-from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.results.corrections import SAME_OVERLAP, overlap
+from anomalib_ncd.results.run_results import RunResults, digest_of_classes, regions_of_images
 from anomalib_ncd.runs.files import write_run_files
 from anomalib_ncd.runs.folder import REPORT_FILE, RESULTS_FILE, finish, write_json
 
 DROPPED_FILE = "class_names.old.json"
-SAME_OVERLAP = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +50,11 @@ def name_classes(run: str | Path, names: str | Path | None = None) -> list[str]:
         msg = f"{file} names classes that {run} doesn't have any more; save the names from its report again."
         raise ValueError(msg)
     write_run_files(run, results, class_names)
-    write_json(run / FILE_NAME, {**given, "of": digest})
+    write_json(run / FILE_NAME, {**{part: given[part] for part in ("names", "same") if part in given}, "of": digest})
     finish(run, class_names)
+    if given.get("regions"):
+        corrected = len(given["regions"])
+        logger.warning("%d corrections of regions wait for `anomalib-ncd refine %s --corrections …`.", corrected, run)
     logger.info("The classes of %s are called %s now.", run, ", ".join(dict.fromkeys(class_names)))
     logger.info("Look at %s.", run / REPORT_FILE)
     return class_names
@@ -109,23 +111,18 @@ def carry_names(output: Path, results: RunResults) -> list[str]:
     return class_names
 
 
-def digest_of_classes(results: RunResults) -> str:
-    """Digest of the slot of each region, whatever the slots are called by the user."""
-    return hashlib.sha256(repr(_regions_of_images(results)).encode(errors="surrogateescape")).hexdigest()
-
-
 def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:
     """Find the classes of a run in a later state of it: the new slot of each old one.
 
     It is the one that most of its regions went to, where most of the regions that are there before and after, and in
     the new slot, came from the old one. A region is the same where most of it, or of what it was, lies in the other.
     """
-    old, new = _regions_of_images(before), _regions_of_images(after)
+    old, new = regions_of_images(before), regions_of_images(after)
     moves = Counter[tuple[str, str]]()
     for key in old.keys() & new.keys():
         for box, slot in old[key]:
-            overlap, target = max((_overlap(box, other), name) for other, name in new[key])
-            if overlap > SAME_OVERLAP:
+            share, target = max((overlap(box, other), name) for other, name in new[key])
+            if share > SAME_OVERLAP:
                 moves[slot, target] += 1
     left, came = Counter[str](), Counter[str]()
     for (source, target), count in moves.items():
@@ -136,25 +133,6 @@ def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:
         for (source, target), count in moves.items()
         if 2 * count > max(left[source], came[target]) and (source == NORMAL) == (target == NORMAL)
     }
-
-
-def _regions_of_images(results: RunResults) -> dict[str, list[tuple[list[float], str]]]:
-    """Box and slot of each region, by the key of its image."""
-    batch = results.batch
-    if batch.region_class_probabilities is None:
-        msg = "The batch holds no predictions; pass what Engine.predict returns."
-        raise ValueError(msg)
-    regions: dict[str, list[tuple[list[float], str]]] = {}
-    slots = batch.region_class_probabilities.argmax(dim=1).tolist()
-    for image, box, slot in zip(batch.region_image_index.tolist(), batch.region_box_xyxy.tolist(), slots, strict=True):
-        regions.setdefault(results.image_keys[image], []).append((box, results.slot_names[slot]))
-    return regions
-
-
-def _overlap(one: list[float], other: list[float]) -> float:
-    """Share of the smaller of two boxes that lies in the other."""
-    sides = [max(0.0, min(one[i + 2], other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
-    return sides[0] * sides[1] / min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
 
 
 def _carried(given: dict[str, Any], stayed: dict[str, str]) -> tuple[dict[str, Any], set[str]]:

@@ -15,6 +15,14 @@ def test_slots_are_numbered_and_named():
     assert slots.named(["good", "a", "a"]).default_names == slots.names
 
 
+def test_new_slots_go_on_from_the_highest_number():
+    assert ClassSlots((), 3).extended(2).names == ["normal", "class_1", "class_2", "class_3", "class_4"]
+    numbered = ClassSlots((), 2, ("dent", "class_5"), has_normal=False, numbers=(2, 5))
+    assert numbered.default_names == ["class_2", "class_5"]
+    assert numbered.extended(1).names == ["dent", "class_5", "class_6"]
+    assert numbered.extended(1).default_names == ["class_2", "class_5", "class_6"]
+
+
 def test_what_is_not_known_yet_is_said():
     slots = ClassSlots()
     assert (slots.base_names, slots.num_base, slots.num_outputs) == (None, 0, 1)
@@ -35,7 +43,7 @@ def test_names_do_not_hold_what_parts_them():
 
 
 @pytest.mark.parametrize(
-    "slots", [ClassSlots(), ClassSlots(("a",), 2, ("x", "y"), has_normal=False), ClassSlots((), 1)]
+    "slots", [ClassSlots(), ClassSlots(("a",), 2, ("x", "y"), has_normal=False, numbers=(1, 4)), ClassSlots((), 1)]
 )
 def test_plain_data_and_back(slots):
     plain = slots.plain()

@@ -1,0 +1,171 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a user says of regions: ``corrections.json``, which the report saves, names and merges of classes with it.
+
+    {"names": {"class_1": "scratch"}, "same": [["class_2", "class_5"]],
+     "regions": [{"image": "dent/003", "box": [10, 20, 74, 84], "class": "class_2"},
+                 {"image": "dent/007", "box": [0, 5, 64, 69], "not": ["class_1"]}]}
+
+Regions go by their image and their box, so that corrections outlive the classes that they were made against. A class
+that the run doesn't have is a new one, which the user made.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+
+FILE_NAME = "corrections.json"
+SAME_OVERLAP = 1 / 3  # of two boxes of one size, that half of each lies in the other
+_NUMBER = re.compile(r"class_(\d+)")
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is said of a region: its class, or classes that it is not of.
+
+    Attributes:
+        image: Key of the image.
+        box_xyxy: Box of the region in image pixels.
+        class_name: Its class: a slot, a name of the user's, or a new one. ``None``: not said.
+        excluded: Classes that it is not of.
+    """
+
+    image: str
+    box_xyxy: Box
+    class_name: str | None = None
+    excluded: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data, as the file holds it."""
+        said = {"not": list(self.excluded)} if self.class_name is None else {"class": self.class_name}
+        return {"image": self.image, "box": list(self.box_xyxy), **said}
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What a file says.
+
+    Attributes:
+        regions: One correction per region at most.
+        naming: The parts ``names`` and ``same``, unchecked, as :mod:`~anomalib_ncd.results.class_names` takes them.
+        of: Digest of the classes that slots are meant of; ``None`` where the file doesn't say.
+    """
+
+    regions: tuple[Correction, ...] = ()
+    naming: dict[str, Any] | None = None
+    of: str | None = None
+
+    def joined(self, later: Sequence[Correction]) -> Corrections:
+        """These corrections and later ones, which count where both speak of a region."""
+        said = {(one.image, one.box_xyxy): one for one in (*self.regions, *later)}
+        return replace(self, regions=tuple(said.values()))
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data, as the file holds it."""
+        of = {} if self.of is None else {"of": self.of}
+        return {**(self.naming or {}), "regions": [one.plain() for one in self.regions], **of}
+
+
+def read_corrections(file: str | Path) -> Corrections:
+    """Read a file of corrections.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is none.
+    """
+    file = Path(file)
+    if not file.is_file():
+        msg = f"There is no file {file}; save it from the report of the run."
+        raise FileNotFoundError(msg)
+    try:
+        given = json.loads(file.read_text(encoding="utf-8-sig"))
+        return _checked(given)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        msg = f"{file} is no valid JSON ({error}); save it from the report again."
+        raise ValueError(msg) from error
+    except ValueError as error:
+        msg = f"{file}: {error}"
+        raise ValueError(msg) from error
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection of two boxes over their union."""
+    sides = [max(0.0, min(one[i + 2], other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return sides[0] * sides[1] / max(sum(areas) - sides[0] * sides[1], 1e-9)
+
+
+def rows_of(
+    corrections: Iterable[Correction], image_keys: Sequence[str], image_of: np.ndarray, boxes_xyxy: np.ndarray
+) -> list[int | None]:
+    """Find the regions that corrections speak of.
+
+    Args:
+        corrections: What is said.
+        image_keys: Keys of the images.
+        image_of: ``(R,)`` int, image of each region.
+        boxes_xyxy: ``(R, 4)`` boxes.
+
+    Returns:
+        The region whose box overlaps most; ``None`` where none overlaps enough, or a later correction speaks of it.
+    """
+    regions: dict[str, list[int]] = {}
+    for row, image in enumerate(image_of.tolist()):
+        regions.setdefault(image_keys[image], []).append(row)
+    boxes, found = boxes_xyxy.tolist(), list[int | None]()
+    for one in corrections:
+        shares = ((overlap(one.box_xyxy, boxes[row]), row) for row in regions.get(one.image, []))
+        best = max(shares, default=(0.0, 0))
+        found.append(best[1] if best[0] > SAME_OVERLAP else None)
+    last = {row: number for number, row in enumerate(found)}
+    return [row if last[row] == number else None for number, row in enumerate(found)]
+
+
+def next_number(slot_names: Sequence[str]) -> int:
+    """Number of the next new class."""
+    found = (_NUMBER.fullmatch(name) for name in slot_names)
+    return 1 + max((int(match[1]) for match in found if match), default=0)
+
+
+def _checked(given: Any) -> Corrections:  # noqa: ANN401 - it is checked here
+    """Check what a file holds; names and merges are checked where the classes are known."""
+    if not isinstance(given, dict) or set(given) - {"names", "same", "of", "regions"}:
+        msg = 'Expected {"names": {…}, "same": [[…], …], "regions": [{…}, …]} and nothing else.'
+        raise ValueError(msg)
+    regions = given.get("regions", [])
+    if not isinstance(regions, list):
+        msg = f'"regions" must be a list, got {regions!r}.'
+        raise ValueError(msg)  # noqa: TRY004 - a value of a file
+    naming = {part: given[part] for part in ("names", "same") if part in given}
+    last = {(one.image, one.box_xyxy): one for one in map(_checked_region, regions)}
+    return Corrections(tuple(last.values()), naming or None, given.get("of"))
+
+
+def _checked_region(given: Any) -> Correction:  # noqa: ANN401
+    """Check a correction."""
+    said = given if isinstance(given, dict) else {}
+    image, box, name, excluded = (said.get(key) for key in ("image", "box", "class", "not"))
+    is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(edge, int | float) for edge in box)
+    names: list[Any] = [name] if name is not None else excluded if isinstance(excluded, list) else []
+    is_named = bool(names) and all(isinstance(one, str) and one.split() for one in names)
+    if not isinstance(image, str) or not is_box or not is_named or (name is None) == (excluded is None):
+        msg = f'A region needs "image", "box" of four numbers, and "class" or "not", got {given!r}.'
+        raise ValueError(msg)
+    if any(CLASS_SEPARATOR in one for one in names):
+        msg = f"A class of {image!r} holds {CLASS_SEPARATOR!r}, which parts names in tables: {names!r}; drop it."
+        raise ValueError(msg)
+    tidy = tuple(" ".join(one.split()) for one in names)
+    box_xyxy: Any = tuple(float(edge) for edge in box)
+    return Correction(image, box_xyxy, tidy[0] if name is not None else None, () if name is not None else tidy)

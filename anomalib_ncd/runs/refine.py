@@ -1,0 +1,176 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A run whose classes follow what its user says of regions: seconds, without images and without the encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomalib_ncd.models.checkpoints import save_model
+from anomalib_ncd.models.clustering.refinement import constrained, probabilities_of, refine_prototypes
+from anomalib_ncd.models.encoded_regions import given
+from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.results.class_names import FILE_NAME as NAMES_FILE
+from anomalib_ncd.results.class_names import resolve_class_names
+from anomalib_ncd.results.corrections import FILE_NAME, Correction, Corrections, read_corrections, rows_of
+from anomalib_ncd.results.run_results import RunResults, digest_of_classes
+from anomalib_ncd.runs.files import write_run_files
+from anomalib_ncd.runs.folder import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    METRICS_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    MadeFrom,
+    claim_folder,
+    finish,
+    write_json,
+)
+from anomalib_ncd.runs.refinement import ClassPlan, follow
+
+logger = logging.getLogger(__name__)
+
+
+def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> dict[str, Any]:
+    """Let the classes of a run follow corrections of its regions, and leave a run like any other.
+
+    Classes keep names and numbers; those that the user made get the next numbers, and those that no region is of any
+    more go. Corrections of the run's own folder count as well, where the file says nothing else; all of them are kept
+    in the new folder.
+
+    Args:
+        run: Folder of a finished run; it stays as it is.
+        corrections: File as the report saves it, or ``corrections.json`` of another run of the same images, whose
+            classes are then told by their names, else by the corrected regions.
+        output: Folder of the refined run.
+
+    Returns:
+        What ``metrics.json`` says.
+
+    Raises:
+        FileNotFoundError: If the run is not finished, or there is no such file.
+        ValueError: If the file is wrong, both folders are one, or the output holds another run.
+    """
+    run, output = Path(run), Path(output)
+    if run.resolve() == output.resolve():
+        msg = f"`output` is the folder of the run itself, {run}; choose another one."
+        raise ValueError(msg)
+    results = RunResults.load(run / RESULTS_FILE)
+    said = read_corrections(corrections)
+    earlier = read_corrections(run / FILE_NAME) if (run / FILE_NAME).is_file() else Corrections()
+    names = json.loads((run / NAMES_FILE).read_text(encoding="utf-8-sig")) if (run / NAMES_FILE).is_file() else {}
+    made_from = MadeFrom(
+        {"method": "refine"},
+        {
+            "run": hashlib.sha256((run / RESULTS_FILE).read_bytes()).hexdigest(),
+            "corrections": hashlib.sha256(repr((said, earlier, names)).encode(errors="surrogateescape")).hexdigest(),
+        },
+    )
+    if claim_folder(output, made_from) == "finished":
+        logger.info("The run in %s is finished already; nothing to do.", output)
+        return json.loads((output / METRICS_FILE).read_text(encoding="utf-8"))
+    model = AnomalyNcd.load_from_checkpoint(run / CHECKPOINT_FILE, map_location="cpu").eval()
+    plan, joined, rows = _plan(results, model, said, earlier, names)
+    results = _refined(results, model, plan)
+    folder = output / "regions"
+    shutil.copytree(run / results.regions_folder, folder, dirs_exist_ok=True)
+    results = replace(results, regions_folder=folder.name)
+    digest = digest_of_classes(results)
+    write_json(output / NAMES_FILE, {**plan.naming(), "of": digest})
+    write_json(output / FILE_NAME, Corrections(tuple(plan.settled(joined, rows)), of=digest).plain())
+    if (run / CONFIG_FILE).is_file():
+        shutil.copyfile(run / CONFIG_FILE, output / CONFIG_FILE)
+    save_model(model, output / CHECKPOINT_FILE)
+    results.save(output / RESULTS_FILE)
+    _, metrics = write_run_files(output, results, plan.class_names)
+    finish(output, plan.class_names)
+    logger.info("Classes: %s. Look at %s.", ", ".join(dict.fromkeys(plan.class_names)), output / REPORT_FILE)
+    return metrics
+
+
+def keep_corrections(run: Path, output: Path, before: RunResults, joined: RunResults) -> None:
+    """Let corrections hold in a run that goes on from another one, and write them into its folder.
+
+    Args:
+        run: Folder of the run before.
+        output: Folder of the new one.
+        before: Results of the run before.
+        joined: Results of the new one, predicted anew; changed in place.
+    """
+    if not (run / FILE_NAME).is_file():
+        return
+    key_at = {os.path.realpath(image.path): image.key for image in joined.images}
+    keys = {image.key: key_at.get(os.path.realpath(image.path), image.key) for image in before.images}
+    regions = [replace(one, image=keys.get(one.image, one.image)) for one in read_corrections(run / FILE_NAME).regions]
+    probabilities = given(joined.batch.region_class_probabilities, "The images hold no predictions")
+    plan = ClassPlan(list(joined.slot_names), list(joined.slot_names), probabilities.numpy())
+    plan.take(regions, _rows(regions, joined))
+    corrected = torch.from_numpy(constrained(plan.prior, plan.allowed))
+    joined.batch.with_predictions(corrected, joined.merging(joined.slot_names))
+    write_json(output / FILE_NAME, Corrections(tuple(regions), of=digest_of_classes(joined)).plain())
+
+
+def _rows(corrections: Sequence[Correction], results: RunResults) -> list[int | None]:
+    """The region of each correction."""
+    batch = results.batch
+    return rows_of(corrections, results.image_keys, batch.region_image_index.numpy(), batch.region_box_xyxy.numpy())
+
+
+def _plan(
+    results: RunResults, model: AnomalyNcd, said: Corrections, earlier: Corrections, names: dict[str, Any]
+) -> tuple[ClassPlan, list[Correction], list[int | None]]:
+    """The classes that there are to be, all corrections, and the region of each."""
+    is_of_run = said.of in {None, digest_of_classes(results)}
+    naming = said.naming if is_of_run and said.naming is not None else names
+    class_names = resolve_class_names({k: naming[k] for k in ("names", "same") if k in naming}, results.slot_names)
+    # What the model says, without the corrections of before.
+    prior = model.model.classify_encoded(replace(results.batch)).region_class_probabilities
+    plan = ClassPlan(list(results.slot_names), class_names, given(prior, "The run holds no predictions").numpy())
+    later = list(said.regions)
+    if not is_of_run:
+        called = dict((said.naming or {}).get("names", {}))
+        later = follow(later, _rows(later, results), plan, called)
+    joined = list(earlier.joined(later).regions)
+    rows = _rows(joined, results)
+    plan.take(joined, rows)
+    lost = sum(row is None for row in rows)
+    if lost:
+        logger.warning("%d of %d corrections speak of regions that the run doesn't have.", lost, len(rows))
+    return plan, joined, rows
+
+
+def _refined(results: RunResults, model: AnomalyNcd, plan: ClassPlan) -> RunResults:
+    """Give the model classes that follow the corrections, and predict the run with it; classes without regions go."""
+    features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
+    temperature = model.model.describer.logit_temperature
+    prototypes = refine_prototypes(features, plan.prior, plan.allowed, temperature)
+    chosen = constrained(probabilities_of(features, prototypes, temperature), plan.allowed).argmax(axis=1)
+    is_kept = np.bincount(chosen, minlength=len(plan.slot_names)) > 0
+    if plan.normal_slot is not None:
+        is_kept[plan.normal_slot] = True
+    plan.keep(is_kept)
+    slots = replace(
+        model.slots,
+        num_novel=len(plan.slot_names),
+        given_names=tuple(plan.class_names),
+        has_normal=plan.normal_slot is not None,
+        numbers=plan.numbers(),
+    )
+    model.model.replace_classes(torch.from_numpy(prototypes[is_kept])[None], slots)
+    model.hparams["num_novel_classes"] = slots.num_novel
+    batch = model.model.classify_encoded(replace(results.batch, region_head_class_id=None))
+    found = given(batch.region_class_probabilities, "The run holds no predictions").numpy()
+    batch.with_predictions(torch.from_numpy(constrained(found, plan.allowed)), model.region_merging)
+    return replace(results, batch=batch, slot_names=list(plan.slot_names), normal_slot=plan.normal_slot)

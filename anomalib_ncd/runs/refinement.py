@@ -1,0 +1,160 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which classes there are once a user has corrected regions, and which of them each region may be of."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.results.class_names import NORMAL
+from anomalib_ncd.results.corrections import Correction, next_number
+
+_DEFAULT_NAME = re.compile(r"class_\d+")
+
+
+@dataclass
+class ClassPlan:
+    """Classes of a run, and those that its user makes.
+
+    Attributes:
+        slot_names: Name of each slot as discovery numbers it, *normal* first where there is such a slot.
+        class_names: What each slot is called; slots of one name are one class.
+        prior: ``(R, K)`` float, what clusters say of each region.
+        allowed: ``(R, K)`` bool, the classes that each region may be of.
+        slots_of: Slots of each class that corrections speak of, by what they call it.
+    """
+
+    slot_names: list[str]
+    class_names: list[str]
+    prior: np.ndarray
+    allowed: np.ndarray = field(init=False)
+    slots_of: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.allowed = np.ones(self.prior.shape, dtype=bool)
+
+    @property
+    def normal_slot(self) -> int | None:
+        """Slot of *normal*."""
+        return 0 if self.slot_names[:1] == [NORMAL] else None
+
+    def find(self, name: str) -> list[str]:
+        """Slots of a class by the name of a slot or the user's; none where the run has no such class."""
+        if name in self.slot_names:
+            name = self.class_names[self.slot_names.index(name)]
+        return [slot for slot, own in zip(self.slot_names, self.class_names, strict=True) if own == name]
+
+    def add(self, name: str) -> list[str]:
+        """Make a class that no cluster points to yet; *normal* gets the first slot, others the next number."""
+        place = 0 if name == NORMAL else len(self.slot_names)
+        slot = NORMAL if name == NORMAL else f"class_{next_number(self.slot_names)}"
+        self.slot_names.insert(place, slot)
+        self.class_names.insert(place, slot if _DEFAULT_NAME.fullmatch(name) else name)
+        self.prior = np.insert(self.prior, place, 0.0, axis=1)
+        self.allowed = np.insert(self.allowed, place, True, axis=1)
+        return [slot]
+
+    def take(self, corrections: Sequence[Correction], rows: Sequence[int | None]) -> None:
+        """Note what corrections of regions say; those without a region are passed over.
+
+        Raises:
+            ValueError: If a region is left without a class.
+        """
+        for one, row in zip(corrections, rows, strict=True):
+            if row is not None and one.class_name is not None and one.class_name not in self.slots_of:
+                self.slots_of[one.class_name] = self.find(one.class_name) or self.add(one.class_name)
+        for one, row in zip(corrections, rows, strict=True):
+            if row is None:
+                continue
+            names = [one.class_name] if one.class_name is not None else list(one.excluded)
+            slots = {slot for name in names for slot in self.slots_of.get(name) or self.find(name)}
+            is_named = np.array([slot in slots for slot in self.slot_names])
+            self.allowed[row] = is_named if one.class_name is not None else ~is_named
+            if not self.allowed[row].any():
+                msg = f"The region {list(one.box_xyxy)} of {one.image!r} is said to be of no class; say which it is of."
+                raise ValueError(msg)
+
+    def keep(self, is_kept: np.ndarray) -> None:
+        """Drop slots, such as those of classes that no region is of any more."""
+        self.slot_names = [name for name, kept in zip(self.slot_names, is_kept, strict=True) if kept]
+        self.class_names = [name for name, kept in zip(self.class_names, is_kept, strict=True) if kept]
+        self.prior, self.allowed = self.prior[:, is_kept], self.allowed[:, is_kept]
+
+    def numbers(self) -> tuple[int, ...]:
+        """Number of each class but *normal*."""
+        return tuple(int(name.removeprefix("class_")) for name in self.slot_names if name != NORMAL)
+
+    def naming(self) -> dict[str, object]:
+        """Names and merges, as ``class_names.json`` holds them."""
+        firsts = first_slots(self.class_names)
+        groups = [[self.slot_names[i] for i, own in enumerate(firsts) if own == first] for first in sorted(set(firsts))]
+        names = {group[0]: self.class_names[self.slot_names.index(group[0])] for group in groups}
+        return {
+            "names": {slot: name for slot, name in names.items() if name != slot},
+            "same": [group for group in groups if len(group) > 1],
+        }
+
+    def settled(self, corrections: Sequence[Correction], rows: Sequence[int | None]) -> list[Correction]:
+        """The corrections with their classes as the slots that they have now."""
+
+        def slot_of(name: str) -> str:
+            slots = self.slots_of.get(name) or self.find(name)
+            return next((slot for slot in slots if slot in self.slot_names), name)
+
+        settled = []
+        for one, row in zip(corrections, rows, strict=True):
+            name = None if one.class_name is None else slot_of(one.class_name)
+            said = replace(one, class_name=name, excluded=tuple(map(slot_of, one.excluded)))
+            settled.append(one if row is None else said)
+        return settled
+
+
+def follow(
+    corrections: Sequence[Correction], rows: Sequence[int | None], plan: ClassPlan, names: dict[str, str]
+) -> list[Correction]:
+    """Say corrections that were made against other clusters of the classes that the run has now.
+
+    A class that is known by a name of the user's keeps it. One that only had a number is the class that most of its
+    regions are in, if most of the corrected regions there are its own; else it is made anew.
+
+    Args:
+        corrections: What is said.
+        rows: The region of each.
+        plan: The run's classes.
+        names: What the slots were called when the corrections were made.
+
+    Returns:
+        The corrections; what they exclude is dropped where the class isn't known by a name.
+    """
+    moves = Counter(
+        (one.class_name, plan.slot_names[int(plan.prior[row].argmax())])
+        for one, row in zip(corrections, rows, strict=True)
+        if row is not None and one.class_name is not None
+    )
+    left, came = Counter[str](), Counter[str]()
+    for (source, target), count in moves.items():
+        left[source] += count
+        came[target] += count
+    now = {source: target for (source, target), count in moves.items() if 2 * count > max(left[source], came[target])}
+
+    def meant(name: str) -> str:
+        called = names.get(name, name)
+        if name == NORMAL or (not _DEFAULT_NAME.fullmatch(called)):
+            return called
+        return now.get(name, f"class_{next_number(plan.slot_names) + int(name.removeprefix('class_'))}")
+
+    followed = []
+    for one in corrections:
+        excluded = tuple(meant(name) for name in one.excluded if plan.find(meant(name)))
+        if one.class_name is not None:
+            followed.append(Correction(one.image, one.box_xyxy, meant(one.class_name)))
+        elif excluded:
+            followed.append(Correction(one.image, one.box_xyxy, None, excluded))
+    return followed

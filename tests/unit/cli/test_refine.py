@@ -1,0 +1,131 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import csv
+import json
+
+import pytest
+import torch
+
+from anomalib_ncd.cli.main import main
+from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.results.run_results import RunResults
+
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
+
+
+def rows_of(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def classes_of(run, kind):
+    """Classes of the regions of a kind's images."""
+    return [row["class"] for row in rows_of(run / "regions.csv") if row["image"].split("/")[-2] == kind]
+
+
+def said_of(run, kind, name, count, key="class"):
+    """What a user says of the first regions of a kind."""
+    results = RunResults.load(run / "results.npz")
+    images = [results.image_keys[image] for image in results.batch.region_image_index.tolist()]
+    boxes = results.batch.region_box_xyxy.tolist()
+    regions = [(image, box) for image, box in zip(images, boxes, strict=True) if image.startswith(kind)]
+    return [{"image": image, "box": box, key: name} for image, box in regions[:count]]
+
+
+def refine(run, output, content):
+    file = output.with_suffix(".json")
+    file.write_text(json.dumps(content))
+    main(["refine", str(run), "--corrections", str(file), "--output", str(output)])
+    return output
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run, tmp_path_factory):
+    """A run with one cluster for lines and squares, and one for good images; tests only read it."""
+    output = tmp_path_factory.mktemp("run") / "run"
+    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--labels", "folders"]
+    main(["discover", *flags, "--output", str(output), "--method", "cluster", *SMALL, "--num_novel_classes", "2"])
+    return output
+
+
+@pytest.fixture(scope="module")
+def refined(run, tmp_path_factory):
+    """The run with a class of its user's."""
+    output = tmp_path_factory.mktemp("refined") / "refined"
+    regions = [*said_of(run, "line", "long line", 3), *said_of(run, "square", "square", 3)]
+    return refine(run, output, {"regions": regions})
+
+
+def test_a_class_of_the_users_takes_what_is_alike(refined):
+    assert set(classes_of(refined, "line")) == {"long line"}
+    assert set(classes_of(refined, "square")) == {"square"}
+    results = RunResults.load(refined / "results.npz")
+    assert (results.batch.region_class_probabilities.argmax(1) >= 0).all()
+    names = json.loads((refined / "class_names.json").read_text())["names"]
+    assert {"long line", "square"} <= set(names.values())
+    assert (refined / "report.html").is_file()
+
+
+def test_the_result_is_a_run_like_any_other(tiny_run, refined, tmp_path):
+    model = AnomalyNcd.load_from_checkpoint(refined / "model.ckpt")
+    results = RunResults.load(refined / "results.npz")
+    assert model.slots.default_names == results.slot_names
+    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps)]
+    main(["classify", str(refined), *flags, "--output", str(tmp_path / "classified")])
+    there = {row["image"]: row["class"] for row in rows_of(tmp_path / "classified" / "predictions.csv")}
+    assert there == {row["image"]: row["class"] for row in rows_of(refined / "predictions.csv")}
+    main(["extend", str(refined), *flags, "--output", str(tmp_path / "extended")])
+    assert set(classes_of(tmp_path / "extended", "line")) == {"long line"}
+    assert len(json.loads((tmp_path / "extended" / "corrections.json").read_text())["regions"]) == 6
+    main(["name", str(refined), "--names", str(refined / "class_names.json")])
+
+
+def test_corrections_are_kept_and_carried_on(run, refined, tmp_path):
+    kept = json.loads((refined / "corrections.json").read_text())
+    assert len(kept["regions"]) == 6
+    again = refine(refined, tmp_path / "again", {"regions": said_of(run, "line", "normal", 1)})
+    after = json.loads((again / "corrections.json").read_text())["regions"]
+    assert len(after) == 6
+    assert sum(one["class"] == "normal" for one in after) == 1
+    assert classes_of(again, "line").count("normal") >= 1
+    assert set(classes_of(again, "square")) == {"square"}
+
+
+def test_corrections_follow_to_a_run_that_is_made_anew(tiny_run, refined, tmp_path):
+    output = tmp_path / "anew"
+    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--labels", "folders"]
+    main(["discover", *flags, "--output", str(output), "--method", "cluster", *SMALL, "--num_novel_classes", "3"])
+    main(["refine", str(output), "--corrections", str(refined / "corrections.json"), "--output", str(tmp_path / "new")])
+    assert len(set(classes_of(tmp_path / "new", "line"))) == 1
+    assert set(classes_of(tmp_path / "new", "line")).isdisjoint(classes_of(tmp_path / "new", "square"))
+
+
+def test_not_this_and_classes_that_are_left_empty(run, tmp_path):
+    names = RunResults.load(run / "results.npz").slot_names
+    first = said_of(run, "line", None, 1)[0] | {}
+    first.pop("class")
+    taken = classes_of(run, "line")[0]
+    out = refine(run, tmp_path / "not", {"regions": [{**first, "not": [taken]}]})
+    assert classes_of(out, "line")[0] != taken
+    everything = [one for kind in ("good", "line", "square") for one in said_of(run, kind, names[-1], 99)]
+    one_class = refine(run, tmp_path / "one", {"regions": everything})
+    assert RunResults.load(one_class / "results.npz").slot_names[-1] == names[-1]
+    assert {row["class"] for row in rows_of(one_class / "regions.csv")} == {names[-1]}
+
+
+def test_names_and_merges_of_the_file_count(run, tmp_path):
+    names = RunResults.load(run / "results.npz").slot_names
+    out = refine(run, tmp_path / "named", {"names": {names[-1]: "dent"}, "same": []})
+    assert "dent" in {row["class"] for row in rows_of(out / "regions.csv")}
+    assert torch.load(out / "model.ckpt", weights_only=True)["anomalib_ncd"]["slots"]["given_names"][-1] == "dent"
+
+
+def test_what_cannot_be_is_said(run, tmp_path):
+    names = RunResults.load(run / "results.npz").slot_names
+    first = said_of(run, "line", None, 1)[0]
+    first.pop("class")
+    with pytest.raises(SystemExit, match="said to be of no class"):
+        refine(run, tmp_path / "none", {"regions": [{**first, "not": names}]})
+    with pytest.raises(SystemExit, match="choose another one"):
+        main(["refine", str(run), "--corrections", str(tmp_path / "none.json"), "--output", str(run)])
