@@ -30,7 +30,6 @@ class DataFlags:
         labels: For scores alone: `folders`, or a CSV file with the columns image and class.
         normal_label: Label of good images.
         image_list: Text file of relative paths that narrows `images` down.
-        base_list: The same for `base`.
         normal_images: Folder of good images; a detector is fitted on them where neither maps nor detector are given.
         score_range: Score range of the maps, for MEBin lowest and highest peak; fitted to them by default.
         num_workers: Processes that load images.
@@ -41,7 +40,6 @@ class DataFlags:
     labels: str | None = None
     normal_label: str = "good"
     image_list: str | None = None
-    base_list: str | None = None
     normal_images: str | None = None
     score_range: tuple[float, float] | None = None
     num_workers: int = 0
@@ -55,12 +53,14 @@ class ModelFlags:
     Attributes:
         backbone: timm name of a network, or `offline`. Default: the paper's where its weights are, else offline.
         backbone_weights: File of its weights; else timm's cache or hub.
+        image_size: Side in pixels at which the network sees a region; its own by default.
         num_novel_classes: Number of classes, normal included, or `auto`.
         false_reject_rate: Share of new regions of known classes that may be called unknown; null for none.
     """
 
     backbone: str | None = None
     backbone_weights: str | None = None
+    image_size: int | None = None
     num_novel_classes: int | Literal["auto"] = "auto"
     false_reject_rate: float | None = 0.02
 

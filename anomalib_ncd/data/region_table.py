@@ -59,14 +59,14 @@ class RegionTable:
         self.peaks_xy: list[tuple[float, float]] = []  # of the map of each image, in image pixels
         self._rows_of_image: list[list[int]] = []
         self._crops: list[tuple[np.ndarray, np.ndarray]] = []
-        self._digest = hashlib.sha256()
+        self._digest = ""  # of all that came so far; as text, since workers get the table pickled
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def fingerprint(self) -> str:
         """Digest of what the regions were cut from and how: images, maps, score range and settings."""
-        return self._digest.hexdigest()
+        return self._digest
 
     def rows_of_image(self, image_index: int) -> list[int]:
         """Indices of the regions of an image; there may be none."""
@@ -113,7 +113,7 @@ class RegionTable:
             ValueError: If an image or a map can't be used, or the maps are of two kinds.
         """
         self.settings = settings
-        self._digest.update(_settings_text(score_range, settings).encode())
+        self._note(_settings_text(score_range, settings))
         done = self._read_finished(score_range, settings)
         pairs: Iterable[tuple[ImageFile, Path]] = list(zip(self.images, map_paths, strict=True))
         if len(done) < len(self.images):
@@ -233,7 +233,7 @@ class RegionTable:
 
     def _append(self, entry: dict[str, Any]) -> None:
         """Take an image's regions into the table."""
-        self._digest.update(json.dumps(entry).encode())
+        self._note(json.dumps(entry))
         height, width = entry["size_hw"]
         self.sizes_hw.append((height, width))
         self.num_components.append(entry["num_components"])
@@ -243,6 +243,10 @@ class RegionTable:
         for region in entry["regions"]:
             left, top, right, bottom = region["box_xyxy"]
             self.rows.append(Region((left, top, right, bottom), region["score"], region["area"]))
+
+    def _note(self, text: str) -> None:
+        """Take something that the regions depend on into the digest."""
+        self._digest = hashlib.sha256(f"{self._digest} {text}".encode()).hexdigest()
 
     @property
     def _list_file(self) -> Path:

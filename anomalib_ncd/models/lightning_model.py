@@ -206,6 +206,12 @@ class AnomalyNcd(AnomalibModule):
             self.head_loss.copy_(self.trainer.strategy.reduce(mean, reduce_op="mean"))
             self.model.best_head.copy_(self.head_loss.argmin())
 
+    def on_predict_start(self) -> None:
+        """Refuse a model that would call images by chance."""
+        if not self.is_fitted:
+            msg = "AnomalyNcd was never fitted; call `engine.fit` first, or give `ckpt_path` or `load_from_checkpoint`."
+            raise ValueError(msg)
+
     def test_step(  # type: ignore[override]
         self,
         batch: NcdBatch,

@@ -3,7 +3,12 @@
 
 """Boxes around main elements: squares, and the merging of those that lie close together."""
 
+from collections.abc import Iterator
+
 import numpy as np
+
+MAX_PAIRS = 1_000_000
+"""Pairs of boxes whose distances are in memory at a time."""
 
 
 def square_boxes(
@@ -60,34 +65,61 @@ def merge_close_boxes(boxes_xyxy: np.ndarray, max_distance: float) -> np.ndarray
                [ 9. ,  9. , 10. , 10. ]])
     """
     unique, position = np.unique(np.asarray(boxes_xyxy, dtype=np.float64), axis=0, return_index=True)
-    groups = box_distances(unique) < max_distance
-    np.fill_diagonal(groups, val=True)
     # In the order of the boxes as given, as later sorting keeps it among equals.
-    groups = groups[np.argsort(position)]
-    groups = groups[np.sort(np.unique(groups, axis=0, return_index=True)[1])]
-    # num_lacking[i, j]: members of group i that group j lacks
-    num_lacking = groups.astype(np.float32) @ (~groups).astype(np.float32).T
-    np.fill_diagonal(num_lacking, 1)
-    groups = groups[(num_lacking > 0).all(axis=1)]
-    return np.stack([_union_square(unique[group]) for group in groups])
+    owners = np.argsort(position)
+    groups = _packed_groups(unique, owners, max_distance)
+    first = np.sort(np.unique(groups, axis=0, return_index=True)[1])
+    groups, owners = groups[first], owners[first]
+    return np.stack([_union_square(unique[members]) for members in _largest_groups(groups, owners, unique)])
 
 
-def box_distances(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """Distances between all pairs of boxes: Euclidean between their edges, -1 where they overlap.
+def _packed_groups(boxes_xyxy: np.ndarray, owners: np.ndarray, max_distance: float) -> np.ndarray:
+    """Each owner's box with its neighbours, a bit a box: a wide mask has thousands of them."""
+    step = max(1, MAX_PAIRS // len(boxes_xyxy))
+    parts = []
+    for first in range(0, len(owners), step):
+        chosen = owners[first : first + step]
+        near = box_distances(boxes_xyxy[chosen], boxes_xyxy) < max_distance
+        near[np.arange(len(chosen)), chosen] = True
+        parts.append(np.packbits(near, axis=1))
+    return np.concatenate(parts)
+
+
+def _largest_groups(groups: np.ndarray, owners: np.ndarray, boxes_xyxy: np.ndarray) -> Iterator[np.ndarray]:
+    """Members of each group that lies in no other; that one's owner would be a neighbour, and so a member."""
+    count = len(boxes_xyxy)
+    sizes = np.array([np.unpackbits(group).sum() for group in groups])
+    group_of = np.full(count, -1)
+    group_of[owners] = np.arange(len(owners))
+    for index, group in enumerate(groups):
+        members = np.flatnonzero(np.unpackbits(group, count=count))
+        others = group_of[members]
+        others = others[(others >= 0) & (sizes[others] > sizes[index])]
+        outermost = members[np.concatenate([boxes_xyxy[members].argmin(axis=0), boxes_xyxy[members].argmax(axis=0)])]
+        for member in outermost:  # of many groups nearly all fail here already
+            others = others[groups[others, member // 8] & (128 >> (member % 8)) > 0]
+        if not (group & ~groups[others] == 0).all(axis=1).any():
+            yield members
+
+
+def box_distances(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray | None = None) -> np.ndarray:
+    """Distances from each box to each other: Euclidean between their edges, -1 where they overlap.
 
     Args:
         boxes_xyxy: ``(N, 4)``.
+        others_xyxy: ``(M, 4)``; ``None``: the same boxes.
 
     Returns:
-        ``(N, N)`` float64.
+        ``(N, M)`` float64.
 
     Example:
         >>> box_distances(np.array([[0, 0, 2, 2], [5, 6, 7, 8]]))
         array([[-1.,  5.],
                [ 5., -1.]])
     """
-    upper, lower = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
-    gaps = np.maximum(upper[:, None] - lower[None], upper[None] - lower[:, None])  # (N, N, 2)
+    others_xyxy = boxes_xyxy if others_xyxy is None else others_xyxy
+    upper, lower = boxes_xyxy[:, None, :2], boxes_xyxy[:, None, 2:]
+    gaps = np.maximum(upper - others_xyxy[None, :, 2:], others_xyxy[None, :, :2] - lower)  # (N, M, 2)
     distances = np.hypot(*np.moveaxis(np.maximum(gaps, 0), -1, 0))
     return np.where((gaps < 0).all(axis=-1), -1.0, distances)
 

@@ -7,6 +7,7 @@ The anomaly-centred crops of "AnomalyNCD" (Huang et al., CVPR 2025, arXiv 2410.1
 image, left, top, right, bottom.
 """
 
+import logging
 from dataclasses import dataclass, field
 
 import cv2
@@ -17,6 +18,11 @@ from anomalib_ncd.regions.mebin import BinarizedMap, normalize_anomaly_map
 from anomalib_ncd.regions.peak import peak_mask
 from anomalib_ncd.regions.resampling import resize_antialiased
 from anomalib_ncd.regions.settings import RegionSettings
+
+MAX_CROP_PIXELS = 100_000_000
+"""Pixels of the regions of an image, all together."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -213,6 +219,7 @@ def extract_regions(
         merge_distance_ratio=settings.merge_distance_ratio,
         min_size_ratio=settings.min_size_ratio,
     )
+    boxes = _largest_in_memory(boxes)
     scores = region_scores(anomaly_map, score_range, boxes, (height, width))
     regions = []
     for box, score in zip(boxes, scores, strict=True):
@@ -221,6 +228,15 @@ def extract_regions(
         area = 0 if is_empty else int(cut.sum())
         regions.append(Region((left, top, right, bottom), float(score), area, crop(image, box), cut))
     return regions
+
+
+def _largest_in_memory(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """The first, largest boxes that go into memory together as crops; a mask of noise has thousands."""
+    areas = (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
+    count = max(1, int(np.searchsorted(np.cumsum(areas), MAX_CROP_PIXELS, side="right")))
+    if count < len(boxes_xyxy):
+        logger.warning("An anomaly map leads to %d large regions; the first %d are kept.", len(boxes_xyxy), count)
+    return boxes_xyxy[:count]
 
 
 def _check_mask(mask: np.ndarray) -> np.ndarray:

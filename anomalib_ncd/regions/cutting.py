@@ -15,6 +15,9 @@ from anomalib_ncd.regions.mebin import BinarizedMap, binarize, check_map
 from anomalib_ncd.regions.robust_range import MapFacts, fit_robust_range, map_facts
 from anomalib_ncd.regions.settings import RegionMethod, RegionSettings
 
+SMALL_MAP_PX = 128
+"""Shorter side of a map below which MEBin's erosion shrinks with it."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -92,9 +95,8 @@ def cut_regions(
         )
         raise ValueError(msg)
     if settings.method == "mebin":
-        binarized = binarize(
-            anomaly_map, score_range, settings.sample_rate, settings.min_interval_len, settings.erosion_size
-        )
+        erosion_size = _fitting_erosion(settings.erosion_size, anomaly_map.shape)
+        binarized = binarize(anomaly_map, score_range, settings.sample_rate, settings.min_interval_len, erosion_size)
         return binarized, extract_regions(image, anomaly_map, binarized, score_range, settings)
     anomaly_map = check_map(anomaly_map)
     binarized = _binarized(anomaly_map, score_range, settings)
@@ -117,6 +119,12 @@ def _binarized(anomaly_map: np.ndarray, score_range: tuple[float, float], settin
     if settings.threshold is not None:
         return BinarizedMap(anomaly_map >= settings.threshold, float(settings.threshold), 0)
     return binarize_elements(anomaly_map, score_range)
+
+
+def _fitting_erosion(erosion_size: int, map_hw: tuple[int, ...]) -> int:
+    """The erosion, less on maps that are so small that it would leave nothing of a defect."""
+    share = min(map_hw, default=0) / SMALL_MAP_PX
+    return erosion_size if share >= 1 or erosion_size == 0 else max(1, round(erosion_size * share))
 
 
 def _range_of_peaks(facts: Sequence[MapFacts]) -> tuple[float, float]:

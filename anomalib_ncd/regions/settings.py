@@ -24,7 +24,7 @@ class RegionSettings:
         threshold: What ``"threshold"`` takes, in units of the maps.
         sample_rate: Step of MEBin's threshold sweep, in units of 1/255 of the score range.
         min_interval_len: Shortest run of equal component counts that MEBin takes as stable.
-        erosion_size: Side of MEBin's erosion kernel in map pixels; 0 for none.
+        erosion_size: Side of MEBin's erosion kernel in map pixels, less on maps with a side below 128; 0 for none.
         padding_ratio: Widening of a region around the defect's bounding box.
         merge_distance_ratio: What is nearer than this share of the longer image side is merged: the crops in MEBin, the
             masks of elements otherwise.

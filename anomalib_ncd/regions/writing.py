@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 REASONS = {
-    errno.ENOSPC: "the disk is full; free some space",
-    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.ENOSPC: "no space left on the disk; free some",
+    errno.EDQUOT: "no space left in the disk quota; free some",
     errno.ENAMETOOLONG: "its name is too long for this file system; shorten it",
     errno.EACCES: "there is no permission to write there; choose another folder",
     errno.EPERM: "there is no permission to write there; choose another folder",

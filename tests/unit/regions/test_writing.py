@@ -62,7 +62,7 @@ def test_the_reason_is_said(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="the disk is full; free some space"):
+    with pytest.raises(OutputError, match="no space left on the disk; free some"):
         write_file(tmp_path / "t.txt", "")
     assert not [name for name in names_in(tmp_path) if name.startswith(".")]
 

@@ -154,7 +154,7 @@ def test_other_troubles_of_linking_are_passed_on(plan, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "link", full)
-    with pytest.raises(OSError, match="the disk is full"):
+    with pytest.raises(OSError, match="no space left on the disk"):
         write_layout(plan, tmp_path / "out", "link")
 
 

@@ -221,7 +221,7 @@ def test_a_disk_that_fills_up_at_any_moment_leaves_whole_files(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace_unless_full)
         with (
-            pytest.raises(OutputError, match=f"{name} can't be written: the disk is full"),
+            pytest.raises(OutputError, match=f"{name} can't be written: no space left on the disk"),
             opened(tmp_path) as results,
         ):
             results.add([build_finished("a.png")])

@@ -135,7 +135,7 @@ def test_two_processes_do_not_write_one_database(file):
 def test_a_full_disk_is_said_and_nothing_is_saved_in_part(store, file):
     store.save([entry("a")])
     store._database.execute("PRAGMA max_page_count = 1")  # as SQLite says it where the disk is full
-    with pytest.raises(OutputError, match=r"results\.sqlite can't be written: the disk is full"):
+    with pytest.raises(OutputError, match=r"results\.sqlite can't be written: no space left on the disk"):
         store.save([entry(f"b{number}", text="x" * 5000) for number in range(20)])
     assert images_in(store) == ["a"]
     store._database.execute("PRAGMA max_page_count = 100000")
@@ -152,7 +152,7 @@ def test_the_system_is_asked_for_a_reason_that_sqlite_does_not_know(tmp_path, mo
         raise OutputError.of(file, OSError(errno.ENOSPC, "")) from OSError(errno.ENOSPC, "")
 
     monkeypatch.setattr(result_store, "write_file", fail)
-    with pytest.raises(OutputError, match=r"results\.sqlite can't be written: the disk is full"):
+    with pytest.raises(OutputError, match=r"results\.sqlite can't be written: no space left on the disk"):
         ResultStore(tmp_path / "results.sqlite", "classifier")
 
 

@@ -57,7 +57,7 @@ def test_a_full_disk_leaves_nothing_half_written(folder, tmp_path, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
-        with pytest.raises(OutputError, match="can't be written: the disk is full"):
+        with pytest.raises(OutputError, match="can't be written: no space left on the disk"):
             artefact.save(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["artefact"]
     artefact.save(tmp_path / name)
