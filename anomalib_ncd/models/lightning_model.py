@@ -208,7 +208,7 @@ class AnomalyNcd(AnomalibModule):
 
     def on_predict_start(self) -> None:
         """Refuse a model that would call images by chance."""
-        if not self.is_fitted:
+        if self.slots.num_novel is not None and not self.is_fitted:  # without a number there is another error
             msg = "AnomalyNcd was never fitted; call `engine.fit` first, or give `ckpt_path` or `load_from_checkpoint`."
             raise ValueError(msg)
 

@@ -4,6 +4,7 @@
 import json
 import logging
 import os
+import pickle
 from dataclasses import replace
 
 import cv2
@@ -319,3 +320,10 @@ def test_regions_are_those_of_the_authors(whole_golden_dir, data_dir):
         assert [list(row.box_xyxy) for row in rows] == expected["boxes"], record.key
         assert [row.area for row in rows] == expected["mask_area"], record.key
         np.testing.assert_allclose([row.score for row in rows], expected["scores"], atol=1e-3, err_msg=record.key)
+
+
+def test_a_table_is_pickled_for_workers(tiny_run):
+    table = Source(tiny_run).build()
+    copy = pickle.loads(pickle.dumps(table))  # noqa: S301
+    assert copy.fingerprint() == table.fingerprint()
+    assert copy.rows == table.rows

@@ -1,9 +1,12 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from anomalib_ncd.regions import boxes as boxes_module
 from anomalib_ncd.regions.boxes import box_distances, merge_close_boxes, square_boxes
 
 
@@ -71,3 +74,36 @@ def test_merging_is_independent_of_order():
     merged = merge_close_boxes(boxes, 4)
     shuffled = merge_close_boxes(boxes[rng.permutation(40)], 4)
     np.testing.assert_array_equal(np.unique(merged, axis=0), np.unique(shuffled, axis=0))
+
+
+def merged_by_definition(boxes, max_distance):
+    """All groups at once, each compared with each: what the sparse search must give."""
+    unique, position = np.unique(boxes.astype(float), axis=0, return_index=True)
+    near = box_distances(unique) < max_distance
+    np.fill_diagonal(near, val=True)
+    groups = []
+    for row in np.argsort(position):
+        members = frozenset(np.flatnonzero(near[row]).tolist())
+        groups += [] if members in groups else [members]
+    largest = [group for group in groups if not any(group < other for other in groups)]
+    return [merge_close_boxes(unique[sorted(group)], np.inf)[0] for group in largest]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_merging_is_that_of_the_definition(seed, monkeypatch):
+    monkeypatch.setattr(boxes_module, "MAX_PAIRS", 100)  # several parts
+    rng = np.random.default_rng(seed)
+    centers, radii = rng.integers(0, rng.integers(20, 200), (40, 2)), rng.integers(1, 25, (40, 1))
+    boxes = np.hstack([centers - radii, centers + radii])
+    np.testing.assert_array_equal(merge_close_boxes(boxes, 4), merged_by_definition(boxes, 4))
+
+
+def test_thousands_of_boxes_are_merged_without_a_table_of_all_pairs():
+    x, y = np.meshgrid(np.arange(0, 1000, 20), np.arange(0, 1000, 20))
+    boxes = np.stack([x, y, x + 50, y + 50], axis=-1).reshape(-1, 4).astype(float)  # 2500, which overlap
+    tracemalloc.start()
+    merged = merge_close_boxes(boxes, 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0 < len(merged) < len(boxes)
+    assert peak < 60e6  # of all pairs alone the distances take 100 MB

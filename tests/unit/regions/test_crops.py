@@ -214,3 +214,15 @@ def test_bad_inputs_raise():
         crop(image, (4, 0, 1, 1))
     with pytest.raises(ValueError, match="`size_hw` must be height and width"):
         region_scores(anomaly_map, (0, 1), np.zeros((1, 4)), (0, 8))
+
+
+def test_of_too_many_large_regions_the_first_are_kept(monkeypatch, caplog):
+    monkeypatch.setattr("anomalib_ncd.regions.crops.MAX_CROP_PIXELS", 1000)
+    anomaly_map = np.zeros((100, 100))
+    anomaly_map[10:14, 10:14] = anomaly_map[10:14, 60:64] = anomaly_map[60:64, 10:14] = 1
+    image = np.zeros((100, 100, 3), dtype=np.uint8)
+    regions = extract_regions(image, anomaly_map, BinarizedMap(anomaly_map > 0, 0.5, 3), (0, 1))
+    assert [region.image.shape for region in regions] == [(20, 20, 3)] * 2
+    assert "leads to 3 large regions; the first 2 are kept" in caplog.text
+    monkeypatch.setattr("anomalib_ncd.regions.crops.MAX_CROP_PIXELS", 10)
+    assert len(extract_regions(image, anomaly_map, BinarizedMap(anomaly_map > 0, 0.5, 3), (0, 1))) == 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anomalib_ncd.regions.cutting import cut_regions, fit_range
-from anomalib_ncd.regions.mebin import fit_score_range
+from anomalib_ncd.regions.mebin import binarize, fit_score_range
 from anomalib_ncd.regions.robust_range import fit_robust_range, map_facts
 from anomalib_ncd.regions.settings import RegionSettings
 
@@ -87,13 +87,25 @@ def test_nothing_found_is_no_region(method: str, height: float) -> None:
 
 
 def test_mebin_is_the_papers() -> None:
-    anomaly_map = np.zeros((32, 32))
+    anomaly_map = np.zeros((128, 128))
     anomaly_map[8:20, 8:20] = 1
-    binarized, [region] = cut_regions(IMAGE, anomaly_map, (0, 1), RegionSettings(padding_ratio=1.0))
+    image = np.zeros((256, 256, 3), dtype=np.uint8)
+    settings = RegionSettings(padding_ratio=1.0, min_size_ratio=0.01)
+    binarized, [region] = cut_regions(image, anomaly_map, (0, 1), settings)
     assert binarized.num_components == 1
     assert region.image.shape[0] == 28
-    _, [whole] = cut_regions(IMAGE, anomaly_map, (0, 1), RegionSettings(erosion_size=20))
-    assert whole.image.shape == IMAGE.shape
+    _, [whole] = cut_regions(image, anomaly_map, (0, 1), RegionSettings(erosion_size=20))
+    assert whole.image.shape == image.shape
+
+
+@pytest.mark.parametrize(("side", "erosion_size"), [(200, 6), (128, 6), (64, 3), (28, 1), (4, 1)])
+def test_small_maps_are_eroded_less(side: int, erosion_size: int) -> None:
+    anomaly_map = np.pad(np.ones((side // 2, side // 2)), ((0, side - side // 2), (0, side - side // 2)))
+    binarized = cut_regions(np.zeros((300, 300, 3), np.uint8), anomaly_map, (0, 1), RegionSettings())[0]
+    np.testing.assert_array_equal(binarized.mask, binarize(anomaly_map, (0, 1), erosion_size=erosion_size).mask)
+    assert binarized.mask.any()
+    none = cut_regions(np.zeros((300, 300, 3), np.uint8), anomaly_map, (0, 1), RegionSettings(erosion_size=0))[0]
+    np.testing.assert_array_equal(none.mask, anomaly_map > 0)
 
 
 def test_sides_of_a_map_must_not_be_swapped() -> None:
