@@ -55,7 +55,7 @@ def run_prepare(config: Namespace) -> None:
             len(data.empty_masks),
             data.empty_masks[0],
         )
-    logger.info("%s", next_commands(data, name))
+    logger.info("%s", next_command(data, name))
 
 
 def summary(data: PreparedData) -> str:
@@ -71,15 +71,10 @@ def summary(data: PreparedData) -> str:
     return "\n".join(lines)
 
 
-def next_commands(data: PreparedData, name: str) -> str:
-    """Commands that train a detector on the good images and discover classes with its maps."""
-    root, images = shlex.quote(str(data.root)), shlex.quote(str(data.root / "test"))
+def next_command(data: PreparedData, name: str) -> str:
+    """The command that discovers classes, with a detector fitted on the good images."""
+    images, good = (shlex.quote(str(data.root / folder)) for folder in ("test", "train/good"))
     return (
-        "Next, a detector, and the classes of what it finds:\n"
-        f"  anomalib fit --model Patchcore --data Folder --data.name {name} --data.root {root} "
-        "--data.normal_dir train/good --data.test_split_mode none --data.val_split_mode from_train\n"
-        f"  anomalib-ncd discover --images {images} --labels folders --num_novel_classes {len(data.defects) + 1} "
-        "--detector.class_path anomalib.models.Patchcore "
-        f"--detector.ckpt_path results/Patchcore/{name}/latest/weights/lightning/model.ckpt --output runs/{name}\n"
-        "Or give a folder of maps from any other tool as --anomaly_maps in place of the detector."
+        f"Next:\n  anomalib-ncd discover --images {images} --normal_images {good} --labels folders "
+        f"--num_novel_classes {len(data.defects) + 1} --output runs/{name}"
     )
