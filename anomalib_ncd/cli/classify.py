@@ -15,8 +15,8 @@ from anomalib_ncd.cli.console import Stopped
 from anomalib_ncd.cli.detector_flags import (
     add_detector_arguments,
     detector_flags_of_run,
-    detector_of_run,
     flagged_detector,
+    needed_detector_flags,
     settings_of_run,
 )
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
@@ -178,7 +178,7 @@ def _classifier(config: Namespace) -> AnomalyClassifier:
     rate = config.false_reject_rate
     return classifier_of_run(
         config.model,
-        detector or detector_of_run(config.model),
+        detector or flagged_detector(needed_detector_flags(config.model)),
         device=config.device,
         false_reject_rate=rate,
         **options,

@@ -67,7 +67,9 @@ def detector_to_discover_with(config: Namespace) -> AnomalibModule:
     """The detector that the flags of ``discover`` name, fitted on the good images where they name no checkpoint."""
     flags = config.detector
     if flags.ckpt_path is not None or config.normal_images is None:
-        return flagged_detector(flags)
+        detector = flagged_detector(flags)
+        flags.ckpt_path = flags.ckpt_path.absolute()
+        return detector
 
     from anomalib_ncd.data.synthetic_base import find_normal_images
     from anomalib_ncd.runs.detector import build_default_detector, fit_detector
@@ -77,7 +79,7 @@ def detector_to_discover_with(config: Namespace) -> AnomalibModule:
     fitted = fit_detector(own, images, config.output, config.regions.bit_depth, config.accelerator)
     # For `config.yaml`, where `classify`, `extend` and `pack` look.
     flags.class_path = flags.class_path or f"{HOST}.{type(fitted).__name__}"
-    flags.ckpt_path = config.output / DETECTOR_FILE
+    flags.ckpt_path = (config.output / DETECTOR_FILE).absolute()
     return fitted
 
 
@@ -110,8 +112,8 @@ def detector_flags_of_run(run: Path) -> Namespace | None:
     return Namespace(class_path=class_path, init_args=flags.get("init_args") or {}, ckpt_path=ckpt_path)
 
 
-def detector_of_run(run: Path) -> AnomalibModule:
-    """Load the detector that a run was made with; see :func:`flagged_detector`.
+def needed_detector_flags(run: Path) -> Namespace:
+    """Flags of the detector that a run was made with.
 
     Raises:
         ValueError: If it was made from saved maps.
@@ -123,4 +125,4 @@ def detector_of_run(run: Path) -> AnomalibModule:
             "`--detector.class_path` with `--detector.ckpt_path`, or `--detector.file`."
         )
         raise ValueError(msg)
-    return flagged_detector(flags)
+    return flags

@@ -10,7 +10,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from anomalib_ncd.cli.detector_flags import add_detector_arguments, detector_of_run, flagged_detector
+from anomalib_ncd.cli.detector_flags import add_detector_arguments, flagged_detector, needed_detector_flags
 from anomalib_ncd.cli.discover import plain_config
 
 
@@ -40,12 +40,11 @@ def run_extend(config: Namespace) -> None:
     from anomalib_ncd.runs.extend import extend_run
 
     device = checked_device(config.device)
-    maps = config.anomaly_maps
-    if maps is None and config.detector.class_path is None:
-        maps = detector_of_run(config.run)
+    if config.anomaly_maps is None and config.detector.class_path is None:
+        config.detector = needed_detector_flags(config.run)  # for `config.yaml` as well
     datamodule = NcdDataModule(
         config.images,
-        maps or flagged_detector(config.detector),
+        config.anomaly_maps or flagged_detector(config.detector),
         labels=config.labels,
         image_list=config.image_list,
         num_workers=config.num_workers,

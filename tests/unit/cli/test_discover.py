@@ -186,6 +186,8 @@ def test_a_detector_is_fitted_on_the_good_images_and_kept(tiny_run, tmp_path):
     assert flags.ckpt_path == moved / "detector" / "model.ckpt"
     main(["classify", str(moved), "--images", str(tiny_run.images), "--output", str(tmp_path / "classified")])
     found = json.loads(read(tmp_path / "classified", "results.jsonl").splitlines()[0])
+    main(["extend", str(moved), "--images", str(tiny_run.images), "--output", str(tmp_path / "extended")])
+    assert detector_flags_of_run(tmp_path / "extended").ckpt_path == str(moved / "detector" / "model.ckpt")
     assert found["class"] in {"normal", "class_1", "class_2", "class_3"}
 
 
