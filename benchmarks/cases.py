@@ -13,7 +13,7 @@ from anomalib_ncd.settings import PAPER, TrainingSettings
 
 BACKBONES = {"deit": "DeiT-Tiny", "lite": "EfficientNet-Lite0"}
 DEIT = "deit_tiny_patch16_224"
-SETS = {"mini": "MTD-mini", "mtd": "MTD", "transistor": "transistor", "plates": "drawn plates"}
+SETS = {"mini": "MTD-mini", "mtd": "MTD", "transistor": "transistor", "plates": "drawn plates", "deeppcb": "DeepPCB"}
 DETECTORS = {
     "patchcore": "small Patchcore",
     "patchcore_coarse": "small Patchcore, the last two stages",
@@ -122,7 +122,7 @@ def _allowed(data: str, way: Case) -> bool:
 def _all() -> list[Case]:
     """All cases."""
     cases: list[Case] = []
-    for data in SETS:
+    for data in (data for data in SETS if data != "deeppcb"):
         for name, (label, way) in WAYS.items():
             if _allowed(data, way):
                 cases += _networks(name, "discovery", "discovery", label, data, way)
@@ -139,7 +139,9 @@ def _all() -> list[Case]:
     for data in ("mtd", "plates12"):
         for name in ("cluster", "cluster-normal"):
             cases += _networks(name, "unknown", "unknown", "", data, WAYS[name][1])
-    return [_with_normal_column(case) for case in cases] + [
+    return [
+        *(_with_normal_column(case) for case in cases),
+        *_corrections(),
         *(
             Case(f"regions-{data}-{method}", "regions", f"regions_{method}", f"{data} | {method}", data)
             for data in ("mtd", "deeppcb", "transistor", "plates")
@@ -170,6 +172,16 @@ def _all() -> list[Case]:
             Case(f"latency-{runtime}", "deploy_latency", f"latency_{runtime}", title, "plates")
             for runtime, title in (("eager", "PyTorch"), ("onnx", "ONNX Runtime"), ("openvino", "OpenVINO"))
         ),
+    ]
+
+
+def _corrections() -> list[Case]:
+    """What corrections bring."""
+    ways = {"mini": "cluster-tiles", "transistor": "cluster", "deeppcb": "cluster-normal", "plates": "cluster-normal"}
+    return [
+        case
+        for data, way in ways.items()
+        for case in _networks("", "corrections", "corrections", "", data, WAYS[way][1])
     ]
 
 

@@ -24,6 +24,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
+import corrections
 import deploy
 import detectors
 import regions
@@ -52,6 +53,7 @@ MEASURES: dict[str, Measure] = {
     "number_of_classes": scores.number_of_classes,
     "held_out": scores.held_out,
     "unknown": scores.unknown,
+    "corrections": corrections.corrections,
     "mebin": speed.mebin,
     "help_seconds": speed.help_seconds,
     "default_run": speed.default_run,

@@ -45,6 +45,7 @@ class Table:
 SCORES = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 NORMAL = {"normal_recall": "false alarms found", "normal_defects_lost": "defects lost"}
 LINE = {"read_ms": "read", "detector_ms": "detector", "crops_ms": "regions", "encoder_ms": "encoder"}
+CORRECTED = {"naming": "naming", "random": "random", "naming_proposed": "naming, proposed", "proposed": "proposed"}
 TABLES = {
     "discovery": Table("data | network | way", SCORES | NORMAL),
     "base_sets": Table("data | network | base", SCORES),
@@ -52,6 +53,11 @@ TABLES = {
         "data | network | normal images",
         {"true": "classes", "count": "estimate", "low": "at least", "high": "at most", "nmi": "NMI"},
         ".4g",
+    ),
+    "corrections": Table(
+        "data | network",
+        {"naming": "naming alone"}
+        | {f"{kind}_{number}": f"{title}, {number}" for number in (20, 40) for kind, title in CORRECTED.items()},
     ),
     "held_out": Table(
         "data | network | way",

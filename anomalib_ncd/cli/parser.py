@@ -18,6 +18,7 @@ from anomalib_ncd import __version__
 from anomalib_ncd.cli.classify import add_classify_arguments, add_pack_arguments, run_classify, run_pack
 from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
 from anomalib_ncd.cli.discover import add_discover_arguments, preset_defaults, run_discover
+from anomalib_ncd.cli.export import add_export_arguments, run_export
 from anomalib_ncd.cli.extend import add_extend_arguments, run_extend
 from anomalib_ncd.cli.name import add_name_arguments, run_name
 from anomalib_ncd.cli.nested_flags import CommandParser
@@ -55,6 +56,7 @@ COMMANDS = {
     "refine": Command(
         "Let the classes of a run follow corrections saved from its report; seconds.", add_refine_arguments, run_refine
     ),
+    "export": Command("Write a run as COCO, YOLO, CSV or folders for other tools.", add_export_arguments, run_export),
     "trend": Command("Show kinds of defect over time, and drift, on one page.", add_trend_arguments, run_trend),
     "prepare": Command("Put published data into the layout that discover reads.", add_prepare_arguments, run_prepare),
 }

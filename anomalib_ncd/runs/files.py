@@ -20,9 +20,18 @@ from anomalib_ncd.metrics.normal import normal_report
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.results.export import ExportFormat, export_results
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.results.tables import write_tables
-from anomalib_ncd.runs.folder import CHECKPOINT_FILE, METRICS_FILE, NUM_CLASSES_FILE, REPORT_FILE, write_json
+from anomalib_ncd.runs.folder import (
+    CHECKPOINT_FILE,
+    METRICS_FILE,
+    NUM_CLASSES_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    notes,
+    write_json,
+)
 from anomalib_ncd.runs.health import run_health
 from anomalib_ncd.visualization.gallery import table_rows, write_gallery
 from anomalib_ncd.visualization.report import health_section, map_regions, write_report
@@ -110,6 +119,19 @@ def write_run_files(
     if (output / CHECKPOINT_FILE).is_file():
         write_class_names(output / CHECKPOINT_FILE, class_names)
     return results, metrics
+
+
+def export_run(run: str | Path, output: str | Path, kind: ExportFormat = "coco", *, copy: bool = False) -> None:
+    """Write a finished run for other tools, see :func:`~anomalib_ncd.results.export.export_results`.
+
+    Raises:
+        FileNotFoundError: If the run is not finished, or crops or images are gone.
+    """
+    run = Path(run)
+    results = RunResults.load(run / RESULTS_FILE)
+    names = notes(run).get("names") or results.slot_names
+    table = RegionTable.read(results.images, run / results.regions_folder)
+    export_results(results, names, table, output, kind, copy=copy)
 
 
 def score(results: RunResults, class_names: Sequence[str]) -> dict[str, Any] | None:

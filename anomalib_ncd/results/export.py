@@ -1,0 +1,248 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A run in the formats of other tools: COCO, YOLO, a table, or a folder per class."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import yaml
+
+from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.regions.reading.listing import mark_output
+from anomalib_ncd.regions.writing import write_file
+from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.results.tables import csv_bytes
+
+ExportFormat = Literal["coco", "yolo", "csv", "folders"]
+UNKNOWN = "unknown"
+COLUMNS = ("image", "class", "confidence", "left", "top", "right", "bottom", "area", "polygons")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A region as other tools take it.
+
+    Attributes:
+        image: Index of the image.
+        class_name: Its class; ``"unknown"`` where it is like none of the run.
+        confidence: Probability of the class, 0 to 1.
+        box_xyxy: Tight box of the mask in image pixels, half-open.
+        area: Pixels of the mask.
+        polygons: Outlines ``[x, y, x, y, …]`` of its parts in image pixels; holes are filled.
+    """
+
+    image: int
+    class_name: str
+    confidence: float
+    box_xyxy: tuple[int, int, int, int]
+    area: int
+    polygons: list[list[float]]
+
+
+def export_results(
+    results: RunResults,
+    class_names: Sequence[str],
+    table: RegionTable,
+    output: str | Path,
+    kind: ExportFormat = "coco",
+    *,
+    copy: bool = False,
+) -> None:
+    """Write what a run found for other tools.
+
+    Regions without a mask and those of *normal* are left out; their images stay, as images without a defect.
+
+    Args:
+        results: The run.
+        class_names: Name of each slot.
+        table: Its regions, in the order of the results.
+        output: Target folder.
+        kind: ``"coco"`` (``annotations.json``), ``"yolo"`` (polygons, one text file an image, and ``data.yaml``),
+            ``"csv"`` (``regions.csv``), each of regions, or ``"folders"``, a folder of images for each class.
+        copy: Copy images instead of linking them.
+
+    Raises:
+        ValueError: If the format is none of these.
+        OutputError: If something can't be written.
+    """
+    writers = {"coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv, "folders": _write_folders}
+    if kind not in writers:
+        msg = f"`format` must be one of {', '.join(writers)}, got {kind!r}."
+        raise ValueError(msg)
+    output = Path(output)
+    mark_output(output)
+    results = results.named(class_names)
+    writers[kind](results, class_names, table, output, copy)
+
+
+def shapes_of(results: RunResults, class_names: Sequence[str], table: RegionTable) -> list[Shape]:
+    """Regions with a mask that are not *normal*, in the order of the table."""
+    merging, shapes, row = results.merging(class_names), [], -1
+    for image, result in enumerate(results.image_results(class_names)):
+        height, width = results.batch.image_size[image].tolist()
+        for region in result.regions:
+            row += 1
+            if not region.area or (merging.is_normal(region.class_id) and not region.is_unknown):
+                continue
+            mask = _in_image(table.load(row)[1], region.box_xyxy, (height, width))
+            if mask.any():
+                name = UNKNOWN if region.is_unknown else region.class_name
+                shapes.append(Shape(image, name, region.confidence, _tight(mask), int(mask.sum()), polygons_of(mask)))
+    return shapes
+
+
+def polygons_of(mask: np.ndarray) -> list[list[float]]:
+    """Outline the parts of a mask.
+
+    Args:
+        mask: ``(H, W)`` bool.
+
+    Returns:
+        ``[x, y, x, y, …]`` of each part, which hold the middles of its pixels and of no others but those of holes.
+
+    Example:
+        >>> polygons_of(np.array([[False, True]]))
+        [[1.25, 0.25, 1.25, 0.75, 1.75, 0.75, 1.75, 0.25]]
+    """
+    # Each pixel becomes four, so that outlines run between the middles of pixels.
+    fine = np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)
+    contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [((contour.reshape(-1, 2) + 0.5) / 2).ravel().tolist() for contour in contours]
+
+
+def _in_image(mask: np.ndarray, box_xyxy: Sequence[float], size_hw: tuple[int, int]) -> np.ndarray:
+    """A region's mask at its place in the image, ``(H, W)`` bool."""
+    left, top = round(box_xyxy[0]), round(box_xyxy[1])
+    whole = np.zeros(size_hw, dtype=bool)
+    inside = mask[max(-top, 0) : size_hw[0] - top, max(-left, 0) : size_hw[1] - left]
+    whole[max(top, 0) : max(top, 0) + inside.shape[0], max(left, 0) : max(left, 0) + inside.shape[1]] = inside
+    return whole
+
+
+def _tight(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Box of a mask that isn't empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _classes(shapes: Sequence[Shape], class_names: Sequence[str], results: RunResults) -> list[str]:
+    """Classes of defects in the order of their slots, used or not, and *unknown* where a region is."""
+    merging = results.merging(class_names)
+    names = dict.fromkeys(name for slot, name in enumerate(class_names) if not merging.is_normal(slot))
+    return [*names, *([UNKNOWN] if any(shape.class_name == UNKNOWN for shape in shapes) else [])]
+
+
+def _file_name(results: RunResults, image: int) -> str:
+    """Name of an image in the export: its key, with its own ending."""
+    return results.image_keys[image] + Path(results.batch.image_path[image]).suffix.lower()
+
+
+def _place_image(source: str, target: Path, *, copy: bool) -> None:
+    """Link or copy an image; where links can't be made, it is copied."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    if not copy:
+        try:
+            target.symlink_to(os.path.abspath(source))  # noqa: PTH100 - links of the user's stay
+        except OSError:
+            copy = True
+    if copy:
+        shutil.copyfile(source, target)
+
+
+def _place_images(results: RunResults, folder: Path, *, copy: bool) -> None:
+    """Link or copy all images."""
+    for image, path in enumerate(results.batch.image_path):
+        _place_image(path, folder / _file_name(results, image), copy=copy)
+
+
+def _write_coco(results: RunResults, class_names: Sequence[str], table: RegionTable, output: Path, copy: bool) -> None:
+    """COCO: ``annotations.json`` and ``images``."""
+    shapes = shapes_of(results, class_names, table)
+    classes = _classes(shapes, class_names, results)
+    annotations: list[dict[str, Any]] = []
+    for number, shape in enumerate(shapes, start=1):
+        left, top, right, bottom = shape.box_xyxy
+        annotations.append(
+            {
+                "id": number,
+                "image_id": shape.image + 1,
+                "category_id": classes.index(shape.class_name) + 1,
+                "bbox": [left, top, right - left, bottom - top],
+                "area": shape.area,
+                "segmentation": shape.polygons,
+                "iscrowd": 0,
+                "score": round(shape.confidence, 6),
+            }
+        )
+    sizes = results.batch.image_size.tolist()
+    images = [
+        {"id": image + 1, "file_name": _file_name(results, image), "height": height, "width": width}
+        for image, (height, width) in enumerate(sizes)
+    ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    write_file(output / "annotations.json", json.dumps(content, ensure_ascii=False))
+    _place_images(results, output / "images", copy=copy)
+
+
+def _write_yolo(results: RunResults, class_names: Sequence[str], table: RegionTable, output: Path, copy: bool) -> None:
+    """YOLO's segments: ``data.yaml``, ``images``, and ``labels`` with a polygon a line, in shares of the image."""
+    shapes = shapes_of(results, class_names, table)
+    classes = _classes(shapes, class_names, results)
+    lines: list[list[str]] = [[] for _ in results.image_keys]
+    for shape in shapes:
+        height, width = results.batch.image_size[shape.image].tolist()
+        for polygon in shape.polygons:
+            shares = np.array(polygon).reshape(-1, 2) / (width, height)
+            points = " ".join(f"{share:.6f}" for share in shares.ravel().tolist())
+            lines[shape.image].append(f"{classes.index(shape.class_name)} {points}")
+    for key, own in zip(results.image_keys, lines, strict=True):
+        write_file(output / "labels" / f"{key}.txt", "".join(f"{line}\n" for line in own))
+    settings = {"path": str(output.absolute()), "train": "images", "val": "images", "names": dict(enumerate(classes))}
+    write_file(output / "data.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    _place_images(results, output / "images", copy=copy)
+
+
+def _write_csv(results: RunResults, class_names: Sequence[str], table: RegionTable, output: Path, copy: bool) -> None:
+    """A table with a row a region; polygons are JSON."""
+    del copy
+    rows = [
+        [
+            results.batch.image_path[shape.image],
+            shape.class_name,
+            round(shape.confidence, 6),
+            *shape.box_xyxy,
+            shape.area,
+            json.dumps(shape.polygons),
+        ]
+        for shape in shapes_of(results, class_names, table)
+    ]
+    write_file(output / "regions.csv", csv_bytes([COLUMNS, *rows]))
+
+
+def _write_folders(
+    results: RunResults, class_names: Sequence[str], table: RegionTable, output: Path, copy: bool
+) -> None:
+    """A folder of images for each class, as classifiers take them; subfolders of images become part of their names."""
+    del table
+    for image, result in enumerate(results.image_results(class_names)):
+        normal = class_names[results.normal_slot] if results.normal_slot is not None else results.normal_label
+        name = UNKNOWN if result.is_unknown else normal if result.is_normal else result.class_name
+        target = output / _safe(name) / _safe(_file_name(results, image))
+        _place_image(results.batch.image_path[image], target, copy=copy)
+
+
+def _safe(name: str) -> str:
+    """A name that is one part of a path."""
+    return name.replace("/", "__").replace("\\", "__").lstrip(".") or "_"

@@ -1,0 +1,70 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which regions to label first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+MAX_COMPARED = 3000
+
+
+def doubt_of(probabilities: np.ndarray) -> np.ndarray:
+    """How close the second class of each region is behind the first.
+
+    Args:
+        probabilities: ``(R, K)`` float.
+
+    Returns:
+        ``(R,)`` float, from 0 (sure) to 1; 0 where there is one class.
+
+    Example:
+        >>> doubt_of(np.array([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0]])).tolist()
+        [1.0, 0.5]
+    """
+    if probabilities.shape[1] < 2:
+        return np.zeros(len(probabilities))
+    second, first = np.partition(probabilities, -2, axis=1)[:, -2:].T
+    return 1 - (first - second)
+
+
+def label_order(features: np.ndarray, doubt: np.ndarray, groups: np.ndarray, count: int, labelled: np.ndarray) -> list:
+    """Choose regions that stand for many doubtful ones which no chosen or labelled region is like.
+
+    Each is the one that adds most to the similarity of all regions to the nearest one chosen, weighted by their doubt
+    (facility location; Nemhauser et al., "An Analysis of Approximations for Maximizing Submodular Set Functions",
+    1978).
+
+    Args:
+        features: ``(R, D)`` float, of any norm. Of more than 3,000 regions, so many are looked at, the most doubtful.
+        doubt: ``(R,)`` float of 0 or more.
+        groups: ``(R,)`` integer; of the regions of one image, one is chosen.
+        count: Most regions to choose.
+        labelled: ``(R,)`` bool, regions whose class is known.
+
+    Returns:
+        Indices of regions, the one to label first first.
+
+    Example:
+        >>> features = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [-1.0, 0.0]])
+        >>> label_order(features, np.array([1.0, 1.0, 0.1, 0.0]), np.arange(4), 2, np.zeros(4, bool))
+        [1, 2]
+    """
+    looked_at = np.sort(np.argsort(-doubt - 2 * labelled, kind="stable")[:MAX_COMPARED])
+    rows = np.asarray(features, np.float32)[looked_at]
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    rows = rows - rows.mean(axis=0)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    similarities, weights, own = rows @ rows.T, doubt[looked_at] + 1e-6, groups[looked_at]
+    known = labelled[looked_at]
+    nearest = similarities[:, known].max(axis=1, initial=-1)
+    is_open = ~np.isin(own, own[known])
+    chosen: list[int] = []
+    while len(chosen) < count and is_open.any():
+        gains = weights @ np.maximum(similarities - nearest[:, None], 0)
+        best = int(np.where(is_open, gains, -1).argmax())
+        chosen.append(int(looked_at[best]))
+        nearest = np.maximum(nearest, similarities[:, best])
+        is_open &= own != own[best]
+    return chosen

@@ -1,0 +1,203 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What corrections bring: a simulated user names the classes, then says the true class of some regions.
+
+Naming matches clusters to labels as well as can be. Images with a corrected region are left out of the score, of
+naming and of refining alike. Regions are corrected in five random orders, or in the order that the report proposes,
+ten at a time, each ten followed by a refinement.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scores
+from cases import Case, Setup
+
+from anomalib_ncd import AnomalyNcd, NcdDataModule
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.metrics.matching import match_classes
+from anomalib_ncd.models.clustering.refinement import constrained, probabilities_of, refine_prototypes
+from anomalib_ncd.models.encoded_regions import given
+from anomalib_ncd.regions.classes.merging import merge_image, merging_temperature_of
+from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.results.label_order import doubt_of, label_order
+from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs.cluster import discover_by_clustering
+
+NUM_ORDERS, ROUND = 5, 10
+NUMBERS = (5, 10, 20, 40)
+
+
+@dataclass
+class Simulation:
+    """Regions of a run and what a user knows of them.
+
+    Attributes:
+        features: ``(R, D)``.
+        prior: ``(R, K)``, what the named clusters say, a column for each true class first.
+        image_of: ``(R,)``, what is scored together.
+        areas: ``(R,)``.
+        temperatures: T of region merging, one for each image.
+        truth: True class of each image.
+        logit_temperature: What cosines are divided by.
+    """
+
+    features: np.ndarray
+    prior: np.ndarray
+    image_of: np.ndarray
+    areas: np.ndarray
+    temperatures: np.ndarray
+    truth: np.ndarray
+    logit_temperature: float = 0.1
+
+    def accuracy(self, probabilities: np.ndarray, images: np.ndarray) -> float:
+        """Share of images whose class is right."""
+        right = [self._class_of(probabilities, image) == self.truth[image] for image in images.tolist()]
+        return float(np.mean(right))
+
+    def _class_of(self, probabilities: np.ndarray, image: int) -> int:
+        """Class of an image after region merging."""
+        own = self.image_of == image
+        return int(merge_image(probabilities[own], self.areas[own], float(self.temperatures[image])).argmax())
+
+    def allowed(self, corrected: np.ndarray) -> np.ndarray:
+        """What corrections of these regions allow."""
+        allowed = np.ones(self.prior.shape, dtype=bool)
+        allowed[corrected] = np.arange(self.prior.shape[1]) == self.truth[self.image_of[corrected]][:, None]
+        return allowed
+
+    def refined(self, corrected: np.ndarray) -> np.ndarray:
+        """Class probabilities after corrections of these regions."""
+        allowed = self.allowed(corrected)
+        prototypes = refine_prototypes(self.features, self.prior, allowed, self.logit_temperature)
+        return constrained(probabilities_of(self.features, prototypes, self.logit_temperature), allowed)
+
+    def scores(self, corrected: np.ndarray) -> tuple[float, float]:
+        """Accuracy of naming alone, and of refining, over the images without a correction."""
+        images = np.setdiff1d(np.arange(len(self.truth)), self.image_of[corrected])
+        return self.accuracy(self.prior, images), self.accuracy(self.refined(corrected), images)
+
+    def proposed(self, count: int) -> Iterator[np.ndarray]:
+        """Regions in the order that reports propose, so far, each time that the run is refined."""
+        chosen: list[int] = []
+        while len(chosen) < count:
+            corrected = np.array(chosen, dtype=int)
+            probabilities = self.refined(corrected) if chosen else self.prior
+            labelled = np.isin(np.arange(len(self.features)), corrected)
+            more = label_order(self.features, doubt_of(probabilities), self.image_of, ROUND, labelled)
+            if not more:
+                return
+            chosen += more
+            yield np.array(chosen)
+
+
+def corrections(case: Case, setup: Setup) -> dict[str, float]:
+    """Accuracy of images by the number of corrections, in random and in proposed order."""
+    simulation = _deeppcb(case, setup) if case.data == "deeppcb" else _of_run(case, setup)
+    found: dict[str, list[float]] = defaultdict(list)
+    everything = np.arange(len(simulation.truth))
+    found["naming"].append(simulation.accuracy(simulation.prior, everything))
+    most = min(max(NUMBERS), len(simulation.features) // 2)
+    for order in range(NUM_ORDERS):
+        regions = np.random.default_rng(order).permutation(len(simulation.features))
+        for number in (number for number in NUMBERS if number <= most):
+            naming, refined = simulation.scores(regions[:number])
+            found[f"naming_{number}"].append(naming)
+            found[f"random_{number}"].append(refined)
+    for chosen in simulation.proposed(most // ROUND * ROUND):
+        if len(chosen) in NUMBERS:
+            naming, refined = simulation.scores(chosen)
+            found[f"naming_proposed_{len(chosen)}"].append(naming)
+            found[f"proposed_{len(chosen)}"].append(refined)
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def named(probabilities: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """What clusters say once they are named: a column for each true class, then the clusters that have no name."""
+    num_true, num_slots = int(truth.max()) + 1, probabilities.shape[1]
+    names = match_classes(classes, truth)
+    by_name = np.zeros((len(probabilities), num_true + num_slots))
+    for slot in range(num_slots):
+        by_name[:, names.get(slot, num_true + slot)] += probabilities[:, slot]
+    return by_name
+
+
+def _of_run(case: Case, setup: Setup) -> Simulation:
+    """A run whose images are labelled."""
+    folder = setup.work / "run"
+    model = scores.run(case, setup, folder)[0]
+    results = RunResults.load(folder / "results.npz")
+    batch = results.batch
+    truth, classes = (given(part, "no labels").numpy() for part in (batch.class_id, batch.pred_class_id))
+    probabilities = given(batch.region_class_probabilities, "no predictions").numpy()
+    fixed = results.merging_temperature
+    sizes = batch.image_size.tolist()
+    return Simulation(
+        given(batch.region_feature, "no features").numpy(),
+        named(probabilities, classes, truth),
+        batch.region_image_index.numpy(),
+        batch.region_area.numpy(),
+        np.array([fixed or merging_temperature_of((height, width)) for height, width in sizes]),
+        truth,
+        model.model.describer.logit_temperature,
+    )
+
+
+def _deeppcb(case: Case, setup: Setup) -> Simulation:
+    """Regions of DeepPCB that lie on a labelled box; each is scored by itself."""
+    root = (setup.data or Path()) / "deeppcb"
+    model = AnomalyNcd(**scores.model_arguments(case, setup.weights))
+    datamodule = NcdDataModule(
+        root / "images",
+        root / "anomaly_maps",
+        normal_images=root / "normal",
+        regions=RegionSettings(method="elements"),
+        work_dir=setup.work / "run",
+        seed=setup.seed,
+    )
+    datamodule.setup()
+    batch = NcdBatch.collate(discover_by_clustering(model, datamodule, seed=setup.seed))
+    truth = _truth_of_boxes(batch, root / "regions.csv")
+    on_box = np.flatnonzero(truth >= 0)
+    probabilities = given(batch.region_class_probabilities, "no predictions").numpy()[on_box]
+    classes = given(batch.region_pred_class_id, "no predictions").numpy()[on_box]
+    return Simulation(
+        given(batch.region_feature, "no features").numpy()[on_box],
+        named(probabilities, classes, truth[on_box]),
+        np.arange(len(on_box)),
+        np.ones(len(on_box), dtype=int),
+        np.ones(len(on_box)),
+        truth[on_box],
+        model.model.describer.logit_temperature,
+    )
+
+
+def _truth_of_boxes(batch: NcdBatch, file: Path) -> np.ndarray:
+    """Class of the labelled box whose middle lies in a region, the nearest one; -1 where there is none."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    names = sorted({row["class"] for row in rows})
+    boxes: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
+    for row in rows:
+        left, top, right, bottom = (int(row[edge]) for edge in ("left", "top", "right", "bottom"))
+        boxes[row["image"]].append(((left + right) / 2, (top + bottom) / 2, names.index(row["class"])))
+    truth = []
+    for image, (left, top, right, bottom) in zip(
+        batch.region_image_index.tolist(), batch.region_box_xyxy.tolist(), strict=True
+    ):
+        middle = (left + right) / 2, (top + bottom) / 2
+        inside = [
+            one
+            for one in boxes[Path(batch.image_path[image]).name]
+            if left <= one[0] < right and top <= one[1] < bottom
+        ]
+        nearest = min(inside, key=lambda one: abs(one[0] - middle[0]) + abs(one[1] - middle[1]), default=(0, 0, -1))
+        truth.append(nearest[2])
+    return np.array(truth)
