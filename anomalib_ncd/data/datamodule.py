@@ -203,7 +203,7 @@ class NcdDataModule(AnomalibDataModule):
                 mark_output(self.work_dir)
             table = RegionTable(self.records, folder)
             with self.first_process_first():
-                self._table = table.build(self.map_paths, *wanted)
+                self._table = table.build(self.map_paths, *wanted, self._inputs.map_kind)
             self._cut_with = wanted
             self._train_regions = None
             self._warn_of_empty_images(self._table)

@@ -74,6 +74,8 @@ def classify_folder(
     classified = failed = 0
     detector = classifier.detector
     maps = detector if isinstance(detector, MapFolder) else None
+    if maps is not None:
+        maps.expect(classifier.manifest.map_kind)
     options = {"pictures": pictures, "masks": masks}
     with ResultFolder(output, classifier.sha256, classifier.manifest, **options) as results:
         source = FolderWatch(images, results.store.made_from, watch, maps)

@@ -31,8 +31,12 @@ class MapFolder:
         self._images = Path(images)
         self._root = self._images.parent if self._images.is_file() else self._images
         self._maps = MapPairs(folder)
-        self._first: tuple[str, Path] | None = None
+        self._first: tuple[str, str] | None = None
         self.refresh()
+
+    def expect(self, kind: str | None) -> None:
+        """Refuse maps of another kind than those of the run, where that is known."""
+        self._first = None if kind is None else (kind, "the run's")
 
     def refresh(self) -> None:
         """Look at both folders anew; maps that came meanwhile are found afterwards."""
@@ -65,9 +69,9 @@ class MapFolder:
             msg = f"{image} has no anomaly map in {self._maps.folder}, where it is looked for by relative path."
             raise FileNotFoundError(msg)
         anomaly_map = read_anomaly_map(file)
-        kind, first = self._first = self._first or (map_kind(anomaly_map), file)
+        kind, first = self._first = self._first or (map_kind(anomaly_map), str(file))
         if map_kind(anomaly_map) != kind:
-            msg = f"Anomaly map {file} holds {map_kind(anomaly_map)}, but {first} {kind}. Save all of them alike."
+            msg = f"Anomaly map {file} holds {map_kind(anomaly_map)}, but {first} {kind}. Save them alike."
             raise ValueError(msg)
         return anomaly_map
 

@@ -162,6 +162,7 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
         normal_slot=model.region_merging.normal_slot,
         score_range=(low, high),
         regions=model.region_settings,
+        map_kind=model.map_kind,
         image_size=describer.image_size,
         encoder=NetworkEntry("torch", (), {name: hyper[name] for name in sorted(ENCODER_SETTINGS)}),
         merging_temperature=model.training_settings.merging_temperature,
