@@ -144,14 +144,7 @@ class RegionTable:
 
     @classmethod
     def read(cls, images: Sequence[ImageFile], folder: str | Path) -> RegionTable:
-        """Read a table that was built before, without maps.
-
-        Args:
-            images: The images.
-            folder: Folder of the finished table.
-
-        Returns:
-            The table; crops are read when they are asked for.
+        """Read the finished table of a folder, without maps; crops are read when they are asked for.
 
         Raises:
             FileNotFoundError: If the folder lacks the regions of an image.
@@ -169,9 +162,7 @@ class RegionTable:
         return table
 
     def adopt(self, other: RegionTable, images: Sequence[ImageFile], keys: Sequence[str]) -> None:
-        """Copy finished images of another table into this one's folder; those that are there are not copied again.
-
-        They lie there for :meth:`read`; the images of this table stay the same.
+        """Copy finished images of another table into this one's folder, for :meth:`read`; this table stays the same.
 
         Args:
             other: A table that was kept in a folder.

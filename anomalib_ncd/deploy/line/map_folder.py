@@ -22,9 +22,6 @@ class MapFolder:
     Args:
         folder: Folder of maps, see :class:`~anomalib_ncd.regions.reading.pairing.MapPairs`.
         images: Folder of all images, or one image.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
     """
 
     def __init__(self, folder: str | Path, images: str | Path) -> None:
@@ -43,11 +40,7 @@ class MapFolder:
         self._maps.refresh(self._key_of(path) for path in find_files(self._images, IMAGE_SUFFIXES))
 
     def find(self, image: Path) -> Path | None:
-        """Find the map of an image; ``None`` where it is not there (yet).
-
-        Raises:
-            ValueError: If several maps or several images may be meant.
-        """
+        """Find the map of an image; ``None`` where it is not there (yet). An error where several may be meant."""
         return self._maps.find(self._key_of(image))
 
     def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:

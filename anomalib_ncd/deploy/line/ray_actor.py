@@ -32,12 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class RayClassifier:
-    """What an actor keeps between its batches: the loaded classifier, with one thread, as Ray plans one core an actor.
-
-    Args:
-        artefact: Folder or zip of the artefact.
-        detector: Detector in the place of the artefact's own; it is sent to every actor. Defaults to ``None``.
-    """
+    """What an actor keeps between its batches: the classifier, with one thread, as Ray plans one core an actor."""
 
     def __init__(self, artefact: str, detector: Detector | None = None) -> None:
         self.classifier = AnomalyClassifier.load(artefact, detector, num_threads=1, keep_masks=False)

@@ -85,12 +85,7 @@ class NetworkEntry:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file of an artefact.
-
-    Attributes:
-        sha256: Its digest.
-        num_bytes: Its size.
-    """
+    """A file of an artefact."""
 
     sha256: str
     num_bytes: int
@@ -190,13 +185,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
-        """Read and check a manifest.
-
-        Args:
-            text: Text of ``manifest.json``.
-
-        Returns:
-            The manifest.
+        """Read and check the text of ``manifest.json``.
 
         Raises:
             ArtefactError: If it is no manifest, of another version, lacks or misstates something, or names files
