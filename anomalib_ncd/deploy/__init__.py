@@ -3,7 +3,7 @@
 
 """Image in, class out, on the line.
 
-Predicting from an artefact with ONNX Runtime or OpenVINO needs NumPy, OpenCV and Pillow beside that runtime: neither
+Predicting from an artefact with ONNX Runtime or OpenVINO needs NumPy, OpenCV and Pillow, and that runtime: neither
 torch nor lightning nor anomalib is imported.
 """
 

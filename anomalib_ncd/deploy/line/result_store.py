@@ -71,7 +71,7 @@ class ResultStore:
         return None if row is None else row[0]
 
     def save(self, entries: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
-        """Save key, what it was made from and result of each image, in place of those of before: all or none."""
+        """Save key, what it was made from and result of each image, in place of earlier ones: all or none."""
         rows = [
             (os.fsencode(key), made_from, result["error"] is not None, _to_json(result))
             for key, made_from, result in entries
