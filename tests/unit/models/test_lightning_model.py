@@ -202,6 +202,7 @@ def test_the_checkpoint_is_plain_data(fitted):
             "given_names": None,
             "has_normal": True,
             "from_clusters": False,
+            "numbers": None,
         },
         "num_classes_estimate": None,
         "region_settings": RegionSettings().to_dict(),
