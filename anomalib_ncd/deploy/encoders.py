@@ -31,7 +31,10 @@ class Encoder(Protocol):
 
     @property
     def needs_whole_images(self) -> bool:
-        """Whether views ``(I, 3, S, S)`` uint8 of whole images go in, too, and which one each region lies in."""
+        """Whether it is called with the images that regions lie in, too.
+
+        These are views ``(I, 3, S, S)`` uint8 and, as ``(R,)`` int64, which of them each region lies in.
+        """
         ...
 
     def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
@@ -45,7 +48,14 @@ class Encoder(Protocol):
 
 
 class NetworkEncoder:
-    """A network of ONNX Runtime or OpenVINO that ``AnomalyNcd`` was exported to; one with other inputs is refused."""
+    """An encoder in ONNX Runtime or OpenVINO.
+
+    Args:
+        network: A network that ``AnomalyNcd`` was exported to.
+
+    Raises:
+        ArtefactError: If its inputs and outputs are others.
+    """
 
     def __init__(self, network: Network) -> None:
         fits = set(network.input_shapes) in ({*INPUT_NAMES}, {*INPUT_NAMES, *WHOLE_IMAGE_NAMES})
@@ -67,7 +77,12 @@ class NetworkEncoder:
 
 
 class TorchEncoder:
-    """Encoder and head of a trained model in PyTorch."""
+    """An encoder in PyTorch.
+
+    Args:
+        classifier: Encoder and head of a trained model.
+        device: Where it runs.
+    """
 
     def __init__(self, classifier: RegionClassifier, device: str = "cpu") -> None:
         self.classifier = classifier.eval().to(device)
@@ -88,7 +103,15 @@ class TorchEncoder:
 
 
 def load_encoder(artefact: Artefact, num_threads: int | None = None, device: str = "cpu") -> Encoder:
-    """Load the encoder of an artefact; arguments as :meth:`AnomalyClassifier.load`.
+    """Load the encoder of an artefact.
+
+    Args:
+        artefact: The artefact.
+        num_threads: Threads for one call; ONNX Runtime and OpenVINO only. Defaults to ``None``: the runtime's choice.
+        device: Device of PyTorch.
+
+    Returns:
+        The encoder.
 
     Raises:
         ArtefactError: If the network can't be loaded.
