@@ -18,13 +18,7 @@ from anomalib_ncd.regions.reading.listing import list_images, narrow
 
 @dataclass(frozen=True)
 class BaseRecord:
-    """A labelled base image and its mask on disk.
-
-    Attributes:
-        image_path: Image file.
-        mask_path: Mask file, non-zero on the defect.
-        class_id: Index into the base class names.
-    """
+    """A labelled base image and its mask, non-zero on the defect; ``class_id`` counts the base class names."""
 
     image_path: Path
     mask_path: Path
@@ -34,8 +28,7 @@ class BaseRecord:
 def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[list[BaseRecord], list[str]]:
     """List the base images of a folder ``images/<class>`` with masks in ``masks/<class>``.
 
-    Base class names live in a space of their own: a base class may have the same name as a novel class without being
-    mixed up with it.
+    Names of base classes live in a space of their own: a novel class may have the same name.
 
     Args:
         folder: Folder that holds ``images`` and ``masks``.
@@ -63,17 +56,7 @@ def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[
 
 
 def read_base_region(record: BaseRecord) -> tuple[np.ndarray, np.ndarray]:
-    """Read a base image, which is one region as a whole, as in the paper.
-
-    Args:
-        record: Image and mask to read.
-
-    Returns:
-        Pixels ``(H, W, 3)`` uint8 and mask ``(H, W)`` bool.
-
-    Raises:
-        ValueError: If image or mask can't be read.
-    """
+    """Read a base image, one region as a whole: pixels ``(H, W, 3)`` uint8 and mask ``(H, W)`` bool."""
     image = read_image(record.image_path)
     return image, _read_mask(record.mask_path, image.shape[:2])
 

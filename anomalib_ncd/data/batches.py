@@ -3,8 +3,7 @@
 
 """Items and batches that pass between data and model.
 
-anomalib's ``ImageBatch`` casts labels to bool, and an image here has any number of regions, so class discovery has
-dataclasses of its own. Lightning moves them between devices like any dataclass of tensors.
+anomalib's ``ImageBatch`` casts labels to bool and knows no regions. Lightning moves these dataclasses between devices.
 """
 
 from __future__ import annotations
@@ -151,9 +150,6 @@ class NcdBatch:
         Args:
             merging: What classes mean, such as :attr:`AnomalyNcd.region_merging`; other names give other classes.
 
-        Returns:
-            One result per image, in the order of ``image_path``.
-
         Raises:
             ValueError: If the batch has no predictions.
         """
@@ -174,10 +170,7 @@ class NcdBatch:
         return results
 
     def with_predictions(
-        self,
-        probabilities: torch.Tensor,
-        merging: RegionMerging,
-        region_unknown: torch.Tensor | None = None,
+        self, probabilities: torch.Tensor, merging: RegionMerging, region_unknown: torch.Tensor | None = None
     ) -> NcdBatch:
         """Set classes and confidences in place from the class probabilities of regions.
 
@@ -228,7 +221,7 @@ class NcdBatch:
         joined = {field.name: join(field.name) for field in fields(cls) if field.name != "image_path"}
         offsets = np.cumsum([0, *(len(item) for item in items)])
         joined["region_image_index"] = torch.cat(
-            [item.region_image_index + int(offset) for item, offset in zip(items, offsets, strict=False)],
+            [item.region_image_index + int(offset) for item, offset in zip(items, offsets, strict=False)]
         )
         return cls(image_path=[path for item in items for path in item.image_path], **joined)  # type: ignore[arg-type]
 

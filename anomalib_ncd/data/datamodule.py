@@ -55,26 +55,25 @@ class NcdDataModule(AnomalibDataModule):
         anomaly_maps: Folder of maps (8- or 16-bit PNG, float TIFF, NPY), paired by relative path and stem, or a
             fitted anomalib detector, whose maps come from ``Engine.predict``.
         base: Folder of labelled base classes, ``images/<class>`` and ``masks/<class>``, or ``"synthetic"``: kinds of
-            defect painted onto normal images (``"./synthetic"`` for a folder of that name). Defaults to ``None``: none.
+            defect painted onto normal images (``"./synthetic"`` for a folder of that name). ``None``: none.
         labels: Ground truth for evaluation, which nothing else ever sees: ``"folders"`` takes the name of the folder
-            that holds an image, a CSV file has the columns ``image`` and ``class``. Defaults to ``None``: none.
+            that holds an image, a CSV file has the columns ``image`` and ``class``. ``None``: none.
         image_list: Text file of relative paths, one a line, that narrows ``images`` down.
         base_list: The same for the base images, relative to ``base/images``.
         normal_images: Images known to be normal, such as those that the detector was trained on: a folder, or an
             anomalib image datamodule, whose normal training images are taken. Clusters compare regions with them,
             training sees regions of them as examples of *normal*, and synthetic base classes are painted on them.
-            Defaults to ``None``: none of the first two, and synthetic base classes are painted on those of
-            ``images``, if it is such a datamodule, else on the quarter of the images that the maps find least
-            anomalous.
+            ``None``: synthetic base classes are painted on those of ``images``, if it is such a datamodule, else on
+            the quarter of the images that the maps find least anomalous.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
         normal_maps: Folder of maps of normal images that the detector wasn't trained on. What is higher than all of
-            them is anomalous. Not for the region method ``"mebin"``. Defaults to ``None``: none.
-        score_range: Score range of the maps: for MEBin lowest and highest peak. Defaults to ``None``: that of the model
+            them is anomalous. Not for the region method ``"mebin"``. ``None``: none.
+        score_range: Score range of the maps: for MEBin lowest and highest peak. ``None``: that of the model
             if it is fitted, else it is fitted on these maps.
-        regions: How regions are found and cut. Defaults to ``None``: as for the model if it is fitted, else as in
+        regions: How regions are found and cut. ``None``: as for the model if it is fitted, else as in
             the paper.
-        work_dir: Folder for maps and regions; an interrupted run goes on from it. Defaults to ``None``: in memory.
+        work_dir: Folder for maps and regions; an interrupted run goes on from it. ``None``: in memory.
         train_batch_size: Regions per training batch.
         eval_batch_size: Images per batch in testing and prediction.
         num_workers: Processes that load and augment; 0 does it in the main process.
@@ -203,7 +202,7 @@ class NcdDataModule(AnomalibDataModule):
                 mark_output(self.work_dir)
             table = RegionTable(self.records, folder)
             with self.first_process_first():
-                self._table = table.build(self.map_paths, *wanted)
+                self._table = table.build(self.map_paths, *wanted, self._inputs.map_kind)
             self._cut_with = wanted
             self._train_regions = None
             self._warn_of_empty_images(self._table)
@@ -241,12 +240,7 @@ class NcdDataModule(AnomalibDataModule):
         if self._train_regions is None:
             if self.has_synthetic_base:
                 self.base_records = self._paint_base(table)
-            self._train_regions = TrainRegions(
-                table,
-                self.base_records,
-                self.image_size,
-                self.normal_regions(),
-            )
+            self._train_regions = TrainRegions(table, self.base_records, self.image_size, self.normal_regions())
         return self._train_regions
 
     def normal_regions(self, num_regions: int | None = None) -> NormalRegions | None:

@@ -26,17 +26,16 @@ NUM_VIEWS = 2
 
 
 class TrainRegions(Dataset):
-    """Base, normal and novel regions, each item with two random views.
+    """Base, normal and novel regions, in this order, each item with two random views.
 
-    Base regions come first, then normal ones, then novel ones. Normal regions are labelled as the first novel class,
-    whose label follows those of the base classes. Novel regions carry label 0, which says nothing: their classes are
-    to be discovered.
+    Normal regions are labelled as the first novel class, whose label follows those of the base classes. Novel regions
+    carry label 0, which says nothing: their classes are to be discovered.
 
     Args:
         table: Novel regions.
         base: Labelled base images; empty for none.
-        image_size: Side of a view in pixels. Defaults to ``224``.
-        normal: Regions of normal images, labelled examples of *normal*. Defaults to ``None``: none.
+        image_size: Side of a view in pixels.
+        normal: Regions of normal images, labelled examples of *normal*.
 
     Attributes:
         is_base: ``(N,)`` bool, which regions are labelled: base and normal ones.
@@ -112,9 +111,9 @@ class EvalImages(Dataset):
 
     Args:
         table: Regions of the images.
-        class_ids: True class of each image for evaluation, -1 where unknown. Defaults to ``None``.
-        image_size: Side of a view in pixels. Defaults to ``224``.
-        whole_images: Whether there are views of the whole images as well. Defaults to ``False``.
+        class_ids: True class of each image for evaluation, -1 where unknown.
+        image_size: Side of a view in pixels.
+        whole_images: Whether there are views of the whole images as well.
     """
 
     def __init__(
@@ -153,8 +152,3 @@ class EvalImages(Dataset):
             item.class_id = torch.tensor([self.class_ids[index]])
             item.region_class_id = item.class_id.repeat(len(rows))
         return item
-
-
-def _stacked(tensors: list[torch.Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Stack tensors of a shape; of none, ``(0, *shape)``."""
-    return torch.stack(tensors) if tensors else torch.zeros((0, *shape), dtype=dtype)

@@ -42,16 +42,16 @@ def predict_anomaly_maps(
     batch_size: int = 8,
     accelerator: str = "auto",
 ) -> list[Path]:
-    """Predict anomaly maps with a detector and keep them as float NPY files.
+    """Predict anomaly maps with a detector and keep them as float NPY files at the images' relative paths.
 
-    The maps are the detector's own scores: its normalisation, which clips, is off while they are made. Maps that an
-    interrupted run has finished with the same detector are not computed again.
+    The maps are the detector's own scores: its normalisation, which clips, is off while they are made. Maps that the
+    same detector made from the same images are not computed again.
 
     Args:
         detector: Fitted anomalib image model.
         images: Images to predict.
-        folder: Where the maps go, at the images' relative paths.
-        ckpt_path: Lightning checkpoint to load a detector of this class from. Defaults to ``None``: it is fitted.
+        folder: Where the maps go.
+        ckpt_path: Lightning checkpoint to load a detector of this class from. ``None``: it is fitted.
         bit_depth: Bits that are used in 16-bit images.
         batch_size: Images per batch.
         accelerator: Accelerator of the engine.
@@ -85,16 +85,12 @@ def load_detector(
     ckpt_path: str | Path,
     **init_args: Any,  # noqa: ANN401
 ) -> AnomalibModule:
-    """Load a detector from a Lightning checkpoint, without a model hub.
+    """Load a detector from a Lightning checkpoint onto the CPU, without a model hub.
 
     Args:
         detector_class: anomalib model.
         ckpt_path: Checkpoint that anomalib wrote when it trained the detector.
-        **init_args: Arguments that override the checkpoint's. ``pre_trained`` is off unless given: the checkpoint
-            holds the backbone's weights already.
-
-    Returns:
-        The detector, on the CPU.
+        **init_args: Arguments that override the checkpoint's. ``pre_trained`` is off unless given.
 
     Raises:
         FileNotFoundError: If the checkpoint doesn't exist.

@@ -16,20 +16,15 @@ from anomalib_ncd.regions.reading.listing import ImageFile, list_images, listed_
 
 
 def images_of(
-    source: str | Path | AnomalibDataModule,
-    image_list: str | Path | None = None,
-    argument: str = "images",
+    source: str | Path | AnomalibDataModule, image_list: str | Path | None = None, argument: str = "images"
 ) -> list[ImageFile]:
-    """List the images of a folder, or the test images of an anomalib datamodule.
+    """List the images of a folder, or the test images of an anomalib datamodule, sorted by key.
 
     Args:
-        source: See :func:`~anomalib_ncd.regions.reading.listing.list_images`; or an anomalib image datamodule
-            (``MVTecAD``, ``Folder``, …), of whose test images none is held back for validation.
+        source: Folder or image, see :func:`~anomalib_ncd.regions.reading.listing.list_images`; or an anomalib image
+            datamodule (``MVTecAD``, ``Folder``, …), of whose test images none is held back for validation.
         image_list: Text file that narrows the images down: one relative path a line.
         argument: Name of the argument that the source came in, for messages.
-
-    Returns:
-        Images sorted by key.
 
     Raises:
         FileNotFoundError: If the source doesn't exist, holds no image, or lacks an image that ``image_list`` names.
@@ -51,13 +46,7 @@ def images_of(
 
 
 def normal_training_images(datamodule: AnomalibDataModule) -> list[ImageFile]:
-    """List the normal training images of an anomalib datamodule.
-
-    Args:
-        datamodule: Image datamodule (``MVTecAD``, ``Folder``, …).
-
-    Returns:
-        Images sorted by key.
+    """List the normal training images of an anomalib image datamodule, sorted by key.
 
     Raises:
         FileNotFoundError: If it has none.

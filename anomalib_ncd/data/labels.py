@@ -19,15 +19,12 @@ UNLABELLED = -1
 
 
 def read_labels(images: Sequence[ImageFile], labels: str | Path | None) -> list[str | None]:
-    """Look up the class name of each image.
+    """Look up the class name of each image; ``None`` where it has no label.
 
     Args:
         images: Images to look up.
         labels: ``None`` for no labels, ``"folders"`` to take the name of the folder that holds the image, or a CSV
             file with the columns ``image`` (relative path, with or without suffix) and ``class``.
-
-    Returns:
-        One name per image, in the order of ``images``; ``None`` where an image has no label.
 
     Raises:
         FileNotFoundError: If the CSV doesn't exist.
@@ -49,14 +46,7 @@ def read_labels(images: Sequence[ImageFile], labels: str | Path | None) -> list[
 
 
 def class_ids(names: Sequence[str | None], normal_label: str) -> tuple[list[int], list[str]]:
-    """Number class names: the normal class first where there is one, the others in alphabetical order.
-
-    Args:
-        names: Class name per image, ``None`` where unknown.
-        normal_label: Name of the class of good images.
-
-    Returns:
-        Class id per image (-1 where unknown) and the class names in the order of their ids.
+    """Number class names, ``normal_label`` first and the others by name: ids (-1 where unknown), and names in order.
 
     Example:
         >>> class_ids(["scratch", "good", None, "dent"], "good")

@@ -18,6 +18,7 @@ class ModelInputs:
         image_size: Side of a view in pixels.
         whole_images: Whether views of whole images are needed besides those of regions.
         score_range: Score range that a fitted model's regions were cut with; ``None`` for a model that is new.
+        map_kind: What the maps of a fitted model's run hold; ``None`` for a model that is new.
         regions: How a fitted model's regions were cut; ``None`` for a model that is new.
     """
 
@@ -25,3 +26,4 @@ class ModelInputs:
     whole_images: bool = False
     score_range: tuple[float, float] | None = None
     regions: RegionSettings | None = None
+    map_kind: str | None = None

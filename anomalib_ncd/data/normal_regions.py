@@ -28,12 +28,8 @@ class NormalRegions:
         images: Normal images.
         table: Novel regions, which lend their masks.
         seed: Seed of images, places and masks.
-        num_regions: Number of regions; masks serve several times if there are fewer. Defaults to ``None``: as many as
-            novel regions, 300 at most.
-
-    Example:
-        >>> normal = NormalRegions(images, table)  # doctest: +SKIP
-        >>> pixels, mask = normal[0]  # doctest: +SKIP
+        num_regions: Number of regions; masks serve several times if there are fewer. ``None``: as many as novel
+            regions, 300 at most.
     """
 
     def __init__(
@@ -48,11 +44,7 @@ class NormalRegions:
         return len(self._masks)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool, cut out of the file at each call.
-
-        Raises:
-            ValueError: If the image can't be read.
-        """
+        """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool, cut out of the file at each call."""
         row = int(self._masks[number])
         _, mask = self.table.load(row)
         index, rng = self._draw(number)

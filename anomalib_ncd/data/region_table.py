@@ -46,12 +46,14 @@ class RegionTable:
         sizes_hw: Height and width of each image.
         num_components: Number of anomalies that MEBin estimates in each image.
         settings: How the regions were cut.
+        map_kind: What the maps hold, see :func:`~anomalib_ncd.regions.reading.maps.map_kind`.
     """
 
     def __init__(self, images: Sequence[ImageFile], folder: str | Path | None = None) -> None:
         self.images = list(images)
         self.folder = None if folder is None else Path(folder)
         self.settings = RegionSettings()
+        self.map_kind: str | None = None
         self.rows: list[Region] = []
         self.image_of: list[int] = []
         self.sizes_hw: list[tuple[int, int]] = []
@@ -98,6 +100,7 @@ class RegionTable:
         map_paths: Sequence[Path],
         score_range: tuple[float, float],
         settings: RegionSettings,
+        kind: str | None = None,
     ) -> RegionTable:
         """Find and cut the regions of all images.
 
@@ -105,6 +108,7 @@ class RegionTable:
             map_paths: Anomaly map of each image.
             score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.cutting.fit_range`.
             settings: How regions are found and cut.
+            kind: What the maps of a fitted model's run hold; ``None``: maps of any one kind.
 
         Returns:
             The table itself.
@@ -118,7 +122,7 @@ class RegionTable:
         pairs: Iterable[tuple[ImageFile, Path]] = list(zip(self.images, map_paths, strict=True))
         if len(done) < len(self.images):
             pairs = tqdm(pairs, desc="Cutting regions", unit="image")
-        first_of_kind: dict[str, Path] = {}
+        first_of_kind: dict[str, Path | str] = {} if kind is None else {kind: "the run of the model"}
         highest, squashed = 0, 0
         for image, map_path in pairs:
             stamp = [*stamp_of(image.path), *stamp_of(map_path)]
@@ -140,14 +144,7 @@ class RegionTable:
 
     @classmethod
     def read(cls, images: Sequence[ImageFile], folder: str | Path) -> RegionTable:
-        """Read a table that was built before, without maps.
-
-        Args:
-            images: The images.
-            folder: Folder of the finished table.
-
-        Returns:
-            The table; crops are read when they are asked for.
+        """Read the finished table of a folder, without maps; crops are read when they are asked for.
 
         Raises:
             FileNotFoundError: If the folder lacks the regions of an image.
@@ -165,9 +162,7 @@ class RegionTable:
         return table
 
     def adopt(self, other: RegionTable, images: Sequence[ImageFile], keys: Sequence[str]) -> None:
-        """Copy finished images of another table into this one's folder; those that are there are not copied again.
-
-        They lie there for :meth:`read`; the images of this table stay the same.
+        """Copy finished images of another table into this one's folder, for :meth:`read`; this table stays the same.
 
         Args:
             other: A table that was kept in a folder.
@@ -234,6 +229,7 @@ class RegionTable:
     def _append(self, entry: dict[str, Any]) -> None:
         """Take an image's regions into the table."""
         self._note(json.dumps(entry))
+        self.map_kind = entry["map_kind"]
         height, width = entry["size_hw"]
         self.sizes_hw.append((height, width))
         self.num_components.append(entry["num_components"])
@@ -309,7 +305,7 @@ def _settings_text(score_range: tuple[float, float], settings: RegionSettings) -
     return json.dumps({"score_range": [float(edge) for edge in score_range], **settings.to_dict()}, indent=2)
 
 
-def _check_kinds(first_of_kind: dict[str, Path]) -> None:
+def _check_kinds(first_of_kind: dict[str, Path | str]) -> None:
     """Refuse maps whose scores mean different things: those of 0 to 255 and of 0 to 1, say."""
     if len(first_of_kind) > 1:
         (one, one_file), (other, other_file) = first_of_kind.items()

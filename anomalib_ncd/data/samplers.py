@@ -12,15 +12,15 @@ from torch.utils.data import Sampler
 
 
 class BalancedSampler(Sampler[int]):
-    """Draws base and novel regions half and half, with replacement.
+    """Draws base and novel regions half and half, with replacement; as many an epoch as there are.
 
-    An epoch draws as many regions as there are. With several processes each draws its share of one common sequence.
+    With several processes each draws its share of one common sequence.
 
     Args:
         is_base: ``(N,)`` bool.
-        rank: Number of this process. Defaults to ``0``.
-        world_size: Number of processes. Defaults to ``1``.
-        seed: Seed of the common sequence. Defaults to ``0``.
+        rank: Number of this process.
+        world_size: Number of processes.
+        seed: Seed of the common sequence.
     """
 
     def __init__(self, is_base: torch.Tensor, rank: int = 0, world_size: int = 1, seed: int = 0) -> None:
@@ -49,13 +49,7 @@ class BalancedSampler(Sampler[int]):
 class OnceSampler(Sampler[int]):
     """Every item once over all processes, in order; processes may get one item more or less.
 
-    Lightning's own sampler for testing repeats items until all processes have the same number, which counts images
-    twice.
-
-    Args:
-        num_items: Number of items.
-        rank: Number of this process. Defaults to ``0``.
-        world_size: Number of processes. Defaults to ``1``.
+    Lightning's own sampler for testing repeats items until all processes have the same number.
     """
 
     def __init__(self, num_items: int, rank: int = 0, world_size: int = 1) -> None:

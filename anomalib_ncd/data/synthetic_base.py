@@ -77,18 +77,14 @@ class SyntheticSettings:
 
 
 def find_normal_images(
-    normal_images: str | Path | AnomalibDataModule | None,
-    images: str | Path | AnomalibDataModule,
+    normal_images: str | Path | AnomalibDataModule | None, images: str | Path | AnomalibDataModule
 ) -> list[ImageFile]:
-    """Find the images that are known to be normal.
+    """Find the images that are known to be normal, sorted by key; none where nothing was given.
 
     Args:
         normal_images: Folder of normal images (searched recursively), or an anomalib image datamodule, whose normal
             training images are taken. ``None``: those of ``images``, if it is such a datamodule.
         images: Where the images to discover classes in come from.
-
-    Returns:
-        Records sorted by key; none where nothing was given, see :func:`least_anomalous`.
 
     Raises:
         FileNotFoundError: If the folder is missing or holds no images, or the datamodule has no normal training images.
@@ -102,14 +98,7 @@ def find_normal_images(
 
 
 def least_anomalous(table: RegionTable) -> list[ImageFile]:
-    """Take the images that the anomaly maps find least anomalous as normal ones.
-
-    Args:
-        table: Regions of all images.
-
-    Returns:
-        The quarter with the lowest highest scores, but at least ten images, or all where there are fewer.
-    """
+    """Take the quarter of the images with the lowest highest scores for normal, but at least ten, or all of fewer."""
     scores = [
         max((table.rows[row].score for row in table.rows_of_image(i)), default=0.0) for i in range(len(table.images))
     ]
@@ -128,7 +117,7 @@ def write_synthetic_base(
     regions: RegionSettings,
     image_size: int = 224,
 ) -> Path:
-    """Paint base classes and write them in the layout of a base folder, ``images/<class>`` and ``masks/<class>``.
+    """Paint base classes into a base folder, ``images/<class>`` and ``masks/<class>``, and return it.
 
     A region depends on the settings and on its own number alone; those that an interrupted run has finished from the
     same images are kept. Regions are cut as novel ones are, and are no larger than a view shows.
@@ -139,9 +128,6 @@ def write_synthetic_base(
         settings: Which classes, and how many regions of each.
         regions: How regions are cut.
         image_size: Side of a view in pixels.
-
-    Returns:
-        The folder.
 
     Raises:
         FileExistsError: If the folder holds something else.
@@ -223,10 +209,7 @@ def _claim_folder(folder: Path, wanted: str) -> None:
 
 
 def _settings_text(
-    images: Sequence[ImageFile],
-    settings: SyntheticSettings,
-    regions: RegionSettings,
-    image_size: int,
+    images: Sequence[ImageFile], settings: SyntheticSettings, regions: RegionSettings, image_size: int
 ) -> str:
     """All that the painted regions depend on, as JSON."""
     content = {

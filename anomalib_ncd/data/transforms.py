@@ -3,8 +3,7 @@
 
 """Views of a region: the paper's augmentation for training, a fixed crop for prediction.
 
-Written on OpenCV: on the region sizes at hand it is an order of magnitude faster than the same operations in Pillow,
-and augmentation runs twice per region and epoch. Views stay 8-bit; the model normalises them on its device.
+OpenCV, as it is an order of magnitude faster here than Pillow. Views stay 8-bit; the model normalises them.
 """
 
 from __future__ import annotations
@@ -26,9 +25,6 @@ View = tuple[torch.Tensor, torch.Tensor]
 class EvalView:
     """The view that predictions are made from: short side to 256, then a 224 crop at (16, 16).
 
-    Args:
-        image_size: Side of the view in pixels. Defaults to ``224``.
-
     Example:
         >>> view, mask = EvalView()(np.zeros((50, 50, 3), np.uint8), np.ones((50, 50), bool))
         >>> view.shape, view.dtype, mask.shape, mask.dtype
@@ -39,15 +35,7 @@ class EvalView:
         self.image_size = image_size
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> View:
-        """Make the view.
-
-        Args:
-            image: Region of shape ``(h, w, 3)``, ``uint8``.
-            mask: Its mask of shape ``(h, w)``, ``bool``.
-
-        Returns:
-            View ``(3, S, S)`` ``uint8`` and mask ``(1, S, S)`` ``float32`` in [0, 1].
-        """
+        """View ``(3, S, S)`` uint8 and mask ``(1, S, S)`` float32 in [0, 1] of a region ``(h, w, 3)`` and its mask."""
         view, soft_mask = eval_view(image, mask, self.image_size)
         return torch.from_numpy(view), torch.from_numpy(soft_mask)
 
@@ -58,9 +46,6 @@ class TrainView:
     Short side to 256, random 224 crop, flips, colour jitter, a random number of quarter turns, sharpness, Gaussian
     blur and posterisation. The mask moves with the image. Random numbers come from torch's global generator, so that
     ``seed_everything`` and Lightning's worker seeding apply.
-
-    Args:
-        image_size: Side of the view in pixels. Defaults to ``224``.
     """
 
     def __init__(self, image_size: int = 224) -> None:

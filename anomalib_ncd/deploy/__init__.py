@@ -3,8 +3,8 @@
 
 """Image in, class out, on the line.
 
-Importing this package and predicting from an artefact with ONNX Runtime or OpenVINO needs NumPy, OpenCV and Pillow
-besides that runtime: neither torch nor lightning nor anomalib is imported.
+Predicting from an artefact with ONNX Runtime or OpenVINO needs NumPy, OpenCV and Pillow, and that runtime: neither
+torch nor lightning nor anomalib is imported.
 """
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier

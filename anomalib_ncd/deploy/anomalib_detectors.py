@@ -23,14 +23,7 @@ from anomalib_ncd.deploy.detectors import as_map
 
 
 class LightningDetector:
-    """A fitted anomalib detector in PyTorch, with its own maps: neither normalised nor clipped.
-
-    Maps are those of ``anomalib_ncd.data.detector_maps.predict_anomaly_maps``.
-
-    Args:
-        detector: Fitted anomalib image model.
-        device: Where it runs.
-    """
+    """A fitted anomalib detector in PyTorch, with its maps of ``predict_anomaly_maps``: not normalised, nor clipped."""
 
     def __init__(self, detector: AnomalibModule, device: str = "cpu") -> None:
         self.detector = detector.eval().to(device)
@@ -87,9 +80,6 @@ class _RawDetector(torch.nn.Module):
 
 def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int]]:
     """Export a detector with its own scores, neither normalised nor clipped, as MEBin's range needs them.
-
-    Args:
-        detector: Fitted anomalib image model.
 
     Returns:
         ONNX file, and the height and width that images must have.

@@ -36,10 +36,10 @@ OnError = Literal["raise", "report"]
 
 
 class StageTimer(Protocol):
-    """Told about the beginning and end of each step."""
+    """Entered before each step, of which it gets the name, and left after it."""
 
     def __call__(self, stage: str) -> AbstractContextManager[object]:
-        """Return what is entered before a step and left after it."""
+        """See the class."""
         ...
 
 
@@ -55,7 +55,7 @@ class AnomalyClassifier:
         batch_size: Images that go through the detector together, and are held in memory at a time.
         region_batch_size: Regions that go through the encoder together.
         keep_masks: Keep masks and features of regions in the results.
-        timer: Told about each step. Defaults to ``None``.
+        timer: Told about each step.
 
     Raises:
         ValueError: If there is no detector.
@@ -113,16 +113,13 @@ class AnomalyClassifier:
         Args:
             path: Folder or zip that ``anomalib-ncd pack`` wrote.
             detector: Detector to use instead of the artefact's own.
-            sha256: Digest that the artefact must have. Defaults to ``None``: any.
-            num_threads: Threads for one call of a runtime. Defaults to ``None``: the runtime's choice.
+            sha256: Digest that the artefact must have. ``None``: any.
+            num_threads: Threads for one call of a runtime. ``None``: the runtime's choice.
             device: Device of PyTorch, for artefacts packed with ``runtime="torch"``.
-            limits: See the class.
+            limits: See the class, as for all that follow.
             batch_size: See the class.
             keep_masks: See the class.
             timer: See the class.
-
-        Returns:
-            The classifier.
 
         Raises:
             FileNotFoundError: If there is nothing at the path.
@@ -164,8 +161,7 @@ class AnomalyClassifier:
                 batch ``(B, H, W, 3)``, or a sequence of images and files.
 
         Returns:
-            One result for an image or file, else a list in order. For folders too large for a list use
-            :meth:`stream`.
+            One result for an image or file, else a list in order; for what is too large for one, see :meth:`stream`.
 
         Raises:
             FileNotFoundError: If a file or folder is not there, or a folder holds no images.
@@ -200,15 +196,9 @@ class AnomalyClassifier:
             yield from (result for _, result in self.classify_files(batch, on_error))
 
     def classify_files(
-        self,
-        sources: Sequence[ImageLike],
-        on_error: OnError = "report",
+        self, sources: Sequence[ImageLike], on_error: OnError = "report"
     ) -> list[tuple[np.ndarray | None, ImageResult]]:
-        """Read and classify a batch; arguments as :meth:`stream`.
-
-        Returns:
-            Each image, ``None`` where it could not be read, and its result.
-        """
+        """Read and classify a batch; each image, ``None`` where it could not be read, and its result."""
         paths = [None if isinstance(source, np.ndarray) else Path(source) for source in sources]
         found = [self._read(source, path, on_error) for source, path in zip(sources, paths, strict=True)]
         read = [(one, path) for one, path in zip(found, paths, strict=True) if isinstance(one, np.ndarray)]

@@ -3,8 +3,7 @@
 
 """Detectors: from images to anomaly maps, in the units that MEBin's range was fitted in.
 
-Detectors of an artefact and exported ONNX and OpenVINO models run here without torch. Lightning checkpoints are in
-``anomalib_ncd.deploy.anomalib_detectors``.
+Exported models run here without torch. Lightning checkpoints are in ``anomalib_ncd.deploy.anomalib_detectors``.
 """
 
 from __future__ import annotations
@@ -29,14 +28,11 @@ class Detector(Protocol):
     """
 
     def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
-        """Find the anomalies of images.
+        """One anomaly map ``(h, w)`` for each image ``(H, W, 3)`` uint8 RGB, in order: integer or float, at any size.
 
         Args:
-            images: Images ``(H, W, 3)`` uint8 RGB.
+            images: The images.
             paths: Their files; ``None`` for arrays.
-
-        Returns:
-            One anomaly map ``(h, w)`` for each image, in order: integer or float, at any size.
         """
         ...
 
@@ -45,11 +41,7 @@ MapFunction: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 class FunctionDetector:
-    """Any function from one image to its map.
-
-    Args:
-        function: Takes ``(H, W, 3)`` uint8 RGB; returns the map ``(h, w)``.
-    """
+    """Any function from one image ``(H, W, 3)`` uint8 RGB to its map ``(h, w)``."""
 
     def __init__(self, function: MapFunction) -> None:
         self.function = function
@@ -66,7 +58,7 @@ class NetworkDetector:
     Args:
         network: Network with one input and the output ``anomaly_map``.
         input_size: Height and width that images are brought to beforehand, without aliasing, as the detector's own
-            ``Resize`` did in training; an exported ``Resize`` aliases. Defaults to ``None``: the size that the network
+            ``Resize`` did in training; an exported ``Resize`` aliases. ``None``: the size that the network
             is fixed to, or the image's own.
         sha256: Digest of the network's files.
 
@@ -108,15 +100,7 @@ class NetworkDetector:
 
 
 def load_artefact_detector(artefact: Artefact, num_threads: int | None = None) -> Detector | None:
-    """Load the detector of an artefact.
-
-    Args:
-        artefact: The artefact.
-        num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
-
-    Returns:
-        The detector; ``None`` where the artefact has none.
-    """
+    """Load the detector of an artefact; ``None`` where it has none."""
     entry = artefact.manifest.detector
     if entry is None:
         return None
@@ -126,20 +110,14 @@ def load_artefact_detector(artefact: Artefact, num_threads: int | None = None) -
 
 
 def load_detector_file(
-    path: str | Path,
-    *,
-    input_size: tuple[int, int] | None = None,
-    num_threads: int | None = None,
+    path: str | Path, *, input_size: tuple[int, int] | None = None, num_threads: int | None = None
 ) -> Detector:
     """Load a detector that anomalib exported.
 
     Args:
         path: ``.onnx`` or ``.xml`` file.
         input_size: See :class:`NetworkDetector`.
-        num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
-
-    Returns:
-        The detector.
+        num_threads: Threads for one call. ``None``: the runtime's choice.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -178,11 +156,7 @@ def file_digest(*files: Path) -> str:
 
 
 def as_detector(detector: Detector | MapFunction) -> Detector:
-    """Take a detector as it is, or a function as one.
-
-    Raises:
-        TypeError: If it is neither.
-    """
+    """Take a detector as it is, or a function as one."""
     if callable(getattr(detector, "detect", None)):
         return detector  # type: ignore[return-value]
     if callable(detector):
@@ -194,11 +168,7 @@ def as_detector(detector: Detector | MapFunction) -> Detector:
 
 
 def as_map(values: Any) -> np.ndarray:  # noqa: ANN401
-    """Turn an array ``(h, w)`` with any leading axes of length one into a map.
-
-    Raises:
-        ValueError: If it is no single map.
-    """
+    """Turn an array ``(h, w)`` with any leading axes of length one into a map."""
     array = np.asarray(values)
     if array.ndim < 2 or any(side != 1 for side in array.shape[:-2]):
         msg = f"An anomaly map must have shape (h, w), got {array.shape}; return one map an image."

@@ -31,10 +31,7 @@ class Encoder(Protocol):
 
     @property
     def needs_whole_images(self) -> bool:
-        """Whether it is called with the images that regions lie in, too.
-
-        These are views ``(I, 3, S, S)`` uint8 and, as ``(R,)`` int64, which of them each region lies in.
-        """
+        """Whether views ``(I, 3, S, S)`` uint8 of whole images go in, too, and which one each region lies in."""
         ...
 
     def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
@@ -48,14 +45,7 @@ class Encoder(Protocol):
 
 
 class NetworkEncoder:
-    """An encoder in ONNX Runtime or OpenVINO.
-
-    Args:
-        network: A network that ``AnomalyNcd`` was exported to.
-
-    Raises:
-        ArtefactError: If its inputs and outputs are others.
-    """
+    """A network of ONNX Runtime or OpenVINO that ``AnomalyNcd`` was exported to; one with other inputs is refused."""
 
     def __init__(self, network: Network) -> None:
         fits = set(network.input_shapes) in ({*INPUT_NAMES}, {*INPUT_NAMES, *WHOLE_IMAGE_NAMES})
@@ -77,12 +67,7 @@ class NetworkEncoder:
 
 
 class TorchEncoder:
-    """An encoder in PyTorch.
-
-    Args:
-        classifier: Encoder and head of a trained model.
-        device: Where it runs.
-    """
+    """Encoder and head of a trained model in PyTorch."""
 
     def __init__(self, classifier: RegionClassifier, device: str = "cpu") -> None:
         self.classifier = classifier.eval().to(device)
@@ -103,15 +88,7 @@ class TorchEncoder:
 
 
 def load_encoder(artefact: Artefact, num_threads: int | None = None, device: str = "cpu") -> Encoder:
-    """Load the encoder of an artefact.
-
-    Args:
-        artefact: The artefact.
-        num_threads: Threads for one call; ONNX Runtime and OpenVINO only. Defaults to ``None``: the runtime's choice.
-        device: Device of PyTorch.
-
-    Returns:
-        The encoder.
+    """Load the encoder of an artefact; arguments as :meth:`AnomalyClassifier.load`.
 
     Raises:
         ArtefactError: If the network can't be loaded.

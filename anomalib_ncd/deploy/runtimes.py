@@ -109,20 +109,7 @@ class OpenVinoNetwork:
 
 
 def load_network(runtime: str, contents: Sequence[bytes], num_threads: int | None = None) -> Network:
-    """Load a network.
-
-    Args:
-        runtime: ``"onnx"`` or ``"openvino"``.
-        contents: Bytes of its files, the model first.
-        num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
-
-    Returns:
-        The network.
-
-    Raises:
-        ValueError: If the runtime is another, or can't load it.
-        ModuleNotFoundError: If the runtime is not installed.
-    """
+    """Load a network from the bytes of its files, the model first, into ``"onnx"`` or ``"openvino"``."""
     if runtime == "onnx":
         return OnnxNetwork(contents[0], num_threads)
     if runtime == "openvino":

@@ -46,9 +46,6 @@ def classify_image(
         manifest: Class names, temperature and threshold.
         path: File of the image; ``None`` for an array.
         keep_masks: Keep masks and features of regions in the result.
-
-    Returns:
-        The result.
     """
     threshold = -np.inf if manifest.rejection is None else manifest.rejection.threshold
     result = manifest.region_merging.predict(

@@ -77,6 +77,7 @@ class AnomalyNcd(AnomalibModule):
         model: The network, which predicts.
         num_classes_estimate: The estimate of the number of classes; ``None`` where that was given, or isn't known yet.
         region_settings: How the regions of the run were cut; ``None`` before they were.
+        map_kind: What the maps of the run hold: ``"float"``, ``"uint8"`` or ``"uint16"``.
 
     Example:
         >>> model = AnomalyNcd(num_novel_classes=6, backbone_weights="dino_vitb8.safetensors")  # doctest: +SKIP
@@ -104,6 +105,7 @@ class AnomalyNcd(AnomalibModule):
         self.backbone_name, self.training_settings = backbone, settings
         self.num_classes_estimate: NumClassesEstimate | None = None
         self.region_settings: RegionSettings | None = None
+        self.map_kind: str | None = None
         self._encoded: tuple[RegionTable, list[NcdBatch]] | None = None
 
         built = build_encoder(
@@ -295,7 +297,7 @@ class AnomalyNcd(AnomalibModule):
 
     def forget_regions(self) -> None:
         """Begin anew: new regions are cut with a score range of their own, and as the datamodule says."""
-        self._encoded = self.region_settings = None
+        self._encoded = self.region_settings = self.map_kind = None
         self.score_range.fill_(float("nan"))
 
     def take_regions(self, datamodule: NcdDataModule, references: torch.Tensor, image_index: torch.Tensor) -> None:
@@ -308,7 +310,7 @@ class AnomalyNcd(AnomalibModule):
         """
         self._encoded = None
         self.model.rejection.fit(references, image_index)
-        self.region_settings = datamodule.region_settings
+        self.region_settings, self.map_kind = datamodule.region_settings, datamodule.region_table().map_kind
         if datamodule.fitted_score_range is not None:
             self.score_range.copy_(torch.tensor(datamodule.fitted_score_range))
 
@@ -326,6 +328,7 @@ class AnomalyNcd(AnomalibModule):
             whole_images=self.model.describer.needs_whole_images,
             score_range=(low, high) if self.is_fitted else None,
             regions=self.region_settings,
+            map_kind=self.map_kind,
         )
 
     @property
@@ -369,6 +372,7 @@ class AnomalyNcd(AnomalibModule):
             "slots": self.slots.plain(),
             "num_classes_estimate": None if estimate is None else estimate.plain(),
             "region_settings": None if regions is None else regions.to_dict(),
+            "map_kind": self.map_kind,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -385,7 +389,7 @@ class AnomalyNcd(AnomalibModule):
         checkpoints.refuse_other_settings(found, asked)
         super().on_load_checkpoint(checkpoint)
         self.make_heads(slots)
-        regions = saved["region_settings"]
+        regions, self.map_kind = saved["region_settings"], saved.get("map_kind")
         self.region_settings = None if regions is None else RegionSettings.from_dict(regions)
         self.score_range.copy_(state["score_range"])
         self._encoded = None

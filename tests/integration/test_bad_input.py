@@ -290,23 +290,43 @@ def test_defects_without_good_images_are_warned_of(tmp_path, caplog):
     assert nmi(data.discover("--score_range", "[0.15, 0.85]", output="ranged", classes="3")) == pytest.approx(1.0)
 
 
-SPAWN = """
+OTHER_DESK = """
 import multiprocessing, sys
+sys.modules["fcntl"] = None  # as on Windows
 if __name__ == "__main__":
-    multiprocessing.set_start_method("spawn")
+    multiprocessing.set_start_method("spawn")  # as on macOS and Windows
     from anomalib_ncd.cli.main import main
     main(sys.argv[1:])
 """
 
 
-def test_workers_that_are_spawned_work(tmp_path):
-    data = Data(tmp_path, count=3)
-    (tmp_path / "main.py").write_text(SPAWN)
-    flags = ["--images", data.images, "--anomaly_maps", data.maps, "--output", tmp_path / "run", *FLAGS]
-    command = [sys.executable, tmp_path / "main.py", "discover", *flags, "--num_novel_classes", "4"]
-    done = subprocess.run([*map(str, command), "--num_workers", "1"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert nmi(tmp_path / "run") == pytest.approx(1.0)
+def test_it_works_with_spawned_workers_in_the_c_locale_without_fcntl(tmp_path):
+    data = Data(tmp_path / "Prüfstück", count=3)
+    rows = [f"{file.parent.name}/{file.name},{file.parent.name}" for file in data.images.rglob("*.png")]
+    labels = data.root / "Ergebnis Ä.csv"
+    labels.write_text("\n".join(["image,class", *rows]).replace(",hole", ",Löcher"), encoding="utf-8")
+    (tmp_path / "main.py").write_text(OTHER_DESK)
+    flags = ["--images", data.images, "--anomaly_maps", data.maps, "--output", data.root / "run", *FLAGS]
+    flags += ["--labels", labels, "--num_novel_classes", "4", "--num_workers", "1"]
+    command = [sys.executable, tmp_path / "main.py", "discover", *flags]
+    environment = {**os.environ, "LC_ALL": "C", "LANG": "C"}
+    done = subprocess.run([*map(str, command)], capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert nmi(data.root / "run") == pytest.approx(1.0)
+    assert "Löcher" in (data.root / "run" / "metrics.json").read_text(encoding="utf-8")
+
+
+def test_folders_with_umlauts_need_no_path_of_opencvs(tmp_path, monkeypatch):
+    data = Data(tmp_path / "Maß Ü", count=3)
+
+    def no_path(*_):
+        msg = "OpenCV on Windows can't open such a path"
+        raise AssertionError(msg)
+
+    for name in ("imread", "imwrite", "imreadmulti", "VideoCapture"):
+        monkeypatch.setattr(cv2, name, no_path)
+    assert nmi(data.discover()) == pytest.approx(1.0)
+    assert len(table(data.classify() / "predictions.csv")) == 12
 
 
 def test_a_model_that_was_never_fitted_does_not_predict(tmp_path):

@@ -53,14 +53,11 @@ def classify_folder(
         classifier: The classifier.
         images: Folder of images, searched recursively, or one image.
         output: Folder of results; see :class:`~anomalib_ncd.deploy.line.result_folder.ResultFolder`.
-        watch: Go on with images that come later. Defaults to ``None``: stop when all are done.
+        watch: Go on with images that come later. ``None``: stop when all are done.
         poll_seconds: Pause between two looks at the folder, when watching.
-        stop_after_idle: Stop watching when nothing came for so many seconds. Defaults to ``None``: never.
+        stop_after_idle: Stop watching when nothing came for so many seconds. ``None``: never.
         pictures: Draw a picture of each image.
         masks: Put the masks of regions into ``results.jsonl``.
-
-    Returns:
-        How many images were classified.
 
     Raises:
         FileNotFoundError: If there is no folder of images.
@@ -74,6 +71,8 @@ def classify_folder(
     classified = failed = 0
     detector = classifier.detector
     maps = detector if isinstance(detector, MapFolder) else None
+    if maps is not None:
+        maps.expect(classifier.manifest.map_kind)
     options = {"pictures": pictures, "masks": masks}
     with ResultFolder(output, classifier.sha256, classifier.manifest, **options) as results:
         source = FolderWatch(images, results.store.made_from, watch, maps)
@@ -89,11 +88,7 @@ def classify_folder(
         return Counts(classified, failed, source.num_done)
 
 
-def _forever(
-    source: FolderWatch,
-    poll_seconds: float,
-    stop_after_idle: float | None,
-) -> Iterator[ImageFile | None]:
+def _forever(source: FolderWatch, poll_seconds: float, stop_after_idle: float | None) -> Iterator[ImageFile | None]:
     """Images as they come; ``None`` after each look at the folder, so that no image waits for a full batch."""
     last = time.monotonic()
     while True:

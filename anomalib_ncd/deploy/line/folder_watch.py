@@ -51,8 +51,8 @@ class FolderWatch:
     Args:
         source: Folder of images, searched recursively, or one image.
         made_from: Says of a key what the result of that image was made from; ``None`` where there is none.
-        options: How patient to be. Defaults to ``None``: files are there as a whole, what can't be used is an error.
-        maps: Finds the file of an image's anomaly map. Defaults to ``None``: there are no such files.
+        options: How patient to be. ``None``: files are there as a whole, what can't be used is an error.
+        maps: Finds the file of an image's anomaly map.
         clock: Seconds, for tests.
 
     Attributes:
@@ -84,11 +84,7 @@ class FolderWatch:
         return len(self._pending)
 
     def poll(self) -> Iterator[ImageFile]:
-        """Look through the folder once.
-
-        Yields:
-            Images that are to be classified now.
-        """
+        """Look through the folder once, and yield the images that are to be classified now."""
         missing = set(self._pending)
         if self._maps is not None:
             self._maps.refresh()

@@ -22,28 +22,25 @@ class MapFolder:
     Args:
         folder: Folder of maps, see :class:`~anomalib_ncd.regions.reading.pairing.MapPairs`.
         images: Folder of all images, or one image.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
     """
 
     def __init__(self, folder: str | Path, images: str | Path) -> None:
         self._images = Path(images)
         self._root = self._images.parent if self._images.is_file() else self._images
         self._maps = MapPairs(folder)
-        self._first: tuple[str, Path] | None = None
+        self._first: tuple[str, str] | None = None
         self.refresh()
+
+    def expect(self, kind: str | None) -> None:
+        """Refuse maps of another kind than those of the run, where that is known."""
+        self._first = None if kind is None else (kind, "the run's")
 
     def refresh(self) -> None:
         """Look at both folders anew; maps that came meanwhile are found afterwards."""
         self._maps.refresh(self._key_of(path) for path in find_files(self._images, IMAGE_SUFFIXES))
 
     def find(self, image: Path) -> Path | None:
-        """Find the map of an image; ``None`` where it is not there (yet).
-
-        Raises:
-            ValueError: If several maps or several images may be meant.
-        """
+        """Find the map of an image; ``None`` where it is not there (yet). An error where several may be meant."""
         return self._maps.find(self._key_of(image))
 
     def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
@@ -65,9 +62,9 @@ class MapFolder:
             msg = f"{image} has no anomaly map in {self._maps.folder}, where it is looked for by relative path."
             raise FileNotFoundError(msg)
         anomaly_map = read_anomaly_map(file)
-        kind, first = self._first = self._first or (map_kind(anomaly_map), file)
+        kind, first = self._first = self._first or (map_kind(anomaly_map), str(file))
         if map_kind(anomaly_map) != kind:
-            msg = f"Anomaly map {file} holds {map_kind(anomaly_map)}, but {first} {kind}. Save all of them alike."
+            msg = f"Anomaly map {file} holds {map_kind(anomaly_map)}, but {first} {kind}. Save them alike."
             raise ValueError(msg)
         return anomaly_map
 

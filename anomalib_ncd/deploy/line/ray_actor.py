@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,33 +25,26 @@ import numpy as np
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector
+from anomalib_ncd.regions.reading.file_bytes import printable
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
 
 logger = logging.getLogger(__name__)
 
 
 class RayClassifier:
-    """What an actor keeps between its batches: the loaded classifier, with one thread, as Ray plans one core an actor.
-
-    Args:
-        artefact: Folder or zip of the artefact.
-        detector: Detector in the place of the artefact's own; it is sent to every actor. Defaults to ``None``.
-    """
+    """What an actor keeps between its batches: the classifier, with one thread, as Ray plans one core an actor."""
 
     def __init__(self, artefact: str, detector: Detector | None = None) -> None:
         self.classifier = AnomalyClassifier.load(artefact, detector, num_threads=1, keep_masks=False)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Classify a batch of paths.
-
-        Args:
-            batch: Column ``image``, paths.
+        """Classify a batch of paths, text or bytes in the column ``image``.
 
         Returns:
             Columns ``image``, ``class``, ``confidence``, ``normal``, ``unknown``, ``error`` and ``result``, which is
             the whole result as JSON. Strings and numbers are never missing: ``""`` and 0 stand for nothing.
         """
-        found = list(self.classifier.stream([str(path) for path in batch["image"]], on_error="report"))
+        found = list(self.classifier.stream([os.fsdecode(path) for path in batch["image"]], on_error="report"))
         return {
             "image": np.array([result.image for result in found]),
             "class": np.array([result.class_name for result in found]),
@@ -90,7 +84,7 @@ def classify_dataset(
     except ModuleNotFoundError as error:
         msg = "Classifying on many machines needs Ray: `pip install 'anomalib-ncd[ray]'`."
         raise ModuleNotFoundError(msg) from error
-    rows = [{"image": str(path)} for path in paths]
+    rows = [{"image": os.fsencode(path)} for path in paths]  # as bytes, since a name may be no UTF-8
     # More blocks than workers, so that none of them waits long for the last one.
     num_blocks = max(1, min(-(-len(rows) // batch_size), 64 * num_workers))
     return ray.data.from_items(rows, override_num_blocks=num_blocks).map_batches(
@@ -127,7 +121,7 @@ def main(args: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(args)
     output, options = flags.output.absolute(), {"num_workers": flags.num_workers, "batch_size": flags.batch_size}
     done = images_in(output) if output.exists() else set()
-    paths = [path for path in find_files(flags.images.absolute(), IMAGE_SUFFIXES) if str(path) not in done]
+    paths = [path for path in find_files(flags.images.absolute(), IMAGE_SUFFIXES) if printable(path) not in done]
     logger.info("%d images to classify, %d were done before.", len(paths), len(done))
     if paths:
         classify_dataset(paths, flags.artefact.absolute(), **options).write_parquet(str(output))

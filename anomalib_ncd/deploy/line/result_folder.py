@@ -74,13 +74,7 @@ class ResultFolder:
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        classifier: str,
-        manifest: Manifest,
-        *,
-        pictures: bool = True,
-        masks: bool = False,
+        self, folder: str | Path, classifier: str, manifest: Manifest, *, pictures: bool = True, masks: bool = False
     ) -> None:
         self.folder = Path(folder)
         self.pictures = pictures and _can_draw()
@@ -98,10 +92,7 @@ class ResultFolder:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
             if self._is_old and not isinstance(error, OutputError):
@@ -110,11 +101,7 @@ class ResultFolder:
             self.store.close()
 
     def add(self, finished: Sequence[Finished]) -> None:
-        """Record classified images: pictures first, then the database.
-
-        Raises:
-            OutputError: If something can't be written. Images are then either recorded or not, never in part.
-        """
+        """Record classified images: pictures first, then the database; none in part if that fails with OutputError."""
         if self.pictures:
             for one in finished:
                 self._draw(one)
@@ -123,11 +110,7 @@ class ResultFolder:
         self._is_old |= bool(finished)
 
     def write_tables_if_due(self) -> None:
-        """Write the tables where results came and the last writing is long enough ago.
-
-        Raises:
-            OutputError: If they can't be written; the earlier ones are untouched.
-        """
+        """Write the tables where results came and the last writing is long enough ago."""
         if self._is_old and time.monotonic() - self._written_at > max(TABLE_SECONDS, TABLE_SHARE * self._seconds):
             self._write_tables()
 

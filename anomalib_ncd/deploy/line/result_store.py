@@ -71,14 +71,7 @@ class ResultStore:
         return None if row is None else row[0]
 
     def save(self, entries: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
-        """Save results of images in place of earlier ones; they are safe from a kill when this returns.
-
-        Args:
-            entries: Key, what it was made from, and result of each image.
-
-        Raises:
-            OutputError: If they can't be written; the store is as before then.
-        """
+        """Save key, what it was made from and result of each image, in place of earlier ones: all or none."""
         rows = [
             (os.fsencode(key), made_from, result["error"] is not None, _to_json(result))
             for key, made_from, result in entries
@@ -87,11 +80,7 @@ class ResultStore:
             self._database.executemany(SAVE, rows)
 
     def lines(self, *, failed: bool | None = None) -> Iterator[bytes]:
-        """Results as JSON, in the order of their keys.
-
-        Args:
-            failed: Only those of images that could not be used, or only the others. Defaults to ``None``: all.
-        """
+        """Results as JSON, in the order of their keys; only those that failed, or only the others, or all."""
         where = "" if failed is None else f" WHERE failed = {int(failed)}"
         with self._reasons():
             for (line,) in self._database.execute(f"SELECT result FROM results{where} ORDER BY key"):  # noqa: S608

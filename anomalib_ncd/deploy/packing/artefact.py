@@ -51,10 +51,7 @@ class Artefact:
 
         Args:
             path: Folder or zip file.
-            sha256: Digest it must have, see :attr:`sha256`. Defaults to ``None``: any.
-
-        Returns:
-            The artefact.
+            sha256: Digest it must have, see :attr:`sha256`. ``None``: any.
 
         Raises:
             FileNotFoundError: If there is nothing at the path.
@@ -80,15 +77,7 @@ class Artefact:
         return cls(replace(manifest, files=entries), contents)
 
     def save(self, path: str | Path) -> Path:
-        """Write the artefact: a zip where the path ends in ``.zip``, else a folder.
-
-        The target appears as a whole or not at all.
-
-        Args:
-            path: Target, which must not exist yet.
-
-        Returns:
-            The target.
+        """Write the artefact, as a whole or not at all: a zip where the path ends in ``.zip``, else a folder.
 
         Raises:
             FileExistsError: If there is something at the path.

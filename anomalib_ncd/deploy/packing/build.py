@@ -58,9 +58,6 @@ def classifier_of_run(
         false_reject_rate: See :func:`build_artefact`.
         **options: Further arguments of :class:`~anomalib_ncd.deploy.AnomalyClassifier`.
 
-    Returns:
-        The classifier.
-
     Raises:
         FileNotFoundError: If the run has no checkpoint.
         ValueError: If the checkpoint belongs to another model.
@@ -97,18 +94,14 @@ def build_artefact(
 
     Args:
         run: Folder that ``anomalib-ncd discover`` left, or a checkpoint of ``AnomalyNcd``.
-        output: Folder to write, or zip file where it ends in ``.zip``. Defaults to ``None``: nothing is written.
+        output: Folder to write, or zip file where it ends in ``.zip``. ``None``: nothing is written.
         detector: Fitted anomalib model, which is exported with its own scores; or an ``.onnx`` or ``.xml`` file whose
-            maps are in the units of the run's maps. Defaults to ``None``: the detector is given when predicting.
+            maps are in the units of the run's maps. ``None``: the detector is given when predicting.
         detector_input_size: Height and width that images are brought to for a detector given as a file.
         runtime: What the encoder runs in. A detector given as a model goes to ONNX, or OpenVINO where that is chosen.
         compression: ``"fp16"``, ``"int8"``, ``"int8_ptq"`` or ``"int8_acq"`` for OpenVINO, as anomalib calls them.
         datamodule: Regions to calibrate ``"int8_ptq"`` and ``"int8_acq"`` with; they are cut as those of the run were.
-        false_reject_rate: Share of new regions of known classes that may be called unknown, in place of the run's own
-            rate. Defaults to ``None``: that one.
-
-    Returns:
-        The artefact.
+        false_reject_rate: Share of new regions of known classes that may be called unknown. ``None``: the run's own.
 
     Raises:
         FileNotFoundError: If the run has no checkpoint.
@@ -162,6 +155,7 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
         normal_slot=model.region_merging.normal_slot,
         score_range=(low, high),
         regions=model.region_settings,
+        map_kind=model.map_kind,
         image_size=describer.image_size,
         encoder=NetworkEntry("torch", (), {name: hyper[name] for name in sorted(ENCODER_SETTINGS)}),
         merging_temperature=model.training_settings.merging_temperature,
@@ -216,9 +210,7 @@ def _encoder_files(
 
 
 def _pack_detector(
-    detector: AnomalibModule | str | Path,
-    input_size: tuple[int, int] | None,
-    runtime: PackRuntime,
+    detector: AnomalibModule | str | Path, input_size: tuple[int, int] | None, runtime: PackRuntime
 ) -> tuple[NetworkEntry, dict[str, bytes]]:
     """A detector as entry and files."""
     if isinstance(detector, AnomalibModule):

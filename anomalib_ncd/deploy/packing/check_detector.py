@@ -30,13 +30,6 @@ def check_detector(
 
     An exported detector may normalise and clip its maps; the range would then mean nothing.
 
-    Args:
-        detector: The detector.
-        images: Images of the run.
-        map_paths: Their maps, in order.
-        score_range: The fitted range.
-        bit_depth: Bits that are used in 16-bit images.
-
     Returns:
         Median over the images of the mean difference, as a share of the score range.
 

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.regions.reading.maps import MAP_KINDS
 from anomalib_ncd.regions.settings import RegionSettings
 
 FORMAT = "anomalib-ncd-classifier"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_NAME = "manifest.json"
 NUM_FILES = {"onnx": 1, "openvino": 2, "torch": 1}
 MAX_SIDE_PX = 4096
@@ -84,12 +85,7 @@ class NetworkEntry:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file of an artefact.
-
-    Attributes:
-        sha256: Its digest.
-        num_bytes: Its size.
-    """
+    """A file of an artefact."""
 
     sha256: str
     num_bytes: int
@@ -109,6 +105,7 @@ class Manifest:
         normal_slot: Slot of *normal*, whatever its name; ``None`` where there is none.
         score_range: Score range that MEBin was fitted to.
         regions: How images are read and regions are cut.
+        map_kind: What the maps of the run hold, see :func:`~anomalib_ncd.regions.reading.maps.map_kind`.
         image_size: Side of a region's view in pixels.
         encoder: The network that classifies regions; mean, standard deviation and head are part of it.
         detector: The detector that goes with it; ``None`` where maps come from elsewhere.
@@ -127,6 +124,7 @@ class Manifest:
     regions: RegionSettings
     image_size: int
     encoder: NetworkEntry
+    map_kind: str | None = None
     detector: NetworkEntry | None = None
     merging_temperature: float | None = None
     rejection: Rejection | None = None
@@ -148,6 +146,8 @@ class Manifest:
             _check_number("merging_temperature", self.merging_temperature, 0)
         if self.normal_slot is not None:
             _check_integer("normal_slot", self.normal_slot, 0, len(self.class_names) - 1)
+        if self.map_kind not in (None, *MAP_KINDS):
+            _refuse("map_kind", self.map_kind, f"one of {MAP_KINDS} or null")
         if not isinstance(self.origin, dict):
             _refuse("origin", self.origin, "a dictionary")
         self._check_detector()
@@ -185,13 +185,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
-        """Read and check a manifest.
-
-        Args:
-            text: Text of ``manifest.json``.
-
-        Returns:
-            The manifest.
+        """Read and check the text of ``manifest.json``.
 
         Raises:
             ArtefactError: If it is no manifest, of another version, lacks or misstates something, or names files

@@ -113,7 +113,7 @@ def unique_images(paths: Iterable[Path], root: Path) -> list[ImageFile]:
 def narrow(keys: Collection[str], list_file: str | Path, root: str | Path) -> list[str]:
     """Keys that a text file names, one relative path a line.
 
-    Blank lines don't count, nor do those that start with ``#``, unless they name a key.
+    Blank lines don't count, nor do those that start with ``#``, unless they name a key or begin with a folder of keys.
 
     Args:
         keys: Keys of all files.
@@ -130,7 +130,12 @@ def narrow(keys: Collection[str], list_file: str | Path, root: str | Path) -> li
     known = set(keys)
     lines = [line.strip() for line in read_text(list_file).splitlines()]
     named = {key_of(line): line for line in lines if line}
-    wanted = sorted(key for key, line in named.items() if key in known or not line.startswith("#"))
+    folders = {key.partition("/")[0] for key in known if "/" in key}
+    wanted = sorted(
+        key
+        for key, line in named.items()
+        if key in known or not line.startswith("#") or key.partition("/")[0] in folders
+    )
     missing = [key for key in wanted if key not in known]
     if missing:
         msg = f"{list_file} names {len(missing)} images that {root} lacks, such as {missing[:3]}."

@@ -14,6 +14,7 @@ from anomalib_ncd.regions.reading.file_bytes import LIMITS, ImageLimits, read_by
 from anomalib_ncd.regions.reading.images import decode_samples
 
 MAP_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".npy", ".npz"})
+MAP_KINDS = ("uint8", "uint16", "float")
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 
 

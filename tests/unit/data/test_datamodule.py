@@ -448,3 +448,12 @@ def test_normal_training_images_of_a_datamodule_are_examples_only_where_asked_fo
     module = build(tiny_run, images=source, normal_images=source, base=None)
     assert int(module.train_regions().is_base.sum()) == len(module.region_table())
     assert len(module.normal_records) == len(source.train_data.samples)
+
+
+def test_maps_of_another_kind_than_the_models_are_refused(own_tiny_run):
+    module = NcdDataModule(own_tiny_run.images, own_tiny_run.anomaly_maps)
+    module.prepare_for(ModelInputs(64, score_range=(0.2, 1.1), regions=RegionSettings(), map_kind="uint8"))
+    with pytest.raises(ValueError, match=r"the run of the model holds uint8, .*000\.npy float"):
+        module.region_table()
+    module.prepare_for(ModelInputs(64, score_range=(0.2, 1.1), regions=RegionSettings(), map_kind="float"))
+    assert module.region_table().map_kind == "float"

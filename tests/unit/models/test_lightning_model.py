@@ -202,9 +202,11 @@ def test_the_checkpoint_is_plain_data(fitted):
             "given_names": None,
             "has_normal": True,
             "from_clusters": False,
+            "numbers": None,
         },
         "num_classes_estimate": None,
         "region_settings": RegionSettings().to_dict(),
+        "map_kind": "float",
     }
     assert tuple(checkpoint["state_dict"]["score_range"].tolist()) == fitted.score_range
     assert checkpoint["state_dict"]["model.best_head"] == fitted.model.model.best_head

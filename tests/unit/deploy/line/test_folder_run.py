@@ -267,6 +267,25 @@ def test_a_camera_is_followed(classifier, tiny_run, tmp_path):
     assert [classes_in(output)[f"{number:02d}.png"] for number in range(18)] == wanted
 
 
+def test_a_map_that_is_half_written_is_looked_at_again_in_a_watch(onnx_artefact, own_tiny_run, tmp_path):
+    images, maps = own_tiny_run.images / "line", own_tiny_run.anomaly_maps / "line"
+    whole = (maps / "003.npy").read_bytes()
+    (maps / "003.npy").write_bytes(whole[:500])
+
+    def finish():
+        time.sleep(1)
+        (maps / "003.npy").write_bytes(whole)
+
+    classifier = AnomalyClassifier.load(onnx_artefact, MapFolder(maps, images))
+    writer = threading.Thread(target=finish)
+    writer.start()
+    arguments = {"watch": QUICK, "poll_seconds": 0.02, "stop_after_idle": 2, "pictures": False}
+    counts = classify_folder(classifier, images, tmp_path, **arguments)
+    writer.join()
+    assert counts.classified == 6
+    assert rows_of(tmp_path / "errors.csv") == []
+
+
 def test_a_killed_process_loses_nothing_and_does_nothing_twice(onnx_artefact, tiny_run, tmp_path):
     images, output = tmp_path / "images", tmp_path / "out"
     images.mkdir()

@@ -58,3 +58,6 @@ def test_maps_of_two_kinds_are_refused(tiny_run, tmp_path):
     maps.detect([PIXELS], images[:1])
     with pytest.raises(ValueError, match=r"002\.npy holds uint8, but .*001\.npy float"):
         maps.detect([PIXELS], images[1:])
+    maps.expect("uint8")
+    with pytest.raises(ValueError, match=r"001\.npy holds float, but the run's uint8"):
+        maps.detect([PIXELS], images[:1])

@@ -62,6 +62,14 @@ def test_an_actor_classifies_a_batch_of_paths(onnx_artefact, tiny_run, tmp_path,
     assert (rows[3]["class"], rows[3]["image"]) == ("", str(broken))
 
 
+def test_a_name_that_is_not_utf8_is_a_row(onnx_artefact, tiny_run, tmp_path, function_detector):
+    name = os.fsencode(tmp_path) + b"/m\xfcller.png"
+    Path(os.fsdecode(name)).write_bytes((tiny_run.images / "line" / "003.png").read_bytes())
+    columns = RayClassifier(str(onnx_artefact), function_detector)({"image": np.array([name], dtype=object)})
+    assert columns["image"].tolist() == [f"{tmp_path}/m\\xfcller.png"]
+    assert "is not UTF-8" in columns["error"][0]
+
+
 def test_two_workers_of_whom_one_is_killed_see_every_image_once(ray, onnx_artefact, tiny_run, tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     workers, killed, output = tmp_path / "workers", tmp_path / "killed", tmp_path / "results"

@@ -74,7 +74,7 @@ def test_no_field_takes_what_is_none_of_its_kind(value):
             continue
         assert isinstance(manifest, Manifest)
         allowed = {("origin",), ("encoder", "settings"), ("class_names",), ("detector",), ("rejection",)}
-        optional = {("merging_temperature",), ("normal_slot",), ("regions", "threshold")}
+        optional = {("merging_temperature",), ("normal_slot",), ("map_kind",), ("regions", "threshold")}
         is_number = place in {("rejection", "threshold"), ("regions", "min_size_ratio")}
         is_flag = place == ("regions", "peak_if_empty") and value is True
         assert place in allowed | optional or is_number or is_flag, (place, value)
@@ -87,7 +87,7 @@ def test_no_field_takes_what_is_none_of_its_kind(value):
         (b"\xff\xfe\x00", "manifest.json is not JSON"),
         ("[]", "does not describe an artefact of anomalib_ncd"),
         (changed(format="other"), "does not describe an artefact of anomalib_ncd"),
-        (changed(format_version=1), "format version 1, this package reads 3"),
+        (changed(format_version=1), "format version 1, this package reads 4"),
         (changed(class_names=[]), "`class_names` of the artefact must be 1 to 10,000 names, got '0 names'"),
         (changed(class_names="normal"), "must be a list"),
         (changed(class_names=["normal", ""]), "must be text of 1 to 1,000 characters"),
@@ -104,6 +104,8 @@ def test_no_field_takes_what_is_none_of_its_kind(value):
         (changed(merging_temperature=0), "`merging_temperature` of the artefact must be a finite number above 0"),
         (changed(normal_slot=2), "`normal_slot` of the artefact must be an integer from 0 to 1"),
         (changed(normal_slot="normal"), "`normal_slot` of the artefact must be an integer from 0 to 1"),
+        (changed(map_kind="int4"), "`map_kind` of the artefact must be one of"),
+        (changed(map_kind=[]), "`map_kind` of the artefact must be one of"),
         (changed(origin=[]), "`origin` of the artefact must be a dictionary"),
         (changed(regions={"sample_rate": 4}), "of another version"),
         (changed(regions=RegionSettings().to_dict() | {"padding_ratio": -1}), "`padding_ratio` must be"),

@@ -138,6 +138,9 @@ def test_a_list_narrows_the_images_down(tmp_path):
     assert keys(images, list_file) == ["a/2"]
     list_file.write_text("a/2\n#3/4.png\n#5/6.png\n")  # the second line names an image, the third is a comment
     assert keys(images, list_file) == ["#3/4", "a/2"]
+    list_file.write_text("a/2\n#3/5.png\n")  # a slip, as there is such a folder
+    with pytest.raises(FileNotFoundError, match="#3/5"):
+        keys(images, list_file)
     list_file.write_text("a/3.png\n")
     with pytest.raises(FileNotFoundError, match="a/3"):
         keys(images, list_file)
