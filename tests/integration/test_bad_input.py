@@ -174,6 +174,16 @@ def test_classify_never_takes_the_map_of_another_image(copied):
     assert row["image"].endswith("hole/000.png")
 
 
+def test_classify_refuses_maps_of_another_kind_than_the_runs(copied):
+    for file in copied.maps.rglob("*.npy"):
+        cv2.imwrite(str(file.with_suffix(".png")), np.clip(np.load(file) * 255, 0, 255).astype(np.uint8))
+        file.unlink()
+    output = copied.classify()
+    assert len(table(output / "errors.csv")) == 24
+    assert "holds uint8, but the run's float" in (output / "errors.csv").read_text()
+    assert table(output / "predictions.csv") == []
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems have no such names")
 def test_a_name_that_is_not_utf8_is_named(copied):
     for folder, suffix in ((copied.images, b".png"), (copied.maps, b".npy")):
@@ -288,6 +298,11 @@ def test_defects_without_good_images_are_warned_of(tmp_path, caplog):
     data.discover(classes="3")
     assert "or give `score_range`" in caplog.text
     assert nmi(data.discover("--score_range", "[0.15, 0.85]", output="ranged", classes="3")) == pytest.approx(1.0)
+
+
+def test_no_region_in_any_image_is_an_error(tmp_path):
+    data = Data(tmp_path, count=1, save_map=lambda path, anomaly_map: save_npy(path, anomaly_map * 0))
+    is_refused("No region was found in any of 4 images", data.discover, "--regions.method", "masks")
 
 
 OTHER_DESK = """
