@@ -55,8 +55,9 @@ first_week = generate_dataset(run / "first_week", num_train_good=0, num_test_goo
                               anomaly_maps=True)  # fmt: skip
 datamodule = NcdDataModule(first_week.test_dir, first_week.anomaly_maps_dir)
 model = AnomalyNcd(backbone="offline", num_novel_classes=7)
-health = discover(model, datamodule, run, method="cluster")["health"]
-print(f"Health, measured without labels: {health['score']:.2f} of 1, {health['level']}.")
+facts = discover(model, datamodule, run, method="cluster")["facts"]
+for fact in facts.values():
+    print(fact["text"], fact["advice"])
 
 plt.figure(figsize=(10, 10.5))
 plt.imshow(plt.imread(run / "gallery.png"))

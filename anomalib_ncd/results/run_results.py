@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class RunResults:
         num_classes_estimate: Where the number of classes was estimated, its ``count``, ``low``, ``high``, ``curve`` and
             ``method``, see :class:`~anomalib_ncd.models.clustering.number_of_classes.NumClassesEstimate`.
         bit_depth: Bits that are used in 16-bit images.
+        facts: What was known without labels when the classes were discovered, see
+            :data:`~anomalib_ncd.metrics.facts.FACTS`.
     """
 
     batch: NcdBatch
@@ -56,6 +58,7 @@ class RunResults:
     normal_label: str = "good"
     num_classes_estimate: dict[str, Any] | None = None
     bit_depth: int = 16
+    facts: dict[str, float] = field(default_factory=dict)
 
     def merging(self, class_names: Sequence[str]) -> RegionMerging:
         """What the classes mean under these names, and how regions decide about their image."""
@@ -91,12 +94,12 @@ class RunResults:
     def save(self, file: str | Path) -> None:
         """Write the results; a reader never sees a half-written file. Features are kept in half precision."""
         arrays = {"region_position": np.asarray(self.region_position, np.float32)}
-        for field in fields(NcdBatch):
-            value = getattr(self.batch, field.name)
-            if isinstance(value, torch.Tensor) and field.name not in PIXEL_FIELDS:
+        for name in (entry.name for entry in fields(NcdBatch)):
+            value = getattr(self.batch, name)
+            if isinstance(value, torch.Tensor) and name not in PIXEL_FIELDS:
                 value = value.float() if value.is_floating_point() else value
-                arrays[field.name] = value.half().numpy() if field.name in HALF_FIELDS else value.numpy()
-        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in NOT_PLAIN}
+                arrays[name] = value.half().numpy() if name in HALF_FIELDS else value.numpy()
+        plain = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in NOT_PLAIN}
         plain["image_path"] = self.batch.image_path
         with whole_file(file) as unfinished:
             np.savez_compressed(unfinished, plain=np.array(json.dumps(plain)), **arrays)  # type: ignore[arg-type]
@@ -116,7 +119,7 @@ class RunResults:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         plain = json.loads(str(arrays.pop("plain")))
-        wanted = {field.name for field in fields(cls)} - NOT_PLAIN | {"image_path"}
+        wanted = {entry.name for entry in fields(cls)} - NOT_PLAIN | {"image_path"}
         if set(plain) != wanted:
             msg = f"{file} was written by another version of anomalib_ncd; run `anomalib-ncd discover` again."
             raise ValueError(msg)

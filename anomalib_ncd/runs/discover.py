@@ -175,6 +175,7 @@ def _say_result(results: RunResults, class_names: list[str], metrics: dict[str, 
     image = metrics.get("image", {})
     if "nmi" in image:
         logger.info("NMI %.3f, ARI %.3f, accuracy %.3f.", image["nmi"], image["ari"], image["accuracy"])
-    health = metrics["health"]
-    logger.info("Health without labels: %.2f of 1 (%s).", health["score"], health["level"])
+    for name, fact in metrics["facts"].items():
+        if fact["advice"] and name != "images_with_region":  # of which there was a warning when regions were cut
+            logger.warning("%s %s", fact["text"], fact["advice"])
     logger.info("Results are in %s; open %s in a browser first.", output, output / REPORT_FILE)

@@ -16,6 +16,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.metrics.discovery import discovery_report
+from anomalib_ncd.metrics.facts import tell_facts
 from anomalib_ncd.metrics.normal import normal_report
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.regions.classes.prediction import RegionMerging
@@ -23,6 +24,7 @@ from anomalib_ncd.regions.classes.slots import first_slots
 from anomalib_ncd.results.export import ExportFormat, export_results
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.results.tables import write_tables
+from anomalib_ncd.runs.facts import discovery_facts, images_with_region
 from anomalib_ncd.runs.folder import (
     CHECKPOINT_FILE,
     METRICS_FILE,
@@ -32,9 +34,8 @@ from anomalib_ncd.runs.folder import (
     notes,
     write_json,
 )
-from anomalib_ncd.runs.health import run_health
 from anomalib_ncd.visualization.gallery import table_rows, write_gallery
-from anomalib_ncd.visualization.report import health_section, map_regions, write_report
+from anomalib_ncd.visualization.report import facts_section, map_regions, write_report
 
 
 def gather_results(
@@ -69,6 +70,7 @@ def gather_results(
         normal_label=datamodule.normal_label,
         bit_depth=table.settings.bit_depth,
         num_classes_estimate=num_classes_estimate,
+        facts=discovery_facts(batch, datamodule),
     )
 
 
@@ -92,7 +94,7 @@ def write_run_files(
         class_names: Name of each slot.
 
     Returns:
-        The results under these names, and what ``metrics.json`` says: ``health`` always, scores where labels are known.
+        The results under these names, and what ``metrics.json`` says: ``facts`` always, scores where labels are known.
 
     Raises:
         FileNotFoundError: If the crops of the regions are gone.
@@ -101,7 +103,8 @@ def write_run_files(
     results = results.named(class_names)
     write_tables(output, results.image_results(class_names))
     # From what results.npz holds, so that it is there again, and true again, under other names.
-    metrics = {**(score(results, class_names) or {}), "health": run_health(results, class_names)}
+    facts = tell_facts({**results.facts, "images_with_region": images_with_region(results.batch)})
+    metrics = {**(score(results, class_names) or {}), "facts": facts}
     write_json(output / METRICS_FILE, metrics)
     if results.num_classes_estimate is not None:
         write_json(output / NUM_CLASSES_FILE, results.num_classes_estimate)
@@ -113,7 +116,7 @@ def write_run_files(
         class_names,
         lambda region: table.load(rows[region]),
         metrics,
-        sections=[health_section(metrics["health"])],
+        sections=[facts_section(metrics["facts"])],
         peaks_xy=table.peaks_xy,
     )
     if (output / CHECKPOINT_FILE).is_file():

@@ -5,7 +5,7 @@
 
 from anomalib_ncd.visualization.report.content import Finding, ReportSection
 from anomalib_ncd.visualization.report.embedding import map_regions
-from anomalib_ncd.visualization.report.health import health_section
+from anomalib_ncd.visualization.report.facts import facts_section
 from anomalib_ncd.visualization.report.report import write_report
 
-__all__ = ["Finding", "ReportSection", "health_section", "map_regions", "write_report"]
+__all__ = ["Finding", "ReportSection", "facts_section", "map_regions", "write_report"]

@@ -39,12 +39,12 @@ class Finding:
     """A line of a section.
 
     Attributes:
-        level: ``"good"``, ``"warning"`` or ``"problem"``.
+        level: ``"plain"``, or ``"warning"`` where something is to be done.
         text: What was found.
         advice: What to do about it; may be empty.
     """
 
-    level: Literal["good", "warning", "problem"]
+    level: Literal["plain", "warning"]
     text: str
     advice: str = ""
 
@@ -56,18 +56,12 @@ class ReportSection:
     Attributes:
         title: Heading.
         findings: Its lines.
-        summary: What they come to, in a sentence; may be empty.
         hint: What the section shows; may be empty.
-        score: Figure from 0 to 1 that is drawn as a bar. Defaults to ``None``: no bar.
-        level: Level of the whole, which colours the bar.
     """
 
     title: str
     findings: Sequence[Finding]
-    summary: str = ""
     hint: str = ""
-    score: float | None = None
-    level: Literal["good", "warning", "problem"] = "good"
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def test_names_of_another_file_are_kept_in_the_run(run, tmp_path, caplog):
     assert str(run / "report.html") in caplog.text
 
 
-def test_health_and_the_normal_slot_outlast_other_names(run):
+def test_facts_and_the_normal_slot_outlast_other_names(run):
     before = json.loads((run / "metrics.json").read_text())
     write_names(run / "class_names.json", names={"normal": "false alarm", "class_1": "a"})
     main(["name", str(run)])
@@ -103,8 +103,8 @@ def test_health_and_the_normal_slot_outlast_other_names(run):
     assert after["image"]["normal"] == before["image"]["normal"]
     assert after["region"]["normal"] == before["region"]["normal"]
     assert after["image"]["normal"]["false_alarms"] == 6
-    assert after["health"] == before["health"]
-    assert "Can I trust it?" in (run / "report.html").read_text()
+    assert after["facts"] == before["facts"]
+    assert "What is known without labels" in (run / "report.html").read_text()
     # A defect that is said to be normal counts as such; the slot stays the first one.
     write_names(run / "class_names.json", same=[["normal", "class_1", "class_2"]])
     main(["name", str(run)])

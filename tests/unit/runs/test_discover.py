@@ -98,8 +98,13 @@ def test_classes_have_names(trained, clustered):
 
 def test_metrics_of_images_and_regions(output):
     metrics = json.loads((output / "metrics.json").read_text())
-    assert set(metrics) == {"image", "region", "health"}
-    assert 0 <= metrics["health"].pop("score") <= 1
+    assert set(metrics) == {"image", "region", "facts"}
+    agreement = {"head_agreement", "cluster_agreement"} & set(metrics["facts"])
+    assert set(metrics["facts"]) == {"images_with_region", "own_image", "peak_height", "same_place"} | agreement
+    assert len(agreement) == 1
+    assert metrics["facts"]["images_with_region"]["value"] == len(
+        {row["image"] for row in rows_of(output / "regions.csv") if int(row["area"])}
+    ) / len(rows_of(output / "predictions.csv"))
     for report in (metrics["image"], metrics["region"]):
         assert set(report) >= SCORES | {"count", "defects", "matching", "confusion"}
         assert all(-0.5 <= report[name] <= 1 for name in SCORES)
@@ -323,7 +328,7 @@ def test_names_go_with_their_regions(own_tiny_run, tmp_path, caplog):
     assert json.loads((output / "class_names.old.json").read_text())["names"]
 
 
-def test_without_labels_there_is_health_alone(tiny_run, tmp_path, caplog):
+def test_without_labels_there_are_facts_alone(tiny_run, tmp_path, caplog):
     caplog.set_level(logging.INFO, "anomalib_ncd")
     model = AnomalyNcd(
         backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
@@ -331,7 +336,7 @@ def test_without_labels_there_is_health_alone(tiny_run, tmp_path, caplog):
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, work_dir=tmp_path)
     datamodule.setup()
     metrics = discover(model, datamodule, tmp_path, method="cluster")
-    assert list(metrics) == ["health"]
+    assert list(metrics) == ["facts"]
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert not (tmp_path / "config.yaml").exists()
     assert len(rows_of(tmp_path / "predictions.csv")) == 18

@@ -81,7 +81,7 @@ def test_names_of_files_and_classes_are_only_text(results_of, tmp_path):
     metrics = {"image": METRICS["image"] | {"confusion": {EVIL: {EVIL: 1}}, "matching": {EVIL: EVIL}}}
     results = results_of(BY_REGION, range(4), keys=[EVIL, "</script><b>", '"onload="x', "&amp;"], labels=[1, 1, 1, 1])
     results.label_names[1] = EVIL
-    sections = [ReportSection(EVIL, [Finding("problem", EVIL, EVIL)])]
+    sections = [ReportSection(EVIL, [Finding("warning", EVIL, EVIL)])]
     text = write(tmp_path, results, ["normal", EVIL, EVIL], metrics=metrics, title=EVIL, sections=sections)
     page = Elements(text)
     assert [attributes.get("id") for tag, attributes in page.tags if tag == "script"] == ["report-data", None]
@@ -134,7 +134,7 @@ def test_scores_and_confusion_stand_where_labels_are_known(results_of, tmp_path)
 
 def test_normal_is_scored_where_it_is_known(results_of, tmp_path):
     normal = {"false_alarms": 7, "predicted": 0, "recall": 0.0, "precision": None, "defects_lost": 0.125}
-    metrics = {"image": METRICS["image"] | {"normal": normal}, "health": {}}
+    metrics = {"image": METRICS["image"] | {"normal": normal}, "facts": {}}
     text = write(tmp_path, results_of(BY_REGION, range(4)), metrics=metrics)
     assert "False alarms set aside as normal" in text
     assert "<td>7</td><td>0.000</td><td></td><td>0.125</td>" in text
@@ -156,11 +156,11 @@ def test_unknown_regions_have_a_section_where_there_are_some(results_of, tmp_pat
 
 
 def test_sections_can_be_added(results_of, tmp_path):
-    sections = [ReportSection("Health", [Finding("warning", "Few images.", "Add more."), Finding("good", "Fine.")])]
+    sections = [ReportSection("Facts", [Finding("warning", "Few images.", "Add more."), Finding("plain", "Fine.")])]
     text = write(tmp_path, results_of(BY_REGION, range(4)), sections=sections)
-    assert "<h2>Health</h2>" in text
+    assert "<h2>Facts</h2>" in text
     assert "Few images. <em>Add more.</em>" in text
-    assert '<li class="good">' in text
+    assert '<li class="plain"><span>Fine.' in text
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -1,18 +1,15 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How far partitions agree: those of several heads, and those of resampled data with each other and with a run."""
+"""How far partitions agree: those of several heads, or those of resampled data."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
-from sklearn.preprocessing import normalize
 
 NOT_DRAWN = -1
 MAX_REGIONS = 2000  # of which a resample is drawn; more change no figure and take time
@@ -42,48 +39,26 @@ def pairwise_agreement(partitions: np.ndarray) -> float:
     if partitions.ndim != 2:
         msg = f"`partitions` must have shape (P, N), got {partitions.shape}; stack one row per partition."
         raise ValueError(msg)
-    return _mean([_shared_ari(one, other) for one, other in combinations(partitions, 2)])
-
-
-def agreement_with(partitions: np.ndarray, preds: np.ndarray) -> float:
-    """Mean adjusted Rand index between partitions and one other.
-
-    Args:
-        partitions: ``(P, N)`` int, as in :func:`pairwise_agreement`.
-        preds: ``(N,)`` int.
-
-    Returns:
-        Up to 1, 0 for chance; NaN without partitions.
-
-    Raises:
-        ValueError: If the shapes don't agree.
-
-    Example:
-        >>> agreement_with(np.array([[0, 0, 1, 1], [1, 0, 0, -1]]), np.array([4, 4, 6, 6]))  # 1 and -0.5
-        0.25
-    """
-    partitions, preds = np.asarray(partitions), np.asarray(preds)
-    if partitions.ndim != 2 or preds.shape != partitions.shape[1:]:
-        msg = f"`partitions` and `preds` must have shapes (P, N) and (N,), got {partitions.shape} and {preds.shape}."
-        raise ValueError(msg)
-    return _mean([_shared_ari(partition, preds) for partition in partitions])
+    pairs = [_shared_ari(one, other) for one, other in combinations(partitions, 2)]
+    known = [value for value in pairs if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def resampled_clusterings(
     features: np.ndarray,
-    num_clusters: int,
-    num_resamples: int = 10,
+    cluster: Callable[[np.ndarray], np.ndarray],
+    num_resamples: int = 5,
     share: float = 0.8,
     seed: int = 0,
 ) -> np.ndarray:
-    """Cluster random parts of the regions by k-means on features of norm 1.
+    """Cluster random parts of the regions.
 
     Args:
         features: ``(N, D)`` float, finite.
-        num_clusters: Number of clusters; no more than a part has regions are made.
+        cluster: Gives the clusters ``(n,)`` int of features ``(n, D)``.
         num_resamples: Number of parts.
         share: Share of the regions that a part has, drawn without putting back.
-        seed: Seed of the parts and of k-means.
+        seed: Seed of the parts.
 
     Returns:
         ``(num_resamples, N)`` int, -1 where a region is not in the part.
@@ -92,9 +67,8 @@ def resampled_clusterings(
         ValueError: If the features are not two-dimensional or the share is not in (0, 1].
 
     Example:
-        >>> found = resampled_clusterings(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 2, share=1.0)
-        >>> found.shape, pairwise_agreement(found)
-        ((10, 3), 1.0)
+        >>> resampled_clusterings(np.array([[1.0], [0.0]]), lambda rows: rows[:, 0] > 0, num_resamples=1, share=1.0)
+        array([[1, 0]])
     """
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2:
@@ -106,13 +80,9 @@ def resampled_clusterings(
     rng = np.random.default_rng(seed)
     size = round(share * min(len(features), MAX_REGIONS))
     found = np.full((num_resamples, len(features)), NOT_DRAWN)
-    rows = normalize(features) if len(features) else features
     for number in range(num_resamples if size else 0):
-        part = rng.permutation(len(rows))[:size]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct regions than clusters
-            means = KMeans(min(num_clusters, size), n_init=3, random_state=number)
-            found[number, part] = means.fit_predict(rows[part])
+        part = rng.permutation(len(features))[:size]
+        found[number, part] = cluster(features[part])
     return found
 
 
@@ -120,9 +90,3 @@ def _shared_ari(one: np.ndarray, other: np.ndarray) -> float:
     """Adjusted Rand index over the samples of both; NaN for fewer than two."""
     shared = (one >= 0) & (other >= 0)
     return float(adjusted_rand_score(one[shared], other[shared])) if shared.sum() > 1 else float("nan")
-
-
-def _mean(values: list[float]) -> float:
-    """Mean of what is a number; NaN for none."""
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
