@@ -14,6 +14,7 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile, Namespace
 
 from anomalib_ncd.cli.detector_flags import add_detector_arguments, detector_to_discover_with, settings_of_run
+from anomalib_ncd.cli.finished import digest_of_call, is_finished, note_finished
 from anomalib_ncd.cli.nested_flags import CommandParser
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.settings import PAPER, RunOptions, TrainingSettings
@@ -102,6 +103,11 @@ def preset_defaults(preset: str) -> dict[str, Any]:
 def run_discover(config: Namespace) -> None:
     """Run ``discover`` with parsed flags."""
     _check_maps(config)
+    call = digest_of_call(config, plain_config(config))
+    if is_finished(config.output, call):
+        report = config.output / "report.html"
+        logger.info("The run in %s is finished already; nothing to do. Its report is %s.", config.output, report)
+        return
     if config.method is None:
         config.method = _default_method(config)
 
@@ -136,6 +142,7 @@ def run_discover(config: Namespace) -> None:
     )
     options = RunOptions(**_taken(config, RunOptions))
     discover(model, datamodule, config.output, config.method, options, plain_config(config))
+    note_finished(config.output, call)
 
 
 def _check_maps(config: Namespace) -> None:

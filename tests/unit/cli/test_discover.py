@@ -163,6 +163,27 @@ def test_a_detector_by_its_short_name(tiny_run, tmp_path, detector_ckpt):
     assert (tmp_path / "predictions.csv").is_file()
 
 
+def test_a_finished_run_is_told_at_once_unless_anything_changed(own_tiny_run, tmp_path, monkeypatch, caplog):
+    args = arguments(own_tiny_run, tmp_path / "run", *CLUSTER)
+    main(args)
+    calls = []
+    monkeypatch.setattr("anomalib_ncd.runs.discover.discover", lambda *given: calls.append(given))
+    with caplog.at_level("INFO", "anomalib_ncd"):
+        main(args)
+    assert not calls
+    assert "finished already; nothing to do" in caplog.text
+    for change in (
+        next(own_tiny_run.images.rglob("*.png")).touch,
+        lambda: (tmp_path / "run" / "class_names.json").write_text('{"names": {"class_1": "dent"}}'),
+        (tmp_path / "run" / "report.html").unlink,
+        lambda: args.extend(["--seed", "1"]),
+    ):
+        before = len(calls)
+        change()
+        main(args)
+        assert len(calls) == before + 1
+
+
 def test_maps_or_a_detector_but_not_both(tiny_run, tmp_path):
     fails(arguments(tiny_run, tmp_path, *CLUSTER, "--detector.class_path", "Padim"), "either `--anomaly_maps` or")
     without = ["discover", "--images", str(tiny_run.images), "--output", str(tmp_path), *CLUSTER]
