@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+from anomalib_ncd.results.run_results import RunResults
 
 FILE_NAME = "corrections.json"
 SAME_OVERLAP = 1 / 3  # of two boxes of one size, that half of each lies in the other
@@ -133,6 +134,12 @@ def rows_of(
     return [row if last[row] == number else None for number, row in enumerate(found)]
 
 
+def rows_of_results(corrections: Iterable[Correction], results: RunResults) -> list[int | None]:
+    """:func:`rows_of` a run."""
+    batch = results.batch
+    return rows_of(corrections, results.image_keys, batch.region_image_index.numpy(), batch.region_box_xyxy.numpy())
+
+
 def next_number(slot_names: Sequence[str]) -> int:
     """Number of the next new class."""
     found = (_NUMBER.fullmatch(name) for name in slot_names)
@@ -158,7 +165,8 @@ def _checked_region(given: Any) -> Correction:  # noqa: ANN401
     said = given if isinstance(given, dict) else {}
     image, box, name, excluded = (said.get(key) for key in ("image", "box", "class", "not"))
     is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(edge, int | float) for edge in box)
-    names: list[Any] = [name] if name is not None else excluded if isinstance(excluded, list) else []
+    others: list[Any] = excluded if isinstance(excluded, list) else []
+    names = others if name is None else [name]
     is_named = bool(names) and all(isinstance(one, str) and one.split() for one in names)
     if not isinstance(image, str) or not is_box or not is_named or (name is None) == (excluded is None):
         msg = f'A region needs "image", "box" of four numbers, and "class" or "not", got {given!r}.'
@@ -167,5 +175,5 @@ def _checked_region(given: Any) -> Correction:  # noqa: ANN401
         msg = f"A class of {image!r} holds {CLASS_SEPARATOR!r}, which parts names in tables: {names!r}; drop it."
         raise ValueError(msg)
     tidy = tuple(" ".join(one.split()) for one in names)
-    box_xyxy: Any = tuple(float(edge) for edge in box)
+    box_xyxy: Any = tuple(float(edge) for edge in box or ())
     return Correction(image, box_xyxy, tidy[0] if name is not None else None, () if name is not None else tidy)

@@ -21,6 +21,8 @@ from anomalib_ncd.metrics.normal import normal_report
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.slots import first_slots
+from anomalib_ncd.results.corrections import FILE_NAME as CORRECTIONS_FILE
+from anomalib_ncd.results.corrections import read_corrections, rows_of_results
 from anomalib_ncd.results.export import ExportFormat, export_results
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.results.tables import write_tables
@@ -118,10 +120,19 @@ def write_run_files(
         metrics,
         sections=[facts_section(metrics["facts"])],
         peaks_xy=table.peaks_xy,
+        corrected=_corrected(output, results),
     )
     if (output / CHECKPOINT_FILE).is_file():
         write_class_names(output / CHECKPOINT_FILE, class_names)
     return results, metrics
+
+
+def _corrected(output: Path, results: RunResults) -> list[int]:
+    """Regions that corrections of the run's folder speak of."""
+    if not (output / CORRECTIONS_FILE).is_file():
+        return []
+    rows = rows_of_results(read_corrections(output / CORRECTIONS_FILE).regions, results)
+    return [row for row in rows if row is not None]
 
 
 def export_run(run: str | Path, output: str | Path, kind: ExportFormat = "coco", *, copy: bool = False) -> None:

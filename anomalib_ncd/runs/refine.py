@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from anomalib_ncd.models.encoded_regions import given
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.results.class_names import FILE_NAME as NAMES_FILE
 from anomalib_ncd.results.class_names import resolve_class_names
-from anomalib_ncd.results.corrections import FILE_NAME, Correction, Corrections, read_corrections, rows_of
+from anomalib_ncd.results.corrections import FILE_NAME, Correction, Corrections, read_corrections, rows_of_results
 from anomalib_ncd.results.run_results import RunResults, digest_of_classes
 from anomalib_ncd.runs.files import write_run_files
 from anomalib_ncd.runs.folder import (
@@ -116,16 +115,10 @@ def keep_corrections(run: Path, output: Path, before: RunResults, joined: RunRes
     regions = [replace(one, image=keys.get(one.image, one.image)) for one in read_corrections(run / FILE_NAME).regions]
     probabilities = given(joined.batch.region_class_probabilities, "The images hold no predictions")
     plan = ClassPlan(list(joined.slot_names), list(joined.slot_names), probabilities.numpy())
-    plan.take(regions, _rows(regions, joined))
+    plan.take(regions, rows_of_results(regions, joined))
     corrected = torch.from_numpy(constrained(plan.prior, plan.allowed))
     joined.batch.with_predictions(corrected, joined.merging(joined.slot_names))
     write_json(output / FILE_NAME, Corrections(tuple(regions), of=digest_of_classes(joined)).plain())
-
-
-def _rows(corrections: Sequence[Correction], results: RunResults) -> list[int | None]:
-    """The region of each correction."""
-    batch = results.batch
-    return rows_of(corrections, results.image_keys, batch.region_image_index.numpy(), batch.region_box_xyxy.numpy())
 
 
 def _plan(
@@ -141,9 +134,9 @@ def _plan(
     later = list(said.regions)
     if not is_of_run:
         called = dict((said.naming or {}).get("names", {}))
-        later = follow(later, _rows(later, results), plan, called)
+        later = follow(later, rows_of_results(later, results), plan, called)
     joined = list(earlier.joined(later).regions)
-    rows = _rows(joined, results)
+    rows = rows_of_results(joined, results)
     plan.take(joined, rows)
     lost = sum(row is None for row in rows)
     if lost:

@@ -16,7 +16,7 @@ from anomalib_ncd.cli.main import main
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.regions.classes.prediction import RegionMerging
-from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.results.run_results import RunResults, digest_of_classes
 from anomalib_ncd.runs.files import gather_results, write_run_files
 from anomalib_ncd.visualization.report import map_regions, write_report
 
@@ -193,13 +193,14 @@ def test_names_make_the_round_trip(open_report, finished, tmp_path):
     tab.page.get_by_label("class_3 is the same as").select_option("class_2")
     tab.page.get_by_label("Name of class_2", exact=True).fill("Fleck")
     with tab.page.expect_download() as download:
-        tab.page.get_by_role("button", name="Save class_names.json").click()
-    assert download.value.suggested_filename == "class_names.json"
+        tab.page.get_by_role("button", name="Save corrections.json").click()
+    assert download.value.suggested_filename == "corrections.json"
     saved = tmp_path / "from_browser.json"
     download.value.save_as(saved)
     name = f"Kratzer {EVIL}"
     expected = {"names": {"class_1": name, "class_2": "Fleck"}, "same": [["class_2", "class_3"]]}
-    assert json.loads(saved.read_text()) == expected
+    content = json.loads(saved.read_text())
+    assert content == {**expected, "of": digest_of_classes(RunResults.load(run / "results.npz"))}
 
     main(["name", str(run), "--names", str(saved)])
     with (run / "predictions.csv").open(newline="") as stream:
@@ -214,9 +215,9 @@ def test_names_make_the_round_trip(open_report, finished, tmp_path):
     assert again.page.get_by_label("class_3 is the same as").input_value() == "class_2"
     assert again.page.locator("#legend .name").all_inner_texts() == [name, "Fleck", "normal"]
     with again.page.expect_download() as download:
-        again.page.get_by_role("button", name="Save class_names.json").click()
+        again.page.get_by_role("button", name="Save corrections.json").click()
     download.value.save_as(saved)
-    assert json.loads(saved.read_text()) == expected
+    assert json.loads(saved.read_text()) == content
     again.assert_quiet(run / "report.html")
     tab.assert_quiet(run / "report.html")
 
@@ -228,7 +229,7 @@ def test_names_that_would_be_refused_are_not_saved(open_report, finished):
     for name, advice in refused.items():
         field.fill(name)
         assert advice in status.inner_text()
-        tab.page.get_by_role("button", name="Save class_names.json").click()
+        tab.page.get_by_role("button", name="Save corrections.json").click()
         assert advice in status.inner_text()
     field.fill("dent")
     assert "1 named" in status.inner_text()
@@ -237,6 +238,130 @@ def test_names_that_would_be_refused_are_not_saved(open_report, finished):
     tab.page.get_by_label("class_2 is the same as").select_option("class_1")
     assert tab.page.get_by_label("class_1 is the same as").input_value() == ""
     assert "same: class_1 = class_2" in status.inner_text()
+
+
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
+
+
+@pytest.fixture(scope="module")
+def clustered(tiny_run, tmp_path_factory):
+    """A run that put lines and squares into one class; tests only read it."""
+    output = tmp_path_factory.mktemp("clustered") / "run"
+    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--labels", "folders"]
+    main(["discover", *flags, "--output", str(output), "--method", "cluster", *SMALL, "--num_novel_classes", "2"])
+    return output
+
+
+def kind_of(tab, region):
+    return tab.page.evaluate("region => report.data.images[report.data.imageOf[region]]", region).split("/")[0]
+
+
+def select(tab, regions):
+    """Select regions on the map, one by one."""
+    for region in regions:
+        tab.hover(region)
+        tab.page.mouse.down()
+        tab.page.mouse.up()
+
+
+def save_from(tab, file):
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("button", name="Save corrections.json").click()
+    download.value.save_as(file)
+    return json.loads(file.read_text())
+
+
+def test_the_whole_way_from_the_report_to_other_tools(open_report, tiny_run, clustered, tmp_path):
+    file, output = tmp_path / "corrections.json", tmp_path / "refined"
+    tab = open_report(clustered / "report.html", offline=True)
+    tiles = tab.page.locator("#first .thumb")
+    of_kind = {"good": [], "line": [], "square": []}
+    for place in range(tiles.count()):
+        of_kind[kind_of(tab, int(tiles.nth(place).get_attribute("data-region")))].append(place)
+    for kind, places in of_kind.items():  # four of each: twelve regions
+        for place in places[:4]:
+            tiles.nth(place).click()
+        assert "4 regions selected" in tab.page.locator("#selection").inner_text()
+        if kind == "good":
+            tab.page.get_by_role("button", name="Normal, a false alarm").click()
+        else:
+            tab.page.get_by_label("Name of a new class").fill(f"{kind} {EVIL}")
+            tab.page.get_by_role("button", name="New class").click()
+    # Split what is left of a class, and put one of its groups elsewhere.
+    tab.page.locator(".split summary").first.click()
+    tab.page.locator(".split").first.locator(".group").nth(1).wait_for()
+    tab.page.locator(".split").first.get_by_role("button", name="Select all of group 1").click()
+    tab.page.get_by_role("button", name="Clear").click()
+    assert "12 corrected" in tab.page.locator("#save-status").inner_text()
+    said = save_from(tab, file)["regions"]
+    assert len(said) == 12
+    assert {one["class"] for one in said} == {"normal", f"line {EVIL}", f"square {EVIL}"}
+    assert "anomalib-ncd refine run --corrections" in tab.page.locator("#save-status").inner_text()
+    tab.assert_quiet(clustered / "report.html")
+
+    main(["refine", str(clustered), "--corrections", str(file), "--output", str(output)])
+    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps)]
+    main(["classify", str(output), *flags, "--output", str(tmp_path / "classified")])
+    for folder in (output, tmp_path / "classified"):
+        with (folder / "predictions.csv").open(newline="") as stream:
+            found = {row["image"]: row["class"] for row in csv.DictReader(stream)}
+        wanted = {"good": "normal", "line": f"line {EVIL}", "square": f"square {EVIL}"}
+        assert found == {image: wanted[image.split("/")[-2]] for image in found}
+    main(["export", str(output), "--output", str(tmp_path / "coco")])
+    categories = json.loads((tmp_path / "coco" / "annotations.json").read_text())["categories"]
+    assert {one["name"] for one in categories} >= {f"line {EVIL}", f"square {EVIL}"}
+
+    again = open_report(output / "report.html")
+    assert again.page.evaluate("report.corrected.size") == 12
+    again.assert_quiet(output / "report.html")
+
+
+def test_saved_corrections_can_be_gone_on_with(open_report, clustered, tmp_path):
+    tab = open_report(clustered / "report.html")
+    select(tab, [0, 1])
+    tab.page.keyboard.press("n")
+    tab.page.keyboard.type("dent")
+    tab.page.keyboard.press("Enter")
+    select(tab, [2])
+    tab.page.locator("#not-this").click()
+    saved = save_from(tab, tmp_path / "one.json")
+    assert [one.get("class", "not") for one in saved["regions"]] == ["dent", "dent", "not"]
+    fresh = open_report(clustered / "report.html")
+    fresh.page.locator("#load").set_input_files(tmp_path / "one.json")
+    fresh.page.wait_for_function("report.corrected.size === 3")
+    select(fresh, [3])
+    fresh.page.locator("#choices").get_by_role("button", name="dent").click()
+    assert len(save_from(fresh, tmp_path / "two.json")["regions"]) == 4
+    fresh.page.get_by_role("button", name="Undo").click()
+    assert save_from(fresh, tmp_path / "three.json") == saved
+    (tmp_path / "bad.json").write_text("{")
+    fresh.page.locator("#load").set_input_files(tmp_path / "bad.json")
+    fresh.page.wait_for_function("document.getElementById('save-status').classList.contains('wrong')")
+    assert "no file of corrections" in fresh.page.locator("#save-status").inner_text()
+
+
+def test_many_regions_are_selected_with_a_box_and_by_likeness(open_report, clustered):
+    tab = open_report(clustered / "report.html")
+    tab.page.locator("#map").scroll_into_view_if_needed()
+    tab.page.evaluate("document.getElementById('map').scrollIntoView({block: 'start', behavior: 'instant'})")
+    box = tab.page.locator("#map").bounding_box()
+    tab.page.get_by_role("button", name="Select with a box").click()
+    tab.page.mouse.move(box["x"] + 3, box["y"] + 3)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + box["width"] - 60, box["y"] + box["height"] - 3, steps=4)
+    tab.page.mouse.up()
+    assert tab.page.evaluate("report.selected.size") > 10
+    tab.page.keyboard.press("Escape")
+    assert tab.page.evaluate("report.selected.size") == 0
+    tab.page.get_by_role("button", name="Select with a box").click()
+    select(tab, [0])
+    tab.page.get_by_role("button", name="More like this").click()
+    assert tab.page.evaluate("report.selected.size") == 9
+    tab.page.keyboard.press("1")
+    assert "9 corrected" in tab.page.locator("#save-status").inner_text()
+    assert tab.page.evaluate("report.data.classOf.filter((number) => number === 0).length") >= 9
+    tab.page.keyboard.press("Control+z")
+    assert tab.page.evaluate("report.corrected.size") == 0
 
 
 def test_5000_regions_are_drawn(open_report, tmp_path):
@@ -264,4 +389,9 @@ def test_5000_regions_are_drawn(open_report, tmp_path):
         })""",
     )
     assert drawn == 20
+    tab.page.evaluate("document.querySelector('.split summary').click()")
+    tab.page.locator(".split").first.get_by_role("button", name="Select all of group 1").click()
+    assert tab.page.evaluate("report.selected.size") > 50
+    tab.page.keyboard.press("2")
+    tab.page.keyboard.press("Control+z")
     tab.assert_quiet(file)

@@ -66,11 +66,12 @@ class ReportSection:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the page: its data URI, the text that stands for it, and a caption of a few short lines."""
+    """An image of the page: its data URI, the text that stands for it, a caption, and the region that it shows."""
 
     src: str
     alt: str
     lines: list[str] = field(default_factory=list)
+    region: int | None = None
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class ContentBuilder:
         if with_score:
             lines.append(f"anomaly score {float(self.batch.region_score[region]):.2f}")
         tile = region_tile(*self.load(region), TILE_PX, TILE_MARGIN)
-        return Picture(jpeg_data_uri(tile), f"Region of {key}, class {name}", lines)
+        return Picture(jpeg_data_uri(tile), f"Region of {key}, class {name}", lines, int(region))
 
     def certainty_text(self, value: float) -> str:
         """A certainty as people read it."""

@@ -14,19 +14,28 @@
   const view = { scale: 1, x: 0, y: 0 };
   const screenX = new Float32Array(count);
   const screenY = new Float32Array(count);
-  const members = data.classes.map(() => []);
-  data.classOf.forEach((number, region) => members[number].push(region));
+  let members = [];
+  const selected = new Set();
+  const corrected = new Set(data.corrected);
+  function sortIntoClasses() {
+    members = data.classes.map(() => []);
+    data.classOf.forEach((number, region) => members[number].push(region));
+  }
   const CROSS = 4;
   let colors = [];
   let ink = "";
+  let accent = "";
   let paper = "";
   let size = { width: 0, height: 0 };
   let current = -1;
+  let frame = null;
+  let framing = false;
   let pending = false;
 
   function readColors() {
     const style = getComputedStyle(document.documentElement);
     ink = style.getPropertyValue("--ink").trim();
+    accent = style.getPropertyValue("--accent").trim();
     paper = style.getPropertyValue("--panel").trim();
     colors = data.classes.map(({ color }) =>
       style.getPropertyValue(color < 0 ? "--normal" : `--c${color % 12}`).trim(),
@@ -138,15 +147,29 @@
     drawRing();
   }
 
-  // The ring around the current region lies on a canvas of its own: pointing about draws nothing else anew.
+  // Rings: around what is selected, what was corrected, and the current region.
+  // They lie on a canvas of its own: pointing about draws nothing else anew.
   function drawRing() {
     ring.clearRect(0, 0, size.width, size.height);
-    if (current < 0) return;
-    ring.beginPath();
-    ring.arc(screenX[current], screenY[current], markRadius() + 5, 0, 2 * Math.PI);
-    ring.strokeStyle = ink;
-    ring.lineWidth = 2;
-    ring.stroke();
+    const circle = (region, distance, color, width) => {
+      if (hidden.has(data.classOf[region])) return;
+      ring.beginPath();
+      ring.arc(screenX[region], screenY[region], markRadius() + distance, 0, 2 * Math.PI);
+      ring.strokeStyle = color;
+      ring.lineWidth = width;
+      ring.stroke();
+    };
+    corrected.forEach((region) => circle(region, 2.5, ink, 1));
+    selected.forEach((region) => circle(region, 4, accent, 2.5));
+    if (current >= 0) circle(current, 6, ink, 2);
+    if (frame) {
+      ring.fillStyle = ring.strokeStyle = accent;
+      ring.lineWidth = 1.5;
+      ring.globalAlpha = 0.12;
+      ring.fillRect(frame.x, frame.y, frame.width, frame.height);
+      ring.globalAlpha = 1;
+      ring.strokeRect(frame.x, frame.y, frame.width, frame.height);
+    }
   }
 
   function redraw() {
@@ -181,14 +204,41 @@
     return best;
   }
 
+  function regionsIn({ x, y, width, height }) {
+    const found = [];
+    for (let region = 0; region < count; region += 1) {
+      const dx = screenX[region] - x;
+      const dy = screenY[region] - y;
+      if (dx >= 0 && dy >= 0 && dx <= width && dy <= height && !hidden.has(data.classOf[region])) found.push(region);
+    }
+    return found;
+  }
+
   function describe(region) {
     const value = data.value[region];
     const sure = data.isProbability ? `${Math.round(value * 100)} %` : `closeness ${value.toFixed(2)}`;
     const lines = [`${nameOfClass(data.classOf[region])}, ${sure}`];
     if (data.doubtful[region] && data.second[region] >= 0) lines.push(`or ${nameOfClass(data.second[region])}`);
     if (data.unknown[region]) lines.push("unknown");
+    if (corrected.has(region)) lines.push("corrected");
     lines.push(data.images[data.imageOf[region]]);
     return lines;
+  }
+
+  // The crop of a region, on a canvas, from the sheet that it stands in.
+  function drawCrop(canvas, region) {
+    const { px, perRow } = data.tile;
+    const place = region % (perRow * perRow);
+    const sheet = sheets[Math.floor(region / (perRow * perRow))];
+    const { width, height } = canvas;
+    const to = canvas.getContext("2d");
+    to.imageSmoothingQuality = "high";
+    const paintIt = () => {
+      to.clearRect(0, 0, width, height);
+      to.drawImage(sheet, (place % perRow) * px, Math.floor(place / perRow) * px, px, px, 0, 0, width, height);
+    };
+    if (sheet.complete) paintIt();
+    else sheet.addEventListener("load", paintIt, { once: true });
   }
 
   function show(region) {
@@ -196,15 +246,7 @@
     current = region;
     tip.hidden = region < 0;
     if (region >= 0) {
-      const { px, perRow } = data.tile;
-      const place = region % (perRow * perRow);
-      const sheet = sheets[Math.floor(region / (perRow * perRow))];
-      const crop = byId("tip-crop").getContext("2d");
-      crop.clearRect(0, 0, 144, 144);
-      crop.imageSmoothingQuality = "high";
-      if (sheet.complete) {
-        crop.drawImage(sheet, (place % perRow) * px, Math.floor(place / perRow) * px, px, px, 0, 0, 144, 144);
-      }
+      drawCrop(byId("tip-crop"), region);
       const lines = describe(region);
       byId("tip-text").textContent = lines.join("\n");
       byId("tip-crop").setAttribute("aria-label", `Region of ${lines[lines.length - 1]}`);
@@ -259,11 +301,24 @@
 
   function listen() {
     let drag = null;
+    let start = null;
     map.addEventListener("pointerdown", (event) => {
-      drag = { x: event.offsetX, y: event.offsetY };
-      if (event.pointerType === "mouse") map.setPointerCapture(event.pointerId);
+      drag = start = { x: event.offsetX, y: event.offsetY };
+      if (event.shiftKey || framing) frame = { ...start, width: 0, height: 0 };
+      if (event.pointerType === "mouse" || frame) map.setPointerCapture(event.pointerId);
     });
     map.addEventListener("pointermove", (event) => {
+      if (frame && event.buttons) {
+        frame = {
+          x: Math.min(start.x, event.offsetX),
+          y: Math.min(start.y, event.offsetY),
+          width: Math.abs(event.offsetX - start.x),
+          height: Math.abs(event.offsetY - start.y),
+        };
+        show(-1);
+        drawRing();
+        return;
+      }
       if (drag && event.buttons) {
         const unit = pixelsPerUnit();
         view.x -= (event.offsetX - drag.x) / unit;
@@ -277,9 +332,14 @@
       show(nearest(event.offsetX, event.offsetY, 16));
     });
     map.addEventListener("pointerup", (event) => {
-      drag = null;
+      const isClick = start && Math.hypot(event.offsetX - start.x, event.offsetY - start.y) < 4;
+      const found = nearest(event.offsetX, event.offsetY, 24);
+      const box = frame;
+      drag = start = frame = null;
       map.classList.remove("dragging");
-      show(nearest(event.offsetX, event.offsetY, 24));
+      if (isClick && found >= 0) onSelect([found], "toggle");
+      else if (box) onSelect(regionsIn(box), "add");
+      show(found);
     });
     map.addEventListener("pointerleave", () => show(-1));
     map.addEventListener("blur", () => show(-1));
@@ -304,10 +364,17 @@
         "-": () => zoom(1 / 1.5),
         0: showAll,
         Escape: () => show(-1),
+        Enter: () => current >= 0 && onSelect([current], "toggle"),
+        " ": () => current >= 0 && onSelect([current], "toggle"),
       };
       if (!keys[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       keys[event.key]();
+    });
+    byId("frame").addEventListener("click", () => {
+      framing = !framing;
+      byId("frame").setAttribute("aria-pressed", String(framing));
+      map.classList.toggle("framing", framing);
     });
     document.querySelectorAll("[data-zoom]").forEach((button) => {
       const factor = Number(button.dataset.zoom);
@@ -355,106 +422,38 @@
     );
   }
 
-  // ---------------------------------------------------------------- the names
-  const rows = new Map();
-  document.querySelectorAll(".naming").forEach((row) => {
-    rows.set(row.dataset.slot, { input: row.querySelector("input"), select: row.querySelector("select") });
-  });
-  const typed = (slot) => rows.get(slot)?.input.value.trim().replace(/\s+/g, " ") ?? "";
-  const sameAs = (slot) => rows.get(slot)?.select.value ?? "";
+  let onSelect = () => {};
+  let nameOfClass = (number) => data.classes[number].name;
 
-  function root(slot) {
-    let found = slot;
-    while (sameAs(found)) found = sameAs(found);
-    return found;
+  // Draws everything anew after classes, or what is in them, have changed.
+  function refresh() {
+    sortIntoClasses();
+    readColors();
+    drawLegend();
+    redraw();
   }
 
-  // Name of a slot as the fields say.
-  const nameOfSlot = (slot) => typed(root(slot)) || root(slot);
-
-  const headings = data.classes.map(({ name }) => name);
-  const nameOfClass = (number) => headings[number];
-
-  function say(text, isWrong = false) {
-    const status = byId("save-status");
-    status.textContent = text;
-    status.classList.toggle("wrong", isWrong);
-  }
-
-  // While names are not saved, the button stays in sight.
-  const markChanged = (isChanged) => document.querySelector(".save").classList.toggle("changed", isChanged);
-
-  function namesToSave() {
-    const names = {};
-    const groups = new Map();
-    for (const slot of data.slots) {
-      const first = root(slot);
-      groups.set(first, [...(groups.get(first) ?? []), slot]);
-      if (first === slot && typed(slot) && typed(slot) !== slot) names[slot] = typed(slot);
-    }
-    return { names, same: [...groups.values()].filter((group) => group.length > 1) };
-  }
-
-  // The mistakes that reading the file would refuse.
-  function mistake({ names }) {
-    for (const [slot, name] of Object.entries(names)) {
-      if (name.includes(";")) return `The name of ${slot} holds “;”, which parts names in tables: leave it out.`;
-      if (data.hasNormal && name === data.slots[0]) return `To make ${slot} normal, choose “same as ${name}”.`;
-      if (data.slots.includes(name) && name !== slot && !names[name] && root(name) === name) {
-        return `${slot} has the name of another class, ${name}: choose “same as ${name}”.`;
-      }
-    }
-    return "";
-  }
-
-  function update() {
-    const wanted = namesToSave();
-    rows.forEach(({ input, select }, slot) => {
-      input.disabled = Boolean(select.value);
-      input.placeholder = select.value ? nameOfSlot(slot) : slot;
-    });
-    document.querySelectorAll("[data-name-of]").forEach((heading) => {
-      heading.textContent = nameOfSlot(heading.dataset.nameOf);
-    });
-    markChanged(true);
-    const problem = mistake(wanted);
-    const named = Object.keys(wanted.names).length;
-    const merged = wanted.same.map((group) => group.join(" = ")).join("; ");
-    say(problem || `${named} named${merged ? `, same: ${merged}` : ""}; not saved yet.`, Boolean(problem));
-  }
-
-  function save() {
-    const wanted = namesToSave();
-    const problem = mistake(wanted);
-    if (problem) {
-      say(problem, true);
-      return;
-    }
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([`${JSON.stringify(wanted, null, 2)}\n`], { type: "application/json" }));
-    link.download = "class_names.json";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-    markChanged(false);
-    say("Saved. Put class_names.json into the folder of the run and run `anomalib-ncd name` with that folder.");
-  }
-
-  rows.forEach(({ input, select }, slot) => {
-    input.addEventListener("input", update);
-    select.addEventListener("change", () => {
-      // A class can't be the same as one that was said to be the same as it.
-      for (let next = select.value; next; next = sameAs(next)) {
-        if (sameAs(next) === slot) rows.get(next).select.value = "";
-      }
-      update();
-    });
-    if (select.value) input.disabled = true;
-  });
-  byId("save").addEventListener("click", save);
-
+  sortIntoClasses();
   readColors();
   drawLegend();
   listen();
   resize();
-  window.report = { draw, count, position: (region) => ({ x: screenX[region], y: screenY[region] }) };
+  window.report = {
+    data,
+    draw,
+    count,
+    selected,
+    corrected,
+    drawCrop,
+    drawRing,
+    refresh,
+    colorOf: (number) => colors[number],
+    position: (region) => ({ x: screenX[region], y: screenY[region] }),
+    whenSelected: (callback) => {
+      onSelect = callback;
+    },
+    nameClassesBy: (callback) => {
+      nameOfClass = callback;
+    },
+  };
 })();

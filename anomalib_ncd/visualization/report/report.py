@@ -28,6 +28,7 @@ from anomalib_ncd.visualization.report.content import (
     ReportContent,
     ReportSection,
 )
+from anomalib_ncd.visualization.report.correcting import correcting_data
 from anomalib_ncd.visualization.report.count_curve import count_curve
 from anomalib_ncd.visualization.report.crops import TileSheets, tile_sheets
 
@@ -45,6 +46,7 @@ def write_report(
     title: str = "Discovered classes",
     sections: Sequence[ReportSection] = (),
     peaks_xy: Sequence[tuple[float, float]] | None = None,
+    corrected: Sequence[int] = (),
 ) -> None:
     """Write the report of a run. A reader never sees a half-written file.
 
@@ -57,6 +59,7 @@ def write_report(
         title: Heading of the page.
         sections: More sections, shown below the first sentence.
         peaks_xy: Where the anomaly map of each image is highest, in pixels; marked where nothing was found.
+        corrected: Regions that the user corrected before, by their index in the batch.
 
     Raises:
         ValueError: If the results have no predictions or the names don't fit their slots.
@@ -67,11 +70,15 @@ def write_report(
     shown = _regions_of_map(len(results.region_position))
     tile_px = LARGE_TILE_PX if len(shown) <= MAX_LARGE_TILES else SMALL_TILE_PX
     sheets = tile_sheets((region_tile(*load(int(region)), tile_px, TILE_MARGIN) for region in shown), tile_px)
-    script = _part("report.js")
+    run = file.absolute().parent.name
+    data = _script_data(results, content, shown, sheets) | correcting_data(results, class_names, shown, corrected)
+    data |= {"run": run, "slots": results.slot_names, "hasNormal": results.normal_slot is not None}
+    data["normalName"] = "" if results.normal_slot is None else class_names[results.normal_slot]
+    script = _part("report.js") + _part("corrections.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     html = _template().render(
         title=title,
-        run=file.absolute().parent.name,
+        run=run,
         content=content,
         sections=sections,
         num_classes=count_curve(results.num_classes_estimate),
@@ -82,7 +89,8 @@ def write_report(
         sheets=sheets,
         num_regions=len(results.region_position),
         num_on_map=len(shown),
-        data=_script_data(results, content, shown, sheets),
+        places={int(region): place for place, region in enumerate(shown)},
+        data=_json(data),
         css=Markup(_part("report.css")),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - a file of this package
         script_digest=digest,
@@ -162,13 +170,17 @@ def _confusion(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"columns": columns, "rows": rows}
 
 
-def _script_data(results: RunResults, content: ReportContent, shown: np.ndarray, sheets: TileSheets) -> Markup:
-    """What the script draws, as JSON that can't end the element it stands in."""
+def _script_data(results: RunResults, content: ReportContent, shown: np.ndarray, sheets: TileSheets) -> dict[str, Any]:
+    """What the script draws."""
     cards: list[ClassCard] = [*content.cards, *([content.normal] if content.normal else [])]
     class_of_slot = {card.slot: number for number, card in enumerate(cards)}
     certainty = content.certainty
-    data = {
-        "classes": [{"name": card.name, "color": card.color} for card in cards],
+    names = results.slot_names
+    return {
+        "classes": [
+            {"name": card.name, "color": card.color, "slot": names[card.slot], "slots": [names[i] for i in card.slots]}
+            for card in cards
+        ],
         "images": results.image_keys,
         "x": np.round(results.region_position[shown, 0].astype(float), 4).tolist(),
         "y": np.round(results.region_position[shown, 1].astype(float), 4).tolist(),
@@ -180,9 +192,11 @@ def _script_data(results: RunResults, content: ReportContent, shown: np.ndarray,
         "imageOf": results.batch.region_image_index.numpy()[shown].tolist(),
         "isProbability": certainty.is_probability,
         "tile": {"px": sheets.tile_px, "perRow": sheets.tiles_per_row},
-        "slots": results.slot_names,
-        "hasNormal": results.normal_slot is not None,
     }
+
+
+def _json(data: dict[str, Any]) -> Markup:
+    """Data as JSON that can't end the element it stands in."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
     safe = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
     return Markup(safe)  # noqa: S704 - holds no markup any more

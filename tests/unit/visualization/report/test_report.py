@@ -107,7 +107,7 @@ def test_the_map_knows_all_regions(results_of, tmp_path):
     assert data["imageOf"] == [0, 1, 1, 2]
     assert data["value"] == [0.9, 0.9, 0.9, 0.4]
     assert data["doubtful"] == [0, 0, 0, 1]
-    assert data["classes"][-1] == {"name": "normal", "color": -1}
+    assert data["classes"][-1] == {"name": "normal", "color": -1, "slot": "normal", "slots": ["normal"]}
 
 
 def test_fields_start_with_the_given_names(results_of, tmp_path):

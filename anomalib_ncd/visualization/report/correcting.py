@@ -1,0 +1,71 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the page needs so that its user can correct regions: boxes, likeness, and what to look at first."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from anomalib_ncd.regions.classes.slots import named_probabilities
+from anomalib_ncd.results.label_order import doubt_of, label_order
+from anomalib_ncd.results.run_results import RunResults, digest_of_classes
+from anomalib_ncd.visualization.report.embedding import unit_rows
+
+LABEL_FIRST = 40
+LIKENESS_DIMENSIONS = 24
+
+
+def correcting_data(
+    results: RunResults, class_names: Sequence[str], shown: np.ndarray, corrected: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Gather it as plain data.
+
+    Args:
+        results: Predictions under their names.
+        class_names: Name of each slot.
+        shown: Regions of the map, by their index in the batch.
+        corrected: Regions that were corrected before, by the same.
+
+    Returns:
+        ``boxes``, ``likeness`` (bytes of :func:`likeness`, Base64) and its ``dimensions``, ``first`` (what to label
+        first), ``corrected``, by the place in `shown`, and ``of``, the digest of the classes.
+    """
+    batch = results.batch
+    probabilities = batch.region_class_probabilities
+    features = batch.region_feature if batch.region_feature is not None else probabilities
+    is_corrected = np.isin(shown, np.asarray(corrected, dtype=int))
+    rows = np.asarray(features)[shown]
+    doubt = doubt_of(named_probabilities(np.asarray(probabilities), class_names))[shown]
+    image_of = batch.region_image_index.numpy()[shown]
+    near = likeness(rows)
+    return {
+        "boxes": np.round(batch.region_box_xyxy.numpy()[shown].astype(float), 2).tolist(),
+        "likeness": base64.b64encode(near.tobytes()).decode("ascii"),
+        "dimensions": near.shape[1],
+        "first": label_order(rows, doubt, image_of, LABEL_FIRST, is_corrected),
+        "corrected": np.flatnonzero(is_corrected).tolist(),
+        "of": digest_of_classes(results),
+    }
+
+
+def likeness(features: np.ndarray, dimensions: int = LIKENESS_DIMENSIONS) -> np.ndarray:
+    """Describe regions in few bytes, so that the page can find those that are alike.
+
+    Args:
+        features: ``(R, D)`` float, of any norm.
+        dimensions: Most principal components that are kept.
+
+    Returns:
+        ``(R, d)`` int8; alike regions have alike rows.
+    """
+    rows = unit_rows(features)
+    if len(rows) < 2:
+        return np.zeros((len(rows), 1), np.int8)
+    reduced = PCA(min(dimensions, *rows.shape), random_state=0).fit_transform(rows)
+    return np.round(reduced / max(float(np.abs(reduced).max()), 1e-12) * 127).astype(np.int8)

@@ -1,0 +1,443 @@
+"use strict";
+(() => {
+  const { data, count, selected, corrected, drawCrop, drawRing, refresh, colorOf, whenSelected, nameClassesBy } = report;
+  const byId = (id) => document.getElementById(id);
+  const MOST_THUMBS = 30;
+  const ALIKE = 8;
+
+  function element(tag, properties = {}, ...children) {
+    const made = Object.assign(document.createElement(tag), properties);
+    made.append(...children);
+    return made;
+  }
+
+  // ---------------------------------------------------------------- the names
+  const rows = new Map();
+  document.querySelectorAll(".naming").forEach((row) => {
+    rows.set(row.dataset.slot, { input: row.querySelector("input"), select: row.querySelector("select") });
+  });
+  const typed = (slot) => rows.get(slot)?.input.value.trim().replace(/\s+/g, " ") ?? "";
+  const sameAs = (slot) => rows.get(slot)?.select.value ?? "";
+
+  function root(slot) {
+    let found = slot;
+    while (sameAs(found)) found = sameAs(found);
+    return found;
+  }
+
+  // Name of a slot as the fields say.
+  const nameOfSlot = (slot) => typed(root(slot)) || root(slot);
+
+  // Normal keeps the name that it has; it has no field.
+  function nameOfClass(number) {
+    const { slot, name } = data.classes[number];
+    return slot && rows.has(slot) ? nameOfSlot(slot) : name;
+  }
+
+  function namesToSave() {
+    const names = {};
+    const groups = new Map();
+    for (const slot of data.slots) {
+      const first = root(slot);
+      groups.set(first, [...(groups.get(first) ?? []), slot]);
+      if (first === slot && typed(slot) && typed(slot) !== slot) names[slot] = typed(slot);
+    }
+    const normal = data.slots[0];
+    if (data.hasNormal && data.normalName !== normal) names[normal] = data.normalName;
+    return { names, same: [...groups.values()].filter((group) => group.length > 1) };
+  }
+
+  // The mistakes that reading the file would refuse.
+  function mistake({ names }) {
+    for (const [slot, name] of Object.entries(names)) {
+      if (name.includes(";")) return `The name of ${slot} holds “;”, which parts names in tables: leave it out.`;
+      if (data.hasNormal && name === data.slots[0]) return `To make ${slot} normal, choose “same as ${name}”.`;
+      if (data.slots.includes(name) && name !== slot && !names[name] && root(name) === name) {
+        return `${slot} has the name of another class, ${name}: choose “same as ${name}”.`;
+      }
+    }
+    return "";
+  }
+
+  // ---------------------------------------------------------- the corrections
+  // What is said of a region: { to: class } or { not: class }, by the number of the class.
+  const original = [...data.classOf];
+  const kept = new Set(data.corrected);
+  let said = new Map();
+  const past = [];
+  let isSaved = true;
+
+  function apply() {
+    corrected.clear();
+    kept.forEach((region) => corrected.add(region));
+    original.forEach((number, region) => {
+      const word = said.get(region);
+      if (word) corrected.add(region);
+      data.classOf[region] = word && word.to !== undefined ? word.to : number;
+    });
+    refresh();
+    showState();
+  }
+
+  function say(regions, word) {
+    past.push(new Map(said));
+    const next = new Map(said);
+    for (const region of regions) {
+      next.set(region, word.not ? { not: original[region] } : { to: word.to });
+    }
+    said = next;
+    isSaved = false;
+    selected.clear();
+    apply();
+  }
+
+  function undo() {
+    if (!past.length) return;
+    said = past.pop();
+    isSaved = false;
+    apply();
+  }
+
+  function assign(number) {
+    if (selected.size) say([...selected], { to: number });
+  }
+
+  const defects = () => data.classes.flatMap(({ color }, number) => (color < 0 ? [] : [number]));
+  const normalClass = () => data.classes.findIndex(({ color }) => color < 0);
+
+  function assignNormal() {
+    if (!selected.size) return;
+    if (normalClass() < 0) data.classes.push({ name: "normal", slot: "normal", color: -1 });
+    assign(normalClass());
+  }
+
+  function classNamed(name) {
+    const found = data.classes.findIndex((_, number) => nameOfClass(number) === name);
+    if (found >= 0) return found;
+    const color = Math.max(-1, ...data.classes.map((one) => one.color)) + 1;
+    return data.classes.push({ name, slot: null, color }) - 1;
+  }
+
+  function nextName() {
+    const numbers = [...data.slots, ...data.classes.map(({ name }) => name)].map((name) => /^class_(\d+)$/.exec(name));
+    return `class_${1 + Math.max(0, ...numbers.map((match) => (match ? Number(match[1]) : 0)))}`;
+  }
+
+  function assignNew() {
+    const field = byId("new-name");
+    const name = field.value.trim().replace(/\s+/g, " ") || nextName();
+    if (!selected.size) return;
+    if (name.includes(";")) {
+      tell("A name can't hold “;”, which parts names in tables.", true);
+      return;
+    }
+    field.value = "";
+    if (name === "normal") assignNormal();
+    else assign(classNamed(name));
+  }
+
+  // ---------------------------------------------------- what is alike, groups
+  const { dimensions } = data;
+  const likeness = Int8Array.from(atob(data.likeness), (letter) => letter.charCodeAt(0));
+  const rowOf = (region) => likeness.subarray(region * dimensions, (region + 1) * dimensions);
+
+  function distance(one, other) {
+    let sum = 0;
+    for (let i = 0; i < dimensions; i += 1) sum += (one[i] - other[i]) ** 2;
+    return sum;
+  }
+
+  function alike(region, amount) {
+    const own = rowOf(region);
+    const others = [];
+    for (let other = 0; other < count; other += 1) {
+      if (other !== region && !selected.has(other) && !said.has(other)) others.push([distance(own, rowOf(other)), other]);
+    }
+    return others.sort((a, b) => a[0] - b[0]).slice(0, amount).map(([, other]) => other);
+  }
+
+  // k-means from the farthest points on; the largest group comes first.
+  function groupsOf(regions, amount) {
+    const mean = (group) => {
+      const sum = new Float64Array(dimensions);
+      group.forEach((region) => rowOf(region).forEach((value, i) => (sum[i] += value / group.length)));
+      return sum;
+    };
+    const centres = [mean(regions)];
+    const nearest = (region) => Math.min(...centres.map((centre) => distance(rowOf(region), centre)));
+    for (let i = 0; i < amount; i += 1) {
+      const far = regions.reduce((best, region) => (nearest(region) > nearest(best) ? region : best), regions[0]);
+      if (i === 0) centres.pop();
+      centres.push(Float64Array.from(rowOf(far)));
+    }
+    let groups = [];
+    for (let step = 0; step < 12; step += 1) {
+      groups = centres.map(() => []);
+      for (const region of regions) {
+        const distances = centres.map((centre) => distance(rowOf(region), centre));
+        groups[distances.indexOf(Math.min(...distances))].push(region);
+      }
+      groups.forEach((group, i) => group.length && (centres[i] = mean(group)));
+    }
+    groups.forEach((group, i) => group.sort((a, b) => distance(rowOf(a), centres[i]) - distance(rowOf(b), centres[i])));
+    return groups.filter((group) => group.length).sort((a, b) => b.length - a.length);
+  }
+
+  function thumb(region, px) {
+    const canvas = element("canvas", { width: px, height: px });
+    drawCrop(canvas, region);
+    const button = element("button", { type: "button", className: "thumb", title: data.images[data.imageOf[region]] }, canvas);
+    button.dataset.region = region;
+    button.setAttribute("aria-label", `Region of ${data.images[data.imageOf[region]]}`);
+    return button;
+  }
+
+  function showGroups(card) {
+    const { box, number, amount } = card;
+    const regions = data.classOf.flatMap((own, region) => (own === number ? [region] : []));
+    const groups = groupsOf(regions, Number(amount.value));
+    box.replaceChildren(
+      ...groups.map((group, i) => {
+        const button = element("button", { type: "button", textContent: "Select all" });
+        button.setAttribute("aria-label", `Select all of group ${i + 1}`);
+        button.addEventListener("click", () => select(group, "only"));
+        const head = element("p", {}, `Group ${i + 1}: ${group.length} region${group.length === 1 ? "" : "s"} `, button);
+        return element("div", { className: "group" }, head, element("div", {}, ...group.slice(0, 10).map((one) => thumb(one, 64))));
+      }),
+    );
+    showState();
+  }
+
+  document.querySelectorAll(".split").forEach((row) => {
+    const card = { box: row.querySelector(".groups"), number: Number(row.dataset.class), amount: row.querySelector("select") };
+    row.querySelector("details").addEventListener("toggle", (event) => event.target.open && showGroups(card));
+    card.amount.addEventListener("change", () => showGroups(card));
+  });
+
+  // ------------------------------------------------------------- the selection
+  function select(regions, how) {
+    if (how === "only") selected.clear();
+    for (const region of regions) {
+      if (how === "toggle" && selected.has(region)) selected.delete(region);
+      else selected.add(region);
+    }
+    drawRing();
+    showState();
+  }
+  whenSelected(select);
+  nameClassesBy(nameOfClass);
+
+  byId("first").replaceChildren(
+    ...data.first.map((region) => element("figure", { className: "tile" }, thumb(region, 160), element("figcaption"))),
+  );
+
+  document.querySelectorAll("figure[data-region] img").forEach((picture) => {
+    const { region } = picture.parentElement.dataset;
+    const button = element("button", { type: "button", className: "thumb" });
+    button.dataset.region = region;
+    button.title = picture.title;
+    button.setAttribute("aria-label", picture.alt);
+    picture.replaceWith(button);
+    button.append(picture);
+  });
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button.thumb");
+    if (button) select([Number(button.dataset.region)], "toggle");
+  });
+
+  const phrase = (region) => {
+    const word = said.get(region);
+    if (word) return word.not === undefined ? `→ ${nameOfClass(word.to)}` : `not ${nameOfClass(word.not)}`;
+    return kept.has(region) ? "✓ corrected" : "";
+  };
+
+  function showTiles() {
+    document.querySelectorAll("button.thumb").forEach((button) => {
+      const region = Number(button.dataset.region);
+      button.setAttribute("aria-pressed", String(selected.has(region)));
+      button.dataset.said = phrase(region);
+      const caption = button.closest("#first .tile")?.querySelector("figcaption");
+      if (caption) {
+        caption.replaceChildren(
+          element("span", { textContent: data.images[data.imageOf[region]] }),
+          element("span", { textContent: phrase(region) || nameOfClass(data.classOf[region]) }),
+        );
+      }
+    });
+  }
+
+  function showChoices() {
+    const number = selected.size;
+    byId("selection").hidden = number === 0;
+    byId("selection-count").textContent = `${number} region${number === 1 ? "" : "s"} selected:`;
+    byId("selected").replaceChildren(
+      ...[...selected].slice(-MOST_THUMBS).map((region) => thumb(region, 48)),
+      ...(number > MOST_THUMBS ? [element("span", { textContent: `and ${number - MOST_THUMBS} more` })] : []),
+    );
+    const own = new Set([...selected].map((region) => original[region]));
+    byId("choices").replaceChildren(
+      ...defects().map((index, place) => {
+        const swatch = element("span", { className: "swatch" });
+        swatch.style.background = colorOf(index);
+        const key = place < 9 ? [element("kbd", { textContent: place + 1 })] : [];
+        const button = element("button", { type: "button" }, swatch, nameOfClass(index), ...key);
+        button.addEventListener("click", () => assign(index));
+        return button;
+      }),
+    );
+    byId("not-this").textContent =
+      own.size === 1 ? `Not ${nameOfClass([...own][0])}, but I don't know what` : "Not the class it has, but I don't know what";
+  }
+
+  // ------------------------------------------------------------------- the file
+  function tell(text, isWrong = false) {
+    const status = byId("save-status");
+    status.textContent = text;
+    status.classList.toggle("wrong", isWrong);
+  }
+
+  function showState() {
+    showChoices();
+    showTiles();
+    byId("undo").disabled = past.length === 0;
+    const wanted = namesToSave();
+    const problem = mistake(wanted);
+    const named = Object.keys(wanted.names).length;
+    const merged = wanted.same.map((group) => group.join(" = ")).join("; ");
+    const parts = [
+      said.size ? `${said.size} corrected` : "",
+      named ? `${named} named` : "",
+      merged ? `same: ${merged}` : "",
+    ].filter(Boolean);
+    document.querySelector(".save").classList.toggle("changed", !isSaved);
+    if (problem) tell(problem, true);
+    else if (!isSaved) tell(`${parts.join(", ") || "Nothing"}; not saved yet.`);
+    else if (!parts.length) tell("Click regions that are in a wrong class, say what they are, save.");
+  }
+
+  function update() {
+    rows.forEach(({ input, select: choice }, slot) => {
+      input.disabled = Boolean(choice.value);
+      input.placeholder = choice.value ? nameOfSlot(slot) : slot;
+    });
+    document.querySelectorAll("[data-name-of]").forEach((heading) => {
+      heading.textContent = nameOfSlot(heading.dataset.nameOf);
+    });
+    isSaved = false;
+    refresh();
+    showState();
+  }
+
+  const wordFor = (number) => {
+    const { slot, name } = data.classes[number];
+    return slot ?? name;
+  };
+
+  function contents() {
+    const regions = [...said].map(([region, word]) => ({
+      image: data.images[data.imageOf[region]],
+      box: data.boxes[region],
+      ...(word.not === undefined ? { class: wordFor(word.to) } : { not: [wordFor(word.not)] }),
+    }));
+    return { ...namesToSave(), ...(regions.length ? { regions } : {}), of: data.of };
+  }
+
+  function save() {
+    const wanted = contents();
+    const problem = mistake(wanted);
+    if (problem) {
+      tell(problem, true);
+      return;
+    }
+    const text = `${JSON.stringify(wanted, null, 1)}\n`;
+    const link = element("a", { href: URL.createObjectURL(new Blob([text], { type: "application/json" })) });
+    link.download = "corrections.json";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    isSaved = true;
+    showState();
+    const command = wanted.regions
+      ? `anomalib-ncd refine ${data.run} --corrections corrections.json --output ${data.run}_refined`
+      : `anomalib-ncd name ${data.run} --names corrections.json`;
+    byId("save-status").replaceChildren("Saved corrections.json. Next: ", element("code", { textContent: command }));
+  }
+
+  function load(text) {
+    const found = JSON.parse(text);
+    const regionAt = new Map();
+    for (let region = 0; region < count; region += 1) {
+      regionAt.set(`${data.images[data.imageOf[region]]} ${data.boxes[region]}`, region);
+    }
+    rows.forEach(({ input, select: choice }, slot) => {
+      input.value = found.names?.[slot] ?? "";
+      choice.value = "";
+    });
+    for (const [first, ...others] of found.same ?? []) {
+      for (const slot of others) if (rows.has(slot)) rows.get(slot).select.value = first;
+    }
+    const numberOf = (name) => {
+      if (name === "normal" && normalClass() < 0) data.classes.push({ name, slot: name, color: -1 });
+      const bySlot = data.classes.findIndex(({ slot, slots }) => slot === name || slots?.includes(name));
+      return bySlot >= 0 ? bySlot : classNamed(name);
+    };
+    past.push(new Map(said));
+    said = new Map();
+    let lost = 0;
+    for (const one of found.regions ?? []) {
+      const region = regionAt.get(`${one.image} ${one.box}`);
+      if (region === undefined) lost += 1;
+      else said.set(region, one.class === undefined ? { not: original[region] } : { to: numberOf(one.class) });
+    }
+    apply();
+    update();
+    if (lost) tell(`${lost} corrections speak of regions that this report doesn't show.`, true);
+  }
+
+  byId("load").addEventListener("change", async (event) => {
+    const [file] = event.target.files;
+    event.target.value = "";
+    if (!file) return;
+    try {
+      load(await file.text());
+    } catch (error) {
+      tell(`${file.name} is no file of corrections (${error.message}).`, true);
+    }
+  });
+  byId("load-button").addEventListener("click", () => byId("load").click());
+  byId("save").addEventListener("click", save);
+  byId("undo").addEventListener("click", undo);
+  byId("new-class").addEventListener("click", assignNew);
+  byId("new-name").addEventListener("keydown", (event) => event.key === "Enter" && assignNew());
+  byId("as-normal").addEventListener("click", assignNormal);
+  byId("not-this").addEventListener("click", () => say([...selected], { not: true }));
+  byId("more").addEventListener("click", () => select(alike([...selected].at(-1), ALIKE), "add"));
+  byId("clear").addEventListener("click", () => select([], "only"));
+
+  document.addEventListener("keydown", (event) => {
+    if (event.target.closest("input, select") || event.altKey) return;
+    if ((event.ctrlKey || event.metaKey) && event.key === "z") undo();
+    else if (event.ctrlKey || event.metaKey) return;
+    else if (event.key === "Escape" && selected.size) select([], "only");
+    else if (selected.size && /^[1-9]$/.test(event.key) && event.key <= defects().length) assign(defects()[event.key - 1]);
+    else if (selected.size && event.key === "n") byId("new-name").focus();
+    else return;
+    event.preventDefault();
+  });
+
+  window.addEventListener("beforeunload", (event) => !isSaved && said.size && event.preventDefault());
+
+  rows.forEach(({ input, select: choice }, slot) => {
+    input.addEventListener("input", update);
+    choice.addEventListener("change", () => {
+      // A class can't be the same as one that was said to be the same as it.
+      for (let next = choice.value; next; next = sameAs(next)) {
+        if (sameAs(next) === slot) rows.get(next).select.value = "";
+      }
+      update();
+    });
+    if (choice.value) input.disabled = true;
+  });
+  refresh();
+  showState();
+})();
