@@ -86,7 +86,11 @@ def detector_to_discover_with(config: Namespace) -> AnomalibModule:
 def settings_of_run(run: Path) -> dict[str, Any]:
     """What ``config.yaml`` of a run says; nothing where there is none."""
     file = run / "config.yaml"
-    settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{file} is no plain YAML, as `discover` writes it: {error}"
+        raise ValueError(msg) from error
     return settings if isinstance(settings, dict) else {}
 
 

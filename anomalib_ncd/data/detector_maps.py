@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import logging
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,7 +101,12 @@ def load_detector(
         raise FileNotFoundError(msg)
     if "pre_trained" in inspect.signature(detector_class).parameters:
         init_args.setdefault("pre_trained", False)
-    return detector_class.load_from_checkpoint(ckpt_path, map_location="cpu", **init_args)
+    init_args["_instantiator"] = None  # which Lightning would import and call
+    try:
+        return detector_class.load_from_checkpoint(ckpt_path, map_location="cpu", **init_args)
+    except pickle.UnpicklingError as error:
+        msg = f"{ckpt_path} is no checkpoint of a detector: it is damaged or holds more than plain data."
+        raise ValueError(msg) from error
 
 
 class DetectorImages(Dataset):

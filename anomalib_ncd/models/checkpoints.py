@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,22 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: As :func:`own_part`.
+        ValueError: As :func:`own_part`; or if it is damaged, or holds more than plain data.
     """
-    with anomalib_safe_globals():
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    return _read(file, mmap=True)
+
+
+def _read(file: str | Path, *, mmap: bool) -> dict[str, Any]:
+    """Read a checkpoint of AnomalyNcd; no code in it is run."""
+    try:
+        with anomalib_safe_globals():
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        msg = f"{file} is no checkpoint: it is cut off, damaged, or holds more than plain data, and is not loaded."
+        raise ValueError(msg) from error
+    if not isinstance(checkpoint, dict):
+        msg = f"{file} is no checkpoint of AnomalyNcd, but holds {type(checkpoint).__name__}."
+        raise ValueError(msg)  # noqa: TRY004 - for users it is a wrong file, not a wrong type
     own_part(checkpoint)
     return checkpoint
 
@@ -77,8 +90,7 @@ def write_class_names(file: str | Path, class_names: Sequence[str]) -> bool:
         ValueError: If it is no checkpoint of AnomalyNcd or the names don't fit its slots.
     """
     file = Path(file)
-    with anomalib_safe_globals():
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    checkpoint = _read(file, mmap=False)
     saved = own_part(checkpoint)
     named = ClassSlots.from_plain(saved["slots"]).named(class_names).plain()
     if saved["slots"] == named:

@@ -413,6 +413,7 @@ class AnomalyNcd(AnomalibModule):
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
         hyper = checkpoints.read_checkpoint(checkpoint_path)["hyper_parameters"]
         defaults = {"pretrained": False, "backbone_weights": None, "training": TrainingSettings(**hyper["training"])}
+        defaults["_instantiator"] = None  # which Lightning would import and call
         return super().load_from_checkpoint(checkpoint_path, *args, **defaults | kwargs)  # type: ignore[return-value]
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:

@@ -160,7 +160,7 @@ def _epochs_done(checkpoint: Path) -> int:
     """Epochs that a checkpoint was trained for; 0 where there is none."""
     if not checkpoint.is_file():
         return 0
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    saved = read_checkpoint(checkpoint)
     if own_part(saved)["slots"]["from_clusters"]:
         msg = f"{checkpoint.parent} holds a run of the method 'cluster'; choose another folder for training."
         raise ValueError(msg)
