@@ -9,7 +9,6 @@ set, without normal images. Defective images whose ground truth is empty count a
 
 from __future__ import annotations
 
-import csv
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -18,8 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from anomalib_ncd.regions.crops import Region
+from anomalib_ncd.data.defects import Defect, components, read_defects
+from anomalib_ncd.metrics.defects import count_found, touches
 from anomalib_ncd.regions.cutting import cut_regions, fit_range
+from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.synthetic.plates import make_image, simulate_anomaly_map
 
@@ -36,13 +37,13 @@ class Sample:
         anomaly_map: ``(h, w)``.
         size_hw: Size of the image.
         is_good: Whether the image has no defect.
-        defects: One mask a defect at the size of the image; unknown where ``None``.
+        defects: In pixels of the image; unknown where ``None``.
     """
 
     anomaly_map: np.ndarray
     size_hw: tuple[int, int]
     is_good: bool
-    defects: list[np.ndarray] | None
+    defects: list[Defect] | None
 
 
 def read_grey(path: Path) -> np.ndarray:
@@ -68,14 +69,10 @@ def read_mtd(data: Path) -> list[Sample]:
 
 def read_deeppcb(data: Path) -> list[Sample]:
     """DeepPCB: a defect is a box."""
-    boxes: dict[str, list[np.ndarray]] = {}
-    with (data / "deeppcb" / "regions.csv").open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            mask = np.zeros((640, 640), dtype=bool)
-            mask[int(row["top"]) : int(row["bottom"]), int(row["left"]) : int(row["right"])] = True
-            boxes.setdefault(Path(row["image"]).stem, []).append(mask)
-    maps = sorted((data / "deeppcb" / "anomaly_maps").iterdir())
-    return [Sample(read_grey(path), (640, 640), is_good=False, defects=boxes[path.stem]) for path in maps]
+    maps = list_images(data / "deeppcb" / "anomaly_maps")
+    defects = read_defects(maps, data / "deeppcb" / "regions.csv")
+    pairs = zip(maps, defects, strict=True)
+    return [Sample(read_grey(file.path), (640, 640), is_good=False, defects=boxes) for file, boxes in pairs]
 
 
 def read_transistor(data: Path) -> list[Sample]:
@@ -92,26 +89,9 @@ def draw_plates(count: int) -> list[Sample]:
         for _ in range(count):
             image, masks = make_image(kinds, rng)
             mask = np.any([np.zeros(image.shape[:2], dtype=bool), *masks.values()], axis=0)
-            samples.append(Sample(simulate_anomaly_map(mask, rng), image.shape[:2], not kinds, list(masks.values())))
+            defects = [Defect(name, (0, 0, *own.shape[::-1]), own) for name, own in masks.items()]
+            samples.append(Sample(simulate_anomaly_map(mask, rng), image.shape[:2], not kinds, defects))
     return samples
-
-
-def components(mask: np.ndarray) -> list[np.ndarray]:
-    """Components of a mask; pieces that a pixel divides are one."""
-    near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), dtype=np.uint8))
-    count, labels = cv2.connectedComponents(near, connectivity=8)
-    return [(labels == number) & mask for number in range(1, count)]
-
-
-def touches(regions: list[Region], defects: list[np.ndarray]) -> np.ndarray:
-    """Which regions' masks touch which defects, ``(R, D)`` bool."""
-    table = np.zeros((len(regions), len(defects)), dtype=bool)
-    for row, region in enumerate(regions):
-        left, top = (round(edge) for edge in region.box_xyxy[:2])
-        rows, columns = np.nonzero(region.mask)
-        for column, defect in enumerate(defects):
-            table[row, column] = region.area > 0 and bool(defect[rows + top, columns + left].any())
-    return table
 
 
 def measure(samples: list[Sample], settings: RegionSettings, *, has_masks: bool) -> dict[str, float]:
@@ -134,20 +114,17 @@ def measure(samples: list[Sample], settings: RegionSettings, *, has_masks: bool)
         num["none"] += not regions
         if sample.defects is None:
             continue
-        table = touches(regions, sample.defects)
-        on_defect = [bool(touched.any()) for touched in table]
-        num["defects"] += len(sample.defects)
-        num["own"] += int(table[table.sum(axis=1) == 1].any(axis=0).sum())
-        num["regions"] += len(regions)
-        num["false"] += on_defect.count(False)
-        num["touched"] += any(on_defect)
+        table = touches([region.box_xyxy for region in regions], [region.mask for region in regions], sample.defects)
+        on_defect = table.any(axis=1).tolist()
+        num.update(count_found(table))
+        num["touched images"] += any(on_defect)
         if any(on_defect) and has_masks:
             area = sum(region.area for region, is_on in zip(regions, on_defect, strict=True) if is_on)
-            ratios.append(area / np.any(sample.defects, axis=0).sum())
+            ratios.append(area / sum(int(defect.mask.sum()) for defect in sample.defects))
     return {
         "defects with a region of their own": share(num["own"], num["defects"]),
         "regions on no defect": share(num["false"], num["regions"]),
-        "defective images touched": share(num["touched"], num["bad"] if num["defects"] else 0),
+        "defective images touched": share(num["touched images"], num["bad"] if num["defects"] else 0),
         "defective images without": num["none"],
         "good images with a region": share(num["alarms"], num["good"]),
         "regions on good images": num["alarm regions"],

@@ -28,7 +28,8 @@ class DataFlags:
 
     Attributes:
         base: Labelled base classes, `images/<class>` and `masks/<class>`, or `synthetic` to have some painted.
-        labels: For scores alone: `folders`, or a CSV file with the columns image and class.
+        labels: For scores alone: `folders`, or a CSV file with the columns image and class. For defects: one with left,
+            top, right and bottom as well, or a folder of masks with numbers of classes.
         normal_label: Label of good images.
         image_list: Text file of relative paths that narrows `images` down.
         normal_images: Folder of good images; a detector is fitted on them where neither maps nor detector are given.

@@ -84,7 +84,10 @@ class NcdBatch:
         region_score: ``(R,)`` float in [0, 1].
         region_area: ``(R,)`` long, mask pixels.
         class_id: ``(B,)`` long, true class for evaluation, -1 where unknown; ``None`` without labels.
-        region_class_id: ``(R,)`` long, the true class of the region's image.
+        class_sets: ``(B, L)`` bool, which true classes the defects of an image have, *good* apart; ``None`` where only
+            images are labelled.
+        region_class_id: ``(R,)`` long, the true class of the region's image; that of the defect it lies on where
+            defects are labelled.
         class_probabilities: ``(B, K)`` float, probability of each novel class; slot 0 is normal.
         pred_class_id: ``(B,)`` long, most probable class; -1 where there is none, see :meth:`with_predictions`.
         pred_class_score: ``(B,)`` float, its probability.
@@ -109,6 +112,7 @@ class NcdBatch:
     region_area: torch.Tensor
     whole_image: torch.Tensor | None = None
     class_id: torch.Tensor | None = None
+    class_sets: torch.Tensor | None = None
     region_class_id: torch.Tensor | None = None
     class_probabilities: torch.Tensor | None = None
     pred_class_id: torch.Tensor | None = None

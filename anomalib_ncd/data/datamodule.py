@@ -21,6 +21,7 @@ from tqdm import tqdm
 from anomalib_ncd.data.base_classes import BaseRecord, list_base
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datasets import EvalImages, TrainRegions
+from anomalib_ncd.data.defects import Defect, has_defects, image_labels, read_defects
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.images import images_of
 from anomalib_ncd.data.labels import class_ids, read_labels
@@ -57,7 +58,8 @@ class NcdDataModule(AnomalibDataModule):
         base: Folder of labelled base classes, ``images/<class>`` and ``masks/<class>``, or ``"synthetic"``: kinds of
             defect painted onto normal images (``"./synthetic"`` for a folder of that name). ``None``: none.
         labels: Ground truth for evaluation, which nothing else ever sees: ``"folders"`` takes the name of the folder
-            that holds an image, a CSV file has the columns ``image`` and ``class``. ``None``: none.
+            that holds an image, a CSV file has the columns ``image`` and ``class``; for single defects also those of a
+            box, or a folder of masks, see :func:`~anomalib_ncd.data.defects.read_defects`. ``None``: none.
         image_list: Text file of relative paths, one a line, that narrows ``images`` down.
         base_list: The same for the base images, relative to ``base/images``.
         normal_images: Images known to be normal, such as those that the detector was trained on: a folder, or an
@@ -130,6 +132,7 @@ class NcdDataModule(AnomalibDataModule):
         self.base_class_names: list[str] = []
         self.class_ids: list[int] | None = None
         self.class_names: list[str] = []
+        self.defects: list[list[Defect]] | None = None
         self._table: RegionTable | None = None
         self._cut_with: tuple[tuple[float, float], RegionSettings] | None = None
         self._train_regions: TrainRegions | None = None
@@ -155,7 +158,7 @@ class NcdDataModule(AnomalibDataModule):
             return
         records = images_of(self.images, self.image_list)
         if self.labels is not None:
-            self.class_ids, self.class_names = class_ids(read_labels(records, self.labels), self.normal_label)
+            self._read_labels(records, self.labels)
         self._check_base_list()
         if self.has_synthetic_base or self.normal_images is not None:
             self.normal_records = find_normal_images(self.normal_images, self.images)
@@ -319,6 +322,17 @@ class NcdDataModule(AnomalibDataModule):
         return predict_anomaly_maps(
             self.anomaly_maps, records, folder, ckpt_path=self.detector_ckpt, bit_depth=bit_depth
         )
+
+    def _read_labels(self, records: list[ImageFile], labels: str | Path) -> None:
+        """Take labels of images, or of their defects; a region on none of these is good."""
+        if not has_defects(labels):
+            self.class_ids, self.class_names = class_ids(read_labels(records, labels), self.normal_label)
+            return
+        self.defects = read_defects(records, labels)
+        kinds = {defect.class_name for of_image in self.defects for defect in of_image}
+        names = image_labels(self.defects, self.normal_label)
+        ids, self.class_names = class_ids([*names, self.normal_label, *kinds], self.normal_label)
+        self.class_ids = ids[: len(records)]
 
     def _check_base_list(self) -> None:
         """Refuse what only goes with a folder of base classes."""

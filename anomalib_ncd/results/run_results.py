@@ -45,6 +45,8 @@ class RunResults:
         bit_depth: Bits that are used in 16-bit images.
         facts: What was known without labels when the classes were discovered, see
             :data:`~anomalib_ncd.metrics.facts.FACTS`.
+        found_defects: Where defects are labelled, what was found of them, see
+            :func:`~anomalib_ncd.metrics.defects.count_found`.
     """
 
     batch: NcdBatch
@@ -59,6 +61,7 @@ class RunResults:
     num_classes_estimate: dict[str, Any] | None = None
     bit_depth: int = 16
     facts: dict[str, float] = field(default_factory=dict)
+    found_defects: dict[str, int] = field(default_factory=dict)
 
     def merging(self, class_names: Sequence[str]) -> RegionMerging:
         """What the classes mean under these names, and how regions decide about their image."""

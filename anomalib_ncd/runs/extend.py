@@ -118,6 +118,7 @@ def _join(results: RunResults, run: Path, new: NcdBatch, datamodule: NcdDataModu
         batch=batch,
         image_keys=[*old_keys, *new_keys],
         label_names=label_names,
+        found_defects={},  # those of new images are not known
         regions_folder=regions_folder_of(table, output),
     )
 

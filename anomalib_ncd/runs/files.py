@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.metrics.defects import UNLABELLED, count_found, defect_report, region_classes, touches
 from anomalib_ncd.metrics.discovery import discovery_report
 from anomalib_ncd.metrics.facts import tell_facts
 from anomalib_ncd.metrics.normal import normal_report
@@ -58,6 +61,7 @@ def gather_results(
     """
     table = datamodule.region_table()
     batch = NcdBatch.collate(batches).without_pixels()
+    found = _take_defects(batch, datamodule)
     key_of = {str(record.path): record.key for record in table.images}
     shown = batch.region_feature if batch.region_feature is not None else batch.region_class_probabilities
     return RunResults(
@@ -73,7 +77,30 @@ def gather_results(
         bit_depth=table.settings.bit_depth,
         num_classes_estimate=num_classes_estimate,
         facts=discovery_facts(batch, datamodule),
+        found_defects=found,
     )
+
+
+def _take_defects(batch: NcdBatch, datamodule: NcdDataModule) -> dict[str, int]:
+    """Compare regions with labelled defects: set the true classes of regions and images, count what was found."""
+    if datamodule.defects is None:
+        return {}
+    table, names = datamodule.region_table(), datamodule.class_names
+    normal = names.index(datamodule.normal_label)
+    defects_of = {str(record.path): of_image for record, of_image in zip(table.images, datamodule.defects, strict=True)}
+    classes = torch.full_like(batch.region_area, UNLABELLED)
+    sets = torch.zeros(len(batch), len(names), dtype=torch.bool)
+    rows, found = np.array(table_rows(batch, table), dtype=int), Counter[str]()
+    for image, path in enumerate(batch.image_path):
+        ids = [names.index(defect.class_name) for defect in defects_of[path]]
+        sets[image, ids] = True
+        own = np.flatnonzero((batch.region_image_index == image).numpy() & (batch.region_area > 0).numpy())
+        masks = [table.load(int(row))[1] for row in rows[own]]
+        touched = touches([table.rows[row].box_xyxy for row in rows[own]], masks, defects_of[path])
+        classes[own] = torch.from_numpy(region_classes(touched, ids, normal))
+        found.update(count_found(touched))
+    batch.update(region_class_id=classes, class_sets=sets[:, [i for i in range(len(names)) if i != normal]])
+    return dict(found)
 
 
 def regions_folder_of(table: RegionTable, output: Path) -> str:
@@ -149,7 +176,7 @@ def export_run(run: str | Path, output: str | Path, kind: ExportFormat = "coco",
 
 
 def score(results: RunResults, class_names: Sequence[str]) -> dict[str, Any] | None:
-    """Scores of images and regions, ``None`` without labels; slots of one name are scored as one class."""
+    """Scores of images, regions and labelled defects, ``None`` without labels; slots of one name are one class."""
     if not results.label_names or results.batch.class_id is None:
         return None
     # An image without region and class, -1, is of a class without name.
@@ -164,4 +191,15 @@ def score(results: RunResults, class_names: Sequence[str]) -> dict[str, Any] | N
             counted = (target >= 0) & (level == "image" or results.batch.region_area.numpy() > 0)
             is_good = target[counted] == results.label_names.index(results.normal_label)
             reports[level]["normal"] = normal_report(preds[counted] == slots[results.normal_slot], is_good)
+    if results.found_defects and results.batch.class_sets is not None:
+        target = results.batch.class_sets.numpy()
+        reports["defects"] = defect_report(results.found_defects, _class_sets(results, class_names), target)
     return reports
+
+
+def _class_sets(results: RunResults, class_names: Sequence[str]) -> np.ndarray:
+    """Which classes each image has, ``(N, K)`` bool; *normal* is none, and slots of one name are one."""
+    normal = None if results.normal_slot is None else class_names[results.normal_slot]
+    kinds = [name for name in dict.fromkeys(class_names) if name != normal]
+    images = [set(image.classes) for image in results.image_results(class_names)]
+    return np.array([[kind in classes for kind in kinds] for classes in images], dtype=bool).reshape(len(images), -1)

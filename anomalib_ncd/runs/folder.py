@@ -79,7 +79,7 @@ class MadeFrom:
             "base": "synthetic" if datamodule.has_synthetic_base else _digest(_stamp(file) for file in base),
             "normal images": digest_of_images(datamodule.normal_records),
             "normal maps": _digest(_stamp(file) for file in datamodule.normal_map_paths),
-            LABELS: _digest([repr((datamodule.class_ids, datamodule.class_names))]),
+            LABELS: _digest(_labels_of(datamodule)),
         }
         flat: dict[str, Any] = {}
         for name, value in _plain({"method": method, **own, **data, **settings}).items():
@@ -163,6 +163,13 @@ def _refuse_other_training(output: Path, found: dict[str, Any], changed: list[st
             "it to train anew. `anomalib-ncd classify` and `extend` take new images as they are."
         )
         raise ValueError(msg)
+
+
+def _labels_of(datamodule: NcdDataModule) -> Iterable[str]:
+    """Labels of images and of their defects as lines of text."""
+    yield repr((datamodule.class_ids, datamodule.class_names))
+    for of_image in datamodule.defects or []:
+        yield repr([(defect, hashlib.sha256(defect.mask.tobytes()).hexdigest()) for defect in of_image])
 
 
 def _stamp(file: Path) -> str:

@@ -84,6 +84,7 @@ def write_report(
         num_classes=count_curve(results.num_classes_estimate),
         scores=_scores(metrics),
         normal_scores=_normal_scores(metrics),
+        found=_found_defects(metrics),
         confusion=_confusion(metrics),
         slots=_slots(results, class_names),
         sheets=sheets,
@@ -140,6 +141,19 @@ def _scores(metrics: dict[str, Any] | None) -> list[tuple[str, int, list[str]]]:
             if part and "nmi" in part:
                 rows.append((title, part["count"], [f"{part[score]:.3f}" for score in SCORES]))
     return rows
+
+
+def _found_defects(metrics: dict[str, Any] | None) -> str:
+    """What was found of labelled defects, in a sentence; empty without."""
+    report = (metrics or {}).get("defects")
+    if not report or not report["count"]:
+        return ""
+    false = "" if report["false_alarms"] is None else f", of which {report['false_alarms']:.1%} lie on no defect"
+    return (
+        f"{report['recall']:.1%} of {report['count']:,} defects have a region of their own, "
+        f"{report['touched']:.1%} are touched by any of the {report['num_regions']:,} regions{false}. "
+        f"The sets of classes of images have a micro-F1 of {report['images']['micro_f1']:.3f}."
+    )
 
 
 def _normal_scores(metrics: dict[str, Any] | None) -> list[tuple[str, int, list[str]]]:
