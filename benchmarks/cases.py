@@ -16,7 +16,7 @@ DEIT = "deit_tiny_patch16_224"
 SETS = {"mini": "MTD-mini", "mtd": "MTD", "transistor": "transistor", "plates": "drawn plates", "deeppcb": "DeepPCB"}
 DETECTORS = {
     "patchcore": "small Patchcore",
-    "patchcore_coarse": "small Patchcore, the last two stages",
+    "patchcore_fine": "small Patchcore, a finer stage as well",
     "padim": "PaDiM, same stages",
 }
 PLATE_KINDS = (3, 5, 8, 12)

@@ -21,12 +21,12 @@ from anomalib_ncd.models.offline_detector import LAYERS, SmallPatchcore, give_of
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.runs.detector import fit_detector
 
-Kind = Literal["patchcore", "patchcore_coarse", "padim"]
+Kind = Literal["patchcore", "patchcore_fine", "padim"]
 
 
 def build(kind: Kind) -> AnomalibModule:
     """A detector on EfficientNet-Lite0, not fitted."""
-    layers = LAYERS[1:] if kind == "patchcore_coarse" else LAYERS
+    layers = ("blocks.1", *LAYERS) if kind == "patchcore_fine" else LAYERS
     more = {"n_features": 100} if kind == "padim" else {"num_neighbors": 1}
     detector_class: type[Patchcore | Padim] = Padim if kind == "padim" else SmallPatchcore
     detector = detector_class(

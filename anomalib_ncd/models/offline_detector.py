@@ -17,8 +17,8 @@ from torchvision.transforms.v2 import Normalize
 
 from anomalib_ncd.models.encoders.offline import OFFLINE_NETWORK, build_offline_backbone
 
-LAYERS = ("blocks.1", "blocks.2", "blocks.4")
-"""Stages of EfficientNet-Lite0 at a quarter, an eighth and a sixteenth of the image's side."""
+LAYERS = ("blocks.2", "blocks.4")
+"""Stages of EfficientNet-Lite0 at an eighth and a sixteenth of the image's side."""
 
 MAX_SAMPLE = 20_000
 """Most patches that the memory is chosen from, drawn at random."""
@@ -82,7 +82,7 @@ def build_offline_detector(post_processor: PostProcessor | bool = True) -> Small
         post_processor: ``True`` for anomalib's own, or another such as :class:`~anomalib_ncd.MEBin`.
 
     Returns:
-        The detector, not fitted, on three scales of EfficientNet-Lite0; without evaluator and visualizer.
+        The detector, not fitted, on two scales of EfficientNet-Lite0; without evaluator and visualizer.
 
     Raises:
         RuntimeError: If the extra is not installed.
