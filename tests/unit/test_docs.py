@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 USER_PAGES = sorted(path for path in DOCS.rglob("*.md") if "research" not in path.parts)
 PAGES = [ROOT / "README.md", *USER_PAGES]
+OTHERS = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md"]
 BLOCK = re.compile(r"(<!-- not run: (?P<why>.+?) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)```", re.DOTALL)
 
 
@@ -53,7 +54,7 @@ def test_every_page_is_in_the_navigation():
     assert sorted(found) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 
-@pytest.mark.parametrize("page", [*PAGES, *DOCS.glob("research/*.md")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *DOCS.glob("research/*.md"), *OTHERS], ids=lambda page: page.name)
 def test_files_that_are_linked_are_there(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
