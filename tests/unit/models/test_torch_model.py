@@ -4,6 +4,7 @@
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.describer import FrozenFeatures
@@ -69,3 +70,31 @@ def test_autocast_is_finite(model, views):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(model.describer.frozen(*views))
     assert all(part.isfinite().all() for part in output)
+
+
+class NoDoubles(TorchDispatchMode):
+    """Any device without double precision, as Apple's GPUs are, for code that doesn't go to the CPU on its way."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for one in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(one, torch.Tensor) and one.dtype == torch.float64:
+                message = f"{func} makes a tensor of double precision"
+                raise TypeError(message)
+        return found
+
+
+def test_network_and_losses_need_no_double_precision(model, views):
+    labels, scores = torch.tensor([0, 1, 0, 0]), torch.full((4,), 0.9)
+    is_base = torch.tensor([True, True, False, False])
+    with NoDoubles():
+        with pytest.raises(TypeError, match="double precision"):
+            scores.double()
+        output = model(model.describer.frozen(*views))
+        loss = AnomalyNcdLoss(2)(output.projections, output.logits, labels, is_base, scores, 0).total
+        loss.backward()
+        feature, reference = model.eval().describer(*views)
+        model.heads(feature)
+        model.rejection.fit(reference, torch.arange(8))
+        model.rejection(reference)
+    assert loss.dtype == torch.float32
