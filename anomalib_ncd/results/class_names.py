@@ -84,7 +84,7 @@ def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:  # 
 
 def _checked_names(given: Any, slot_names: Sequence[str]) -> dict[str, str]:  # noqa: ANN401
     """The part ``names``, white space tidied up."""
-    if not isinstance(given, dict) or set(given) - {"names", "same", "of", "regions"}:
+    if not isinstance(given, dict) or set(given) - {"names", "same", "of", "regions", "num_classes"}:
         msg = 'Expected {"names": {…}, "same": [[…], …]} and nothing else.'
         raise ValueError(msg)
     names = given.get("names", {})

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+from anomalib_ncd.results.class_tree import FEWEST, MOST
 from anomalib_ncd.results.run_results import RunResults
 
 FILE_NAME = "corrections.json"
@@ -62,11 +63,14 @@ class Corrections:
         regions: One correction per region at most.
         naming: The parts ``names`` and ``same``, unchecked, as :mod:`~anomalib_ncd.results.class_names` takes them.
         of: Digest of the classes that slots are meant of; ``None`` where the file doesn't say.
+        num_classes: Number of classes, *normal* included, that the classes are first merged or split into, see
+            :mod:`~anomalib_ncd.results.class_tree`; ``None`` leaves them.
     """
 
     regions: tuple[Correction, ...] = ()
     naming: dict[str, Any] | None = None
     of: str | None = None
+    num_classes: int | None = None
 
     def joined(self, later: Sequence[Correction]) -> Corrections:
         """These corrections and later ones, which count where both speak of a region."""
@@ -148,7 +152,7 @@ def next_number(slot_names: Sequence[str]) -> int:
 
 def _checked(given: Any) -> Corrections:  # noqa: ANN401 - it is checked here
     """Check what a file holds; names and merges are checked where the classes are known."""
-    if not isinstance(given, dict) or set(given) - {"names", "same", "of", "regions"}:
+    if not isinstance(given, dict) or set(given) - {"names", "same", "of", "regions", "num_classes"}:
         msg = 'Expected {"names": {…}, "same": [[…], …], "regions": [{…}, …]} and nothing else.'
         raise ValueError(msg)
     regions = given.get("regions", [])
@@ -156,8 +160,12 @@ def _checked(given: Any) -> Corrections:  # noqa: ANN401 - it is checked here
         msg = f'"regions" must be a list, got {regions!r}.'
         raise ValueError(msg)  # noqa: TRY004 - a value of a file
     naming = {part: given[part] for part in ("names", "same") if part in given}
+    number = given.get("num_classes")
+    if number is not None and (not isinstance(number, int) or not FEWEST <= number <= MOST):
+        msg = f'"num_classes" must be a whole number from {FEWEST} to {MOST}, got {number!r}.'
+        raise ValueError(msg)
     last = {(one.image, one.box_xyxy): one for one in map(_checked_region, regions)}
-    return Corrections(tuple(last.values()), naming or None, given.get("of"))
+    return Corrections(tuple(last.values()), naming or None, given.get("of"), number)
 
 
 def _checked_region(given: Any) -> Correction:  # noqa: ANN401

@@ -29,7 +29,9 @@ def doubt_of(probabilities: np.ndarray) -> np.ndarray:
     return 1 - (first - second)
 
 
-def label_order(features: np.ndarray, doubt: np.ndarray, groups: np.ndarray, count: int, labelled: np.ndarray) -> list:
+def label_order(
+    features: np.ndarray, doubt: np.ndarray, groups: np.ndarray, count: int, labelled: np.ndarray
+) -> list[int]:
     """Choose regions that stand for many doubtful ones which no chosen or labelled region is like.
 
     Each is the one that adds most to the similarity of all regions to the nearest one chosen, weighted by their doubt
@@ -51,6 +53,8 @@ def label_order(features: np.ndarray, doubt: np.ndarray, groups: np.ndarray, cou
         >>> label_order(features, np.array([1.0, 1.0, 0.1, 0.0]), np.arange(4), 2, np.zeros(4, bool))
         [1, 2]
     """
+    if not len(features):
+        return []
     looked_at = np.sort(np.argsort(-doubt - 2 * labelled, kind="stable")[:MAX_COMPARED])
     rows = np.asarray(features, np.float32)[looked_at]
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)

@@ -52,9 +52,10 @@ def name_classes(run: str | Path, names: str | Path | None = None) -> list[str]:
     write_run_files(run, results, class_names)
     write_json(run / FILE_NAME, {**{part: given[part] for part in ("names", "same") if part in given}, "of": digest})
     finish(run, class_names)
-    if given.get("regions"):
-        corrected = len(given["regions"])
-        logger.warning("%d corrections of regions wait for `anomalib-ncd refine %s --corrections …`.", corrected, run)
+    if given.get("regions") or given.get("num_classes"):
+        logger.warning(
+            "%s also corrects regions or classes: `anomalib-ncd refine %s --corrections %s`.", file, run, file
+        )
     logger.info("The classes of %s are called %s now.", run, ", ".join(dict.fromkeys(class_names)))
     logger.info("Look at %s.", run / REPORT_FILE)
     return class_names

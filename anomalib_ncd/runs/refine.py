@@ -131,6 +131,10 @@ def _plan(
     # What the model says, without the corrections of before.
     prior = model.model.classify_encoded(replace(results.batch)).region_class_probabilities
     plan = ClassPlan(list(results.slot_names), class_names, given(prior, "The run holds no predictions").numpy())
+    if said.num_classes is not None and is_of_run:
+        parts = results.batch.region_feature, results.batch.region_pred_class_id
+        features, slots = (given(part, "The run holds no predictions").numpy() for part in parts)
+        plan.recut(features, slots, said.num_classes)
     later = list(said.regions)
     if not is_of_run:
         called = dict((said.naming or {}).get("names", {}))

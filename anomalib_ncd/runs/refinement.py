@@ -14,6 +14,7 @@ import numpy as np
 
 from anomalib_ncd.regions.classes.slots import first_slots
 from anomalib_ncd.results.class_names import NORMAL
+from anomalib_ncd.results.class_tree import class_tree
 from anomalib_ncd.results.corrections import Correction, next_number
 
 _DEFAULT_NAME = re.compile(r"class_\d+")
@@ -60,6 +61,29 @@ class ClassPlan:
         self.prior = np.insert(self.prior, place, 0.0, axis=1)
         self.allowed = np.insert(self.allowed, place, True, axis=1)
         return [slot]
+
+    def recut(self, features: np.ndarray, slots: np.ndarray, num_classes: int) -> None:
+        """Merge or split classes until there are as many, as the report's tree does.
+
+        Args:
+            features: ``(R, D)`` float.
+            slots: ``(R,)`` int, slot that each region is in.
+            num_classes: Number of classes that have regions, *normal* included.
+        """
+        first = np.array(first_slots(self.class_names))
+        classes = first[slots]
+        tree = class_tree(features, classes, self.normal_slot)
+        for one, other in tree.merges[: max(tree.count - num_classes, 0)]:
+            name = self.class_names[one]
+            self.class_names = [name if first[slot] == other else own for slot, own in enumerate(self.class_names)]
+            first[first == other] = one
+        number_of: dict[int, int] = {}
+        for step, (of, leaving) in enumerate(tree.splits[: max(num_classes - tree.count, 0)]):
+            own = np.array([number_of[of]]) if of in number_of else np.flatnonzero(first == of)
+            (added,) = self.add(f"class_{next_number(self.slot_names)}")
+            number_of[int(classes.max()) + 1 + step] = self.slot_names.index(added)
+            self.prior[leaving, -1] = self.prior[np.ix_(leaving, own)].sum(axis=1)
+            self.prior[np.ix_(leaving, own)] = 0
 
     def take(self, corrections: Sequence[Correction], rows: Sequence[int | None]) -> None:
         """Note what corrections of regions say; those without a region are passed over.

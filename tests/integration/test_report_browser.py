@@ -340,6 +340,22 @@ def test_saved_corrections_can_be_gone_on_with(open_report, clustered, tmp_path)
     assert "no file of corrections" in fresh.page.locator("#save-status").inner_text()
 
 
+def test_the_number_of_classes_is_chosen_with_a_slider(open_report, clustered, tmp_path):
+    tab = open_report(clustered / "report.html")
+    slider = tab.page.locator("#cut-number")
+    assert "2 classes, as found" in tab.page.locator("#cut-value").inner_text()
+    slider.fill("3")
+    assert "falls apart" in tab.page.locator("#cut-text").inner_text()
+    assert "3 classes; not saved yet" in tab.page.locator("#save-status").inner_text()
+    assert save_from(tab, tmp_path / "cut.json")["num_classes"] == 3
+    main(["refine", str(clustered), "--corrections", str(tmp_path / "cut.json"), "--output", str(tmp_path / "cut")])
+    fewer = open_report(tmp_path / "cut" / "report.html")
+    fewer.page.locator("#cut-number").fill("2")
+    assert "becomes part of" in fewer.page.locator("#cut-text").inner_text()
+    fewer.page.locator("#load").set_input_files(clustered / "metrics.json")
+    fewer.assert_quiet(tmp_path / "cut" / "report.html")
+
+
 def test_many_regions_are_selected_with_a_box_and_by_likeness(open_report, clustered):
     tab = open_report(clustered / "report.html")
     tab.page.locator("#map").scroll_into_view_if_needed()

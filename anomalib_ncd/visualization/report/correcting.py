@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from anomalib_ncd.regions.classes.slots import named_probabilities
+from anomalib_ncd.results.class_tree import class_tree
 from anomalib_ncd.results.label_order import doubt_of, label_order
 from anomalib_ncd.results.run_results import RunResults, digest_of_classes
 from anomalib_ncd.visualization.report.embedding import unit_rows
@@ -22,7 +23,12 @@ LIKENESS_DIMENSIONS = 24
 
 
 def correcting_data(
-    results: RunResults, class_names: Sequence[str], shown: np.ndarray, corrected: Sequence[int] = ()
+    results: RunResults,
+    class_names: Sequence[str],
+    shown: np.ndarray,
+    classes: np.ndarray,
+    normal: int | None,
+    corrected: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Gather it as plain data.
 
@@ -30,17 +36,21 @@ def correcting_data(
         results: Predictions under their names.
         class_names: Name of each slot.
         shown: Regions of the map, by their index in the batch.
+        classes: ``(R,)`` int, class of each of them on the page.
+        normal: The class that is *normal* on the page.
         corrected: Regions that were corrected before, by the same.
 
     Returns:
         ``boxes``, ``likeness`` (bytes of :func:`likeness`, Base64) and its ``dimensions``, ``first`` (what to label
-        first), ``corrected``, by the place in `shown`, and ``of``, the digest of the classes.
+        first), ``corrected``, by the place in `shown`, ``tree`` of fewer and more classes, where all regions are shown,
+        and ``of``, the digest of the classes.
     """
     batch = results.batch
     probabilities = batch.region_class_probabilities
     features = batch.region_feature if batch.region_feature is not None else probabilities
     is_corrected = np.isin(shown, np.asarray(corrected, dtype=int))
-    rows = np.asarray(features)[shown]
+    all_rows = np.asarray(features)
+    rows = all_rows[shown]
     doubt = doubt_of(named_probabilities(np.asarray(probabilities), class_names))[shown]
     image_of = batch.region_image_index.numpy()[shown]
     near = likeness(rows)
@@ -50,8 +60,16 @@ def correcting_data(
         "dimensions": near.shape[1],
         "first": label_order(rows, doubt, image_of, LABEL_FIRST, is_corrected),
         "corrected": np.flatnonzero(is_corrected).tolist(),
+        "tree": _tree(rows, classes, normal) if len(shown) == len(all_rows) else None,
         "of": digest_of_classes(results),
     }
+
+
+def _tree(features: np.ndarray, classes: np.ndarray, normal: int | None) -> dict[str, Any]:
+    """Tree of classes as plain data."""
+    tree = class_tree(features, classes, normal)
+    splits = [{"of": of, "leaving": leaving.tolist()} for of, leaving in tree.splits]
+    return {"count": tree.count, "merges": tree.merges, "splits": splits}
 
 
 def likeness(features: np.ndarray, dimensions: int = LIKENESS_DIMENSIONS) -> np.ndarray:

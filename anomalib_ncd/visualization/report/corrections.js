@@ -214,6 +214,47 @@
     card.amount.addEventListener("change", () => showGroups(card));
   });
 
+  // ------------------------------------------------------------ how many classes
+  const slider = byId("cut-number");
+  let cut = data.tree ? data.tree.count : null;
+
+  function thumbsOf(regions) {
+    const shown = regions.slice(0, 10).map((one) => thumb(one, 64));
+    return element("div", { className: "group" }, element("p", {}, `${regions.length} regions`), element("div", {}, ...shown));
+  }
+
+  function showCut() {
+    if (cut === null) return;
+    const { count: now, merges, splits } = data.tree;
+    slider.value = cut;
+    byId("cut-value").textContent = `${cut} classes${cut === now ? ", as found" : ""}`;
+    const lines = merges
+      .slice(0, Math.max(0, now - cut))
+      .map(([one, other]) => element("p", {}, `${nameOfClass(other)} becomes part of ${nameOfClass(one)}`));
+    const parts = data.classes.map((_, number) => original.flatMap((own, region) => (own === number ? [region] : [])));
+    const names = data.classes.map((_, number) => nameOfClass(number));
+    for (const { of, leaving } of splits.slice(0, Math.max(0, cut - now))) {
+      const gone = new Set(leaving);
+      parts[of] = parts[of].filter((region) => !gone.has(region));
+      names.push(`the new part of ${names[of]}`);
+      parts.push(leaving);
+      lines.push(element("p", {}, `${names[of]} falls apart:`), thumbsOf(parts[of]), thumbsOf(leaving));
+    }
+    byId("cut-text").replaceChildren(...lines);
+  }
+
+  if (data.tree && data.tree.merges.length + data.tree.splits.length) {
+    byId("cut").hidden = false;
+    slider.min = data.tree.count - data.tree.merges.length;
+    slider.max = data.tree.count + data.tree.splits.length;
+    slider.addEventListener("input", () => {
+      cut = Number(slider.value);
+      isSaved = false;
+      showCut();
+      showState();
+    });
+  }
+
   // ------------------------------------------------------------- the selection
   function select(regions, how) {
     if (how === "only") selected.clear();
@@ -309,6 +350,7 @@
       said.size ? `${said.size} corrected` : "",
       named ? `${named} named` : "",
       merged ? `same: ${merged}` : "",
+      cut !== null && cut !== data.tree.count ? `${cut} classes` : "",
     ].filter(Boolean);
     document.querySelector(".save").classList.toggle("changed", !isSaved);
     if (problem) tell(problem, true);
@@ -340,7 +382,8 @@
       box: data.boxes[region],
       ...(word.not === undefined ? { class: wordFor(word.to) } : { not: [wordFor(word.not)] }),
     }));
-    return { ...namesToSave(), ...(regions.length ? { regions } : {}), of: data.of };
+    const number = cut !== null && cut !== data.tree.count ? { num_classes: cut } : {};
+    return { ...namesToSave(), ...(regions.length ? { regions } : {}), ...number, of: data.of };
   }
 
   function save() {
@@ -357,7 +400,7 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     isSaved = true;
     showState();
-    const command = wanted.regions
+    const command = wanted.regions || wanted.num_classes
       ? `anomalib-ncd refine ${data.run} --corrections corrections.json --output ${data.run}_refined`
       : `anomalib-ncd name ${data.run} --names corrections.json`;
     byId("save-status").replaceChildren("Saved corrections.json. Next: ", element("code", { textContent: command }));
@@ -383,6 +426,7 @@
     };
     past.push(new Map(said));
     said = new Map();
+    if (data.tree) cut = found.num_classes ?? data.tree.count;
     let lost = 0;
     for (const one of found.regions ?? []) {
       const region = regionAt.get(`${one.image} ${one.box}`);
@@ -391,6 +435,7 @@
     }
     apply();
     update();
+    showCut();
     if (lost) tell(`${lost} corrections speak of regions that this report doesn't show.`, true);
   }
 
@@ -439,5 +484,6 @@
     if (choice.value) input.disabled = true;
   });
   refresh();
+  showCut();
   showState();
 })();

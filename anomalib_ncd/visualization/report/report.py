@@ -71,7 +71,9 @@ def write_report(
     tile_px = LARGE_TILE_PX if len(shown) <= MAX_LARGE_TILES else SMALL_TILE_PX
     sheets = tile_sheets((region_tile(*load(int(region)), tile_px, TILE_MARGIN) for region in shown), tile_px)
     run = file.absolute().parent.name
-    data = _script_data(results, content, shown, sheets) | correcting_data(results, class_names, shown, corrected)
+    data = _script_data(results, content, shown, sheets)
+    normal = len(content.cards) if content.normal else None
+    data |= correcting_data(results, class_names, shown, np.array(data["classOf"], dtype=int), normal, corrected)
     data |= {"run": run, "slots": results.slot_names, "hasNormal": results.normal_slot is not None}
     data["normalName"] = "" if results.normal_slot is None else class_names[results.normal_slot]
     script = _part("report.js") + _part("corrections.js")

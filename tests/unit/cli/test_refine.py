@@ -121,6 +121,19 @@ def test_names_and_merges_of_the_file_count(run, tmp_path):
     assert torch.load(out / "model.ckpt", weights_only=True)["anomalib_ncd"]["slots"]["given_names"][-1] == "dent"
 
 
+def test_a_number_of_classes_merges_and_splits(run, tmp_path):
+    def classes(number):
+        out = refine(run, tmp_path / str(number), {"num_classes": number})
+        return [set(classes_of(out, kind)) for kind in ("good", "line", "square")]
+
+    _, line, square = classes(3)
+    assert len(line) == len(square) == 1
+    assert line != square
+    assert len(set.union(*classes(6))) > 3
+    with pytest.raises(SystemExit, match="whole number from 2 to 20"):
+        classes(1)
+
+
 def test_what_cannot_be_is_said(run, tmp_path):
     names = RunResults.load(run / "results.npz").slot_names
     first = said_of(run, "line", None, 1)[0]
