@@ -41,6 +41,7 @@ from anomalib_ncd.runs.folder import (
 )
 from anomalib_ncd.visualization.gallery import table_rows, write_gallery
 from anomalib_ncd.visualization.report import facts_section, map_regions, write_report
+from anomalib_ncd.visualization.report.crops import sheets_of_report
 
 
 def gather_results(
@@ -114,6 +115,7 @@ def write_run_files(
     output: Path,
     results: RunResults,
     class_names: Sequence[str],
+    report_before: Path | None = None,
 ) -> tuple[RunResults, dict[str, Any]]:
     """Write tables, scores, gallery and report of a run, and put the names into its checkpoint if there is one.
 
@@ -121,6 +123,7 @@ def write_run_files(
         output: Folder of the run.
         results: Predictions of the run.
         class_names: Name of each slot.
+        report_before: Report of the same regions, whose crops are taken over.
 
     Returns:
         The results under these names, and what ``metrics.json`` says: ``facts`` always, scores where labels are known.
@@ -148,6 +151,7 @@ def write_run_files(
         sections=[facts_section(metrics["facts"])],
         peaks_xy=table.peaks_xy,
         corrected=_corrected(output, results),
+        sheets=None if report_before is None else sheets_of_report(report_before),
     )
     if (output / CHECKPOINT_FILE).is_file():
         write_class_names(output / CHECKPOINT_FILE, class_names)

@@ -93,7 +93,7 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
         shutil.copyfile(run / CONFIG_FILE, output / CONFIG_FILE)
     save_model(model, output / CHECKPOINT_FILE)
     results.save(output / RESULTS_FILE)
-    _, metrics = write_run_files(output, results, plan.class_names)
+    _, metrics = write_run_files(output, results, plan.class_names, run / REPORT_FILE)
     finish(output, plan.class_names)
     logger.info("Classes: %s. Look at %s.", ", ".join(dict.fromkeys(plan.class_names)), output / REPORT_FILE)
     return metrics
@@ -129,11 +129,12 @@ def _plan(
     naming = said.naming if is_of_run and said.naming is not None else names
     class_names = resolve_class_names({k: naming[k] for k in ("names", "same") if k in naming}, results.slot_names)
     # What the model says, without the corrections of before.
-    prior = model.model.classify_encoded(replace(results.batch)).region_class_probabilities
-    plan = ClassPlan(list(results.slot_names), class_names, given(prior, "The run holds no predictions").numpy())
+    features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
+    directions = model.model.prototypes.detach().numpy()
+    prior = probabilities_of(features, directions, model.model.describer.logit_temperature)
+    plan = ClassPlan(list(results.slot_names), class_names, prior)
     if said.num_classes is not None and is_of_run:
-        parts = results.batch.region_feature, results.batch.region_pred_class_id
-        features, slots = (given(part, "The run holds no predictions").numpy() for part in parts)
+        slots = given(results.batch.region_pred_class_id, "The run holds no predictions").numpy()
         plan.recut(features, slots, said.num_classes)
     later = list(said.regions)
     if not is_of_run:
@@ -153,8 +154,8 @@ def _refined(results: RunResults, model: AnomalyNcd, plan: ClassPlan) -> RunResu
     features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
     temperature = model.model.describer.logit_temperature
     prototypes = refine_prototypes(features, plan.prior, plan.allowed, temperature)
-    chosen = constrained(probabilities_of(features, prototypes, temperature), plan.allowed).argmax(axis=1)
-    is_kept = np.bincount(chosen, minlength=len(plan.slot_names)) > 0
+    found = constrained(probabilities_of(features, prototypes, temperature), plan.allowed)
+    is_kept = np.bincount(found.argmax(axis=1), minlength=len(plan.slot_names)) > 0
     if plan.normal_slot is not None:
         is_kept[plan.normal_slot] = True
     plan.keep(is_kept)
@@ -167,7 +168,7 @@ def _refined(results: RunResults, model: AnomalyNcd, plan: ClassPlan) -> RunResu
     )
     model.model.replace_classes(torch.from_numpy(prototypes[is_kept])[None], slots)
     model.hparams["num_novel_classes"] = slots.num_novel
-    batch = model.model.classify_encoded(replace(results.batch, region_head_class_id=None))
-    found = given(batch.region_class_probabilities, "The run holds no predictions").numpy()
-    batch.with_predictions(torch.from_numpy(constrained(found, plan.allowed)), model.region_merging)
+    found = constrained(probabilities_of(features, prototypes[is_kept], temperature), plan.allowed)
+    batch = replace(results.batch, region_head_class_id=None)
+    batch.with_predictions(torch.from_numpy(found), model.region_merging)
     return replace(results, batch=batch, slot_names=list(plan.slot_names), normal_slot=plan.normal_slot)

@@ -328,7 +328,7 @@ def test_saved_corrections_can_be_gone_on_with(open_report, clustered, tmp_path)
     assert [one.get("class", "not") for one in saved["regions"]] == ["dent", "dent", "not"]
     fresh = open_report(clustered / "report.html")
     fresh.page.locator("#load").set_input_files(tmp_path / "one.json")
-    fresh.page.wait_for_function("report.corrected.size === 3")
+    fresh.page.locator("#save-status", has_text="3 corrected").wait_for()
     select(fresh, [3])
     fresh.page.locator("#choices").get_by_role("button", name="dent").click()
     assert len(save_from(fresh, tmp_path / "two.json")["regions"]) == 4
@@ -336,7 +336,7 @@ def test_saved_corrections_can_be_gone_on_with(open_report, clustered, tmp_path)
     assert save_from(fresh, tmp_path / "three.json") == saved
     (tmp_path / "bad.json").write_text("{")
     fresh.page.locator("#load").set_input_files(tmp_path / "bad.json")
-    fresh.page.wait_for_function("document.getElementById('save-status').classList.contains('wrong')")
+    fresh.page.locator("#save-status.wrong").wait_for()
     assert "no file of corrections" in fresh.page.locator("#save-status").inner_text()
 
 
@@ -352,7 +352,6 @@ def test_the_number_of_classes_is_chosen_with_a_slider(open_report, clustered, t
     fewer = open_report(tmp_path / "cut" / "report.html")
     fewer.page.locator("#cut-number").fill("2")
     assert "becomes part of" in fewer.page.locator("#cut-text").inner_text()
-    fewer.page.locator("#load").set_input_files(clustered / "metrics.json")
     fewer.assert_quiet(tmp_path / "cut" / "report.html")
 
 

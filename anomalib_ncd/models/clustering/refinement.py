@@ -109,8 +109,8 @@ def refine_prototypes(
 
 
 def probabilities_of(features: np.ndarray, prototypes: np.ndarray, temperature: float) -> np.ndarray:
-    """Class probabilities ``(R, K)`` of features ``(R, D)`` by their cosines to prototypes ``(K, D)`` of norm 1."""
-    logits = _unit(np.asarray(features, np.float64)) @ prototypes.T / temperature
+    """Class probabilities ``(R, K)`` of features ``(R, D)`` by their cosines to prototypes ``(K, D)``."""
+    logits = _unit(np.asarray(features, np.float64)) @ _unit(np.asarray(prototypes, np.float64)).T / temperature
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return odds / odds.sum(axis=1, keepdims=True)
 

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +31,19 @@ class TileSheets:
     tile_px: int
     tiles_per_row: int
     data_uris: list[str]
+
+
+_SHEET = re.compile(r'<img class="sheet" src="([^"]+)"')
+_TILE = re.compile(r'"tile":\{"px":(\d+),"perRow":(\d+)\}')
+
+
+def sheets_of_report(file: str | Path) -> TileSheets | None:
+    """Sheets of a report that was written before; ``None`` where there is none."""
+    if not Path(file).is_file():
+        return None
+    page = Path(file).read_text(encoding="utf-8")
+    tile = _TILE.search(page)
+    return None if tile is None else TileSheets(int(tile[1]), int(tile[2]), _SHEET.findall(page))
 
 
 def jpeg_data_uri(image: np.ndarray, quality: int = 82) -> str:

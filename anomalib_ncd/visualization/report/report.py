@@ -47,6 +47,7 @@ def write_report(
     sections: Sequence[ReportSection] = (),
     peaks_xy: Sequence[tuple[float, float]] | None = None,
     corrected: Sequence[int] = (),
+    sheets: TileSheets | None = None,
 ) -> None:
     """Write the report of a run. A reader never sees a half-written file.
 
@@ -60,6 +61,7 @@ def write_report(
         sections: More sections, shown below the first sentence.
         peaks_xy: Where the anomaly map of each image is highest, in pixels; marked where nothing was found.
         corrected: Regions that the user corrected before, by their index in the batch.
+        sheets: Crops for the map, from another report of the same regions. Defaults to ``None``: they are read.
 
     Raises:
         ValueError: If the results have no predictions or the names don't fit their slots.
@@ -69,7 +71,7 @@ def write_report(
     content = ContentBuilder(results, class_names, load, metrics, peaks_xy).build()
     shown = _regions_of_map(len(results.region_position))
     tile_px = LARGE_TILE_PX if len(shown) <= MAX_LARGE_TILES else SMALL_TILE_PX
-    sheets = tile_sheets((region_tile(*load(int(region)), tile_px, TILE_MARGIN) for region in shown), tile_px)
+    sheets = sheets or tile_sheets((region_tile(*load(int(region)), tile_px, TILE_MARGIN) for region in shown), tile_px)
     run = file.absolute().parent.name
     data = _script_data(results, content, shown, sheets)
     normal = len(content.cards) if content.normal else None

@@ -10,6 +10,7 @@ import torch
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.visualization.report.crops import sheets_of_report
 
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
 
@@ -79,6 +80,12 @@ def test_the_result_is_a_run_like_any_other(tiny_run, refined, tmp_path):
     assert set(classes_of(tmp_path / "extended", "line")) == {"long line"}
     assert len(json.loads((tmp_path / "extended" / "corrections.json").read_text())["regions"]) == 6
     main(["name", str(refined), "--names", str(refined / "class_names.json")])
+
+
+def test_the_report_has_the_crops_of_before(run, refined):
+    before, after = (sheets_of_report(folder / "report.html") for folder in (run, refined))
+    assert before == after
+    assert before.data_uris
 
 
 def test_corrections_are_kept_and_carried_on(run, refined, tmp_path):

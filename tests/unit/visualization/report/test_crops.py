@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anomalib_ncd.visualization.report.crops import jpeg_data_uri, tile_sheets
+from anomalib_ncd.visualization.report.crops import TileSheets, jpeg_data_uri, sheets_of_report, tile_sheets
 
 
 def decode(uri):
@@ -31,3 +31,11 @@ def test_tiles_lie_row_by_row(count, heights):
         place, per_row = number % 400, sheets.tiles_per_row
         cut = pictures[number // 400][place // per_row * 8 :, place % per_row * 8 :][:8, :8]
         np.testing.assert_allclose(cut.astype(int), number % 256, atol=3)
+
+
+def test_sheets_are_found_in_a_report(tmp_path):
+    assert sheets_of_report(tmp_path / "none.html") is None
+    (tmp_path / "report.html").write_text(
+        '<img class="sheet" src="data:a" alt=""><img class="sheet" src="data:b" alt=""> {"tile":{"px":64,"perRow":20}}'
+    )
+    assert sheets_of_report(tmp_path / "report.html") == TileSheets(64, 20, ["data:a", "data:b"])
