@@ -131,7 +131,7 @@ class RegionRejection(DynamicBufferMixin):
         attained = attained_false_reject_rate(len(self.references), self.false_reject_rate)
         if attained > self.false_reject_rate:
             logger.warning(
-                "With %d regions, up to %.0f %% of new regions of known classes will be called unknown, not %.0f %%.",
+                "With %d regions, up to %.2g %% of new regions of known classes will be called unknown, not %.2g %%.",
                 len(self.references),
                 attained * 100,
                 self.false_reject_rate * 100,
