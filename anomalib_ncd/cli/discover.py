@@ -96,7 +96,7 @@ def preset_defaults(preset: str) -> dict[str, Any]:
     """Values of the flags that a preset sets; none for a name that the parser will refuse."""
     if preset != "paper":
         return {}
-    groups = {"training": asdict(PAPER), "regions": asdict(RegionSettings())}
+    groups = {"training": asdict(PAPER), "regions": asdict(RegionSettings(robust_range=False))}
     nested = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
     return {"method": "train", "max_epochs": 50, "backbone": "vit_base_patch8_224.dino", **nested}
 

@@ -58,14 +58,14 @@ FACTS = (
     ),
     Fact(
         "same_place",
-        "The highest hundredth of a map lies where that of another image does to {value} (1% by chance).",
+        "{value} of the highest hundredth of a map lies where the map of another image is highest (1% by chance).",
         0.5,
         "The detector fires at one place in all images: at an edge or the background. Mask it, or align the images.",
         low_is_fine=True,
     ),
     Fact(
         "same_place_as_normal",
-        "The highest hundredth of a map lies where that of a normal image does to {value} (1% by chance).",
+        "{value} of the highest hundredth of a map lies where the map of a normal image is highest (1% by chance).",
         0.5,
         "The detector fires where it does in normal images. What it marks there is no defect.",
         low_is_fine=True,

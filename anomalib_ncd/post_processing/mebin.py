@@ -56,6 +56,8 @@ class MEBin(PostProcessor):
             Two numbers set it by hand, in the units of the detector's own anomaly maps.
         quantiles: Quantiles of the fitted set's peaks that become the ends of the range. (0, 1) in the paper; an upper
             one below 1 keeps single hot images from squeezing all others.
+        robust_range: Whether maps with peaks more than five times as high as all others are left out when the range is
+            fitted; not so in the paper.
         sample_rate: Step between thresholds, on the scale from 0 to 255. 4 in the paper.
         min_interval_len: Shortest run of equal counts that is stable. 4 in the paper.
         erosion_size: Side in pixels of the square that masks are eroded with; 0 for none. 6 in the paper.
@@ -88,6 +90,7 @@ class MEBin(PostProcessor):
         self,
         score_range: ScoreRange = "validation",
         quantiles: tuple[float, float] = (0.0, 1.0),
+        robust_range: bool = False,
         sample_rate: int = 4,
         min_interval_len: int = 4,
         erosion_size: int = 6,
@@ -108,6 +111,7 @@ class MEBin(PostProcessor):
         )
         self.score_range = _checked_score_range(score_range)
         self.quantiles = _checked_quantiles(quantiles)
+        self.robust_range = robust_range
         self.sample_rate = sample_rate
         self.min_interval_len = min_interval_len
         self.erosion_size = erosion_size
@@ -133,8 +137,9 @@ class MEBin(PostProcessor):
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
         """Settings that are kept in a checkpoint; what was fitted lies in buffers."""
-        own = ("score_range", "quantiles", "sample_rate", "min_interval_len", "erosion_size", "scale_erosion")
-        return (*super()._checkpoint_config_keys, *own, "mask_size")
+        fitting = ("score_range", "quantiles", "robust_range")
+        own = (*fitting, "sample_rate", "min_interval_len", "erosion_size", "scale_erosion", "mask_size")
+        return (*super()._checkpoint_config_keys, *own)
 
     def binarize(self, anomaly_map: torch.Tensor, image_size_hw: tuple[int, int] | None = None) -> MEBinMasks:
         """Binarise anomaly maps as the detector's network yields them, not normalised.
@@ -236,7 +241,7 @@ class MEBin(PostProcessor):
         """Turn what was gathered into the score range."""
         if not self._map_extremes.update_called:
             return
-        fitted = range_of_extremes(self._map_extremes.compute(), self.quantiles)
+        fitted = range_of_extremes(self._map_extremes.compute(), self.quantiles, self.robust_range)
         self._map_extremes.reset()
         self.mebin_score_range.copy_(torch.tensor(fitted or (float("nan"), float("nan"))))
 

@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from anomalib_ncd.regions.robust_range import hot_maps
+
 
 class MapExtremes(Metric):
     """Gathers the highest and the lowest value of each anomaly map, over batches and processes.
@@ -47,6 +49,7 @@ class MapExtremes(Metric):
 def range_of_extremes(
     extremes: torch.Tensor,
     quantiles: tuple[float, float] = (0.0, 1.0),
+    robust: bool = False,
 ) -> tuple[float, float] | None:
     """Find the score range of a set of maps from their highest and lowest values.
 
@@ -56,6 +59,7 @@ def range_of_extremes(
     Args:
         extremes: ``(N, 2)``, highest and lowest value of each map. Maps with NaN or infinity are left out.
         quantiles: Quantiles of the peaks that become the ends of the range.
+        robust: Whether maps with peaks far above all others are left out.
 
     Returns:
         Lower and upper end of the range; ``None`` where there is no map, or all are constant at one value.
@@ -70,6 +74,8 @@ def range_of_extremes(
     values = values[np.isfinite(values).all(axis=1)]
     if not len(values):
         return None
+    if robust:
+        values = np.delete(values, hot_maps(values[:, 0].tolist(), values[:, 1].tolist()), axis=0)
     low, high = np.quantile(values[:, 0], quantiles).tolist()
     if low == high:
         low = float(values[:, 1].min())

@@ -26,14 +26,16 @@ def fit_range(
     method: RegionMethod,
     normal_maps: Iterable[np.ndarray] = (),
     names: Sequence[str] | None = None,
+    robust: bool = True,
 ) -> tuple[float, float]:
     """Find the score range of a set of maps, and warn of maps that look wrong.
 
     Args:
         maps: Anomaly maps, each ``(H, W)``; read one at a time.
-        method: The paper's range for ``"mebin"``, else the robust one.
+        method: For ``"mebin"`` the range is from the lowest to the highest peak.
         normal_maps: Maps of normal images that the detector wasn't trained on; the paper has none.
         names: What maps are called in warnings, such as their files. Defaults to ``None``: their numbers.
+        robust: Whether MEBin's range, too, leaves out maps with peaks far above all others; not so in the paper.
 
     Returns:
         Lower and upper end of the range.
@@ -44,18 +46,19 @@ def fit_range(
     Example:
         >>> maps = [np.array([[0, 1, 8]]), np.array([[1, 0, 8]]), np.array([[1, 0, 90]])]
         >>> fit_range(maps, "mebin"), fit_range(maps, "elements")
-        ((8.0, 90.0), (0.25, 8.75))
+        ((8.0, 8.0), (0.25, 8.75))
     """
     facts = [map_facts(array) for array in maps]
     fitted = fit_robust_range(facts, [map_facts(array) for array in normal_maps])
     names = [f"map {index}" for index in range(len(facts))] if names is None else names
     if fitted.hot:
-        spoilt = "leaves the others without a mask; set `score_range`, or another method of `regions`"
+        is_spoilt = method == "mebin" and not robust
+        spoilt = "leaves the others without a mask; set `score_range` or `regions.robust_range`"
         logger.warning(
             "%s has a peak more than five times as high as all others%s. The score range %s.",
             names[fitted.hot[-1]],
             f", as have {len(fitted.hot) - 1} more" if len(fitted.hot) > 1 else "",
-            spoilt if method == "mebin" else "is that of the others",
+            spoilt if is_spoilt else "is that of the others",
         )
     if fitted.is_inverted:
         logger.warning(
@@ -63,7 +66,9 @@ def fit_range(
             "Are the maps inverted?",
             names[0],
         )
-    return _range_of_peaks(facts) if method == "mebin" else fitted.score_range
+    if method != "mebin":
+        return fitted.score_range
+    return _range_of_peaks([entry for index, entry in enumerate(facts) if not robust or index not in fitted.hot])
 
 
 def cut_regions(

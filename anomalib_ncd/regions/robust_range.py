@@ -157,19 +157,35 @@ def otsu_threshold(values: np.ndarray) -> float:
     return float((values[end] + values[end + 1]) / 2)
 
 
-def _without_hot(facts: Sequence[MapFacts]) -> tuple[list[MapFacts], tuple[int, ...]]:
-    """Leave out maps whose peaks lie far above all others; also return their indices."""
-    order = sorted(range(len(facts)), key=lambda index: facts[index].peak)
-    # lowest[k]: lowest value of the k + 1 maps with the lowest peaks
-    lowest = np.minimum.accumulate([facts[index].lowest for index in order])
+def hot_maps(peaks: Sequence[float], lowest: Sequence[float]) -> tuple[int, ...]:
+    """Find maps whose peaks lie far above all others: more than five times as far above the others' lowest value.
+
+    Args:
+        peaks: Highest value of each map.
+        lowest: Lowest value of each map.
+
+    Returns:
+        Their indices, ascending.
+
+    Example:
+        >>> hot_maps([1.0, 60.0, 2.0], [0.0, 0.0, 0.0])
+        (1,)
+    """
+    order = np.argsort(peaks, kind="stable").tolist()
+    # base[k]: lowest value of the k + 1 maps with the lowest peaks
+    base = np.minimum.accumulate([lowest[index] for index in order]).tolist()
     count = len(order)
     while count > 1:
-        base = float(lowest[count - 2])
-        highest, following = (facts[order[count - k]].peak for k in (1, 2))
-        if highest - base <= _HOT_FACTOR * (following - base) or following == base:
+        highest, following = (peaks[order[count - k]] - base[count - 2] for k in (1, 2))
+        if highest <= _HOT_FACTOR * following or following == 0:
             break
         count -= 1
-    hot = tuple(sorted(order[count:]))
+    return tuple(sorted(order[count:]))
+
+
+def _without_hot(facts: Sequence[MapFacts]) -> tuple[list[MapFacts], tuple[int, ...]]:
+    """Leave out maps whose peaks lie far above all others; also return their indices."""
+    hot = hot_maps([entry.peak for entry in facts], [entry.lowest for entry in facts])
     return [entry for index, entry in enumerate(facts) if index not in hot], hot
 
 

@@ -15,7 +15,7 @@ RegionMethod = Literal["elements", "mebin", "threshold", "masks"]
 
 @dataclass(frozen=True)
 class RegionSettings:
-    """How regions are found and cut; the defaults are the paper's.
+    """How regions are found and cut; the defaults are the paper's, but for ``robust_range``.
 
     Attributes:
         method: How masks are found: ``"mebin"`` as in the paper, ``"elements"`` for one region for each element that
@@ -31,6 +31,8 @@ class RegionSettings:
         min_size_ratio: Least half side of a region as a share of the longer image side.
         peak_if_empty: Where MEBin finds no main element, take the region around the map's peak instead of the whole
             image; see docs/guides/images_and_maps.md for when that pays.
+        robust_range: Whether maps whose peaks lie far above all others are left out of MEBin's score range; else they
+            leave the others without a mask.
         bit_depth: Bits that are used in images of 16-bit files, 9 to 16: 12 for a camera whose brightest value is
             4,095. Images of 8-bit files stay as they are.
 
@@ -51,6 +53,7 @@ class RegionSettings:
     merge_distance_ratio: float = 0.01
     min_size_ratio: float = 0.1
     peak_if_empty: bool = False
+    robust_range: bool = True
     bit_depth: int = 16
 
     def __post_init__(self) -> None:
@@ -72,7 +75,8 @@ class RegionSettings:
             self._check(name, int, lowest, highest)
         for name in ("padding_ratio", "merge_distance_ratio", "min_size_ratio"):
             self._check(name, int | float, 0, math.inf)
-        self._check("peak_if_empty", bool, 0, 1)
+        for name in ("peak_if_empty", "robust_range"):
+            self._check(name, bool, 0, 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for checkpoints and manifests."""

@@ -144,6 +144,17 @@ def test_hot_image_squeezes_the_others_unless_quantiles_leave_it_out():
     assert predict(robust, *anomalies).num_anomalies.tolist() == [1, 2, 1]
 
 
+def test_a_robust_range_is_that_without_the_hot_image():
+    maps = [blob_map([peak], seed=index) for index, peak in enumerate([0.2, 0.6, 1.0, 60])]
+    robust = fit(MEBin(robust_range=True), *maps)
+    assert robust.settings == fit(MEBin(), *maps[:3]).settings
+    restored = MEBin()
+    restored.load_checkpoint_config(robust.checkpoint_config())
+    restored.load_state_dict(robust.state_dict())
+    assert restored.robust_range
+    assert restored.settings == robust.settings
+
+
 def test_single_validation_image_uses_its_lowest_value():
     post_processor = fit(MEBin(), VALIDATION[1])
     assert post_processor.settings.score_range == (float(VALIDATION[1].min()), float(VALIDATION[1].max()))
@@ -206,6 +217,7 @@ def test_checkpoint_config_holds_all_settings():
     settings = {
         "score_range": (0.1, 0.7),
         "quantiles": (0.1, 0.9),
+        "robust_range": True,
         "sample_rate": 3,
         "min_interval_len": 7,
         "erosion_size": 2,

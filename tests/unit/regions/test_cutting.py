@@ -5,13 +5,16 @@
 
 import logging
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from anomalib_ncd.regions.cutting import cut_regions, fit_range
 from anomalib_ncd.regions.mebin import binarize, fit_score_range
 from anomalib_ncd.regions.robust_range import fit_robust_range, map_facts
-from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.regions.settings import RegionMethod, RegionSettings
 
 IMAGE = np.zeros((64, 64, 3), dtype=np.uint8)
 ELEMENTS = RegionSettings(method="elements")
@@ -46,9 +49,25 @@ def test_hot_and_inverted_maps_are_warned_of(caplog: pytest.LogCaptureFixture) -
 def test_the_paper_s_range_takes_hot_maps_but_not_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
     maps = [_map(), 60 * _map(), 0.9 * _map(), 400 * _map()]
     with caplog.at_level(logging.WARNING):
-        assert fit_range(maps, "mebin", names=["a.npy", "b.npy", "c.npy", "d.npy"]) == (0.9, 400.0)
+        names = ["a.npy", "b.npy", "c.npy", "d.npy"]
+        assert fit_range(maps, "mebin", names=names, robust=False) == (0.9, 400.0)
     assert "d.npy has a peak more than five times as high as all others, as have 1 more." in caplog.text
     assert "leaves the others without a mask" in caplog.text
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 8), method=st.sampled_from(["mebin", "elements"]))
+def test_an_image_with_ten_times_the_peak_changes_no_other_mask(seed: int, count: int, method: RegionMethod) -> None:
+    rng = np.random.default_rng(seed)
+    maps = [cv2.GaussianBlur(rng.random((40, 40)), (9, 9), 0) * rng.uniform(0.5, 1) for _ in range(count)]
+    hot = maps[0].copy()
+    hot[20, 20] = 10 * max(array.max() for array in maps)
+    before, after = fit_range(maps, method), fit_range([*maps, hot], method)
+    assert before == after
+    image, chosen = np.zeros((40, 40, 3), np.uint8), RegionSettings(method=method)
+    for array in maps:
+        mask, other = (cut_regions(image, array, score_range, chosen)[0].mask for score_range in (before, after))
+        np.testing.assert_array_equal(mask, other)
 
 
 def test_elements_have_a_region_each() -> None:

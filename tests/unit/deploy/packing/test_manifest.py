@@ -76,7 +76,7 @@ def test_no_field_takes_what_is_none_of_its_kind(value):
         allowed = {("origin",), ("encoder", "settings"), ("class_names",), ("detector",), ("rejection",)}
         optional = {("merging_temperature",), ("normal_slot",), ("map_kind",), ("regions", "threshold")}
         is_number = place in {("rejection", "threshold"), ("regions", "min_size_ratio")}
-        is_flag = place == ("regions", "peak_if_empty") and value is True
+        is_flag = place in {("regions", "peak_if_empty"), ("regions", "robust_range")} and value is True
         assert place in allowed | optional or is_number or is_flag, (place, value)
 
 
