@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from anomalib_ncd.regions.reading.file_bytes import check_name, printable, stamp_of
+from anomalib_ncd.regions.writing import OutputError
 
 logger = logging.getLogger(__name__)
 
@@ -167,12 +169,15 @@ def read_text(file: str | Path) -> str:
 def key_of(relative_path: str | Path) -> str:
     """Turn a relative path into a key: POSIX separators, no image suffix; what is not UTF-8 is escaped.
 
+    Accents are joined with their letters, which macOS keeps apart, so that files from two systems belong together.
+
     Example:
         >>> key_of("a/exp1.5.jpg"), key_of("./a//exp1.5")
         ('a/exp1.5', 'a/exp1.5')
     """
     path = Path(relative_path)
-    return printable((path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix())
+    plain = printable((path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix())
+    return unicodedata.normalize("NFC", plain)
 
 
 def digest_of_images(images: Sequence[ImageFile]) -> str:
@@ -186,9 +191,12 @@ def digest_of_images(images: Sequence[ImageFile]) -> str:
 def mark_output(folder: str | Path) -> None:
     """Make a folder of results, and mark it so that no search takes its files for input."""
     mark = Path(folder) / OUTPUT_MARK
-    if not mark.exists():
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+    try:
+        if not mark.exists():
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    except OSError as error:
+        raise OutputError.of(folder, error) from error
 
 
 def find_files(folder: str | Path, suffixes: Collection[str], others: Counter[str] | None = None) -> Iterator[Path]:

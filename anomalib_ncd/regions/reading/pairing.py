@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -116,4 +117,4 @@ class MapPairs:
 
 def _key_of_map(relative_path: Path) -> str:
     """Key of the image that a map belongs to, by the map's path."""
-    return printable(relative_path.with_suffix("").as_posix()).removesuffix(_ENDING)
+    return unicodedata.normalize("NFC", printable(relative_path.with_suffix("").as_posix())).removesuffix(_ENDING)

@@ -293,3 +293,13 @@ def test_bad_arguments(onnx_artefact, function_detector, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no images"):
         AnomalyClassifier.load(onnx_artefact, function_detector).predict(tmp_path)
     assert AnomalyClassifier.load(onnx_artefact, function_detector).class_names == ("normal", "dark", "bright", "dark")
+
+
+def test_maps_in_other_units_are_warned_of_once(onnx_artefact, caplog):
+    classifier = AnomalyClassifier.load(onnx_artefact, lambda image: image[..., 0].astype(np.float32))
+    black, white = np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)
+    classifier.predict(black)
+    assert "in other units" not in caplog.text
+    classifier.predict([white, white])
+    classifier.predict(white)
+    assert caplog.text.count("they are in other units than those of the run") == 1

@@ -19,6 +19,7 @@ from anomalib_ncd.regions.reading.listing import (
     narrow,
     read_text,
 )
+from anomalib_ncd.regions.writing import OutputError
 
 
 def touch(root, *names):
@@ -169,3 +170,10 @@ def test_a_digest_tells_whether_images_are_the_same(tmp_path):
     assert digest_of_images([image]) == before
     os.utime(image.path, ns=(7, 7))  # older than before
     assert digest_of_images([image]) != before
+
+
+def test_a_file_in_the_place_of_results_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OutputError, match="can't be written: a file stands where its folder should be"):
+            mark_output(folder)

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import logging
+import unicodedata
 
 import pytest
 
-from anomalib_ncd.regions.reading.listing import ImageFile
+from anomalib_ncd.regions.reading.listing import ImageFile, key_of, list_images
 from anomalib_ncd.regions.reading.pairing import MapPairs
 
 
@@ -85,3 +86,15 @@ def test_missing_and_empty_folders_are_named(tmp_path, images):
         MapPairs(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="holds no anomaly maps"):
         maps(tmp_path).pair(images)
+
+
+def test_names_of_two_systems_belong_together(tmp_path):
+    joined, apart = (unicodedata.normalize(form, "höle/Prüfstück") for form in ("NFC", "NFD"))
+    for folder, name in (("images", f"{joined}.png"), ("maps", f"{apart}.npy")):
+        file = tmp_path / folder / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+    [image] = list_images(tmp_path / "images")
+    assert image.key == joined == key_of(apart)
+    [found] = MapPairs(tmp_path / "maps").pair([image])
+    assert found.is_file()
