@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.clustering.refinement import constrained, probabilities_of, refine_prototypes
 from anomalib_ncd.models.encoded_regions import given
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.regions.writing import whole_file
 from anomalib_ncd.results.class_names import FILE_NAME as NAMES_FILE
 from anomalib_ncd.results.class_names import resolve_class_names
 from anomalib_ncd.results.corrections import FILE_NAME, Correction, Corrections, read_corrections, rows_of_results
@@ -38,6 +40,9 @@ from anomalib_ncd.runs.folder import (
     write_json,
 )
 from anomalib_ncd.runs.refinement import ClassPlan, follow
+
+PRIOR_FILE = "prior.npz"
+LOST_PRIOR = 0.1  # of a region whose classes have all but gone, the prior is forgotten
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +86,7 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
         logger.info("The run in %s is finished already; nothing to do.", output)
         return json.loads((output / METRICS_FILE).read_text(encoding="utf-8"))
     model = AnomalyNcd.load_from_checkpoint(run / CHECKPOINT_FILE, map_location="cpu").eval()
-    plan, joined, rows = _plan(results, model, said, earlier, names)
+    plan, joined, rows = _plan(run, results, model, said, earlier, names)
     results = _refined(results, model, plan)
     folder = output / "regions"
     shutil.copytree(run / results.regions_folder, folder, dirs_exist_ok=True)
@@ -89,6 +94,8 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
     digest = digest_of_classes(results)
     write_json(output / NAMES_FILE, {**plan.naming(), "of": digest})
     write_json(output / FILE_NAME, Corrections(tuple(plan.settled(joined, rows)), of=digest).plain())
+    with whole_file(output / PRIOR_FILE) as unfinished:
+        np.savez_compressed(unfinished, prior=plan.prior.astype(np.float16), slot_names=np.array(plan.slot_names))
     if (run / CONFIG_FILE).is_file():
         shutil.copyfile(run / CONFIG_FILE, output / CONFIG_FILE)
     save_model(model, output / CHECKPOINT_FILE)
@@ -121,18 +128,28 @@ def keep_corrections(run: Path, output: Path, before: RunResults, joined: RunRes
     write_json(output / FILE_NAME, Corrections(tuple(regions), of=digest_of_classes(joined)).plain())
 
 
+def _prior_of(run: Path, slot_names: Sequence[str], said_by_model: np.ndarray) -> np.ndarray:
+    """What the clusters said before any correction, ``(R, K)``; what the model says where that wasn't kept."""
+    if not (run / PRIOR_FILE).is_file():
+        return said_by_model
+    with np.load(run / PRIOR_FILE) as kept:
+        columns, names = kept["prior"].astype(np.float64), kept["slot_names"].tolist()
+    found = np.stack([columns[:, names.index(name)] if name in names else 0 * columns[:, 0] for name in slot_names], 1)
+    total = found.sum(axis=1, keepdims=True)
+    return np.where(total > LOST_PRIOR, found / np.maximum(total, LOST_PRIOR), said_by_model)
+
+
 def _plan(
-    results: RunResults, model: AnomalyNcd, said: Corrections, earlier: Corrections, names: dict[str, Any]
+    run: Path, results: RunResults, model: AnomalyNcd, said: Corrections, earlier: Corrections, names: dict[str, Any]
 ) -> tuple[ClassPlan, list[Correction], list[int | None]]:
     """The classes that there are to be, all corrections, and the region of each."""
     is_of_run = said.of in {None, digest_of_classes(results)}
     naming = said.naming if is_of_run and said.naming is not None else names
     class_names = resolve_class_names({k: naming[k] for k in ("names", "same") if k in naming}, results.slot_names)
-    # What the model says, without the corrections of before.
     features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
     directions = model.model.prototypes.detach().numpy()
-    prior = probabilities_of(features, directions, model.model.describer.logit_temperature)
-    plan = ClassPlan(list(results.slot_names), class_names, prior)
+    said_by_model = probabilities_of(features, directions, model.model.describer.logit_temperature)
+    plan = ClassPlan(list(results.slot_names), class_names, _prior_of(run, results.slot_names, said_by_model))
     if said.num_classes is not None and is_of_run:
         slots = given(results.batch.region_pred_class_id, "The run holds no predictions").numpy()
         plan.recut(features, slots, said.num_classes)

@@ -4,6 +4,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -97,6 +98,14 @@ def test_corrections_are_kept_and_carried_on(run, refined, tmp_path):
     assert sum(one["class"] == "normal" for one in after) == 1
     assert classes_of(again, "line").count("normal") >= 1
     assert set(classes_of(again, "square")) == {"square"}
+    # What the clusters said stays what corrections are weighed against.
+    first, second = (np.load(folder / "prior.npz") for folder in (refined, again))
+    known = first["prior"].sum(axis=1) > 0.5
+    assert known.any()
+    for number, name in enumerate(second["slot_names"].tolist()):
+        if name in first["slot_names"].tolist():
+            before = first["prior"][:, first["slot_names"].tolist().index(name)]
+            np.testing.assert_allclose(second["prior"][known, number], before[known], atol=0.01)
 
 
 def test_corrections_follow_to_a_run_that_is_made_anew(tiny_run, refined, tmp_path):
