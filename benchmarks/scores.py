@@ -24,7 +24,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.metrics.matching import match_classes
 from anomalib_ncd.metrics.report import clustering_report
-from anomalib_ncd.models.encoded_regions import given, references_of
+from anomalib_ncd.models.encoded_regions import given, rows_of
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.settings import RunOptions
@@ -110,7 +110,7 @@ def unknown(case: Case, setup: Setup) -> dict[str, float]:
     """
     model, datamodule, _ = run(case, setup, setup.work / "run")
     encoded = model.encode(datamodule)
-    references, image = references_of(encoded)
+    _, _, references, image = rows_of(encoded)
     labels = given(NcdBatch.collate(encoded).region_class_id, "The images hold no labels")
     found = defaultdict(list)
     for kind in (number for number, name in enumerate(datamodule.class_names) if name != "good"):

@@ -43,14 +43,7 @@ class ClassSlots:
 
     @classmethod
     def asked_for(cls, num_novel_classes: int | str) -> ClassSlots:
-        """Slots before any region was seen.
-
-        Args:
-            num_novel_classes: Number of classes to tell apart, *normal* included, or ``"auto"``.
-
-        Raises:
-            ValueError: If it is neither.
-        """
+        """Slots for a number of classes, *normal* included, or ``"auto"``; ``ValueError`` for anything else."""
         if num_novel_classes == AUTO:
             return cls()
         if not isinstance(num_novel_classes, int) or num_novel_classes < 1:
@@ -65,11 +58,7 @@ class ClassSlots:
 
     @property
     def num_classes(self) -> int:
-        """Number of novel classes, *normal* included.
-
-        Raises:
-            ValueError: If it is to be estimated and no regions were seen yet.
-        """
+        """Number of novel classes, *normal* included; ``ValueError`` while it is to be estimated."""
         if self.num_novel is None:
             msg = (
                 "`num_novel_classes` is 'auto' and not known yet: it is estimated when training or clustering begins. "
@@ -96,10 +85,7 @@ class ClassSlots:
         return self.default_names if self.given_names is None else list(self.given_names)
 
     def named(self, names: Sequence[str]) -> ClassSlots:
-        """The slots under names of the user's.
-
-        Args:
-            names: Name of each novel slot; slots that are the same class share a name.
+        """The slots under names of the user's, one for each; slots of one name are one class.
 
         Raises:
             ValueError: If there are more or fewer names than slots, or one is empty or holds ``;``.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anomalib_ncd.data.normal_regions import NormalRegions
+from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, in_parts
 from anomalib_ncd.models.encoders.build_encoder import BuiltEncoder
 from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
@@ -284,3 +285,19 @@ def score_weighted_residuals(features: Tensor, scores: Tensor) -> Tensor:
         return features
     factors = (clamped / clamped.quantile(0.5)) ** SCORE_POWER
     return torch.cat([features[:, :-2] * factors[:, None], features[:, -2:]], dim=1)
+
+
+def refuse_training(trained: ClassSlots | None, describer: Describer, base_names: list[str]) -> None:
+    """Raise ``ValueError`` for training that can't go on from what was ``trained`` before, if anything was."""
+    if trained is not None and trained.from_clusters:
+        msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
+        raise ValueError(msg)
+    if describer.needs_whole_images:
+        msg = "Nothing of `describer='normal_residuals'` can be trained; leave it out, or cluster instead."
+        raise ValueError(msg)
+    if trained is not None and list(trained.base_names or ()) != base_names:
+        msg = (
+            f"The model was trained with the base classes {list(trained.base_names or ())}, but the datamodule has "
+            f"{base_names}. Start with a new model, or give the same `base`."
+        )
+        raise ValueError(msg)

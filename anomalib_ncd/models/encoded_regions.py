@@ -6,22 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
 
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.region_table import RegionTable
 
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 Describe: TypeAlias = Callable[[NcdBatch], Pair]
 
 
 def encode_images(describe: Describe, batches: Iterable[NcdBatch]) -> list[NcdBatch]:
-    """Run an encoder over images.
-
-    Args:
-        describe: Gives the features ``(R, D)`` and the references ``(R, E)`` of a batch's regions.
-        batches: Images with the views of their regions.
+    """Describe the regions of images, batch by batch.
 
     Returns:
         The images without pixels, on the CPU, with ``region_feature`` and ``region_reference``.
@@ -35,45 +34,72 @@ def encode_images(describe: Describe, batches: Iterable[NcdBatch]) -> list[NcdBa
     return encoded
 
 
+class RegionCache:
+    """The regions of the table that was described last, so that they are described once a run."""
+
+    def __init__(self) -> None:
+        self._table: RegionTable | None = None
+        self._encoded: list[NcdBatch] = []
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._table, self._encoded = None, []
+
+    def encode(self, describe: Describe, datamodule: NcdDataModule) -> list[NcdBatch]:
+        """Describe all regions of a datamodule, whatever process asks, or take them from the last time.
+
+        In single precision and of the views that predictions are made from, so that new regions are compared with
+        the run's just as these are with each other.
+
+        Returns:
+            As :func:`encode_images`.
+
+        Raises:
+            ValueError: If there is no region.
+        """
+        table = datamodule.region_table()
+        if not len(table):
+            msg = (
+                f"No region was found in any of {len(table.images)} images; check their anomaly maps, or give another "
+                "`score_range` or method of `regions`."
+            )
+            raise ValueError(msg)
+        if self._table is not table:
+            self._encoded = encode_images(describe, datamodule.all_images())
+            self._table = table
+        return [replace(batch) for batch in self._encoded]
+
+
 def views_of(batch: NcdBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """What a describer takes: views of regions, their masks, views of whole images, if any, and which each lies in.
-
-    Args:
-        batch: Images with the views of their regions.
-
-    Raises:
-        ValueError: If the batch has no views.
-    """
+    """What a describer takes of a batch: see :meth:`Describer.forward`; ``ValueError`` if it has no views."""
     if batch.image is None or batch.region_mask is None:
         msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
         raise ValueError(msg)
     return batch.image, batch.region_mask, batch.whole_image, batch.region_image_index
 
 
-def features_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features ``(R, D)`` and anomaly scores ``(R,)`` of all regions, as clusters take them.
+class EncodedRows(NamedTuple):
+    """What clusters and rejection take of all regions.
 
-    Args:
-        encoded: Of :func:`encode_images`.
-
-    Raises:
-        ValueError: If a batch has no features.
+    Attributes:
+        feature: ``(R, D)`` float.
+        score: ``(R,)`` float in [0, 1].
+        reference: ``(R, E)`` float.
+        image_index: ``(R,)`` long, the image that each lies in.
     """
+
+    feature: torch.Tensor
+    score: torch.Tensor
+    reference: torch.Tensor
+    image_index: torch.Tensor
+
+
+def rows_of(encoded: Sequence[NcdBatch]) -> EncodedRows:
+    """Rows of all regions in what :func:`encode_images` returns; ``ValueError`` if a batch isn't described."""
     whole = NcdBatch.collate(encoded)
-    return given(whole.region_feature, "The images hold no features of their regions"), whole.region_score
-
-
-def references_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What :meth:`RegionRejection.fit` takes: references ``(N, E)`` and the number ``(N,)`` of each region's image.
-
-    Args:
-        encoded: Of :func:`encode_images`.
-
-    Raises:
-        ValueError: If a batch has no references.
-    """
-    whole = NcdBatch.collate(encoded)
-    return given(whole.region_reference, "A batch holds no references of its regions"), whole.region_image_index
+    feature = given(whole.region_feature, "The images hold no features of their regions")
+    reference = given(whole.region_reference, "A batch holds no references of its regions")
+    return EncodedRows(feature, whole.region_score, reference, whole.region_image_index)
 
 
 def given(rows: torch.Tensor | None, otherwise: str) -> torch.Tensor:

@@ -20,8 +20,8 @@ from anomalib.deploy.export import CompressionType, ExportType
 from lightning_utilities.core.imports import module_available
 from torch import Tensor, nn
 
+from anomalib_ncd.models.clustering.directions import unit_rows
 from anomalib_ncd.models.describer import FrozenFeatures, NormalResiduals
-from anomalib_ncd.models.heads import unit_rows
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 INPUT_NAMES = ("image", "mask")
 WHOLE_IMAGE_NAMES = ("whole_image", "image_index")
 """Further inputs, where classes were found with normal images."""
-OUTPUT_NAMES = ("class_probabilities", "class_similarity", "region_feature", "neighbour_similarity")
+OUTPUT_NAMES = ("class_probabilities", "region_feature", "neighbour_similarity")
 OPSET = 18
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # as the deployed classifier runs; OpenVINO's default may be bfloat16
 NUM_CALIBRATION_REGIONS = 300  # what NNCF recommends
@@ -41,14 +41,12 @@ class RegionOutput(NamedTuple):
 
     Attributes:
         class_probabilities: ``(R, K)`` float, probability of each novel class; slot 0 is normal.
-        class_similarity: ``(R, K)`` float in [-1, 1], cosine between the feature and each class's prototype.
         region_feature: ``(R, D)`` float, the mask-guided feature.
         neighbour_similarity: ``(R,)`` float in [-1, 1], cosine to the nearest region of the run; 1 where none are
             known. A region below the run's threshold is unknown.
     """
 
     class_probabilities: Tensor
-    class_similarity: Tensor
     region_feature: Tensor
     neighbour_similarity: Tensor
 
@@ -60,14 +58,6 @@ class RegionClassifier(nn.Module):
         describer: Turns views and masks into features.
         prototypes: ``(K, D)``, one row for each novel class.
         rejection: What is known of the run's regions. Defaults to ``None``: nothing, no region is unknown.
-
-    Example:
-        >>> from anomalib_ncd.models.encoders.build_encoder import build_encoder
-        >>> describer = FrozenFeatures(*build_encoder("test_vit", pretrained=False))
-        >>> classifier = RegionClassifier(describer, torch.eye(4, describer.feature_dim)).eval()
-        >>> views = torch.zeros(2, 3, describer.image_size, describer.image_size, dtype=torch.uint8)
-        >>> classifier(views, torch.ones_like(views[:, :1]).float()).class_probabilities.shape
-        torch.Size([2, 4])
     """
 
     def __init__(
@@ -84,11 +74,7 @@ class RegionClassifier(nn.Module):
 
     @classmethod
     def of(cls, network: AnomalyNcdModel) -> RegionClassifier:
-        """Describer and best head of a network in evaluation mode; shared with it, not copied.
-
-        Raises:
-            ValueError: If the network has no classes yet.
-        """
+        """Describer and best head of a network in evaluation mode, shared; ``ValueError`` if it has no classes."""
         return cls(network.describer, network.prototypes, network.rejection).eval()
 
     @property
@@ -103,22 +89,11 @@ class RegionClassifier(nn.Module):
         whole_image: Tensor | None = None,
         image_index: Tensor | None = None,
     ) -> RegionOutput:
-        """Classify regions.
-
-        Args:
-            image: Views ``(R, 3, S, S)``, uint8.
-            mask: Their masks ``(R, 1, S, S)``, float in [0, 1].
-            whole_image: Views ``(I, 3, S, S)``, uint8, of the images that they lie in; where classes were found with
-                normal images.
-            image_index: ``(R,)``, int64, which of these images each region lies in.
-
-        Returns:
-            Probabilities, similarities and features.
-        """
+        """Classify regions; arguments as :meth:`Describer.forward`."""
         feature, rejection_feature = self.describer(image, mask, whole_image, image_index)
         similarity = unit_rows(feature.float()) @ self.prototypes.T
         probabilities = (similarity / self.describer.logit_temperature).softmax(dim=-1)
-        return RegionOutput(probabilities, similarity, feature, self.rejection(rejection_feature))
+        return RegionOutput(probabilities, feature, self.rejection(rejection_feature))
 
 
 def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> None:  # noqa: ANN401
@@ -179,11 +154,7 @@ def write_onnx(
 
 
 def require_nncf(compression: CompressionType | None) -> None:
-    """Say what a compression to INT8 needs.
-
-    Raises:
-        ModuleNotFoundError: If ``nncf`` is not installed.
-    """
+    """Raise ``ModuleNotFoundError`` if what a compression to INT8 needs is not installed."""
     if not module_available("nncf"):
         msg = f"{compression} needs the package nncf: `pip install 'anomalib-ncd[int8]'`; FP16 does without."
         raise ModuleNotFoundError(msg)
@@ -237,11 +208,7 @@ def quantise_with_accuracy_control(
 
 
 def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -> list[dict[str, np.ndarray]]:  # noqa: ANN401
-    """Take regions off a datamodule to calibrate a quantisation with.
-
-    Args:
-        datamodule: :class:`~anomalib_ncd.NcdDataModule`.
-        number: Most regions to take.
+    """Take `number` regions off an :class:`~anomalib_ncd.NcdDataModule` to calibrate a quantisation with.
 
     Returns:
         Inputs of one region each, of the whole image if the datamodule gives any.

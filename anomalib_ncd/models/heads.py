@@ -7,7 +7,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from anomalib_ncd.models.clustering.directions import unit_rows
 
 LOGIT_TEMPERATURE = 0.1  # of the paper: what cosines are divided by
 
@@ -19,10 +20,6 @@ class ProjectionHead(nn.Module):
         in_dim: Width of the feature.
         hidden_dim: Width of the two hidden layers. Default: 2048, of the paper.
         out_dim: Width of the projection. Default: 256, of the paper.
-
-    Example:
-        >>> ProjectionHead(48, hidden_dim=64, out_dim=16)(torch.rand(5, 48)).shape
-        torch.Size([5, 16])
     """
 
     def __init__(self, in_dim: int, hidden_dim: int = 2048, out_dim: int = 256) -> None:
@@ -40,14 +37,7 @@ class ProjectionHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Project features.
-
-        Args:
-            features: Features (B, in_dim).
-
-        Returns:
-            Projections (B, out_dim), not normalised.
-        """
+        """Projections (B, out_dim), not normalised, of features (B, in_dim)."""
         return self.mlp(features)
 
 
@@ -64,11 +54,6 @@ class PrototypeHeads(nn.Module):
 
     Raises:
         ValueError: If a size is not positive.
-
-    Example:
-        >>> logits = PrototypeHeads(48, num_classes=7, num_heads=2)(torch.randn(5, 48))
-        >>> logits.shape, bool(logits.abs().max() <= 1)
-        (torch.Size([2, 5, 7]), True)
     """
 
     def __init__(self, in_dim: int, num_classes: int, num_heads: int = 4) -> None:
@@ -82,30 +67,5 @@ class PrototypeHeads(nn.Module):
             nn.init.kaiming_uniform_(head_weight, a=math.sqrt(5))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Classify features.
-
-        Args:
-            features: Features (B, in_dim), of any norm.
-
-        Returns:
-            Logits (num_heads, B, num_classes): cosine similarities in [-1, 1].
-        """
+        """Cosine similarities (num_heads, B, num_classes) in [-1, 1] of features (B, in_dim), of any norm."""
         return torch.einsum("bd,hcd->hbc", unit_rows(features), unit_rows(self.weight))
-
-
-def unit_rows(vectors: Tensor) -> Tensor:
-    """Scale vectors to norm 1, in at least single precision; half precision loses the guard against zero vectors.
-
-    Args:
-        vectors: Vectors (..., D).
-
-    Returns:
-        Vectors of the same shape and type; zero vectors stay zero.
-
-    Example:
-        >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float16))
-        tensor([[0.6001, 0.7998],
-                [0.0000, 0.0000]], dtype=torch.float16)
-    """
-    precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-    return F.normalize(precise, dim=-1).to(vectors.dtype)

@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from anomalib import LearningType
-from anomalib.deploy.export import CompressionType
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
@@ -27,14 +26,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.model_inputs import ModelInputs
-from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models import checkpoints, export
 from anomalib_ncd.models.class_slots import AUTO, ClassSlots
 from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate, estimate_num_classes
 from anomalib_ncd.models.clustering.prototypes import cluster_prototypes
-from anomalib_ncd.models.describer import DescriberKind, build_describer
-from anomalib_ncd.models.encoded_regions import encode_images, features_of, references_of
+from anomalib_ncd.models.describer import DescriberKind, build_describer, refuse_training
+from anomalib_ncd.models.encoded_regions import RegionCache, rows_of
 from anomalib_ncd.models.encoders.build_encoder import build_encoder
 from anomalib_ncd.models.export import RegionClassifier
 from anomalib_ncd.models.losses import AnomalyNcdLoss
@@ -106,7 +104,7 @@ class AnomalyNcd(AnomalibModule):
         self.num_classes_estimate: NumClassesEstimate | None = None
         self.region_settings: RegionSettings | None = None
         self.map_kind: str | None = None
-        self._encoded: tuple[RegionTable, list[NcdBatch]] | None = None
+        self._encoded = RegionCache()
 
         built = build_encoder(
             backbone,
@@ -142,7 +140,8 @@ class AnomalyNcd(AnomalibModule):
             raise TypeError(msg)
         datamodule.prepare_for(self.inputs)
         if stage == "fit":  # before optimizers are made of the heads
-            self._refuse_other_classes(datamodule)
+            trained = self.slots if self.is_fitted else None
+            refuse_training(trained, self.model.describer, datamodule.base_class_names)
             self.settle_num_classes(datamodule, self.trainer.strategy.root_device)
             if not self.is_fitted:
                 self.make_heads(replace(self.slots, base_names=tuple(datamodule.base_class_names)))
@@ -214,34 +213,18 @@ class AnomalyNcd(AnomalibModule):
             msg = "AnomalyNcd was never fitted; call `engine.fit` first, or give `ckpt_path` or `load_from_checkpoint`."
             raise ValueError(msg)
 
-    def test_step(  # type: ignore[override]
-        self,
-        batch: NcdBatch,
-        batch_idx: int,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> NcdBatch:
+    def test_step(self, batch: NcdBatch, batch_idx: int, *args: Any, **kwargs: Any) -> NcdBatch:  # type: ignore[override]  # noqa: ANN401
         """Predict the classes of images and regions; the evaluator reads them off the batch."""
         del batch_idx, args, kwargs
         return self.model.classify(batch)
 
-    def predict_step(  # type: ignore[override]
-        self,
-        batch: NcdBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> NcdBatch:
+    def predict_step(self, batch: NcdBatch, batch_idx: int, dataloader_idx: int = 0) -> NcdBatch:  # type: ignore[override]
         """Predict the classes of images and regions; pixels are dropped from what is returned."""
         del batch_idx, dataloader_idx
         return self.model.classify(batch).without_pixels()
 
     def settle_num_classes(self, datamodule: NcdDataModule, device: torch.device | str = "cpu") -> None:
-        """Estimate the number of classes where it isn't known; of several processes the first one does it.
-
-        Args:
-            datamodule: Gives the regions.
-            device: Where they are encoded.
-        """
+        """Estimate the number of classes where it isn't known; of several processes the first one does it."""
         if self.slots.num_novel is not None:
             return
         datamodule.prepare_for(self.inputs)
@@ -250,9 +233,9 @@ class AnomalyNcd(AnomalibModule):
 
         def estimate() -> NumClassesEstimate:
             was_training = self.training
-            features, _ = features_of(self.eval().to(device).encode(datamodule))
+            rows = rows_of(self.eval().to(device).encode(datamodule))
             self.train(was_training)
-            return estimate_num_classes(features, seed=seed)
+            return estimate_num_classes(rows.feature, seed=seed)
 
         self.set_num_classes(self._of_first_process(estimate))
 
@@ -268,47 +251,19 @@ class AnomalyNcd(AnomalibModule):
         )
 
     def encode(self, datamodule: NcdDataModule) -> list[NcdBatch]:
-        """Encode all regions of a datamodule, whatever process asks, or take them from the last time.
-
-        The references come from the frozen part, in single precision and of the views that predictions are made from.
-        Training changes nothing about them, so a new region is compared with the run's just as these are with each
-        other.
-
-        Args:
-            datamodule: Gives the regions.
-
-        Returns:
-            The images without pixels, see :func:`~anomalib_ncd.models.encoded_regions.encode_images`.
-
-        Raises:
-            ValueError: If there is no region.
-        """
+        """All regions of a datamodule, described once; see :meth:`RegionCache.encode`."""
         datamodule.prepare_for(self.inputs)
-        table = datamodule.region_table()
-        if not len(table):
-            msg = (
-                f"No region was found in any of {len(table.images)} images; check their anomaly maps, or give another "
-                "`score_range` or method of `regions`."
-            )
-            raise ValueError(msg)
-        if self._encoded is None or self._encoded[0] is not table:
-            self._encoded = table, encode_images(self.model.describe, datamodule.all_images())
-        return [replace(batch) for batch in self._encoded[1]]
+        return self._encoded.encode(self.model.describe, datamodule)
 
     def forget_regions(self) -> None:
         """Begin anew: new regions are cut with a score range of their own, and as the datamodule says."""
-        self._encoded = self.region_settings = self.map_kind = None
+        self._encoded.clear()
+        self.region_settings = self.map_kind = None
         self.score_range.fill_(float("nan"))
 
     def take_regions(self, datamodule: NcdDataModule, references: torch.Tensor, image_index: torch.Tensor) -> None:
-        """Take over what new regions are cut and compared like.
-
-        Args:
-            datamodule: Cut the regions.
-            references: ``(R, E)`` float of its regions.
-            image_index: ``(R,)`` long, the image that each lies in.
-        """
-        self._encoded = None
+        """Take over what new regions are cut and compared like: references ``(R, E)`` and ``(R,)`` image of each."""
+        self._encoded.clear()
         self.model.rejection.fit(references, image_index)
         self.region_settings, self.map_kind = datamodule.region_settings, datamodule.region_table().map_kind
         if datamodule.fitted_score_range is not None:
@@ -358,8 +313,8 @@ class AnomalyNcd(AnomalibModule):
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with a cosine schedule per epoch, as in the paper."""
         settings = self.training_settings
-        parts = (self.parameters(), settings.learning_rate, settings.momentum, settings.weight_decay)
-        optimizer = build_optimizer(*parts)
+        rates = settings.learning_rate, settings.momentum, settings.weight_decay
+        optimizer = build_optimizer(self.parameters(), *rates)
         schedule = LambdaLR(optimizer, self._relative_learning_rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
@@ -376,11 +331,7 @@ class AnomalyNcd(AnomalibModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make heads that fit the checkpoint, and refuse one of another model.
-
-        Raises:
-            ValueError: If the checkpoint belongs to another model, backbone or number of classes.
-        """
+        """Make heads that fit the checkpoint; ``ValueError`` if it is of another model or number of classes."""
         saved, state = checkpoints.own_part(checkpoint), checkpoint["state_dict"]
         self.take_saved_number(saved)
         checkpoints.refuse_other_settings(saved, self._fixed_settings)
@@ -392,7 +343,7 @@ class AnomalyNcd(AnomalibModule):
         regions, self.map_kind = saved["region_settings"], saved.get("map_kind")
         self.region_settings = None if regions is None else RegionSettings.from_dict(regions)
         self.score_range.copy_(state["score_range"])
-        self._encoded = None
+        self._encoded.clear()
         if self._datamodule is not None:  # which was set up before the checkpoint was read
             self._datamodule.prepare_for(self.inputs)
 
@@ -404,12 +355,7 @@ class AnomalyNcd(AnomalibModule):
         self.num_classes_estimate = None if estimate is None else NumClassesEstimate.from_plain(estimate)
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls,
-        checkpoint_path: str | Path,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> AnomalyNcd:
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> AnomalyNcd:  # type: ignore[override]  # noqa: ANN401
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
         hyper = checkpoints.read_checkpoint(checkpoint_path)["hyper_parameters"]
         defaults = {"pretrained": False, "backbone_weights": None, "training": TrainingSettings(**hyper["training"])}
@@ -430,19 +376,12 @@ class AnomalyNcd(AnomalibModule):
         """Write ``weights/onnx/<name>.onnx``, see :func:`~anomalib_ncd.models.export.write_onnx`."""
         return export.write_onnx(RegionClassifier.of(self.model), export_root, model_file_name, input_size, **kwargs)
 
-    def _compress_ov_model(  # anomalib's name, as those of the next two
-        self,
-        model: Any,  # noqa: ANN401
-        compression_type: CompressionType | None = None,
-        datamodule: Any = None,  # noqa: ANN401
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+    def _compress_ov_model(self, model: Any, compression_type: Any = None, datamodule: Any = None, *args: Any) -> Any:  # noqa: ANN401
         """Quantise to INT8 on the datamodule's regions; for accuracy control, against the classes before."""
         export.require_nncf(compression_type)
         if isinstance(datamodule, NcdDataModule):
             datamodule.prepare_for(self.inputs)
-        return super()._compress_ov_model(model, compression_type, datamodule, *args, **kwargs)
+        return super()._compress_ov_model(model, compression_type, datamodule, *args)
 
     _post_training_quantization_ov = staticmethod(export.quantise)
     _accuracy_control_quantization_ov = staticmethod(export.quantise_with_accuracy_control)
@@ -505,27 +444,11 @@ class AnomalyNcd(AnomalibModule):
     def _start(self, datamodule: NcdDataModule) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor | None]:
         """What rejection is fitted to, and the prototypes of a training that begins at centres of clusters."""
         encoded = self.encode(datamodule)
+        features, scores, *known = rows_of(encoded)
         if self.is_fitted or self.training_settings.prototypes == "random":
-            return references_of(encoded), None
-        features, scores = features_of(encoded)
+            return tuple(known), None
         numbers = (self.slots.num_classes, self.training_settings.num_heads, datamodule.sampler_seed)
-        return references_of(encoded), cluster_prototypes(features, scores, *numbers)
-
-    def _refuse_other_classes(self, datamodule: NcdDataModule) -> None:
-        """Refuse training that can't go on from what was learnt before."""
-        if self.slots.from_clusters:
-            msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
-            raise ValueError(msg)
-        if self.model.describer.needs_whole_images:
-            msg = "Nothing of `describer='normal_residuals'` can be trained; leave it out, or cluster instead."
-            raise ValueError(msg)
-        base_names = list(self.slots.base_names or ())
-        if self.is_fitted and base_names != datamodule.base_class_names:
-            msg = (
-                f"The model was trained with the base classes {base_names}, but the datamodule has "
-                f"{datamodule.base_class_names}. Start with a new model, or give the same `base`."
-            )
-            raise ValueError(msg)
+        return tuple(known), cluster_prototypes(features, scores, *numbers)
 
     def _relative_learning_rate(self, epoch: int) -> float:
         """Learning rate as a share of the initial one."""

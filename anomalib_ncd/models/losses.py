@@ -26,9 +26,6 @@ def info_nce(projections: Tensor, temperature: float = 1.0) -> Tensor:
         projections: Projections (2N, P), view-major, of any norm; N at least 1.
         temperature: Divisor of the cosine similarities.
 
-    Returns:
-        Scalar, the mean over all views.
-
     Example:
         >>> info_nce(torch.eye(2).repeat(2, 1)).round(decimals=4)  # -log(e / (e + 2))
         tensor(0.5514)
@@ -38,15 +35,12 @@ def info_nce(projections: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def supervised_contrastive(projections: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:
-    """Contrast each view with all views of its class, against all other views.
+    """Contrast each view with all views of its class, against all other views; the mean over the positives of each.
 
     Args:
         projections: Projections (2N, P) of labelled regions, view-major, of any norm; N at least 1.
         labels: Classes (N,) of the regions.
         temperature: Divisor of the cosine similarities.
-
-    Returns:
-        Scalar, the mean over all views of the mean over their positives.
 
     Example:
         >>> supervised_contrastive(torch.ones(4, 3), torch.tensor([0, 0])).round(decimals=4)  # log 3
@@ -68,17 +62,7 @@ def teacher_temperature(
     end: float = 0.04,
     repeats: int = 4,
 ) -> float:
-    """Temperature of the pseudo-labels: it falls in equal steps, then stays.
-
-    Args:
-        epoch: Epoch, from 0.
-        warmup_epochs: Epoch at which the fall has ended.
-        start: First temperature.
-        end: Last temperature.
-        repeats: Epochs per step.
-
-    Returns:
-        The temperature of that epoch.
+    """Temperature of the pseudo-labels: it falls in steps of ``repeats`` epochs until ``warmup_epochs``, then stays.
 
     Example:
         >>> [round(teacher_temperature(epoch), 4) for epoch in (0, 3, 4, 39, 1000)]
@@ -90,14 +74,7 @@ def teacher_temperature(
 
 
 def normal_weights(scores: Tensor, threshold: float | None = 0.5) -> Tensor:
-    """How much a region with a low anomaly score is taught to be normal.
-
-    Args:
-        scores: Region scores (N,) in [0, 1].
-        threshold: Score from which on nothing is; ``None`` switches it off.
-
-    Returns:
-        Weights (N,): ``max(0, threshold - score)``.
+    """How much regions of scores (N,) are taught to be normal: ``max(0, threshold - score)``; ``None``: not at all.
 
     Example:
         >>> normal_weights(torch.tensor([0.25, 0.75]))
@@ -125,9 +102,6 @@ def self_training(
         teacher_temp: Divisor of the logits that make pseudo-labels; no gradient flows there.
         student_temp: Divisor of the logits that learn.
 
-    Returns:
-        Scalar, the mean over all views.
-
     Example:
         >>> self_training(torch.zeros(4, 5), 1, torch.zeros(2), teacher_temp=0.07).round(decimals=4)  # log 5
         tensor(1.6094)
@@ -142,14 +116,7 @@ def self_training(
 
 
 def mean_entropy(logits: Tensor, temperature: float = 0.1) -> Tensor:
-    """How far the classes are from being used equally: ``log C - H(mean prediction)``.
-
-    Args:
-        logits: Logits (M, C) by one head; M at least 1.
-        temperature: Divisor of the logits.
-
-    Returns:
-        Scalar, 0 at least.
+    """How far the classes of logits (M, C) by one head are from being used equally: ``log C - H(mean prediction)``.
 
     Example:
         >>> mean_entropy(torch.eye(4)).abs().round(decimals=4)  # every class once
@@ -162,15 +129,7 @@ def mean_entropy(logits: Tensor, temperature: float = 0.1) -> Tensor:
 
 
 def supervised(logits: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """Cross-entropy of both views with the class of their region.
-
-    Args:
-        logits: Logits (2N, C) of labelled regions by one head, view-major; N at least 1.
-        labels: Classes (N,) of the regions.
-        temperature: Divisor of the logits.
-
-    Returns:
-        Scalar, the mean over all views.
+    """Cross-entropy of both views, logits (2N, C) view-major, with the classes (N,) of their regions.
 
     Example:
         >>> supervised(torch.zeros(4, 5), torch.tensor([0, 3])).round(decimals=4)  # log 5

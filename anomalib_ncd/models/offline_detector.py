@@ -86,10 +86,6 @@ def build_offline_detector(post_processor: PostProcessor | bool = True) -> Small
 
     Raises:
         RuntimeError: If the extra is not installed.
-
-    Example:
-        >>> detector = build_offline_detector()  # doctest: +SKIP
-        >>> Engine().fit(detector, datamodule=Folder("parts", root="parts", normal_dir="good"))  # doctest: +SKIP
     """
     detector = SmallPatchcore(
         backbone=OFFLINE_NETWORK,

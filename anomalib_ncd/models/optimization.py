@@ -18,21 +18,7 @@ def build_optimizer(
     momentum: float = 0.9,
     weight_decay: float = 5e-5,
 ) -> SGD:
-    """Make SGD that leaves biases and other vectors without weight decay.
-
-    Args:
-        parameters: Parameters of the model; frozen ones are left out.
-        learning_rate: Initial learning rate.
-        momentum: Momentum.
-        weight_decay: Weight decay of matrices.
-
-    Returns:
-        The optimiser, with one group for matrices and one for vectors; on a CPU it updates in one pass over memory.
-
-    Example:
-        >>> [len(group["params"]) for group in build_optimizer(nn.Linear(2, 3).parameters()).param_groups]
-        [1, 1]
-    """
+    """SGD without weight decay of vectors such as biases, and without frozen parameters; in one pass on a CPU."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
@@ -43,17 +29,10 @@ def build_optimizer(
 
 
 def relative_learning_rate(epoch: int, num_epochs: int) -> float:
-    """Learning rate of an epoch as a share of the initial one: a cosine from 1 to a thousandth.
+    """Learning rate of an epoch as a share of the initial one: a cosine from 1 to a thousandth, where it stays.
 
     A function of the epoch alone: torch's own cosine would take the old number of epochs from a checkpoint, and its
     rate would rise again when training goes on for longer.
-
-    Args:
-        epoch: The epoch, from 0; past the last it stays at the final rate.
-        num_epochs: Epochs of the whole training.
-
-    Returns:
-        A number from 0.001 to 1.
 
     Example:
         >>> relative_learning_rate(0, 50), round(relative_learning_rate(50, 50), 6)

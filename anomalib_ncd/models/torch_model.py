@@ -51,14 +51,6 @@ class AnomalyNcdModel(nn.Module):
     Attributes:
         best_head: The head that predicts.
         rejection: What is known of the run's regions.
-
-    Example:
-        >>> from anomalib_ncd.models.encoders.build_encoder import build_encoder
-        >>> describer = FrozenFeatures(*build_encoder("vit_tiny_patch16_224", pretrained=False, image_size=32))
-        >>> model = AnomalyNcdModel(describer, ClassSlots(("dent",), num_novel=4), num_heads=2)
-        >>> frozen = describer.frozen(torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.ones(3, 1, 32, 32))
-        >>> model(frozen).logits.shape
-        torch.Size([2, 3, 5])
     """
 
     def __init__(
@@ -90,12 +82,7 @@ class AnomalyNcdModel(nn.Module):
             self.projector = ProjectionHead(width, *self._projector_dims).to(device)
 
     def set_prototypes(self, prototypes: Tensor, *, has_normal: bool) -> None:
-        """Put centres of clusters in the place of what training would have learnt; there are no base classes then.
-
-        Args:
-            prototypes: ``(K, D)`` float, one for each class.
-            has_normal: Whether the first of them is *normal*.
-        """
+        """Put centres of clusters ``(K, D)``, the first perhaps of *normal*, in the place of all learnt classes."""
         self.make_heads(ClassSlots((), len(prototypes), has_normal=has_normal, from_clusters=True))
         self.heads.weight.data.copy_(prototypes.expand_as(self.heads.weight))
         self.best_head.zero_()
@@ -124,11 +111,7 @@ class AnomalyNcdModel(nn.Module):
 
     @property
     def prototypes(self) -> Tensor:
-        """Prototypes ``(K, D)`` of the novel classes in the head that predicts.
-
-        Raises:
-            ValueError: If the network has no classes yet.
-        """
+        """Prototypes ``(K, D)`` of the novel classes in the best head; ``ValueError`` if there are none yet."""
         if self.slots.base_names is None:
             msg = "The model was never trained, so it has no classes; fit it or give `ckpt_path` a checkpoint."
             raise ValueError(msg)
@@ -140,35 +123,20 @@ class AnomalyNcdModel(nn.Module):
         return RegionMerging(tuple(self.slots.names), 0 if self.slots.has_normal else None, self.merging_temperature)
 
     def forward(self, frozen: Frozen) -> ModelOutput:
-        """Run the trained part on what the frozen part gave, fresh or kept.
-
-        Args:
-            frozen: Of :meth:`FrozenFeatures.frozen`.
-
-        Returns:
-            Features, projections and logits.
-        """
+        """Run the trained part on what :meth:`FrozenFeatures.frozen` gave, fresh or kept."""
         features = self.describer.encoder.trained(frozen)
         projections = None if self.projector is None else self.projector(features)
         return ModelOutput(features, projections, self.heads(features))
 
     def frozen(self, views: Tensor, masks: Tensor) -> Frozen:
-        """What training never changes of views ``(B, 3, S, S)`` uint8 and their masks.
-
-        Raises:
-            TypeError: If the describer is one that nothing of is trained.
-        """
+        """What training never changes of views ``(B, 3, S, S)`` uint8 and masks; ``TypeError`` if there is none."""
         if not isinstance(self.describer, FrozenFeatures):
             msg = f"Only FrozenFeatures can be trained, got {type(self.describer).__name__}."
             raise TypeError(msg)
         return self.describer.frozen(views, masks)
 
     def frozen_views(self, batch: RegionViewBatch) -> Frozen:
-        """:meth:`frozen` of all views of a batch, view by view, ``V * B`` rows; kept or computed now.
-
-        Raises:
-            ValueError: If the batch has neither views nor tokens.
-        """
+        """:meth:`frozen` of all views of a batch, view by view, ``V * B`` rows; kept or computed now."""
         if batch.tokens is not None and batch.attended is not None:
             return Frozen(batch.tokens.flatten(0, 1).float(), batch.attended.flatten(0, 1))
         if batch.image is None or batch.mask is None:
@@ -177,22 +145,11 @@ class AnomalyNcdModel(nn.Module):
         return self.frozen(batch.image.flatten(0, 1), batch.mask.flatten(0, 1))
 
     def describe(self, batch: NcdBatch) -> Description:
-        """Describe the regions of a batch, a bounded number at a time.
-
-        Raises:
-            ValueError: If the batch has no views.
-        """
+        """Describe the regions of a batch, a bounded number at a time; ``ValueError`` if it has no views."""
         return self.describer(*views_of(batch))
 
     def classify(self, batch: NcdBatch) -> NcdBatch:
-        """Fill in the predictions of a batch (paper, region merging).
-
-        Args:
-            batch: Images with the views of their regions.
-
-        Returns:
-            The same batch with class probabilities, classes and confidences of images and regions, and features.
-        """
+        """Fill in classes, probabilities and confidences of images and regions (region merging), and features."""
         feature, reference = self.describe(batch)
         logits = self.heads(feature)
         of_heads = logits[..., self.slots.num_base :].argmax(dim=-1).T
@@ -201,17 +158,7 @@ class AnomalyNcdModel(nn.Module):
 
     @torch.no_grad()
     def classify_encoded(self, batch: NcdBatch) -> NcdBatch:
-        """Predict images from the features of their regions, as :meth:`classify` does from their views.
-
-        Args:
-            batch: Of :func:`~anomalib_ncd.models.encoded_regions.encode_images`; changed in place.
-
-        Returns:
-            The batch.
-
-        Raises:
-            ValueError: If the batch has no features.
-        """
+        """Predict images of ``encode_images`` from the features of their regions, as :meth:`classify` does."""
         features = given(batch.region_feature, "The batch holds no features of its regions")
         return self._classified(batch, self.heads(features.to(self.heads.weight.device))[self.best_head])
 

@@ -12,11 +12,11 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
+from anomalib_ncd.models.clustering.directions import unit_rows
 from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
 from anomalib_ncd.models.describer import NormalResiduals, residual_lengths, score_weighted_residuals
-from anomalib_ncd.models.encoded_regions import features_of, references_of
-from anomalib_ncd.models.heads import unit_rows
+from anomalib_ncd.models.encoded_regions import rows_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 
@@ -49,7 +49,7 @@ def discover_by_clustering(
     datamodule.prepare_for(model.inputs)
     normal_features = _compare_with_normal(model, datamodule, seed)
     encoded = model.encode(datamodule)
-    features, scores = features_of(encoded)
+    features, scores, references, image_index = rows_of(encoded)
     clustered = features if normal_features is None else score_weighted_residuals(features, scores)
     if model.slots.num_novel is None:
         model.set_num_classes(estimate_num_classes(clustered, seed=seed))
@@ -60,7 +60,7 @@ def discover_by_clustering(
         labels = with_slot_first(labels, normal)
     centres = cluster_centres(features, torch.as_tensor(labels), model.slots.num_classes)
     model.model.set_prototypes(centres, has_normal=normal is not None)
-    model.take_regions(datamodule, *references_of(encoded))
+    model.take_regions(datamodule, references, image_index)
     return [model.model.classify_encoded(batch) for batch in encoded]
 
 

@@ -13,7 +13,7 @@ from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.preprocessing import normalize
 from torch.nn import functional as F
 
-from anomalib_ncd.models.heads import unit_rows
+from anomalib_ncd.models.clustering.directions import unit_rows
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +33,16 @@ def cluster_features(
     """Group regions by their features, scaled to norm 1.
 
     With fewer distinct features than ``num_clusters`` there are as many clusters as distinct features, and a warning
-    is logged. No region gives no label; a single one gets label 0.
+    is logged.
 
     Args:
-        features: Features (R, D) of R regions, finite.
+        features: ``(R, D)``, finite; R may be 0.
         num_clusters: Number of clusters to look for.
-        method: ``"ward"`` (hierarchical) or ``"kmeans"`` (best of 10 starts).
-        seed: Seed of k-means; Ward's method has no randomness.
+        method: ``"ward"`` (hierarchical, without randomness) or ``"kmeans"`` (best of 10 starts).
+        seed: Seed of k-means.
 
     Returns:
-        Labels (R,) in [0, clusters), numbered in the order in which they first appear.
+        Labels ``(R,)``, numbered in the order in which they first appear.
 
     Raises:
         ValueError: If the features are not a finite (R, D) array, or an argument is out of its range.
@@ -72,16 +72,15 @@ def cluster_features(
 
 
 def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:
-    """Directions of the clusters: the prototypes of a classifier by cosine similarity.
+    """Directions of the clusters, the mean of their unit features: prototypes of a classifier by cosine similarity.
 
     Args:
         features: ``(R, D)`` float, of any norm.
-        labels: ``(R,)`` long, cluster of each region, from 0 to `num_clusters` - 1.
+        labels: ``(R,)`` long, cluster of each region.
         num_clusters: Number of clusters; may be more than there are labels.
 
     Returns:
-        ``(num_clusters, D)`` of norm 1: the mean of the cluster's features, each scaled to norm 1 before. A cluster
-        without regions points away from all of them, so that nothing like them is ever put into it.
+        ``(num_clusters, D)`` of norm 1. A cluster without regions points away from all of them.
 
     Example:
         >>> cluster_centres(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), num_clusters=2)

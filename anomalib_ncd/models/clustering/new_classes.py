@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anomalib_ncd.models.clustering.clustering import cluster_features
-from anomalib_ncd.models.heads import LOGIT_TEMPERATURE, unit_rows
+from anomalib_ncd.models.clustering.directions import unit_rows
 
 LEFT_UNKNOWN = -1
 FITTING_STEPS = 200
@@ -28,16 +28,15 @@ def group_unknown(
 ) -> npt.NDArray[np.int64]:
     """Sort unknown regions into new classes.
 
-    Where the number is not given, classes are made as coarse as the run's own are: groups of regions grow together,
-    the nearest first, until the mean distance between two groups is more than half way from the mean distance within a
-    class of the run to that between two of its classes. Groups that are too small stay unknown.
+    Where the number is not given, classes are as coarse as the run's own: groups grow together, the nearest first,
+    until the mean distance between two groups exceeds :func:`class_width` of the run. Small groups stay unknown.
 
     Args:
         unknown: ``(U, E)`` float of norm 1, U of 0 or more.
         known: ``(N, E)`` float of norm 1, regions of the run.
         known_classes: ``(N,)`` long, their classes.
-        num_new_classes: Number of new classes. Defaults to ``None``: as above.
-        min_regions: Fewest regions of a new class; where the number is given, every group is a class.
+        num_new_classes: Number of new classes, each group then being one; ``None`` as above.
+        min_regions: Fewest regions of a new class where the number isn't given.
 
     Returns:
         ``(U,)`` int64, from 0 on in the order of first appearance; -1 for those that stay unknown.
@@ -69,11 +68,7 @@ def group_unknown(
 
 
 def check_numbers(num_new_classes: int | None, min_regions: int) -> None:
-    """Refuse numbers that make no classes; they are those of :func:`group_unknown`.
-
-    Raises:
-        ValueError: If a number is below 1.
-    """
+    """Raise ``ValueError`` for numbers below 1; they are those of :func:`group_unknown`."""
     for name, value in (("num_new_classes", num_new_classes), ("min_regions", min_regions)):
         if value is not None and value < 1:
             msg = f"`{name}` must be 1 or more, got {value}; leave `num_new_classes` out to have it estimated."
@@ -81,14 +76,11 @@ def check_numbers(num_new_classes: int | None, min_regions: int) -> None:
 
 
 def class_width(features: Tensor, classes: Tensor) -> float:
-    """Half way from the mean cosine distance within a class to that between two classes.
+    """Half way from the mean cosine distance within a class to that between two; with one class, twice that within it.
 
     Args:
         features: ``(N, E)`` float of norm 1.
         classes: ``(N,)`` long.
-
-    Returns:
-        The distance; with a single class, twice the mean distance within it.
 
     Example:
         >>> class_width(torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1]))
@@ -112,19 +104,20 @@ def fit_new_prototypes(
     features: Tensor,
     slots: Tensor,
     num_new: int,
+    temperature: float,
     num_steps: int = FITTING_STEPS,
 ) -> Tensor:
     """Prototypes for new classes that leave the old ones where they are.
 
-    They start as the directions of their regions and are then moved until the old regions keep their classes and the
-    new ones get theirs (cross-entropy, all old prototypes fixed). What training has learnt points elsewhere than the
-    means of classes do, so that means alone would draw old regions to them.
+    They start as the directions of their regions and move by cross-entropy, all old prototypes fixed. What training
+    has learnt points elsewhere than the means of classes do, so that means alone would draw old regions to them.
 
     Args:
         weight: ``(H, C, D)`` float, prototypes of H heads.
         features: ``(N, D)`` float, regions of old and new classes.
         slots: ``(N,)`` long, from 0 to C + `num_new` - 1: their classes.
         num_new: Number of new classes, each with a region.
+        temperature: What cosines are divided by in predictions.
         num_steps: Steps of Adam.
 
     Returns:
@@ -142,7 +135,7 @@ def fit_new_prototypes(
         for _ in range(num_steps):
             logits = torch.cat([old_logits, torch.einsum("nd,hcd->hnc", rows, unit_rows(new))], dim=2)
             losses = F.cross_entropy(
-                logits.flatten(0, 1) / LOGIT_TEMPERATURE,
+                logits.flatten(0, 1) / temperature,
                 slots.repeat(len(old)),
                 reduction="none",
             )

@@ -23,8 +23,7 @@ def find_normal_cluster(
 ) -> int | None:
     """Find the cluster that the detector itself hardly calls anomalous; no label is needed.
 
-    It can't tell a false alarm from a kind of defect that the detector hardly sees: where a whole kind scores below
-    `max_score`, it is taken for normal. The defaults were chosen on generated data, see docs/guides/trust.md.
+    A kind of defect that the detector hardly sees is taken for normal, too. Defaults: see docs/guides/trust.md.
 
     Args:
         labels: ``(R,)`` int, cluster of each region.
@@ -40,8 +39,7 @@ def find_normal_cluster(
         ValueError: If the shapes differ.
 
     Example:
-        >>> scores = np.array([0.1, 0.2, 0.9, 0.8, 0.7])
-        >>> find_normal_cluster(np.array([1, 1, 0, 0, 2]), scores, np.full(5, 40))
+        >>> find_normal_cluster(np.array([1, 1, 0, 0, 2]), np.array([0.1, 0.2, 0.9, 0.8, 0.7]), np.full(5, 40))
         1
     """
     labels, scores, areas = np.asarray(labels), np.asarray(scores, dtype=np.float64), np.asarray(areas)

@@ -40,11 +40,6 @@ def cluster_prototypes(
 
     Returns:
         Prototypes ``(num_heads, num_classes, D)`` of norm 1.
-
-    Example:
-        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-        >>> cluster_prototypes(features, torch.tensor([0.9, 0.8, 0.1]), num_classes=2, num_heads=1)[0, 0]
-        tensor([0., 1.])
     """
     if len(features) > MAX_CLUSTERED:
         chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:MAX_CLUSTERED]

@@ -20,14 +20,7 @@ BlockLike: TypeAlias = Any
 
 
 def is_plain(block: BlockLike) -> bool:
-    """Whether a block is timm's standard one, whose parts may be called apart.
-
-    Args:
-        block: A block of a timm Vision Transformer.
-
-    Returns:
-        ``False`` for parallel, post-norm or differential variants and for replaced (adapter) projections.
-    """
+    """Whether a block is timm's standard one (not parallel, post-norm, adapted, …), whose parts may be called apart."""
     return type(block) is Block and type(block.attn) is Attention and type(block.attn.qkv) is nn.Linear
 
 
@@ -40,27 +33,19 @@ def cls_mask(attended: Tensor, dtype: torch.dtype) -> Tensor:
 
     Returns:
         Mask (B, 1, N, N): minus infinity where CLS, the first row, may not look, zero elsewhere.
-
-    Example:
-        >>> cls_mask(torch.tensor([[True, False]]), torch.float32)
-        tensor([[[[0., -inf],
-                  [0., 0.]]]])
     """
     row = torch.zeros_like(attended, dtype=dtype).masked_fill(~attended, -torch.inf)
     return F.pad(row[:, None, None, :], (0, 0, 0, attended.shape[1] - 1))
 
 
 def run_block(block: BlockLike, tokens: Tensor, guide: Tensor | None = None, rope: Tensor | None = None) -> Tensor:
-    """Run a block on all tokens.
+    """Run a block on tokens (B, N, D), CLS first.
 
     Args:
         block: A block of a timm Vision Transformer.
-        tokens: Tokens (B, N, D), CLS first.
+        tokens: The tokens.
         guide: Mask (B, 1, N, N) of :func:`cls_mask`; ``None`` lets CLS look everywhere.
         rope: Rotary position embeddings of the patches, (N', E) or (B, 1, N', E), for blocks that take them.
-
-    Returns:
-        Tokens (B, N, D).
     """
     return block(tokens, attn_mask=guide) if rope is None else block(tokens, rope=rope, attn_mask=guide)
 
@@ -68,13 +53,7 @@ def run_block(block: BlockLike, tokens: Tensor, guide: Tensor | None = None, rop
 def attended_rows_of_block(block: BlockLike, tokens: Tensor, attended: Tensor) -> Tensor:
     """Run a guided block whose output CLS alone will look at: the MLP, two thirds of the work, for attended rows only.
 
-    Args:
-        block: A block of a timm Vision Transformer.
-        tokens: Tokens (B, N, D), CLS first.
-        attended: Boolean (B, N); ``True`` where CLS may look, at least once per row.
-
-    Returns:
-        Tokens (B, N, D); the same as those of the whole block where they are attended, and of no use elsewhere.
+    Of the tokens (B, N, D) that are returned, those that aren't ``attended`` (B, N) are of no use.
     """
     if not is_plain(block) or torch.compiler.is_compiling():  # a graph would get shapes that depend on the mask
         return run_block(block, tokens, cls_mask(attended, tokens.dtype))
@@ -87,20 +66,11 @@ def attended_rows_of_block(block: BlockLike, tokens: Tensor, attended: Tensor) -
 
 
 def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None, rope: Tensor | None = None) -> Tensor:
-    """CLS after a block, without the work that nobody reads when the block is the last.
+    """CLS (B, 1, D) after a block, up to rounding, without the work that nobody reads when the block is the last.
 
     Only CLS asks, so neither keys nor values are computed: ``q · (W x)`` is ``(Wᵀ q) · x``, and a weighted sum of
-    ``W x`` is ``W`` times the weighted sum of ``x``. One query and one sum per head are projected instead of all
-    tokens, and biases of the keys, which add the same to every score, fall away.
-
-    Args:
-        block: A block of a timm Vision Transformer.
-        tokens: Tokens (B, N, D), CLS first.
-        attended: Boolean (B, N), ``True`` where CLS may look; ``None`` lets it look everywhere.
-        rope: See :func:`run_block`.
-
-    Returns:
-        The CLS token (B, 1, D); the same, up to rounding, as the first row of the whole block.
+    ``W x`` is ``W`` times the weighted sum of ``x``. Biases of the keys add the same to every score and fall away.
+    Arguments as :func:`run_block`; ``attended`` is boolean (B, N), or ``None`` to let CLS look everywhere.
     """
     if not is_plain(block):
         guide = None if attended is None else cls_mask(attended, tokens.dtype)

@@ -25,29 +25,19 @@ def build_network(
     pretrained: bool = True,
     image_size: int | None = None,
 ) -> nn.Module:
-    """Build a network of timm without a classifier.
-
-    Weights come from ``weights`` where it is given; else, with ``pretrained``, from the cache of the model hub, and
-    from the hub itself only if the cache lacks them. Position embeddings are resampled to ``image_size``.
+    """Build a network of timm without a classifier, in training mode.
 
     Args:
         name: A timm name, with or without a tag, such as ``"vit_base_patch8_224.dino"`` or ``"resnet18"``.
         weights: A local file of weights for ``name``.
-        pretrained: Whether to load timm's weights if ``weights`` is not given; ``False`` leaves them random.
-        image_size: Side in pixels of the square images. Defaults to ``None``: the network's own.
-
-    Returns:
-        The network, in training mode and with all its parameters trainable, as timm builds it.
+        pretrained: Whether to load timm's weights, from the hub's cache or the hub, if ``weights`` is not given.
+        image_size: Side in pixels of the square images, to which position embeddings are resampled; ``None``: the own.
 
     Raises:
         ValueError: If the name is unknown, the size does not fit, there are no published weights under that name or
             the file holds the weights of another network.
         FileNotFoundError: If ``weights`` does not exist.
         RuntimeError: If the weights are not in the cache and the hub is out of reach.
-
-    Example:
-        >>> build_network("vit_tiny_patch16_224", pretrained=False, image_size=64).patch_embed.grid_size
-        (4, 4)
     """
     _check_name(name)
     create = partial(_create, name, image_size or own_image_size(name))
@@ -60,29 +50,13 @@ def build_network(
 
 
 def own_image_size(name: str) -> int:
-    """Side in pixels of the images that the weights of a timm model were made for; 224 where timm doesn't say.
-
-    Example:
-        >>> own_image_size("vit_small_patch14_dinov2")
-        518
-    """
+    """Side in pixels of the images that the weights of a timm model were made for; 224 where timm doesn't say."""
     config = get_pretrained_cfg(name)
     return 224 if config is None else config.input_size[-1]
 
 
 def preprocessing_of(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that the weights of a backbone expect.
-
-    Args:
-        backbone: A network of timm.
-
-    Returns:
-        Mean and standard deviation, each of three numbers in RGB order, for images in [0, 1].
-
-    Example:
-        >>> preprocessing_of(build_network("deit_tiny_patch16_224", pretrained=False))
-        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    """
+    """Mean and standard deviation that a network of timm expects, in RGB order, for images in [0, 1]."""
     config = resolve_model_data_config(backbone)
     return tuple(config["mean"]), tuple(config["std"])
 

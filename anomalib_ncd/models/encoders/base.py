@@ -83,9 +83,6 @@ def in_parts(function: Callable[..., Rows], per_pass: int, *inputs: Tensor) -> R
         per_pass: Most rows of a pass, 1 or more.
         *inputs: What it takes.
 
-    Returns:
-        What it returns for all rows.
-
     Example:
         >>> in_parts(lambda rows: rows + 1, 2, torch.arange(5))
         tensor([1, 2, 3, 4, 5])
@@ -99,16 +96,7 @@ def in_parts(function: Callable[..., Rows], per_pass: int, *inputs: Tensor) -> R
 
 
 def check_views(images: Tensor, masks: Tensor, size: int) -> None:
-    """Refuse images and masks that aren't (B, 3, size, size) and (B, 1, size, size).
-
-    Args:
-        images: Images to check.
-        masks: Masks to check.
-        size: Side of the square images in pixels.
-
-    Raises:
-        ValueError: If a shape is another.
-    """
+    """Raise ``ValueError`` for images and masks that aren't (B, 3, size, size) and (B, 1, size, size)."""
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
         msg = (
             f"`images` must have shape (B, 3, {size}, {size}), got {tuple(images.shape)}; "
@@ -128,11 +116,7 @@ def check_views(images: Tensor, masks: Tensor, size: int) -> None:
 
 
 def check_range(name: str, value: int, low: int, high: int) -> None:
-    """Refuse a setting that the backbone can't have.
-
-    Raises:
-        ValueError: If the value is not between `low` and `high`.
-    """
+    """Raise ``ValueError`` for a setting that the backbone can't have: not between `low` and `high`."""
     if not low <= value <= high:
         msg = f"`{name}` must be between {low} and {high} for this backbone, got {value}."
         raise ValueError(msg)

@@ -56,9 +56,6 @@ def build_encoder(
             network weighs by coverage and has no token that could see itself alone: ``"region"`` only.
         image_size: Side of the square images in pixels. Defaults to ``None``: the network's own, of its timm config.
 
-    Returns:
-        The encoder with mean and standard deviation of its images.
-
     Raises:
         ValueError: If the name is unknown, the weights do not fit, or an argument is out of its range.
         TypeError: If no encoder can be made of such a network.
@@ -69,8 +66,6 @@ def build_encoder(
         >>> built = build_encoder("offline", pretrained=False)
         >>> type(built.encoder).__name__, built.encoder.width, built.mean
         ('MaskGuidedCnn', 320, (0.5, 0.5, 0.5))
-        >>> type(build_encoder("deit_tiny_patch16_224", pretrained=False).encoder).__name__
-        'MaskGuidedVit'
     """
     network: nn.Module
     if backbone == OFFLINE_BACKBONE:

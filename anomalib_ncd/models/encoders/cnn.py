@@ -27,22 +27,19 @@ FAST_FORMAT = torch.channels_last  # depthwise convolutions take half the time i
 class MaskGuidedCnn(nn.Module):
     """A convolutional network whose feature maps are averaged over the anomaly; see :class:`RegionEncoder`.
 
-    The weight of a place is the share of it that the mask covers, so that thin anomalies count as well; an empty mask
-    averages over everything. Each stage's average is brought to the same norm, and the feature to a root mean square
-    of 1, as the final norm of a ViT does.
+    The weight of a place is the share of it that the mask covers; an empty mask averages over everything. Each stage's
+    average is brought to the same norm, and the feature to a root mean square of 1, as the final norm of a ViT does.
 
     Only the last ``trainable_blocks`` stages are trained. Their batch norms keep the mean and variance of the
-    pretraining, also in training: batches are small and mix base and novel regions, which are of different origin,
-    and a region's feature should depend neither on its batch nor on when it was computed. Their scales and shifts are
-    trained.
+    pretraining, for a region's feature should depend neither on its batch nor on when it was computed.
 
     Args:
         backbone: A convolutional network of timm, without its classifier or with it.
         image_size: Side of the square images in pixels.
         trainable_blocks: Number of stages, counted from the last, that are trained. A stage is what timm's network
             calls one: ``layer4`` of a ResNet, ``blocks.6`` of an EfficientNet.
-        feature_layers: Number of stages, counted from the last, whose averages make up the feature. Default: 1.
-            ``None``: a quarter of the stages, four at most.
+        feature_layers: Number of stages, counted from the last, whose averages make up the feature. ``None``: a quarter
+            of the stages, four at most.
 
     Raises:
         TypeError: If the backbone's stages do not follow one another.
@@ -91,14 +88,7 @@ class MaskGuidedCnn(nn.Module):
         return {name: getattr(self, name) for name in ("trainable_blocks", "feature_layers", "image_size")}
 
     def train(self, mode: bool = True) -> MaskGuidedCnn:
-        """Set the mode of the trainable stages; the frozen part and all batch norms stay in evaluation mode.
-
-        Args:
-            mode: ``True`` for training.
-
-        Returns:
-            The encoder itself.
-        """
+        """Set the mode of the trainable stages; the frozen part and all batch norms stay in evaluation mode."""
         super().train(mode)
         self.links[: self._first_trained].eval()
         for module in self.links.modules():
@@ -108,32 +98,17 @@ class MaskGuidedCnn(nn.Module):
 
     @torch.no_grad()
     def frozen(self, images: Tensor, masks: Tensor) -> Frozen:
-        """Run the frozen stages, always without gradient.
+        """Run the frozen stages; see :class:`RegionEncoder`.
 
-        Args:
-            images: Normalised images (B, 3, S, S).
-            masks: Masks (B, 1, S, S) of any type, with values in [0, 1].
-
-        Returns:
-            Rows that hold the averages of earlier stages, then the map that the trained stages start from, one row per
-            place with the mask's share in it as the last number. All of them are needed.
-
-        Raises:
-            ValueError: If shapes or sizes are not those of the encoder.
+        The tokens are rows that hold the averages of earlier stages, then the map that the trained stages start from,
+        one row per place with the mask's share in it as the last number. All of them are needed.
         """
         check_views(images, masks, self.image_size)
         tokens = in_parts(self._frozen_tokens, VIEWS_PER_PASS, images, masks)
         return Frozen(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def trained(self, frozen: Frozen) -> Tensor:
-        """Run the trained stages and average over the anomaly.
-
-        Args:
-            frozen: Of :meth:`frozen`; the tokens may have been kept in half precision.
-
-        Returns:
-            Features (B, width), of root mean square 1.
-        """
+        """Run the trained stages and average over the anomaly: features (B, width), of root mean square 1."""
         maps, share, rows = self._map_of(frozen.tokens.to(self._dtype))
         maps = maps.contiguous(memory_format=FAST_FORMAT)
         widths = [self._shapes[index + 1][0] for index in self._early]
@@ -147,14 +122,7 @@ class MaskGuidedCnn(nn.Module):
         return feature * math.sqrt(self.width / len(averages))
 
     def reference(self, frozen: Frozen) -> Tensor:
-        """Describe regions by the frozen stages alone, which training leaves as they are.
-
-        Args:
-            frozen: Of :meth:`frozen`.
-
-        Returns:
-            Average (B, C) over the anomaly of the map that the trained stages start from, in single precision.
-        """
+        """Average (B, C) over the anomaly, in single precision, of the map that the trained stages start from."""
         maps, share, _ = self._map_of(frozen.tokens.float())
         return masked_average(maps, share)
 
@@ -164,29 +132,14 @@ class MaskGuidedCnn(nn.Module):
 
     @torch.no_grad()
     def region_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Places of regions as they are compared with normal ones: of the map that the trained stages start from.
-
-        Args:
-            images: Normalised images (B, 3, S, S).
-            masks: Masks (B, 1, S, S) of any type, with values in [0, 1].
-
-        Returns:
-            Patches (B, N, C), and the share (B, N, 1) of each that the mask covers; ones where it covers none.
-        """
+        """Places of the map that the trained stages start from; see :class:`RegionEncoder`."""
         check_views(images, masks, self.image_size)
         share = _in_rows(self._share(masks.to(images.dtype), self._first_trained - 1))
         return self.whole_patches(images), share + (share.sum(dim=1, keepdim=True) == 0)
 
     @torch.no_grad()
     def whole_patches(self, images: Tensor) -> Tensor:
-        """Places of whole images as they are compared with normal ones: those that :meth:`region_patches` gives.
-
-        Args:
-            images: Normalised images (B, 3, S, S).
-
-        Returns:
-            Patches (B, N, C).
-        """
+        """Places of whole images, those that :meth:`region_patches` gives; see :class:`RegionEncoder`."""
         return in_parts(lambda part: _in_rows(self._frozen_maps(part)[-1]), VIEWS_PER_PASS, images)
 
     def _frozen_maps(self, images: Tensor) -> list[Tensor]:
@@ -243,21 +196,13 @@ class MaskGuidedCnn(nn.Module):
 
 
 def masked_average(maps: Tensor, share: Tensor) -> Tensor:
-    """Average a feature map over the anomaly.
+    """Average maps (B, C, h, w) by the share (B, 1, h, w) in [0, 1] of each place that the mask covers.
 
-    Args:
-        maps: Feature maps (B, C, h, w).
-        share: Share (B, 1, h, w) of each place that the mask covers, in [0, 1].
-
-    Returns:
-        Averages (B, C) in at least single precision, weighted by the share; over all places where the mask is empty.
+    In at least single precision; over all places where the mask is empty.
 
     Example:
-        >>> maps = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-        >>> masked_average(maps, torch.tensor([[[[0.0, 1.0], [0.0, 0.25]]]]))
+        >>> masked_average(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([[[[0.0, 1.0], [0.0, 0.25]]]]))
         tensor([[2.4000]])
-        >>> masked_average(maps, torch.zeros(1, 1, 2, 2))
-        tensor([[2.5000]])
     """
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half precision overflows in the sum
     share = share.to(maps.dtype)

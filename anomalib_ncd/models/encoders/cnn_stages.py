@@ -33,12 +33,6 @@ def chain_of(backbone: nn.Module) -> list[Link]:
     The chain is run once against the network's own features, so that no network passes whose modules do not simply
     follow one another.
 
-    Args:
-        backbone: A convolutional network of timm, any weights.
-
-    Returns:
-        The chain, whose last link gives the last feature map.
-
     Raises:
         TypeError: If the network is not such a chain.
 

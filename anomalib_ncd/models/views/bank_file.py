@@ -50,14 +50,11 @@ class BankFile:
         return len(self._counts())
 
     def append(self, tokens: torch.Tensor, counts: torch.Tensor) -> None:
-        """Add regions.
+        """Add regions; what was there before stays whole if the disk is full.
 
         Args:
             tokens: ``(T, D)`` half, the tokens of all their views one after the other.
             counts: ``(B, V)`` number of tokens of each view.
-
-        Raises:
-            OSError: If the disk is full; what was there before stays whole.
         """
         if not self._width_file.is_file():
             write_file(self._width_file, json.dumps(tokens.shape[1]))
@@ -69,12 +66,7 @@ class BankFile:
                 values.tofile(stream)
 
     def read(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Open what is there.
-
-        Returns:
-            Tokens ``(T, D)`` half, mapped from the file, and ``starts`` ``(R, V + 1)`` long: where the tokens of each
-            view begin, and where those of the last one end.
-        """
+        """Tokens ``(T, D)`` half, mapped from the file, and ``starts`` ``(R, V + 1)`` long, see :class:`ViewBank`."""
         counts = torch.from_numpy(self._counts().astype(np.int64))
         ends = counts.flatten().cumsum(0).reshape(counts.shape)
         width, total = self._width(), int(counts.sum())

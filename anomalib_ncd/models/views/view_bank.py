@@ -59,9 +59,8 @@ class ViewBank(Dataset):
     ) -> ViewBank:
         """Compute the bank, with a progress bar, or go on with one that was begun.
 
-        The tokens lie in a file that is mapped into memory: what fits stays there, what doesn't is read when it is
-        needed. The views of a region depend on the seed and on its index alone, so that a bank that was interrupted
-        ends up as one that was not.
+        The tokens lie in a file that is mapped into memory. The views of a region depend on the seed and on its index
+        alone, so that a bank that was interrupted ends up as one that was not.
 
         Args:
             regions: Training set; its own number of views per item doesn't matter.
@@ -70,14 +69,11 @@ class ViewBank(Dataset):
             num_views: Views per region.
             device: Where the trunk runs.
             folder: Folder of the bank. Defaults to ``None``: a temporary one, which goes with the bank.
-            made_from: What tells the trunk from other trunks, as plain data; the rest of what the bank is made from
-                is added here. A bank in ``folder`` that was made from something else is made anew.
+            made_from: What tells the trunk from other trunks. A bank that was made from something else is made
+                anew.
             seed: Seed of the views.
             views_per_batch: Views that are made and handed to the trunk at once.
             num_workers: Processes that augment.
-
-        Returns:
-            The bank, on the CPU.
 
         Raises:
             ValueError: If fewer views are asked for than an item needs.
@@ -146,16 +142,7 @@ def cache_views(
     """Build the bank of a datamodule's regions, or take up the one in its ``work_dir``.
 
     Of several processes the first one builds it, and the others read it; without ``work_dir`` each builds its own.
-
-    Args:
-        datamodule: Gives the regions, the folder, the seed and the number of workers.
-        trunk: See :meth:`ViewBank.build`, as for the other arguments.
-        num_views: Views per region.
-        device: Where the trunk runs.
-        made_from: What tells the trunk from other trunks.
-
-    Returns:
-        The bank.
+    Arguments as :meth:`ViewBank.build`.
     """
     regions = datamodule.train_regions()
     with datamodule.first_process_first():
@@ -173,14 +160,7 @@ def cache_views(
 
 
 def identity_of(describer: Describer) -> dict[str, Any]:
-    """What tells the frozen part of an encoder from others: its kind, its settings and a digest of its weights.
-
-    Args:
-        describer: Owns the encoder.
-
-    Returns:
-        Plain data; the same before and after training.
-    """
+    """What tells the frozen part of a describer from others: its kind, settings and digest of its weights."""
     trained = {name for name, parameter in describer.named_parameters() if parameter.requires_grad}
     digest = hashlib.sha256()
     for name, value in describer.state_dict().items():

@@ -15,7 +15,7 @@ from anomalib_ncd.deploy import Artefact
 from anomalib_ncd.deploy.packing.build import build_artefact
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.class_slots import ClassSlots
-from anomalib_ncd.models.encoded_regions import references_of
+from anomalib_ncd.models.encoded_regions import rows_of
 from anomalib_ncd.regions.settings import RegionSettings
 
 CLASS_NAMES = ["normal", "dark", "bright", "dark"]
@@ -55,7 +55,7 @@ def run_folder(tiny_run, tmp_path_factory):
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=regions, work_dir=folder)
     datamodule.region_table()
     encoded = model.eval().encode(datamodule)
-    references, image_index = references_of(encoded)
+    _, _, references, image_index = rows_of(encoded)
     model.take_regions(datamodule, references, image_index)
     others = (image_index < 6) | (image_index >= 12)  # as if there had been no lines
     model.model.rejection.fit(references[others], image_index[others])

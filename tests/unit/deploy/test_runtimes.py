@@ -17,7 +17,6 @@ def test_a_network_says_what_goes_in_and_out(fixture, runtime, request):
     assert network.input_shapes == {"image": (-1, 3, 224, 224), "mask": (-1, 1, 224, 224)}
     assert network.output_names == [
         "class_probabilities",
-        "class_similarity",
         "region_feature",
         "neighbour_similarity",
     ]

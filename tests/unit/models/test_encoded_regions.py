@@ -8,7 +8,7 @@ import torch
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.class_slots import ClassSlots
-from anomalib_ncd.models.encoded_regions import encode_images, references_of
+from anomalib_ncd.models.encoded_regions import encode_images, rows_of
 from anomalib_ncd.synthetic.plates import generate_dataset
 
 
@@ -24,11 +24,11 @@ def model():
 
 def test_predictions_from_features_are_those_from_views(model, tiny_run):
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, eval_batch_size=7)
-    references, image_index = references_of(model.encode(datamodule))
+    _, _, references, image_index = rows_of(model.encode(datamodule))
     model.model.rejection.false_reject_rate = 0.9
     model.model.rejection.fit(references[image_index < 6], image_index[image_index < 6])
     encoded = encode_images(model.model.describe, datamodule.test_dataloader())
-    found, whole = references_of(encoded)
+    _, _, found, whole = rows_of(encoded)
     torch.testing.assert_close(found, references)
     assert torch.equal(whole, image_index)
     from_features = NcdBatch.collate([model.model.classify_encoded(batch) for batch in encoded])
@@ -56,7 +56,7 @@ def test_the_stated_rate_holds_on_new_images_and_a_new_kind_stands_out(model, tm
         anomaly_maps=True,
     )
     datamodule = NcdDataModule(data.test_dir, data.anomaly_maps_dir)
-    references, image_index = references_of(model.encode(datamodule))
+    _, _, references, image_index = rows_of(model.encode(datamodule))
     kind = torch.tensor([kinds.index(record.folder_name) for record in datamodule.records])[image_index]
     called, new_called = [], []
     model.model.rejection.false_reject_rate = 0.1
@@ -79,4 +79,4 @@ def test_what_was_not_encoded_is_refused(model, tiny_run):
     with pytest.raises(ValueError, match="no features of its regions"):
         model.model.classify_encoded(batch)
     with pytest.raises(ValueError, match="no references of its regions"):
-        references_of([batch])
+        rows_of([batch])

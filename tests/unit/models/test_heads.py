@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import weight_norm
 
-from anomalib_ncd.models.heads import ProjectionHead, PrototypeHeads, unit_rows
+from anomalib_ncd.models.clustering.directions import unit_rows
+from anomalib_ncd.models.heads import ProjectionHead, PrototypeHeads
 
 
 @pytest.fixture(scope="module")

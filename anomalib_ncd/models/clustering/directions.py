@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Similarity to the nearest regions of a run.
+"""Directions of features, and how near the nearest others are.
 
 "Out-of-Distribution Detection with Deep Nearest Neighbors" (Sun et al., ICML 2022, arXiv 2204.06507): the distance to
 the nearest training features, scaled to norm 1.
@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 LEAST_SIMILARITY = -1.0
 
 
+def unit_rows(vectors: Tensor) -> Tensor:
+    """Scale vectors (..., D) to norm 1; zero vectors stay zero.
+
+    In at least single precision inside, as half precision loses the guard against zero vectors.
+    """
+    precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    return F.normalize(precise, dim=-1).to(vectors.dtype)
+
+
 def neighbour_similarity(features: Tensor, references: Tensor) -> Tensor:
-    """Cosine to the nearest reference.
-
-    Args:
-        features: ``(R, D)`` float of norm 1.
-        references: ``(N, D)`` float of norm 1.
-
-    Returns:
-        ``(R,)`` float in [-1, 1]; -1 without references.
+    """Cosine of features (R, D) to the nearest of the references (N, D), both of norm 1; -1 without references.
 
     Raises:
         ValueError: If the shapes don't agree.
@@ -51,10 +54,6 @@ def left_out_similarity(features: Tensor, groups: Tensor, rows_at_once: int = 10
 
     Raises:
         ValueError: If the shapes don't agree.
-
-    Example:
-        >>> left_out_similarity(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]]), torch.tensor([0, 0, 1]))
-        tensor([0.6000, 0.6000, 0.6000])
     """
     _check(features, features)
     if groups.shape != features.shape[:1]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from anomalib_ncd.models.neighbours import left_out_similarity, neighbour_similarity
+from anomalib_ncd.models.clustering.directions import left_out_similarity, neighbour_similarity
 
 
 @pytest.fixture
