@@ -97,8 +97,8 @@ class EncodedRows(NamedTuple):
 def rows_of(encoded: Sequence[NcdBatch]) -> EncodedRows:
     """Rows of all regions in what :func:`encode_images` returns; ``ValueError`` if a batch isn't described."""
     whole = NcdBatch.collate(encoded)
-    feature = given(whole.region_feature, "The images hold no features of their regions")
     reference = given(whole.region_reference, "A batch holds no references of its regions")
+    feature = given(whole.region_feature, "The images hold no features of their regions")
     return EncodedRows(feature, whole.region_score, reference, whole.region_image_index)
 
 
