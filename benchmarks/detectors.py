@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
+from typing import Any
 
 import data_sets
 import numpy as np
-from anomalib.models import AnomalibModule, Padim, Patchcore
+from anomalib.models import AnomalibModule, Padim
 from cases import Case, Setup
 from sklearn.metrics import roc_auc_score
 
@@ -21,22 +21,18 @@ from anomalib_ncd.models.offline_detector import LAYERS, SmallPatchcore, give_of
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.runs.detector import fit_detector
 
-Kind = Literal["patchcore", "patchcore_fine", "padim"]
 
-
-def build(kind: Kind) -> AnomalibModule:
+def build(kind: str) -> AnomalibModule:
     """A detector on EfficientNet-Lite0, not fitted."""
     layers = ("blocks.1", *LAYERS) if kind == "patchcore_fine" else LAYERS
-    more = {"n_features": 100} if kind == "padim" else {"num_neighbors": 1}
-    detector_class: type[Patchcore | Padim] = Padim if kind == "padim" else SmallPatchcore
-    detector = detector_class(
-        backbone=OFFLINE_NETWORK, layers=list(layers), pre_trained=False, evaluator=False, visualizer=False, **more
-    )
+    options: dict[str, Any] = {"backbone": OFFLINE_NETWORK, "layers": list(layers), "pre_trained": False}
+    options |= {"evaluator": False, "visualizer": False}
+    detector = Padim(n_features=100, **options) if kind == "padim" else SmallPatchcore(num_neighbors=1, **options)
     give_offline_weights(detector)
     return detector
 
 
-def measure(kind: Kind, case: Case, setup: Setup) -> dict[str, float]:
+def measure(kind: str, case: Case, setup: Setup) -> dict[str, float]:
     """AUROC of images by their highest score, seconds of the processor, and scores of the classes from its maps."""
     arguments = data_sets.datamodule_arguments(case, setup.data, setup.work)
     images = list_images(arguments["images"], arguments.get("image_list"))

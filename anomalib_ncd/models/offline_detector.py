@@ -34,10 +34,10 @@ class SmallPatchcore(Patchcore):
     are those of :class:`anomalib.models.Patchcore` and load as such.
     """
 
-    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Gather the patches of a batch, and keep its share of the sample."""
-        loss = super().training_step(batch, *args, **kwargs)
-        gathered = self.model.embedding_store
+        loss: Any = super().training_step(batch, *args, **kwargs)  # type: ignore[func-returns-value]
+        gathered: list[Tensor] = self.model.embedding_store  # type: ignore[assignment]
         count, patches = math.ceil(MAX_SAMPLE / self.trainer.num_training_batches), gathered[-1]
         order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(len(gathered)))
         gathered[-1] = patches[order[:count].to(patches.device)]
@@ -113,9 +113,10 @@ def give_offline_weights(detector: AnomalibModule) -> None:
         RuntimeError: If the extra is not installed.
     """
     weights = build_offline_backbone().state_dict()
-    features = detector.model.feature_extractor.feature_extractor
+    features: Any = detector.get_submodule("model.feature_extractor.feature_extractor")
     features.load_state_dict({name: weights[name] for name in features.state_dict()})
-    normalize = next(step for step in detector.pre_processor.transform.transforms if isinstance(step, Normalize))
+    pre_processor: Any = detector.pre_processor
+    normalize = next(step for step in pre_processor.transform.transforms if isinstance(step, Normalize))
     mean, std = (torch.tensor(values)[:, None, None] for values in (normalize.mean, normalize.std))
     # 2 x - 1 for x = std y + mean, so weights times 2 std, and 2 mean - 1 off the mean of what follows.
     weight = features.conv_stem.weight.data
