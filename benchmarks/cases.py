@@ -148,6 +148,10 @@ def _all() -> list[Case]:
             for method in ("elements", "mebin")
         ),
         *(
+            Case(f"speed-regions-{method}", "speed_regions", f"regions_speed_{method}", method, "")
+            for method in ("elements", "mebin")
+        ),
+        *(
             Case(f"mebin-{maps}-{size}", "speed_mebin", "mebin", f"{maps} | {size}²", maps)
             for size in (256, 512)
             for maps in ("real", "noise", "smooth noise")

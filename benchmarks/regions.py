@@ -26,6 +26,7 @@ from anomalib_ncd.synthetic.plates import make_image, simulate_anomaly_map
 
 METHODS = {"elements": RegionSettings(method="elements"), "mebin": RegionSettings(method="mebin")}
 PLATES_A_KIND = 15
+REPEATS = 10
 KINDS = (("scratch",), ("dent",), ("stain",), ("scratch", "dent"), ())
 
 
@@ -131,6 +132,29 @@ def measure(samples: list[Sample], settings: RegionSettings, *, has_masks: bool)
         "mask / defect": round(float(np.median(ratios)), 1) if ratios else float("nan"),
         "ms an image": round(1000 * seconds / len(samples), 2),
     }
+
+
+def speed(method: str, *_: object) -> dict[str, float]:
+    """Processor milliseconds on one thread: an image of 256² with its map, and one of 640² with 10 elements."""
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(0)
+    _, masks = make_image(("stain",), rng)
+    plate = cv2.resize(simulate_anomaly_map(masks["stain"], rng).astype(np.float32), (256, 256))
+    ten = rng.random((640, 640), dtype=np.float32) * 0.1
+    for number in range(10):
+        cv2.circle(ten, (100 + 110 * (number % 5), 200 + 240 * (number // 5)), 12, 1.0, -1)
+    found = {}
+    for name, anomaly_map in (("map_ms", plate), ("image_ms", cv2.GaussianBlur(ten, (0, 0), 3))):
+        image = np.zeros((*anomaly_map.shape, 3), dtype=np.uint8)
+        score_range = (0.1, float(anomaly_map.max()))
+        times = []
+        for _ in range(REPEATS):
+            start = time.process_time()
+            for _ in range(REPEATS):
+                cut_regions(image, anomaly_map, score_range, METHODS[method])
+            times.append((time.process_time() - start) / REPEATS)
+        found[name] = 1000 * min(times)
+    return found
 
 
 def share(part: int, whole: int) -> float:

@@ -58,6 +58,7 @@ MEASURES: dict[str, Measure] = {
     "help_seconds": speed.help_seconds,
     "default_run": speed.default_run,
     **{f"regions_{method}": partial(_regions, method) for method in regions.METHODS},
+    **{f"regions_speed_{method}": partial(regions.speed, method) for method in regions.METHODS},
     **{f"detector_{kind}": partial(detectors.measure, kind) for kind in DETECTORS},
     **{f"many_{way}": _of_setup(deploy.many, way) for way in ("stream", "folder")},
     **{f"latency_{runtime}": _of_setup(deploy.latency, runtime) for runtime in ("eager", "onnx", "openvino")},

@@ -81,6 +81,9 @@ TABLES = {
         | {"good images with a region": "good images with a region, %", "ms an image": "ms an image"},
         ".4g",
     ),
+    "speed_regions": Table(
+        "method", {"map_ms": "map and image of 256², ms", "image_ms": "640² with 10 elements, ms"}, ".3g"
+    ),
     "speed_mebin": Table(
         "maps | size", {"ms": "MEBin, ms", "literal_ms": "literal sweep, ms", "ratio": "times as fast"}, ".3g"
     ),

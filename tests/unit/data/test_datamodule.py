@@ -172,6 +172,13 @@ def test_many_images_without_a_region_are_warned_of(tiny_run, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("method", ["mebin", "elements"])
+def test_every_method_warns_of_images_without_a_region(tiny_run, caplog, method):
+    module = build(tiny_run, regions=RegionSettings(method=method), score_range=(5.0, 9.0))
+    assert len(module.region_table().empty_images) == 18
+    assert f"Nothing was found in 18 of 18 images (method '{method}', score range 5 to 9)" in caplog.text
+
+
 def test_regions_follow_the_model(tiny_run):
     module = build(tiny_run)
     first = module.region_table()
