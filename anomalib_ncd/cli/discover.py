@@ -83,7 +83,7 @@ def add_discover_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--method",
         type=Literal["train", "cluster"] | None,
-        help="Train, or only cluster. Default: cluster where `normal_images` are given, but no `base`; else train.",
+        help="Cluster, or train: for the paper's method or base classes. Default: train with `base`, or cluster.",
     )
     for flags in (DataFlags, ModelFlags, RunOptions):
         parser.add_class_arguments(flags, as_group=False)
@@ -165,10 +165,10 @@ def _check_maps(config: Namespace) -> None:
 
 
 def _default_method(config: Namespace) -> Literal["train", "cluster"]:
-    """The better method on painted defects, see docs/guides/method.md."""
-    if config.normal_images is None or config.base is not None:
+    """Clusters, unless there are base classes to learn from, see docs/guides/method.md."""
+    if config.base is not None:
         return "train"
-    logger.info("Regions are compared with normal images and clustered; `--method train` trains instead.")
+    logger.info("Regions are clustered; `--method train` trains as the paper does.")
     return "cluster"
 
 

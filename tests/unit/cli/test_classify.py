@@ -25,7 +25,7 @@ def run(tiny_run, tmp_path_factory):
     """Folder of a run that was trained for an epoch."""
     output = tmp_path_factory.mktemp("run") / "run"
     flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--accelerator", "cpu"]
-    main(["discover", *flags, "--output", str(output), "--max_epochs", "1", *SMALL])
+    main(["discover", *flags, "--output", str(output), "--method", "train", "--max_epochs", "1", *SMALL])
     return output
 
 

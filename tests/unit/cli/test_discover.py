@@ -97,14 +97,15 @@ def test_region_flags_reach_the_regions(tiny_run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "method"),
     [
-        ([], "train"),
+        ([], "cluster"),
         (["--normal_images", "good"], "cluster"),
+        (["--base", "synthetic"], "train"),
         (["--normal_images", "good", "--base", "synthetic"], "train"),
         (["--normal_images", "good", "--method", "train"], "train"),
         (["--method", "cluster"], "cluster"),
     ],
 )
-def test_normal_images_alone_are_for_clusters(own_tiny_run, tmp_path, monkeypatch, caplog, flags, method):
+def test_only_base_classes_are_for_training(own_tiny_run, tmp_path, monkeypatch, caplog, flags, method):
     caplog.set_level("INFO")
     seen = {}
 
@@ -115,7 +116,9 @@ def test_normal_images_alone_are_for_clusters(own_tiny_run, tmp_path, monkeypatc
     monkeypatch.chdir(own_tiny_run.images)
     main(arguments(own_tiny_run, tmp_path / "run", *SMALL, *flags))
     assert seen == {"method": method, "written": method}
-    assert ("`--method train` trains instead" in caplog.text) == (method == "cluster" and "--method" not in flags)
+    assert ("`--method train` trains as the paper does" in caplog.text) == (
+        method == "cluster" and "--method" not in flags
+    )
 
 
 @pytest.mark.parametrize("base", ["none", "normal images", "synthetic"])
