@@ -34,15 +34,19 @@ warnings.filterwarnings("ignore")
 import json
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
+from anomalib_ncd.results.label_order import doubt_of, label_order
+from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.naming import name_classes
+from anomalib_ncd.runs.refine import refine_run
 from anomalib_ncd.synthetic.plates import generate_dataset
 
 # %config InlineBackend.figure_formats = ["jpeg"]
-run = Path("runs/name_and_classify")
+run, refined = Path("runs/name_and_classify"), Path("runs/name_and_classify_refined")
 
 # %% [markdown]
 # ## Discover
@@ -66,7 +70,7 @@ _ = plt.axis("off")
 # %% [markdown]
 # ## Name
 #
-# Open `report.html` of the run in a browser, type names, mark what is the same, and save `class_names.json`. Here we
+# Open `report.html` of the run in a browser, type names, mark what is the same, and save `corrections.json`. Here we
 # write the file ourselves: one cluster is clearly what the detector scores low, and is called `normal` already;
 # `class_2` are false alarms on good plates, too. `anomalib-ncd name runs/name_and_classify` does
 # the rest on the command line; in Python it is `name_classes`.
@@ -80,11 +84,45 @@ name_classes(run)
 pd.read_csv(run / "predictions.csv")["class"].value_counts().to_frame("plates of the first week")
 
 # %% [markdown]
+# ## Correct
+#
+# Names change what classes are called; corrections change the classes. In the report, click regions that are in a wrong
+# class, say in the bar below what they are, and save. `anomalib-ncd refine` lets the classes follow, in seconds, as
+# nothing is encoded again. Here a script says of eight regions that the report would show first what they are.
+
+# %%
+results = RunResults.load(run / "results.npz")
+batch, keys = results.batch, results.image_keys
+image_of = batch.region_image_index.numpy()
+doubt = doubt_of(batch.region_class_probabilities.numpy())
+labelled = np.zeros(len(doubt), dtype=bool)
+first = label_order(batch.region_feature.numpy(), doubt, image_of, 8, labelled)
+said = [
+    {
+        "image": keys[image_of[region]],
+        "box": batch.region_box_xyxy[region].tolist(),
+        "class": keys[image_of[region]].split("/")[0].replace("good", "normal"),
+    }
+    for region in first
+]
+(run / "corrections_of_today.json").write_text(json.dumps({"regions": said}))
+_ = refine_run(run, run / "corrections_of_today.json", refined)
+
+for folder in (run, refined):
+    plates = pd.read_csv(folder / "predictions.csv")
+    truth = [Path(path).parent.name.replace("good", "normal") for path in plates["image"]]
+    print(f"{folder}: {(plates['class'] == truth).mean():.1%} of the first week's plates have the right name.")
+
+# %% [markdown]
+# Drawn plates are easy: every name was right before, and stays so. On photographs, 40 corrections bring 10 to 19 points
+# of accuracy.
+
+# %% [markdown]
 # ## Classify new images
 #
 # A week later: plates that were not there at discovery, and among them a kind of defect that nobody has seen, bubbles.
-# All that is needed is the run's `model.ckpt`. It holds the weights, the names and the range of the anomaly scores, so
-# that a plate's class doesn't depend on what else is in the batch.
+# All that is needed is the refined run's `model.ckpt`. It holds the weights, the names and the range of the anomaly
+# scores, so that a plate's class doesn't depend on what else is in the batch.
 
 # %%
 second_week = generate_dataset(
@@ -97,7 +135,7 @@ second_week = generate_dataset(
     seed=1,
     anomaly_maps=True,
 )
-model = AnomalyNcd.load_from_checkpoint(run / "model.ckpt")
+model = AnomalyNcd.load_from_checkpoint(refined / "model.ckpt")
 engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=run)
 batches = engine.predict(model, datamodule=NcdDataModule(second_week.test_dir, second_week.anomaly_maps_dir))
 
