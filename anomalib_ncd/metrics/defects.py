@@ -58,7 +58,7 @@ def region_classes(table: np.ndarray, classes: Sequence[int], normal: int) -> np
         >>> region_classes(np.array([[1, 1, 0], [0, 1, 1], [0, 0, 0]], bool), [1, 1, 2], normal=0)
         array([ 1, -1,  0])
     """
-    found = [{classes[column] for column in np.flatnonzero(row)} or {normal} for row in table]
+    found = [{classes[column] for column in np.flatnonzero(row).tolist()} or {normal} for row in table]
     return np.array([next(iter(kinds)) if len(kinds) == 1 else UNLABELLED for kinds in found], dtype=np.int64)
 
 
