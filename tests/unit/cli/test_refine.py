@@ -150,6 +150,27 @@ def test_a_number_of_classes_merges_and_splits(run, tmp_path):
         classes(1)
 
 
+def test_a_trained_run_keeps_its_base_classes_and_can_be_packed(tiny_run, tmp_path):
+    output, flags = (
+        tmp_path / "trained",
+        ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps)],
+    )
+    more = ["--base", str(tiny_run.base), "--max_epochs", "1", "--accelerator", "cpu", "--num_novel_classes", "3"]
+    main(["discover", *flags, "--output", str(output), "--method", "train", *SMALL, *more])
+    said = [*said_of(output, "line", "long line", 4), *said_of(output, "square", "square", 4)]
+    out = refine(output, tmp_path / "refined", {"regions": said})
+    before, after = (AnomalyNcd.load_from_checkpoint(run / "model.ckpt") for run in (output, out))
+    assert after.slots.base_names == before.slots.base_names
+    torch.testing.assert_close(after.model.heads.weight[:, :2], before.model.heads.weight[:, :2])
+    assert set(classes_of(out, "line")) == {"long line"}
+    main(["classify", str(out), *flags, "--output", str(tmp_path / "classified")])
+    there = {row["image"]: row["class"] for row in rows_of(tmp_path / "classified" / "predictions.csv")}
+    assert there == {row["image"]: row["class"] for row in rows_of(out / "predictions.csv")}
+    main(["pack", str(out), "--runtime", "torch", "--output", str(tmp_path / "packed.zip")])
+    main(["classify", str(tmp_path / "packed.zip"), *flags, "--output", str(tmp_path / "by_artefact")])
+    assert there == {row["image"]: row["class"] for row in rows_of(tmp_path / "by_artefact" / "predictions.csv")}
+
+
 def test_what_cannot_be_is_said(run, tmp_path):
     names = RunResults.load(run / "results.npz").slot_names
     first = said_of(run, "line", None, 1)[0]
