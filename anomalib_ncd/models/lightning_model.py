@@ -443,12 +443,12 @@ class AnomalyNcd(AnomalibModule):
 
     def _start(self, datamodule: NcdDataModule) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor | None]:
         """What rejection is fitted to, and the prototypes of a training that begins at centres of clusters."""
-        encoded = self.encode(datamodule)
-        features, scores, *known = rows_of(encoded)
+        features, scores, *known = rows_of(self.encode(datamodule))
+        references, image_index = known
         if self.is_fitted or self.training_settings.prototypes == "random":
-            return tuple(known), None
+            return (references, image_index), None
         numbers = (self.slots.num_classes, self.training_settings.num_heads, datamodule.sampler_seed)
-        return tuple(known), cluster_prototypes(features, scores, *numbers)
+        return (references, image_index), cluster_prototypes(features, scores, *numbers)
 
     def _relative_learning_rate(self, epoch: int) -> float:
         """Learning rate as a share of the initial one."""
