@@ -114,8 +114,8 @@ for folder in (run, refined):
     print(f"{folder}: {(plates['class'] == truth).mean():.1%} of the first week's plates have the right name.")
 
 # %% [markdown]
-# Drawn plates are easy: every name was right before, and stays so. On photographs, 40 corrections bring 10 to 19 points
-# of accuracy.
+# Drawn plates are easy: every name was right before, and stays so. On photographs, 40 corrections in the order of
+# the report brought 11 and 19 points of accuracy on two sets of data, nothing on a third (docs/research/benchmarks.md).
 
 # %% [markdown]
 # ## Classify new images
