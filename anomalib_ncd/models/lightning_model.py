@@ -376,12 +376,19 @@ class AnomalyNcd(AnomalibModule):
         """Write ``weights/onnx/<name>.onnx``, see :func:`~anomalib_ncd.models.export.write_onnx`."""
         return export.write_onnx(RegionClassifier.of(self.model), export_root, model_file_name, input_size, **kwargs)
 
-    def _compress_ov_model(self, model: Any, compression_type: Any = None, datamodule: Any = None, *args: Any) -> Any:  # noqa: ANN401
+    def _compress_ov_model(  # anomalib's name, as those of the next two
+        self,
+        model: Any,  # noqa: ANN401
+        compression_type: Any = None,  # noqa: ANN401
+        datamodule: Any = None,  # noqa: ANN401
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
         """Quantise to INT8 on the datamodule's regions; for accuracy control, against the classes before."""
         export.require_nncf(compression_type)
         if isinstance(datamodule, NcdDataModule):
             datamodule.prepare_for(self.inputs)
-        return super()._compress_ov_model(model, compression_type, datamodule, *args)
+        return super()._compress_ov_model(model, compression_type, datamodule, *args, **kwargs)
 
     _post_training_quantization_ov = staticmethod(export.quantise)
     _accuracy_control_quantization_ov = staticmethod(export.quantise_with_accuracy_control)
