@@ -49,7 +49,8 @@ def correcting_data(
     probabilities = batch.region_class_probabilities
     features = batch.region_feature if batch.region_feature is not None else probabilities
     is_corrected = np.isin(shown, np.asarray(corrected, dtype=int))
-    all_rows = np.asarray(features)
+    # As the run keeps them, so that its report is the same whenever it is made.
+    all_rows = np.asarray(features, dtype=np.float16).astype(np.float32)
     rows = all_rows[shown]
     doubt = doubt_of(named_probabilities(np.asarray(probabilities), class_names))[shown]
     image_of = batch.region_image_index.numpy()[shown]
