@@ -17,6 +17,7 @@ CELL_PX = 8
 NUM_HIGHEST = 6  # cells, a hundredth of a map
 MAX_CELLS = 3000  # of all images, to which a cell is compared
 NUM_ALIKE = 4
+FEWEST_IMAGES = 10  # of five images, noise passes for a detector once in five times
 
 NAN = float("nan")
 
@@ -50,10 +51,10 @@ def own_image_share(images: np.ndarray, maps: np.ndarray) -> float:
         maps: ``(N, 24, 24)``, of :func:`map_cells`.
 
     Returns:
-        Share of the pairs of an image and a map of another one, ties half; NaN for fewer than two images.
+        Share of the pairs of an image and a map of another one, ties half; NaN for fewer than ten images.
     """
     count = len(images)
-    if count < 2:
+    if count < FEWEST_IMAGES:
         return NAN
     ranks = _unusual(images).argsort(axis=1).argsort(axis=1).astype(np.float64)
     under = ranks @ _highest(maps).T.astype(np.float64)  # (image, map)
