@@ -85,11 +85,11 @@ def image_labels(defects: Sequence[Sequence[Defect]], normal_label: str) -> list
 
 
 def components(mask: np.ndarray, class_name: str = "defect") -> list[Defect]:
-    """Components of a mask ``(H, W)`` bool; pieces that a pixel divides are one.
+    """Components of a mask ``(H, W)`` bool; pieces up to two pixels apart are one.
 
     Example:
-        >>> [defect.box_xyxy for defect in components(np.array([[1, 0, 0, 1, 1]], bool))]
-        [(0, 0, 1, 1), (3, 0, 5, 1)]
+        >>> [defect.box_xyxy for defect in components(np.array([[1, 0, 0, 0, 1, 1]], bool))]
+        [(0, 0, 1, 1), (4, 0, 6, 1)]
     """
     near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), dtype=np.uint8)) if mask.any() else mask.astype(np.uint8)
     count, labels = cv2.connectedComponents(near, connectivity=8)

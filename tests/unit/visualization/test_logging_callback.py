@@ -65,6 +65,7 @@ def test_test_and_prediction_log_their_figures(module, tmp_path):
     model, logger = AnomalyNcd(**SMALL), FakeImageLogger(tmp_path)
     engine = engine_with(logger, tmp_path)
     engine.test(model, datamodule=module)
+    model.score_range.copy_(torch.tensor(module.fitted_score_range))  # as if it had been fitted
     names = set(logger.images)
     assert {"test/gallery.png", "test/confusion.png", "test/map.png"} <= names
     classes = {name for name in names if name.startswith("test/classes/")}
@@ -101,6 +102,7 @@ def test_without_the_datamodule_there_are_no_crops(module, own_tiny_run, tmp_pat
     model, logger = AnomalyNcd(**SMALL), FakeImageLogger(tmp_path)
     engine = engine_with(logger, tmp_path)
     engine.test(model, datamodule=module)
+    model.score_range.copy_(torch.tensor(module.fitted_score_range))  # as if it had been fitted
     others = NcdDataModule(own_tiny_run.images, own_tiny_run.anomaly_maps, labels="folders")
     others.prepare_for(model.inputs)
     for one in (engine, engine_with(logger, tmp_path)):  # the first still holds the datamodule of other images

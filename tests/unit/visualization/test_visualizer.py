@@ -108,6 +108,7 @@ def test_without_the_datamodule_the_last_folder_names_the_picture(module, own_ti
     model = AnomalyNcd(**SMALL, visualizer=NcdVisualizer(tmp_path / "pictures", side_range_px=(64, 64)))
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
     engine.test(model, datamodule=module)
+    model.score_range.copy_(torch.tensor(module.fitted_score_range))  # as if it had been fitted
     shutil.rmtree(tmp_path / "pictures")
     others = NcdDataModule(own_tiny_run.images, own_tiny_run.anomaly_maps)
     others.prepare_for(model.inputs)
