@@ -12,11 +12,24 @@ from anomalib_ncd.cli.main import main
 
 
 @pytest.fixture(scope="module")
-def real_arguments(data_dir, weights_dir):
+def small_base(data_dir, tmp_path_factory):
+    """Links to the base images of the small list, and to their masks."""
+    base = tmp_path_factory.mktemp("base")
+    listed = {line.rpartition(".")[0] for line in (data_dir / "steel_base_mini.txt").read_text().split()}
+    for file in (data_dir / "steel_base").rglob("*.*"):
+        relative = file.relative_to(data_dir / "steel_base")
+        if "/".join(relative.with_suffix("").parts[1:]) in listed:
+            (base / relative).parent.mkdir(parents=True, exist_ok=True)
+            (base / relative).symlink_to(file)
+    return base
+
+
+@pytest.fixture(scope="module")
+def real_arguments(data_dir, weights_dir, small_base):
     return [
         *["discover", "--images", str(data_dir / "mtd" / "test"), "--image_list", str(data_dir / "mtd_mini.txt")],
         *["--anomaly_maps", str(data_dir / "mtd_anomaly_maps"), "--labels", "folders", "--num_novel_classes", "6"],
-        *["--base", str(data_dir / "steel_base"), "--base_list", str(data_dir / "steel_base_mini.txt")],
+        *["--base", str(small_base)],
         *["--backbone", "deit_tiny_patch16_224", "--training.merging_temperature", "50", "--accelerator", "cpu"],
         *["--backbone_weights", str(weights_dir / "deit_tiny_patch16_224.safetensors")],
     ]
