@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace
 
+from anomalib_ncd.cli.asked_before import digest_of_call, is_finished, note_finished
 from anomalib_ncd.cli.detector_flags import add_detector_arguments, detector_to_discover_with, settings_of_run
-from anomalib_ncd.cli.finished import digest_of_call, is_finished, note_finished
 from anomalib_ncd.cli.nested_flags import CommandParser
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.settings import PAPER, RunOptions, TrainingSettings

@@ -18,12 +18,17 @@ from anomalib_ncd import __version__
 from anomalib_ncd.cli.classify import add_classify_arguments, add_pack_arguments, run_classify, run_pack
 from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
 from anomalib_ncd.cli.discover import add_discover_arguments, preset_defaults, run_discover
-from anomalib_ncd.cli.export import add_export_arguments, run_export
 from anomalib_ncd.cli.extend import add_extend_arguments, run_extend
-from anomalib_ncd.cli.name import add_name_arguments, run_name
+from anomalib_ncd.cli.finished_run import (
+    add_export_arguments,
+    add_name_arguments,
+    add_refine_arguments,
+    run_export,
+    run_name,
+    run_refine,
+)
 from anomalib_ncd.cli.nested_flags import CommandParser
 from anomalib_ncd.cli.prepare import add_prepare_arguments, run_prepare
-from anomalib_ncd.cli.refine import add_refine_arguments, run_refine
 from anomalib_ncd.cli.trend import add_trend_arguments, run_trend
 
 

@@ -19,13 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from anomalib_ncd.data.base_classes import BaseRecord, list_base
-from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
+from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datasets import EvalImages, TrainRegions
 from anomalib_ncd.data.defects import Defect, has_defects, image_labels, read_defects
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.images import images_of
 from anomalib_ncd.data.labels import class_ids, read_labels
-from anomalib_ncd.data.model_inputs import ModelInputs
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.samplers import BalancedSampler, OnceSampler

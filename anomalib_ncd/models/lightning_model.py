@@ -23,9 +23,8 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
-from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
+from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.model_inputs import ModelInputs
 from anomalib_ncd.metrics.evaluator import build_evaluator
 from anomalib_ncd.models import checkpoints, export
 from anomalib_ncd.models.class_slots import AUTO, ClassSlots

@@ -10,7 +10,7 @@ from anomalib.models import Padim
 
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.data import datamodule as datamodule_module
-from anomalib_ncd.data.model_inputs import ModelInputs
+from anomalib_ncd.data.batches import ModelInputs
 from anomalib_ncd.data.synthetic_base import SyntheticSettings
 from anomalib_ncd.regions.cutting import fit_range
 from anomalib_ncd.regions.settings import RegionSettings

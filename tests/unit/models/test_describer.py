@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from anomalib_ncd import NcdDataModule
-from anomalib_ncd.data.model_inputs import ModelInputs
+from anomalib_ncd.data.batches import ModelInputs
 from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
 from anomalib_ncd.models import describer as describer_module
 from anomalib_ncd.models.describer import (

@@ -14,7 +14,7 @@ from anomalib.models import AnomalibModule
 from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.data.model_inputs import ModelInputs
+from anomalib_ncd.data.batches import ModelInputs
 from anomalib_ncd.models import export
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.export import OUTPUT_NAMES, RegionClassifier, calibration_inputs

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.data.batches import RegionViewBatch
-from anomalib_ncd.data.model_inputs import ModelInputs
+from anomalib_ncd.data.batches import ModelInputs, RegionViewBatch
 from anomalib_ncd.models.views.view_bank import ViewBank, _attended_tokens, identity_of
 from anomalib_ncd.settings import TrainingSettings
 

@@ -1,0 +1,54 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``anomalib-ncd name``, ``refine`` and ``export``: what is done with the folder of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+
+def add_name_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of ``name``."""
+    parser.add_argument("run", type=Path, help="Folder of a finished run.")
+    parser.add_argument("--names", type=Path | None, help="File of names; RUN/class_names.json if left out.")
+
+
+def run_name(config: Namespace) -> None:
+    """Run ``name`` with parsed flags."""
+    from anomalib_ncd.runs.naming import name_classes
+
+    name_classes(config.run, config.names)
+
+
+def add_refine_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of ``refine``."""
+    parser.add_argument("run", type=Path, help="Folder of a finished run; it stays as it is.")
+    parser.add_argument("--corrections", type=Path, required=True, help="File that the report of the run saved.")
+    parser.add_argument("--output", type=Path, required=True, help="Folder of the refined run.")
+
+
+def run_refine(config: Namespace) -> None:
+    """Run ``refine`` with parsed flags."""
+    from anomalib_ncd.runs.refine import refine_run
+
+    refine_run(config.run, config.corrections, config.output)
+
+
+def add_export_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of ``export``."""
+    parser.add_argument("run", type=Path, help="Folder of a finished run.")
+    parser.add_argument("--output", type=Path, required=True, help="Folder to write into.")
+    kinds = Literal["coco", "yolo", "csv", "folders"]
+    parser.add_argument("--format", type=kinds, default="coco", help="Regions with masks, or images in folders.")
+    parser.add_argument("--copy", type=bool, default=False, help="Copy images instead of linking them.")
+
+
+def run_export(config: Namespace) -> None:
+    """Run ``export`` with parsed flags."""
+    from anomalib_ncd.runs.files import export_run
+
+    export_run(config.run, config.output, config.format, copy=config.copy)
