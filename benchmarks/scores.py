@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from anomalib.engine import Engine
-from cases import Case, Setup
+from cases import PAPERS, Case, Setup
 from data_sets import datamodule_arguments, num_classes
 from lightning.pytorch import seed_everything
 from sklearn.metrics import roc_auc_score
@@ -26,6 +26,7 @@ from anomalib_ncd.metrics.matching import match_classes
 from anomalib_ncd.metrics.report import clustering_report
 from anomalib_ncd.models.encoded_regions import given, rows_of
 from anomalib_ncd.models.rejection import RegionRejection
+from anomalib_ncd.regions.settings import PAPER_REGIONS
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.settings import RunOptions
 
@@ -48,7 +49,8 @@ def model_arguments(case: Case, weights: Path | None) -> dict[str, Any]:
 def run(case: Case, setup: Setup, folder: Path, **data: Any) -> tuple[AnomalyNcd, NcdDataModule, dict[str, Any]]:  # noqa: ANN401
     """Discover classes; model, data and what ``metrics.json`` says."""
     seed_everything(setup.seed, workers=True, verbose=False)
-    arguments = datamodule_arguments(case, setup.data, setup.work) | data
+    regions = PAPER_REGIONS if case.training is PAPERS else None
+    arguments = datamodule_arguments(case, setup.data, setup.work) | {"regions": regions} | data
     datamodule = NcdDataModule(**arguments, seed=setup.seed)
     model = AnomalyNcd(**model_arguments(case, setup.weights))
     options = RunOptions(max_epochs=setup.max_epochs, accelerator="cpu")

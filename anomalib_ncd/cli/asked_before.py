@@ -18,9 +18,9 @@ from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
 from anomalib_ncd.regions.reading.maps import MAP_SUFFIXES
 from anomalib_ncd.regions.writing import write_file
+from anomalib_ncd.results.class_names import FILE_NAME as NAMES_FILE
 
 ASKED_FILE = "asked.json"
-NAMES_FILE = "class_names.json"
 INPUTS = ("images", "anomaly_maps", "normal_images", "base", "labels", "image_list", "backbone_weights")
 
 

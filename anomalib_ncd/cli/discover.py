@@ -16,7 +16,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from anomalib_ncd.cli.asked_before import digest_of_call, is_finished, note_finished
 from anomalib_ncd.cli.detector_flags import add_detector_arguments, detector_to_discover_with, settings_of_run
 from anomalib_ncd.cli.nested_flags import CommandParser
-from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.regions.settings import PAPER_REGIONS, RegionSettings
 from anomalib_ncd.settings import PAPER, RunOptions, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def preset_defaults(preset: str) -> dict[str, Any]:
     """Values of the flags that a preset sets; none for a name that the parser will refuse."""
     if preset != "paper":
         return {}
-    groups = {"training": asdict(PAPER), "regions": asdict(RegionSettings(robust_range=False))}
+    groups = {"training": asdict(PAPER), "regions": asdict(PAPER_REGIONS)}
     nested = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
     return {"method": "train", "max_epochs": 50, "backbone": "vit_base_patch8_224.dino", **nested}
 

@@ -58,7 +58,7 @@ def read_defects(images: Sequence[ImageFile], labels: str | Path) -> list[list[D
         labels: CSV file with the columns ``image`` (relative path, with or without suffix), ``left``, ``top``,
             ``right``, ``bottom`` (half-open pixels) and ``class``, one row a defect; or a folder of masks with the
             relative paths and stems of the images, in which 0 is no defect and any other value the number of a class.
-            Each component of a class is a defect; pieces that a pixel divides are one.
+            Each component of a class is a defect, see :func:`components`.
 
     Returns:
         The defects of each image, in the order of ``images``; none where the labels don't name the image.

@@ -104,3 +104,7 @@ class RegionSettings:
             wanted = getattr(kind, "__name__", "number")
             msg = f"`{name}` must be of type {wanted} from {lowest} to {highest}, got {value!r}."
             raise ValueError(msg)
+
+
+PAPER_REGIONS = RegionSettings(robust_range=False)
+"""How regions are found and cut in the paper."""

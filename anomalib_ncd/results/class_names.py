@@ -16,14 +16,44 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
 
 NORMAL = "normal"
 FILE_NAME = "class_names.json"
+PARTS = {"names", "same", "of", "regions", "num_classes"}
+"""What the report saves: names of classes, and corrections of regions with them."""
+
+Taken = TypeVar("Taken")
+
+
+def read_saved(file: str | Path, take: Callable[[Any], Taken], otherwise: str = "") -> Taken:
+    """Read a file that the report saves.
+
+    Args:
+        file: The file.
+        take: Checks and takes what it holds; its errors get the file's name.
+        otherwise: What else to do where there is no such file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no JSON, or `take` refuses it.
+    """
+    file = Path(file)
+    if not file.is_file():
+        msg = f"There is no file {file}; save it from the report of the run{otherwise}."
+        raise FileNotFoundError(msg)
+    try:
+        return take(json.loads(file.read_text(encoding="utf-8-sig")))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        msg = f"{file} is no valid JSON ({error}); save it from the report again."
+        raise ValueError(msg) from error
+    except ValueError as error:
+        msg = f"{file}: {error}"
+        raise ValueError(msg) from error
 
 
 def read_class_names(file: str | Path, slot_names: Sequence[str]) -> list[str]:
@@ -40,18 +70,7 @@ def read_class_names(file: str | Path, slot_names: Sequence[str]) -> list[str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it isn't what :func:`resolve_class_names` takes.
     """
-    file = Path(file)
-    if not file.is_file():
-        msg = f"There is no file {file}; save it from the report of the run, or give `--names`."
-        raise FileNotFoundError(msg)
-    try:
-        return resolve_class_names(json.loads(file.read_text(encoding="utf-8-sig")), slot_names)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{file} is no valid JSON ({error}); save it from the report again."
-        raise ValueError(msg) from error
-    except ValueError as error:
-        msg = f"{file}: {error}"
-        raise ValueError(msg) from error
+    return read_saved(file, lambda given: resolve_class_names(given, slot_names), ", or give `--names`")
 
 
 def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:  # noqa: ANN401 - it is checked here
@@ -84,7 +103,7 @@ def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:  # 
 
 def _checked_names(given: Any, slot_names: Sequence[str]) -> dict[str, str]:  # noqa: ANN401
     """The part ``names``, white space tidied up."""
-    if not isinstance(given, dict) or set(given) - {"names", "same", "of", "regions", "num_classes"}:
+    if not isinstance(given, dict) or set(given) - PARTS:
         msg = 'Expected {"names": {…}, "same": [[…], …]} and nothing else.'
         raise ValueError(msg)
     names = given.get("names", {})

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 
+from anomalib_ncd.results.directions import unit_rows
+
 FEWEST, MOST = 2, 20
 MAX_CLUSTERED = 1500
 
@@ -48,8 +50,7 @@ def class_tree(features: np.ndarray, classes: np.ndarray, normal: int | None = N
         >>> tree.merges, [(of, members.tolist()) for of, members in tree.splits]
         ([(0, 1)], [(0, [0])])
     """
-    rows = np.asarray(features, np.float64)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    rows = unit_rows(features)
     present = np.unique(classes).tolist()
     return ClassTree(
         len(present),

@@ -13,8 +13,8 @@ that the run doesn't have is a new one, which the user made.
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+from anomalib_ncd.results.class_names import PARTS, read_saved
 from anomalib_ncd.results.class_tree import FEWEST, MOST
 from anomalib_ncd.results.run_results import RunResults
 
@@ -90,19 +91,7 @@ def read_corrections(file: str | Path) -> Corrections:
         FileNotFoundError: If there is no such file.
         ValueError: If it is none.
     """
-    file = Path(file)
-    if not file.is_file():
-        msg = f"There is no file {file}; save it from the report of the run."
-        raise FileNotFoundError(msg)
-    try:
-        given = json.loads(file.read_text(encoding="utf-8-sig"))
-        return _checked(given)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{file} is no valid JSON ({error}); save it from the report again."
-        raise ValueError(msg) from error
-    except ValueError as error:
-        msg = f"{file}: {error}"
-        raise ValueError(msg) from error
+    return read_saved(file, _checked)
 
 
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:
@@ -110,6 +99,23 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
     sides = [max(0.0, min(one[i + 2], other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
     return sides[0] * sides[1] / max(sum(areas) - sides[0] * sides[1], 1e-9)
+
+
+def majority(moves: Counter[tuple[str, str]]) -> dict[str, str]:
+    """Find what sources became: the target that most of each went to, where most of the target came from it, too.
+
+    Args:
+        moves: How many went from a source to a target.
+
+    Example:
+        >>> majority(Counter({("a", "x"): 3, ("a", "y"): 1, ("b", "y"): 1}))
+        {'a': 'x'}
+    """
+    left, came = Counter[str](), Counter[str]()
+    for (source, target), count in moves.items():
+        left[source] += count
+        came[target] += count
+    return {source: target for (source, target), count in moves.items() if 2 * count > max(left[source], came[target])}
 
 
 def rows_of(
@@ -152,7 +158,7 @@ def next_number(slot_names: Sequence[str]) -> int:
 
 def _checked(given: Any) -> Corrections:  # noqa: ANN401 - it is checked here
     """Check what a file holds; names and merges are checked where the classes are known."""
-    if not isinstance(given, dict) or set(given) - {"names", "same", "of", "regions", "num_classes"}:
+    if not isinstance(given, dict) or set(given) - PARTS:
         msg = 'Expected {"names": {…}, "same": [[…], …], "regions": [{…}, …]} and nothing else.'
         raise ValueError(msg)
     regions = given.get("regions", [])

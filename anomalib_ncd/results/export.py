@@ -21,10 +21,9 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.reading.listing import mark_output
 from anomalib_ncd.regions.writing import write_file
 from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.results.tables import csv_bytes
+from anomalib_ncd.results.tables import UNKNOWN, csv_bytes
 
 ExportFormat = Literal["coco", "yolo", "csv", "folders"]
-UNKNOWN = "unknown"
 COLUMNS = ("image", "class", "confidence", "left", "top", "right", "bottom", "area", "polygons")
 
 
@@ -131,8 +130,8 @@ def _in_image(mask: np.ndarray, box_xyxy: Sequence[float], size_hw: tuple[int, i
 
 def _tight(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Box of a mask that isn't empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return left, top, left + width, top + height
 
 
 def _classes(shapes: Sequence[Shape], class_names: Sequence[str], results: RunResults) -> list[str]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from anomalib_ncd.results.directions import unit_rows
+
 MAX_COMPARED = 3000
 
 
@@ -56,10 +58,8 @@ def label_order(
     if not len(features):
         return []
     looked_at = np.sort(np.argsort(-doubt - 2 * labelled, kind="stable")[:MAX_COMPARED])
-    rows = np.asarray(features, np.float32)[looked_at]
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-    rows = rows - rows.mean(axis=0)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    rows = unit_rows(features[looked_at])
+    rows = unit_rows(rows - rows.mean(axis=0)).astype(np.float32)
     similarities, weights, own = rows @ rows.T, doubt[looked_at] + 1e-6, groups[looked_at]
     known = labelled[looked_at]
     nearest = similarities[:, known].max(axis=1, initial=-1)

@@ -16,6 +16,7 @@ from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.writing import write_file
 
+UNKNOWN = "unknown"  # the kind of what is unlike all of the run
 LINES_NAME = "results.jsonl"
 CLASSIFIER_NAME = "classifier.json"
 COLUMNS = {

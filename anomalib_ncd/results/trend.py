@@ -15,10 +15,9 @@ from typing import Any, Literal
 
 from scipy.stats import betabinom, mannwhitneyu
 
-from anomalib_ncd.results.tables import CLASSIFIER_NAME, LINES_NAME
+from anomalib_ncd.results.tables import CLASSIFIER_NAME, LINES_NAME, UNKNOWN
 
 GroupBy = Literal["day", "shift", "batch"]
-UNKNOWN = "unknown"
 SHIFT_HOURS = 8
 FIRST_SHIFT_HOUR = 6
 
@@ -29,7 +28,7 @@ class ImageGroup:
 
     Attributes:
         name: Day, begin of the shift, or name of the folder of results.
-        kinds: Number of images of each kind; that of unknown ones is :data:`UNKNOWN`.
+        kinds: Number of images of each kind; that of unknown ones is :data:`~anomalib_ncd.results.tables.UNKNOWN`.
         similarities: Of the largest region of each image that has one, to the nearest region of the run.
         num_unknown: Those of them that are unlike all of the run.
         limit: Largest `num_unknown` that chance alone explains; ``None`` where nothing is compared.

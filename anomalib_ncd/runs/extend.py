@@ -25,7 +25,15 @@ from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.results.joined_runs import free_keys, join_labels, select_images
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.files import regions_folder_of, write_run_files
-from anomalib_ncd.runs.folder import CHECKPOINT_FILE, RESULTS_FILE, MadeFrom, claim_folder, finish, notes
+from anomalib_ncd.runs.folder import (
+    CHECKPOINT_FILE,
+    RESULTS_FILE,
+    MadeFrom,
+    claim_folder,
+    finish,
+    notes,
+    refuse_same_folder,
+)
 from anomalib_ncd.runs.naming import carry_names, check_names, copy_names
 from anomalib_ncd.runs.refine import keep_corrections
 from anomalib_ncd.visualization.report import map_regions
@@ -73,9 +81,7 @@ def extend_run(
         ValueError: If both folders are one, the output holds another run, or the run is of an older version.
     """
     run, output = Path(run), Path(output)
-    if run.resolve() == output.resolve():
-        msg = f"`output` is the folder of the run itself, {run}; choose another one."
-        raise ValueError(msg)
+    refuse_same_folder(run, output)
     check_numbers(num_new_classes, min_regions)
     results = RunResults.load(run / RESULTS_FILE)
     model = AnomalyNcd.load_from_checkpoint(run / CHECKPOINT_FILE, map_location="cpu").eval().to(device)

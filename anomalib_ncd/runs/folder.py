@@ -18,6 +18,7 @@ import yaml
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.views.view_bank import identity_of
+from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.listing import digest_of_images, mark_output
 from anomalib_ncd.regions.writing import write_file
 
@@ -114,6 +115,13 @@ def claim_folder(output: Path, made_from: MadeFrom, config: dict[str, Any] | Non
     return state
 
 
+def refuse_same_folder(run: Path, output: Path) -> None:
+    """Raise ``ValueError`` if a run that goes on from another one would take its folder."""
+    if run.resolve() == output.resolve():
+        msg = f"`output` is the folder of the run itself, {run}; choose another one."
+        raise ValueError(msg)
+
+
 def finish(output: Path, class_names: Sequence[str], **more: Any) -> None:  # noqa: ANN401
     """Note that everything that a run leaves is there, under these names of its classes, and what else it said."""
     if (output / MADE_FROM_FILE).is_file():
@@ -174,8 +182,7 @@ def _labels_of(datamodule: NcdDataModule) -> Iterable[str]:
 
 def _stamp(file: Path) -> str:
     """Name, size and time of a file."""
-    stat = file.stat()
-    return f"{file.name} {stat.st_size} {stat.st_mtime_ns}"
+    return " ".join(map(str, (file.name, *stamp_of(file))))
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_ncd.results.class_names import FILE_NAME, NORMAL, read_class_names, resolve_class_names
-from anomalib_ncd.results.corrections import SAME_OVERLAP, overlap
+from anomalib_ncd.results.corrections import SAME_OVERLAP, majority, overlap
 from anomalib_ncd.results.run_results import RunResults, digest_of_classes, regions_of_images
 from anomalib_ncd.runs.files import write_run_files
 from anomalib_ncd.runs.folder import REPORT_FILE, RESULTS_FILE, finish, write_json
@@ -125,15 +125,8 @@ def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:
             share, target = max((overlap(box, other), name) for other, name in new[key])
             if share > SAME_OVERLAP:
                 moves[slot, target] += 1
-    left, came = Counter[str](), Counter[str]()
-    for (source, target), count in moves.items():
-        left[source] += count
-        came[target] += count
-    return {
-        source: target
-        for (source, target), count in moves.items()
-        if 2 * count > max(left[source], came[target]) and (source == NORMAL) == (target == NORMAL)
-    }
+    stayed = majority(moves)
+    return {source: target for source, target in stayed.items() if (source == NORMAL) == (target == NORMAL)}
 
 
 def _carried(given: dict[str, Any], stayed: dict[str, str]) -> tuple[dict[str, Any], set[str]]:

@@ -37,6 +37,7 @@ from anomalib_ncd.runs.folder import (
     MadeFrom,
     claim_folder,
     finish,
+    refuse_same_folder,
     write_json,
 )
 from anomalib_ncd.runs.refinement import ClassPlan, follow
@@ -68,9 +69,7 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
         ValueError: If the file is wrong, both folders are one, or the output holds another run.
     """
     run, output = Path(run), Path(output)
-    if run.resolve() == output.resolve():
-        msg = f"`output` is the folder of the run itself, {run}; choose another one."
-        raise ValueError(msg)
+    refuse_same_folder(run, output)
     results = RunResults.load(run / RESULTS_FILE)
     said = read_corrections(corrections)
     earlier = read_corrections(run / FILE_NAME) if (run / FILE_NAME).is_file() else Corrections()

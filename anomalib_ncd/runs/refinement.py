@@ -15,7 +15,7 @@ import numpy as np
 from anomalib_ncd.regions.classes.slots import first_slots
 from anomalib_ncd.results.class_names import NORMAL
 from anomalib_ncd.results.class_tree import class_tree
-from anomalib_ncd.results.corrections import Correction, next_number
+from anomalib_ncd.results.corrections import Correction, majority, next_number
 
 _DEFAULT_NAME = re.compile(r"class_\d+")
 
@@ -162,11 +162,7 @@ def follow(
         for one, row in zip(corrections, rows, strict=True)
         if row is not None and one.class_name is not None
     )
-    left, came = Counter[str](), Counter[str]()
-    for (source, target), count in moves.items():
-        left[source] += count
-        came[target] += count
-    now = {source: target for (source, target), count in moves.items() if 2 * count > max(left[source], came[target])}
+    now = majority(moves)
 
     def meant(name: str) -> str:
         called = names.get(name, name)

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
 from anomalib_ncd.regions.writing import write_file
-from anomalib_ncd.results.trend import UNKNOWN, ImageGroup, Trend
+from anomalib_ncd.results.tables import UNKNOWN
+from anomalib_ncd.results.trend import ImageGroup, Trend
+from anomalib_ncd.visualization.page import render
 
 NUM_COLORS = 12
 WIDTH, HEIGHT, BOTTOM, MAX_TICKS = 1000, 220, 26, 10
@@ -31,12 +29,10 @@ def write_trend(file: str | Path, trend: Trend, by: str) -> None:
     Raises:
         OutputError: If it can't be written.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    css = resources.files("anomalib_ncd.visualization.report").joinpath("report.css").read_text(encoding="utf-8")
-    page = resources.files(__package__).joinpath("trend.html").read_text(encoding="utf-8")
     colors = _colors(trend)
     total = sum(group.num_images for group in trend.groups)
-    html = environment.from_string(page).render(
+    html = render(
+        "trend.html",
         by=by,
         trend=trend,
         total=total,
@@ -49,7 +45,6 @@ def write_trend(file: str | Path, trend: Trend, by: str) -> None:
         ticks=_ticks(trend),
         size=(WIDTH, HEIGHT),
         bottom=BOTTOM,
-        css=Markup(css),  # noqa: S704 - a file of this package
     )
     write_file(file, html)
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize
 
-LOGIT_TEMPERATURE = 0.1
+from anomalib_ncd.regions.classes.merging import novel_probabilities
+from anomalib_ncd.results.directions import unit_rows
+
 PRIOR_WEIGHT = 30.0
 WEIGHT_RANGE = (20.0, 150.0)
 ASSUMED_AGREEMENT, ASSUMED_COUNT = 0.6, 5
@@ -44,7 +46,7 @@ def constrained(probabilities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     return np.where(total > _TINY, kept / np.maximum(total, _TINY), even).astype(np.float32)
 
 
-def region_weights(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def correction_weights(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """How much each region counts: 1 where it is corrected, else as far as corrections agree with its cluster.
 
     All other regions together count as much as 20 to 150 corrections: the more, the more of all corrections agree with
@@ -63,15 +65,15 @@ def region_weights(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray)
     agrees = allowed[corrected, cluster[corrected]]
     share = (agrees.sum() + ASSUMED_AGREEMENT * ASSUMED_COUNT) / (len(agrees) + ASSUMED_COUNT)
     together = np.clip(PRIOR_WEIGHT * share / max(1 - share, _TINY), *WEIGHT_RANGE)
-    rows = _unit(np.asarray(features, np.float64))
-    rows = _unit(rows - rows.mean(axis=0))
+    rows = unit_rows(features)
+    rows = unit_rows(rows - rows.mean(axis=0))
     near = np.exp((rows @ rows[corrected].T - 1) / REACH) * (cluster[:, None] == cluster[corrected])
     local = (near @ agrees + ASSUMED_AGREEMENT * REACH_COUNT) / (near.sum(axis=1) + REACH_COUNT) / ASSUMED_AGREEMENT
     return np.where(corrected, 1.0, local * together / max(int((~corrected).sum()), 1))
 
 
 def refine_prototypes(
-    features: np.ndarray, prior: np.ndarray, allowed: np.ndarray, temperature: float = LOGIT_TEMPERATURE
+    features: np.ndarray, prior: np.ndarray, allowed: np.ndarray, temperature: float = 0.1
 ) -> np.ndarray:
     """Fit one direction per class to corrections and, with less weight, to what clusters say of all other regions.
 
@@ -99,20 +101,18 @@ def refine_prototypes(
             f"`features`, `prior` and `allowed` must be (R, D), (R, K), (R, K), a class allowed to each, got {shapes}."
         )
         raise ValueError(msg)
-    rows = _unit(np.asarray(features, np.float64))
-    weights = region_weights(features, prior, allowed)
+    rows = unit_rows(features)
+    weights = correction_weights(features, prior, allowed)
     targets = constrained(prior, allowed).astype(np.float64) * (weights / weights.sum())[:, None]
     # A class that nothing points to starts, and stays, away from all regions.
     sums = targets.T @ rows
     sums[targets.sum(axis=0) <= _TINY] = -rows.sum(axis=0)
-    return _fit(rows, targets, _unit(sums), temperature).astype(np.float32)
+    return _fit(rows, targets, unit_rows(sums), temperature).astype(np.float32)
 
 
 def probabilities_of(features: np.ndarray, prototypes: np.ndarray, temperature: float) -> np.ndarray:
-    """Class probabilities ``(R, K)`` of features ``(R, D)`` by their cosines to prototypes ``(K, D)``."""
-    logits = _unit(np.asarray(features, np.float64)) @ _unit(np.asarray(prototypes, np.float64)).T / temperature
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return odds / odds.sum(axis=1, keepdims=True)
+    """Class probabilities ``(R, K)`` float32 of features ``(R, D)`` by their cosines to prototypes ``(K, D)``."""
+    return novel_probabilities(unit_rows(features) @ unit_rows(prototypes).T, 0, temperature)
 
 
 def _fit(rows: np.ndarray, targets: np.ndarray, start: np.ndarray, temperature: float) -> np.ndarray:
@@ -133,9 +133,4 @@ def _fit(rows: np.ndarray, targets: np.ndarray, start: np.ndarray, temperature: 
         return float(value), (slope / norms).ravel()
 
     found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": FITTING_STEPS})
-    return _unit(found.x.reshape(start.shape))
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of norm 1; zeros stay zeros."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
+    return unit_rows(found.x.reshape(start.shape))

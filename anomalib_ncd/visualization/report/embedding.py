@@ -9,28 +9,11 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from anomalib_ncd.results.directions import unit_rows
+
 MAX_TSNE_REGIONS = 2000
 MIN_TSNE_REGIONS = 8
 PCA_DIMENSIONS = 50
-
-
-def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Scale rows to norm 1; rows of zeros stay zeros.
-
-    Args:
-        features: ``(R, D)``.
-
-    Returns:
-        ``(R, D)`` float64.
-
-    Example:
-        >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
-        array([[0.6, 0.8],
-               [0. , 0. ]])
-    """
-    rows = np.asarray(features, dtype=np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms > 0, norms, 1)
 
 
 def map_regions(features: np.ndarray, seed: int = 0, max_tsne_regions: int = MAX_TSNE_REGIONS) -> np.ndarray:

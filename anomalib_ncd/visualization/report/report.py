@@ -9,17 +9,16 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from anomalib_ncd.regions.writing import write_file
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.gallery import region_tile
+from anomalib_ncd.visualization.page import packaged, render
 from anomalib_ncd.visualization.report.content import (
     TILE_MARGIN,
     ClassCard,
@@ -78,9 +77,10 @@ def write_report(
     data |= correcting_data(results, class_names, shown, np.array(data["classOf"], dtype=int), normal, corrected)
     data |= {"run": run, "slots": results.slot_names, "hasNormal": results.normal_slot is not None}
     data["normalName"] = "" if results.normal_slot is None else class_names[results.normal_slot]
-    script = _part("report.js") + _part("corrections.js")
+    script = packaged("report/report.js") + packaged("report/corrections.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    html = _template().render(
+    html = render(
+        "report/template.html",
         title=title,
         run=run,
         content=content,
@@ -96,22 +96,10 @@ def write_report(
         num_on_map=len(shown),
         places={int(region): place for place, region in enumerate(shown)},
         data=_json(data),
-        css=Markup(_part("report.css")),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - a file of this package
         script_digest=digest,
     )
     write_file(file, html)
-
-
-def _part(name: str) -> str:
-    """Text of a file that lies beside this one."""
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _template() -> Any:  # noqa: ANN401
-    """The page, which escapes whatever it is given."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_part("template.html"))
 
 
 def _regions_of_map(num_regions: int) -> np.ndarray:

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from anomalib_ncd.models.clustering.refinement import constrained, refine_prototypes, region_weights
+from anomalib_ncd.models.clustering.refinement import constrained, correction_weights, refine_prototypes
 
 
 def blobs(per_class=40, width=8, seed=0, noise=0.25):
@@ -65,10 +65,10 @@ def test_clusters_count_more_where_corrections_agree_with_them():
     nothing, agreeing, opposed = (np.ones((100, 2), bool) for _ in range(3))
     agreeing[:40, 1] = False
     opposed[:40:2, 0] = False  # the first of the two kinds alone
-    assert region_weights(features, prior, nothing) == pytest.approx(0.45)
-    assert region_weights(features, prior, agreeing)[:40] == pytest.approx(1)
-    assert region_weights(features, prior, agreeing)[40:].min() > 150 / 60
-    first, second = region_weights(features, prior, opposed)[40:42]
+    assert correction_weights(features, prior, nothing) == pytest.approx(0.45)
+    assert correction_weights(features, prior, agreeing)[:40] == pytest.approx(1)
+    assert correction_weights(features, prior, agreeing)[40:].min() > 150 / 60
+    first, second = correction_weights(features, prior, opposed)[40:42]
     assert first < 0.01
     assert second == pytest.approx(20 / 80, rel=0.02)
 

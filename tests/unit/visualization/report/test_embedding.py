@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from anomalib_ncd.visualization.report.embedding import map_regions, unit_rows
+from anomalib_ncd.visualization.report.embedding import map_regions
 
 
 def groups(per_group, num_groups=3, dimensions=16):
@@ -55,7 +55,3 @@ def test_one_dimension_is_enough():
 def test_other_features_are_refused(features):
     with pytest.raises(ValueError, match=r"finite array of shape \(R, D\)"):
         map_regions(features)
-
-
-def test_rows_have_norm_1():
-    np.testing.assert_allclose(np.linalg.norm(unit_rows(groups(2)), axis=1), 1)
