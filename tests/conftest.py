@@ -174,6 +174,18 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return make_tiny_run(tmp_path_factory.mktemp("tiny_run"))
 
 
+@pytest.fixture(scope="session")
+def clustered_run(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with one cluster for lines and squares, and one for good images; tests only read it."""
+    from anomalib_ncd.cli.main import main  # noqa: PLC0415 - tests without a run don't wait for it
+
+    output = tmp_path_factory.mktemp("clustered") / "run"
+    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--labels", "folders"]
+    flags += ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
+    main(["discover", *flags, "--output", str(output), "--method", "cluster", "--num_novel_classes", "2"])
+    return output
+
+
 @pytest.fixture
 def own_tiny_run(tmp_path: Path) -> TinyRun:
     """The same data set in a folder that a test may change."""

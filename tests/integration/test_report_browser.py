@@ -240,18 +240,6 @@ def test_names_that_would_be_refused_are_not_saved(open_report, finished):
     assert "same: class_1 = class_2" in status.inner_text()
 
 
-SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
-
-
-@pytest.fixture(scope="module")
-def clustered(tiny_run, tmp_path_factory):
-    """A run that put lines and squares into one class; tests only read it."""
-    output = tmp_path_factory.mktemp("clustered") / "run"
-    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--labels", "folders"]
-    main(["discover", *flags, "--output", str(output), "--method", "cluster", *SMALL, "--num_novel_classes", "2"])
-    return output
-
-
 def kind_of(tab, region):
     return tab.page.evaluate("region => report.data.images[report.data.imageOf[region]]", region).split("/")[0]
 
@@ -271,9 +259,9 @@ def save_from(tab, file):
     return json.loads(file.read_text())
 
 
-def test_the_whole_way_from_the_report_to_other_tools(open_report, tiny_run, clustered, tmp_path):
+def test_the_whole_way_from_the_report_to_other_tools(open_report, tiny_run, clustered_run, tmp_path):
     file, output = tmp_path / "corrections.json", tmp_path / "refined"
-    tab = open_report(clustered / "report.html", offline=True)
+    tab = open_report(clustered_run / "report.html", offline=True)
     tiles = tab.page.locator("#first .thumb")
     of_kind = {"good": [], "line": [], "square": []}
     for place in range(tiles.count()):
@@ -297,9 +285,9 @@ def test_the_whole_way_from_the_report_to_other_tools(open_report, tiny_run, clu
     assert len(said) == 12
     assert {one["class"] for one in said} == {"normal", f"line {EVIL}", f"square {EVIL}"}
     assert "anomalib-ncd refine run --corrections" in tab.page.locator("#save-status").inner_text()
-    tab.assert_quiet(clustered / "report.html")
+    tab.assert_quiet(clustered_run / "report.html")
 
-    main(["refine", str(clustered), "--corrections", str(file), "--output", str(output)])
+    main(["refine", str(clustered_run), "--corrections", str(file), "--output", str(output)])
     flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps)]
     main(["classify", str(output), *flags, "--output", str(tmp_path / "classified")])
     for folder in (output, tmp_path / "classified"):
@@ -316,8 +304,8 @@ def test_the_whole_way_from_the_report_to_other_tools(open_report, tiny_run, clu
     again.assert_quiet(output / "report.html")
 
 
-def test_saved_corrections_can_be_gone_on_with(open_report, clustered, tmp_path):
-    tab = open_report(clustered / "report.html")
+def test_saved_corrections_can_be_gone_on_with(open_report, clustered_run, tmp_path):
+    tab = open_report(clustered_run / "report.html")
     select(tab, [0, 1])
     tab.page.keyboard.press("n")
     tab.page.keyboard.type("dent")
@@ -326,7 +314,7 @@ def test_saved_corrections_can_be_gone_on_with(open_report, clustered, tmp_path)
     tab.page.locator("#not-this").click()
     saved = save_from(tab, tmp_path / "one.json")
     assert [one.get("class", "not") for one in saved["regions"]] == ["dent", "dent", "not"]
-    fresh = open_report(clustered / "report.html")
+    fresh = open_report(clustered_run / "report.html")
     fresh.page.locator("#load").set_input_files(tmp_path / "one.json")
     fresh.page.locator("#save-status", has_text="3 corrected").wait_for()
     select(fresh, [3])
@@ -340,23 +328,23 @@ def test_saved_corrections_can_be_gone_on_with(open_report, clustered, tmp_path)
     assert "no file of corrections" in fresh.page.locator("#save-status").inner_text()
 
 
-def test_the_number_of_classes_is_chosen_with_a_slider(open_report, clustered, tmp_path):
-    tab = open_report(clustered / "report.html")
+def test_the_number_of_classes_is_chosen_with_a_slider(open_report, clustered_run, tmp_path):
+    tab = open_report(clustered_run / "report.html")
     slider = tab.page.locator("#cut-number")
     assert "2 classes, as found" in tab.page.locator("#cut-value").inner_text()
     slider.fill("3")
     assert "falls apart" in tab.page.locator("#cut-text").inner_text()
     assert "3 classes; not saved yet" in tab.page.locator("#save-status").inner_text()
     assert save_from(tab, tmp_path / "cut.json")["num_classes"] == 3
-    main(["refine", str(clustered), "--corrections", str(tmp_path / "cut.json"), "--output", str(tmp_path / "cut")])
+    main(["refine", str(clustered_run), "--corrections", str(tmp_path / "cut.json"), "--output", str(tmp_path / "cut")])
     fewer = open_report(tmp_path / "cut" / "report.html")
     fewer.page.locator("#cut-number").fill("2")
     assert "becomes part of" in fewer.page.locator("#cut-text").inner_text()
     fewer.assert_quiet(tmp_path / "cut" / "report.html")
 
 
-def test_many_regions_are_selected_with_a_box_and_by_likeness(open_report, clustered):
-    tab = open_report(clustered / "report.html")
+def test_many_regions_are_selected_with_a_box_and_by_likeness(open_report, clustered_run):
+    tab = open_report(clustered_run / "report.html")
     tab.page.locator("#map").scroll_into_view_if_needed()
     tab.page.evaluate("document.getElementById('map').scrollIntoView({block: 'start', behavior: 'instant'})")
     box = tab.page.locator("#map").bounding_box()

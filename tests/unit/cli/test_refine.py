@@ -43,12 +43,8 @@ def refine(run, output, content):
 
 
 @pytest.fixture(scope="module")
-def run(tiny_run, tmp_path_factory):
-    """A run with one cluster for lines and squares, and one for good images; tests only read it."""
-    output = tmp_path_factory.mktemp("run") / "run"
-    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--labels", "folders"]
-    main(["discover", *flags, "--output", str(output), "--method", "cluster", *SMALL, "--num_novel_classes", "2"])
-    return output
+def run(clustered_run):
+    return clustered_run
 
 
 @pytest.fixture(scope="module")
