@@ -40,7 +40,7 @@ def measure(kind: str, case: Case, setup: Setup) -> dict[str, float]:
     start = time.process_time()
     detector = fit_detector(build(kind), good, setup.work / kind, accelerator="cpu")
     fitted = time.process_time()
-    maps = predict_anomaly_maps(detector, images, setup.work / kind / "maps", accelerator="cpu")
+    maps = predict_anomaly_maps(detector, images, setup.work / kind / "maps", device="cpu")
     predicted = time.process_time()
     is_defect = [image.folder_name != "good" for image in images]
     peaks = [float(np.load(file).max()) for file in maps]

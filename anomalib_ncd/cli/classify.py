@@ -118,7 +118,7 @@ def _add_rate_argument(parser: ArgumentParser) -> None:
 def run_pack(config: Namespace) -> None:
     """Run ``pack`` with parsed flags."""
     from anomalib_ncd.deploy.packing.build import build_artefact
-    from anomalib_ncd.deploy.packing.check_detector import check_detector
+    from anomalib_ncd.deploy.packing.detector_files import check_detector
 
     datamodule = _regions_of_run(config)
     artefact = build_artefact(
@@ -195,7 +195,7 @@ def _detector(config: Namespace) -> Detector | None:
     if config.anomaly_maps is not None:
         return MapFolder(config.anomaly_maps, config.images)
     if flags.class_path is not None:
-        from anomalib_ncd.deploy.anomalib_detectors import LightningDetector
+        from anomalib_ncd.data.detector_maps import LightningDetector
 
         return LightningDetector(flagged_detector(flags), config.device)
     return None if flags.file is None else load_detector_file(flags.file, num_threads=config.num_threads)

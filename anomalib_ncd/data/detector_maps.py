@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Anomaly maps straight from a fitted anomalib detector, through ``Engine.predict``."""
+"""Anomaly maps straight from a fitted anomalib detector: of images in memory, or of files into a folder."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ import logging
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from anomalib.data import ImageBatch, ImageItem
+from anomalib.data import ImageBatch
 from anomalib.data.transforms.utils import extract_transforms_by_type
-from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
-from lightning.pytorch import Callback
-from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Resize
+from tqdm import tqdm
 
 from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.images import read_image
@@ -31,6 +30,44 @@ from anomalib_ncd.regions.reading.listing import ImageFile
 from anomalib_ncd.regions.writing import whole_file, write_file
 
 logger = logging.getLogger(__name__)
+
+
+class LightningDetector:
+    """A fitted anomalib detector in PyTorch. Its maps are its own scores: not normalised, nor clipped."""
+
+    def __init__(self, detector: AnomalibModule, device: torch.device | str = "cpu") -> None:
+        self.detector = detector.eval().to(device)
+        self.device = device
+        self._resize = resize_of(detector)
+        detector.setup("predict")  # detectors that are not fitted get ready here
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the detector."""
+        return detector_digest(self.detector)
+
+    def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
+        """Run images of one size together, others one by one; see :class:`~anomalib_ncd.deploy.Detector`."""
+        del paths
+        inputs = [as_input(image, self._resize) for image in images]
+        alike = len({one.shape for one in inputs}) == 1
+        batches = [torch.stack(inputs)] if alike else [one[None] for one in inputs]
+        return [anomaly_map for batch in batches for anomaly_map in self._detect_batch(batch)]
+
+    def _detect_batch(self, images: torch.Tensor) -> list[np.ndarray]:
+        """Maps of images of one size."""
+        transform = getattr(self.detector.pre_processor, "transform", None)
+        if transform is not None:
+            images = transform(images)
+        with torch.inference_mode(), _raw_scores(self.detector):
+            outputs: Any = self.detector.predict_step(ImageBatch(image=images.to(self.device)), 0)
+        if outputs.anomaly_map is None:
+            msg = (
+                f"{type(self.detector).__name__} yields no anomaly maps, only scores; choose a detector that localises."
+            )
+            raise ValueError(msg)
+        maps = outputs.anomaly_map.float().cpu().numpy()
+        return list(maps.reshape(len(maps), *maps.shape[-2:]))
 
 
 def predict_anomaly_maps(
@@ -41,12 +78,12 @@ def predict_anomaly_maps(
     ckpt_path: str | Path | None = None,
     bit_depth: int = 16,
     batch_size: int = 8,
-    accelerator: str = "auto",
+    device: torch.device | str | None = None,
 ) -> list[Path]:
     """Predict anomaly maps with a detector and keep them as float NPY files at the images' relative paths.
 
-    The maps are the detector's own scores: its normalisation, which clips, is off while they are made. Maps that the
-    same detector made from the same images are not computed again.
+    Maps that the same detector made from the same images are not computed again. Each batch is written at once, so
+    that nothing is lost when the run is killed.
 
     Args:
         detector: Fitted anomalib image model.
@@ -55,7 +92,7 @@ def predict_anomaly_maps(
         ckpt_path: Lightning checkpoint to load a detector of this class from. ``None``: it is fitted.
         bit_depth: Bits that are used in 16-bit images.
         batch_size: Images per batch.
-        accelerator: Accelerator of the engine.
+        device: Where the detector runs. ``None``: an accelerator where there is one.
 
     Returns:
         Map file of each image, in the order of ``images``.
@@ -64,20 +101,29 @@ def predict_anomaly_maps(
         FileNotFoundError: If the checkpoint doesn't exist.
         ValueError: If the detector yields no anomaly maps, or NaN.
     """
-    folder = Path(folder)
+    folder, name = Path(folder), type(detector).__name__
     if ckpt_path is not None:
         detector = load_detector(type(detector), ckpt_path)
     record = _MapRecord(folder, f"{detector_digest(detector)} {bit_depth}")
     map_paths = [folder / f"{image.key}.npy" for image in images]
     todo = [(image, path) for image, path in zip(images, map_paths, strict=True) if not record.is_current(image, path)]
-    if todo:
-        logger.info("Predicting %d anomaly maps with %s.", len(todo), type(detector).__name__)
-        dataset = DetectorImages([image for image, _ in todo], detector, bit_depth)
-        loader = DataLoader(dataset, batch_size=batch_size, collate_fn=ImageBatch.collate)
-        saver = _MapSaver({str(image.path): (image, path) for image, path in todo}, record)
-        engine = Engine(callbacks=[saver], accelerator=accelerator, devices=1, default_root_dir=folder / "engine")
-        with raw_scores(detector):
-            engine.predict(detector, dataloaders=loader, return_predictions=False)
+    if not todo:
+        return map_paths
+    logger.info("Predicting %d anomaly maps with %s.", len(todo), name)
+    running = LightningDetector(
+        detector, device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    )
+    for first in tqdm(range(0, len(todo), batch_size), desc="Predicting anomaly maps", unit="batch"):
+        batch = todo[first : first + batch_size]
+        maps = running.detect([read_image(image.path, bit_depth) for image, _ in batch])
+        for (image, file), anomaly_map in zip(batch, maps, strict=True):
+            if not np.isfinite(anomaly_map).all():
+                msg = f"{name} yields NaN or infinite scores for {image.path}; was it fitted?"
+                raise ValueError(msg)
+            with whole_file(file) as unfinished:
+                np.save(unfinished, anomaly_map)
+            record.add(image)
+    detector.cpu()
     return map_paths
 
 
@@ -107,47 +153,6 @@ def load_detector(
     except pickle.UnpicklingError as error:
         msg = f"{ckpt_path} is no checkpoint of a detector: it is damaged or holds more than plain data."
         raise ValueError(msg) from error
-
-
-class DetectorImages(Dataset):
-    """Images at the detector's own input size, as its datamodule would hand them over."""
-
-    def __init__(self, images: Sequence[ImageFile], detector: AnomalibModule, bit_depth: int) -> None:
-        self.images, self.bit_depth = images, bit_depth
-        transform = getattr(detector.pre_processor, "transform", None)
-        resizes = extract_transforms_by_type(transform, Resize) if transform is not None else []
-        self.resize = resizes[0] if resizes else None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> ImageItem:
-        path = self.images[index].path
-        image = torch.from_numpy(read_image(path, self.bit_depth)).permute(2, 0, 1).float() / 255
-        return ImageItem(image=image if self.resize is None else self.resize(image), image_path=str(path))
-
-
-class _MapSaver(Callback):
-    """Writes each batch's maps as soon as they are there, so that nothing is lost when the run is killed."""
-
-    def __init__(self, files: dict[str, tuple[ImageFile, Path]], record: _MapRecord) -> None:
-        self.files, self.record = files, record
-
-    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Save the maps of a batch."""
-        del trainer, args, kwargs
-        if outputs.anomaly_map is None:
-            msg = f"{type(pl_module).__name__} yields no anomaly maps, only scores; choose a detector that localises."
-            raise ValueError(msg)
-        maps = outputs.anomaly_map.detach().float().cpu().numpy()
-        for path, anomaly_map in zip(outputs.image_path, maps, strict=True):
-            if not np.isfinite(anomaly_map).all():
-                msg = f"{type(pl_module).__name__} yields NaN or infinite scores for {path}; was it fitted?"
-                raise ValueError(msg)
-            image, file = self.files[path]
-            with whole_file(file) as unfinished:
-                np.save(unfinished, anomaly_map.reshape(anomaly_map.shape[-2:]))
-            self.record.add(image)
 
 
 class _MapRecord:
@@ -180,7 +185,7 @@ def _line_of(image: ImageFile) -> str:
 
 
 @contextmanager
-def raw_scores(detector: AnomalibModule) -> Iterator[None]:
+def _raw_scores(detector: AnomalibModule) -> Iterator[None]:
     """Take post-processor, evaluator and visualizer off the detector while it predicts, and put them back."""
     names = ("post_processor", "evaluator", "visualizer")
     kept = {name: getattr(detector, name) for name in names}
@@ -202,3 +207,16 @@ def detector_digest(detector: AnomalibModule) -> str:
             values = value.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(name.encode() + values.numpy().tobytes())
     return digest.hexdigest()
+
+
+def resize_of(detector: AnomalibModule) -> Resize | None:
+    """The resize that a detector starts with."""
+    transform = getattr(detector.pre_processor, "transform", None)
+    resizes = extract_transforms_by_type(transform, Resize) if transform is not None else []
+    return resizes[0] if resizes else None
+
+
+def as_input(pixels: np.ndarray, resize: Resize | None) -> torch.Tensor:
+    """Image ``(3, h, w)`` in [0, 1] at a detector's size, as its datamodule would hand it over."""
+    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return image if resize is None else resize(image)

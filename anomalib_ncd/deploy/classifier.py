@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -20,27 +21,20 @@ from anomalib_ncd.deploy.detectors import Detector, MapFunction, as_detector, lo
 from anomalib_ncd.deploy.encoders import Encoder, load_encoder
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest
-from anomalib_ncd.deploy.stages import classify_image, views_of, whole_views_of
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.crops import Region
 from anomalib_ncd.regions.cutting import cut_regions
 from anomalib_ncd.regions.reading.file_bytes import LIMITS, ImageLimits, printable
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
+from anomalib_ncd.regions.views import eval_view, whole_view
 
 logger = logging.getLogger(__name__)
 
 MAX_ERROR_CHARS = 1000
 ImageLike: TypeAlias = str | os.PathLike[str] | np.ndarray
 OnError = Literal["raise", "report"]
-
-
-class StageTimer(Protocol):
-    """Entered before each step, of which it gets the name, and left after it."""
-
-    def __call__(self, stage: str) -> AbstractContextManager[object]:
-        """See the class."""
-        ...
+StageTimer: TypeAlias = Callable[[str], AbstractContextManager[object]]
 
 
 class AnomalyClassifier:
@@ -55,7 +49,7 @@ class AnomalyClassifier:
         batch_size: Images that go through the detector together, and are held in memory at a time.
         region_batch_size: Regions that go through the encoder together.
         keep_masks: Keep masks and features of regions in the results.
-        timer: Told about each step.
+        timer: Gives what is entered before and left after each step, of which it gets the name.
 
     Raises:
         ValueError: If there is no detector.
@@ -289,15 +283,62 @@ class AnomalyClassifier:
         wholes = None
         if self.encoder.needs_whole_images:
             with self._timer("crops"):
-                wholes = whole_views_of(images, self.manifest.image_size)
+                wholes = np.stack([whole_view(image, self.manifest.image_size) for image in images])
         parts = []
         for first in range(0, len(regions), self.region_batch_size):
             chosen = slice(first, first + self.region_batch_size)
             with self._timer("crops"):
-                views = views_of(regions[chosen], self.manifest.image_size)
+                views = _views_of(regions[chosen], self.manifest.image_size)
             with self._timer("encoder"):
                 parts.append(self.encoder(*views, *_shown(wholes, owner[chosen])))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def classify_image(
+    size_hw: tuple[int, int],
+    regions: Sequence[Region],
+    outputs: Mapping[str, np.ndarray],
+    manifest: Manifest,
+    path: Path | None = None,
+    *,
+    keep_masks: bool = True,
+) -> ImageResult:
+    """Predict an image from what the encoder says of its regions.
+
+    Args:
+        size_hw: Height and width of the image.
+        regions: Its R regions; there may be none.
+        outputs: Of the encoder, for these regions, see :class:`~anomalib_ncd.deploy.encoders.Encoder`.
+        manifest: Class names, temperature and threshold.
+        path: File of the image; ``None`` for an array.
+        keep_masks: Keep masks and features of regions in the result.
+    """
+    threshold = -np.inf if manifest.rejection is None else manifest.rejection.threshold
+    result = manifest.region_merging.predict(
+        outputs["class_probabilities"],
+        np.array([region.box_xyxy for region in regions]),
+        np.array([region.area for region in regions]),
+        np.array([region.score for region in regions]),
+        size_hw,
+        outputs["neighbour_similarity"] < threshold,
+        None if path is None else str(path),
+    )
+    kept = [
+        replace(found, neighbour_similarity=float(similarity))
+        for found, similarity in zip(result.regions, outputs["neighbour_similarity"], strict=True)
+    ]
+    if keep_masks:
+        kept = [
+            replace(found, mask=region.mask, feature=feature)
+            for found, region, feature in zip(kept, regions, outputs["region_feature"], strict=True)
+        ]
+    return replace(result, regions=tuple(kept))
+
+
+def _views_of(regions: Sequence[Region], image_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Views ``(R, 3, S, S)`` uint8 and masks ``(R, 1, S, S)`` float32 of regions."""
+    views = [eval_view(region.image, region.mask, image_size) for region in regions]
+    return np.stack([view for view, _ in views]), np.stack([mask for _, mask in views])
 
 
 def _shown(wholes: np.ndarray | None, owner: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -3,7 +3,7 @@
 
 """Detectors: from images to anomaly maps, in the units that MEBin's range was fitted in.
 
-Exported models run here without torch. Lightning checkpoints are in ``anomalib_ncd.deploy.anomalib_detectors``.
+Exported models run here without torch. Those of Lightning are in ``anomalib_ncd.data.detector_maps``.
 """
 
 from __future__ import annotations

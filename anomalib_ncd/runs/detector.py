@@ -13,14 +13,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, ImageItem
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule, Patchcore
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from anomalib_ncd.data.detector_maps import DetectorImages, detector_digest, load_detector
+from anomalib_ncd.data.detector_maps import as_input, detector_digest, load_detector, resize_of
 from anomalib_ncd.models.encoders.offline import WHEEL_MODULE
 from anomalib_ncd.models.offline_detector import SmallPatchcore, build_offline_detector
+from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
 from anomalib_ncd.runs.folder import write_json
 from anomalib_ncd.settings import DETECTOR_FILE
@@ -34,6 +35,20 @@ MAX_EPOCHS = 100
 """Epochs of detectors that are trained and don't set a number themselves."""
 
 logger = logging.getLogger(__name__)
+
+
+class _GoodImages(Dataset):
+    """Images as a detector's datamodule would hand them over."""
+
+    def __init__(self, images: Sequence[ImageFile], detector: AnomalibModule, bit_depth: int) -> None:
+        self.images, self.resize, self.bit_depth = images, resize_of(detector), bit_depth
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        path = self.images[index].path
+        return ImageItem(image=as_input(read_image(path, self.bit_depth), self.resize), image_path=str(path))
 
 
 def build_default_detector() -> AnomalibModule:
@@ -94,7 +109,7 @@ def fit_detector(
         f", about {10 + len(images) // 10} s on one core" if name == SmallPatchcore.__name__ else "",
     )
     loader = DataLoader(
-        DetectorImages(images, detector, bit_depth), batch_size=8, shuffle=True, collate_fn=ImageBatch.collate
+        _GoodImages(images, detector, bit_depth), batch_size=8, shuffle=True, collate_fn=ImageBatch.collate
     )
     work = output / "detector" / "engine"
     engine = Engine(

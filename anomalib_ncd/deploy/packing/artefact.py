@@ -59,13 +59,13 @@ class Artefact:
         """
         path = Path(path)
         if path.is_dir():
-            return cls._checked(_Folder(path), sha256)
+            return cls._checked(path, sha256)
         if not path.is_file():
             msg = f"There is no artefact {path}; give the folder or zip that `anomalib-ncd pack` wrote."
             raise FileNotFoundError(msg)
         try:
             with zipfile.ZipFile(path) as archive:
-                return cls._checked(_Zip(archive), sha256)
+                return cls._checked(zipfile.Path(archive), sha256)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             msg = f"{path} is no readable zip ({error}); copy or build it again."
             raise ArtefactError(msg) from error
@@ -105,15 +105,15 @@ class Artefact:
         return path
 
     @classmethod
-    def _checked(cls, source: _Folder | _Zip, sha256: str | None) -> Artefact:
+    def _checked(cls, source: Path | zipfile.Path, sha256: str | None) -> Artefact:
         """Read the manifest and all that it names, comparing sizes and digests."""
-        manifest = Manifest.from_json(source.read(MANIFEST_NAME, MAX_MANIFEST_BYTES))
+        manifest = Manifest.from_json(_read(source / MANIFEST_NAME, MAX_MANIFEST_BYTES))
         if sha256 is not None and manifest.sha256 != sha256.lower():
             msg = f"The artefact's digest is {manifest.sha256}, not {sha256}: it is another one or was tampered with."
             raise ArtefactError(msg)
         contents = {}
         for name, entry in manifest.files.items():
-            data = source.read(name, entry.num_bytes)
+            data = _read(source / name, entry.num_bytes)
             if hashlib.sha256(data).hexdigest() != entry.sha256:
                 msg = f"The file {name!r} of the artefact is not the one that was packed (its SHA-256 differs)."
                 raise ArtefactError(msg)
@@ -121,47 +121,17 @@ class Artefact:
         return cls(manifest, contents)
 
 
-class _Folder:
-    """Files of a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def read(self, name: str, max_bytes: int) -> bytes:
-        """Bytes of a file that lies in the folder itself."""
-        file = self.folder / name
-        if file.is_symlink():
-            msg = f"The file {name!r} of the artefact is a link, which could lead anywhere; it is refused."
-            raise ArtefactError(msg)
-        if not file.is_file():
-            msg = f"The artefact {self.folder} lacks its file {name!r}; copy or build it again."
-            raise ArtefactError(msg)
-        _check_size(name, file.stat().st_size, max_bytes)
-        return file.read_bytes()
-
-
-class _Zip:
-    """Files of a zip; nothing is extracted to disk."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
-
-    def read(self, name: str, max_bytes: int) -> bytes:
-        """Bytes of an entry at the top of the archive."""
-        try:
-            info = self.archive.getinfo(name)
-        except KeyError:
-            msg = f"The artefact {self.archive.filename} lacks its file {name!r}; copy or build it again."
-            raise ArtefactError(msg) from None
-        _check_size(name, info.file_size, max_bytes)
-        with self.archive.open(info) as stream:
-            return stream.read(max_bytes + 1)
-
-
-def _check_size(name: str, found: int, largest: int) -> None:
-    """Refuse a file that grew, before it is read."""
-    if found > largest:
-        msg = (
-            f"The file {name!r} of the artefact has {found} bytes, more than the {largest} it may have; it is refused."
-        )
+def _read(file: Path | zipfile.Path, max_bytes: int) -> bytes:
+    """Bytes of a file at the top of a folder or a zip, of which nothing is extracted to disk."""
+    if isinstance(file, Path) and file.is_symlink():
+        msg = f"The file {file.name!r} of the artefact is a link, which could lead anywhere; it is refused."
         raise ArtefactError(msg)
+    if not file.is_file():
+        msg = f"The artefact {file.parent} lacks its file {file.name!r}; copy or build it again."
+        raise ArtefactError(msg)
+    with file.open("rb") as stream:
+        data = stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        msg = f"The file {file.name!r} of the artefact has {len(data):,} bytes, more than the {max_bytes:,} it may have."
+        raise ArtefactError(msg)
+    return data

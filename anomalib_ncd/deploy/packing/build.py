@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,11 +18,12 @@ from anomalib.models import AnomalibModule
 from safetensors.torch import save as save_safetensors
 
 from anomalib_ncd import __version__
-from anomalib_ncd.deploy.anomalib_detectors import LightningDetector, export_raw_detector
+from anomalib_ncd.data.detector_maps import LightningDetector
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, MapFunction, file_digest
 from anomalib_ncd.deploy.encoders import ENCODER_SETTINGS, TorchEncoder
 from anomalib_ncd.deploy.packing.artefact import Artefact
+from anomalib_ncd.deploy.packing.detector_files import pack_detector, read_all
 from anomalib_ncd.deploy.packing.manifest import MAX_SIMILARITIES, Manifest, NetworkEntry, Rejection
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -123,7 +123,7 @@ def build_artefact(
     entry = replace(manifest.encoder, runtime=runtime, files=tuple(files))
     manifest = replace(manifest, encoder=entry)
     if detector is not None:
-        packed, detector_files = _pack_detector(detector, detector_input_size, runtime)
+        packed, detector_files = pack_detector(detector, detector_input_size, runtime)
         manifest = replace(manifest, detector=packed)
         files |= detector_files
     artefact = Artefact.create(manifest, files)
@@ -206,52 +206,4 @@ def _encoder_files(
             return {file.name: file.read_bytes()}
         wanted = None if compression is None else CompressionType(compression)
         file = model.to_openvino(folder, "encoder", compression_type=wanted, datamodule=datamodule)
-        return _read_all([file, file.with_suffix(".bin")])
-
-
-def _pack_detector(
-    detector: AnomalibModule | str | Path, input_size: tuple[int, int] | None, runtime: PackRuntime
-) -> tuple[NetworkEntry, dict[str, bytes]]:
-    """A detector as entry and files."""
-    if isinstance(detector, AnomalibModule):
-        contents, size = export_raw_detector(detector)
-        files = {"detector.onnx": contents}
-        if runtime == "openvino":
-            files = _as_openvino(contents)
-        used: Literal["onnx", "openvino"] = "openvino" if runtime == "openvino" else "onnx"
-        return NetworkEntry(used, tuple(files), {"input_size": list(size)}), files
-    file = Path(detector)
-    if file.suffix not in {".onnx", ".xml"}:
-        msg = (
-            f"The detector {file} can't be packed: an artefact holds no file that runs code when it is loaded. "
-            "Export it to ONNX or OpenVINO, or give its checkpoint and class."
-        )
-        raise ValueError(msg)
-    weights = Path(f"{file}.data")
-    if weights.is_file():
-        msg = f"{file} keeps its weights in {weights.name}; export it with `onnx_kwargs={{'external_data': False}}`."
-        raise ValueError(msg)
-    found = _read_all([file] if file.suffix == ".onnx" else [file, file.with_suffix(".bin")])
-    files = {f"detector{Path(name).suffix}": contents for name, contents in found.items()}
-    settings = {} if input_size is None else {"input_size": list(input_size)}
-    return NetworkEntry("onnx" if file.suffix == ".onnx" else "openvino", tuple(files), settings), files
-
-
-def _as_openvino(contents: bytes) -> dict[str, bytes]:
-    """Turn an ONNX file into OpenVINO's two."""
-    import openvino  # noqa: PLC0415
-
-    with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder:
-        source, target = Path(folder) / "detector.onnx", Path(folder) / "detector.xml"
-        source.write_bytes(contents)
-        openvino.save_model(openvino.convert_model(source), target, compress_to_fp16=False)
-        return _read_all([target, target.with_suffix(".bin")])
-
-
-def _read_all(files: Sequence[Path]) -> dict[str, bytes]:
-    """Bytes of files by name."""
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing:
-        msg = f"There is no {missing[0]}; an OpenVINO model is an .xml and a .bin file side by side."
-        raise FileNotFoundError(msg)
-    return {file.name: file.read_bytes() for file in files}
+        return read_all([file, file.with_suffix(".bin")])

@@ -58,7 +58,7 @@ def computed(caplog):
 
 
 def test_every_image_gets_a_float_map_under_its_name(fitted, images, tmp_path):
-    paths = predict_anomaly_maps(fitted[0], images, tmp_path, accelerator="cpu")
+    paths = predict_anomaly_maps(fitted[0], images, tmp_path, device="cpu")
     assert [path.relative_to(tmp_path).with_suffix("").as_posix() for path in paths] == [r.key for r in images]
     maps = {image.key: np.load(path) for image, path in zip(images, paths, strict=True)}
     for anomaly_map in maps.values():
@@ -72,7 +72,7 @@ def test_every_image_gets_a_float_map_under_its_name(fitted, images, tmp_path):
 
 def test_maps_are_raw_scores(fitted, images, tmp_path):
     detector = fitted[0]
-    [path] = predict_anomaly_maps(detector, images[-1:], tmp_path, accelerator="cpu")
+    [path] = predict_anomaly_maps(detector, images[-1:], tmp_path, device="cpu")
     loader = torch.utils.data.DataLoader([torch.from_numpy(_pixels(images[-1]))])
     detector.eval()
     with torch.no_grad():
@@ -81,8 +81,8 @@ def test_maps_are_raw_scores(fitted, images, tmp_path):
 
 
 def test_batch_size_does_not_matter(fitted, images, tmp_path):
-    ones = predict_anomaly_maps(fitted[0], images, tmp_path / "1", batch_size=1, accelerator="cpu")
-    sevens = predict_anomaly_maps(fitted[0], images, tmp_path / "7", batch_size=7, accelerator="cpu")
+    ones = predict_anomaly_maps(fitted[0], images, tmp_path / "1", batch_size=1, device="cpu")
+    sevens = predict_anomaly_maps(fitted[0], images, tmp_path / "7", batch_size=7, device="cpu")
     for one, seven in zip(ones, sevens, strict=True):
         np.testing.assert_allclose(np.load(one), np.load(seven), rtol=1e-4, atol=1e-5)
 
@@ -91,7 +91,7 @@ def test_components_come_back(fitted, images, tmp_path):
     detector = fitted[0]
     before = {name: getattr(detector, name) for name in ("pre_processor", "post_processor", "evaluator", "visualizer")}
     assert all(before.values())
-    predict_anomaly_maps(detector, images[:1], tmp_path, accelerator="cpu")
+    predict_anomaly_maps(detector, images[:1], tmp_path, device="cpu")
     assert all(getattr(detector, name) is component for name, component in before.items())
 
 
@@ -99,19 +99,19 @@ def test_components_come_back_after_an_error(fitted, tmp_path):
     detector = fitted[0]
     before = detector.post_processor
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
-        predict_anomaly_maps(detector, [ImageFile(tmp_path / "gone.png", "gone")], tmp_path, accelerator="cpu")
+        predict_anomaly_maps(detector, [ImageFile(tmp_path / "gone.png", "gone")], tmp_path, device="cpu")
     assert before is not None
     assert detector.post_processor is before
 
 
 def test_only_missing_maps_are_computed(fitted, images, tmp_path, caplog):
     caplog.set_level(logging.INFO, "anomalib_ncd")
-    paths = predict_anomaly_maps(fitted[0], images, tmp_path, accelerator="cpu")
+    paths = predict_anomaly_maps(fitted[0], images, tmp_path, device="cpu")
     untouched = paths[0].stat().st_mtime_ns
     for path in paths[3:8]:
         path.unlink()
-    assert predict_anomaly_maps(fitted[0], images, tmp_path, accelerator="cpu") == paths
-    assert predict_anomaly_maps(fitted[0], images, tmp_path, accelerator="cpu") == paths
+    assert predict_anomaly_maps(fitted[0], images, tmp_path, device="cpu") == paths
+    assert predict_anomaly_maps(fitted[0], images, tmp_path, device="cpu") == paths
     assert computed(caplog) == [18, 5]
     assert all(path.is_file() for path in paths)
     assert paths[0].stat().st_mtime_ns == untouched
@@ -120,35 +120,35 @@ def test_only_missing_maps_are_computed(fitted, images, tmp_path, caplog):
 def test_maps_of_a_replaced_image_are_computed_again(fitted, own_tiny_run, tmp_path, caplog):
     caplog.set_level(logging.INFO, "anomalib_ncd")
     images = list_images(own_tiny_run.images)[:4]
-    predict_anomaly_maps(fitted[0], images, tmp_path, accelerator="cpu")
+    predict_anomaly_maps(fitted[0], images, tmp_path, device="cpu")
     images[2].path.write_bytes(images[3].path.read_bytes())
     os.utime(images[2].path, ns=(7, 7))  # an older file in its place
-    predict_anomaly_maps(fitted[0], images, tmp_path, accelerator="cpu")
-    predict_anomaly_maps(fitted[0], images, tmp_path, bit_depth=12, accelerator="cpu")
+    predict_anomaly_maps(fitted[0], images, tmp_path, device="cpu")
+    predict_anomaly_maps(fitted[0], images, tmp_path, bit_depth=12, device="cpu")
     assert computed(caplog) == [4, 1, 4]
 
 
 def test_maps_of_another_detector_are_forgotten(fitted, images, tmp_path, caplog):
     caplog.set_level(logging.INFO, "anomalib_ncd")
-    paths = predict_anomaly_maps(fitted[0], images, tmp_path, accelerator="cpu")
+    paths = predict_anomaly_maps(fitted[0], images, tmp_path, device="cpu")
     before = np.load(paths[0])
     other = load_detector(Padim, fitted[1])
     with torch.no_grad():
         other.model.gaussian.mean += 1
-    predict_anomaly_maps(other, images[:2], tmp_path, accelerator="cpu")
+    predict_anomaly_maps(other, images[:2], tmp_path, device="cpu")
     assert computed(caplog) == [18, 2]
     assert [path.is_file() for path in paths] == [True] * 2 + [False] * 16
     assert not np.array_equal(np.load(paths[0]), before)
 
 
 def test_a_checkpoint_gives_the_same_maps(fitted, images, tmp_path):
-    ours = predict_anomaly_maps(fitted[0], images[:3], tmp_path / "a", accelerator="cpu")
+    ours = predict_anomaly_maps(fitted[0], images[:3], tmp_path / "a", device="cpu")
     loaded = predict_anomaly_maps(
         untrained_detector(),
         images[:3],
         tmp_path / "b",
         ckpt_path=fitted[1],
-        accelerator="cpu",
+        device="cpu",
     )
     for one, other in zip(ours, loaded, strict=True):
         np.testing.assert_allclose(np.load(one), np.load(other), rtol=1e-4, atol=1e-5)
@@ -184,7 +184,7 @@ def test_useless_maps_are_refused(fitted, images, tmp_path, value, message):
 
     detector.model.forward = forward
     with pytest.raises(ValueError, match=message):
-        predict_anomaly_maps(detector, images[:2], tmp_path, accelerator="cpu")
+        predict_anomaly_maps(detector, images[:2], tmp_path, device="cpu")
 
 
 def _pixels(record):
@@ -194,8 +194,8 @@ def _pixels(record):
 def test_the_map_of_a_changed_image_is_predicted_again(fitted, own_tiny_run, tmp_path, caplog):
     images = list_images(own_tiny_run.images)[:3]
     with caplog.at_level(logging.INFO):
-        paths = predict_anomaly_maps(fitted[0], images, tmp_path / "maps", accelerator="cpu")
+        paths = predict_anomaly_maps(fitted[0], images, tmp_path / "maps", device="cpu")
         later = paths[1].stat().st_mtime + 5
         os.utime(images[1].path, (later, later))
-        predict_anomaly_maps(fitted[0], images, tmp_path / "maps", accelerator="cpu")
+        predict_anomaly_maps(fitted[0], images, tmp_path / "maps", device="cpu")
     assert computed(caplog) == [3, 1]

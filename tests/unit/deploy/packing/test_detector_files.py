@@ -9,17 +9,14 @@ from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from anomalib.models import Padim, Patchcore
 
-from anomalib_ncd.data.detector_maps import predict_anomaly_maps
+from anomalib_ncd.data.detector_maps import LightningDetector, predict_anomaly_maps
 from anomalib_ncd.deploy import Artefact, load_detector_file
-from anomalib_ncd.deploy.anomalib_detectors import (
-    LightningDetector,
-    export_raw_detector,
-)
-from anomalib_ncd.deploy.detectors import load_artefact_detector
+from anomalib_ncd.deploy.detectors import FunctionDetector, load_artefact_detector
+from anomalib_ncd.deploy.line.map_folder import MapFolder
 from anomalib_ncd.deploy.packing.build import build_artefact
-from anomalib_ncd.deploy.packing.check_detector import check_detector
+from anomalib_ncd.deploy.packing.detector_files import check_detector, export_raw_detector
 from anomalib_ncd.regions.reading.images import read_image
-from anomalib_ncd.regions.reading.listing import list_images
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files, list_images
 from anomalib_ncd.synthetic.plates import generate_dataset
 
 SIZE = 64
@@ -48,7 +45,7 @@ def fitted(tmp_path_factory):
     engine = Engine(default_root_dir=folder, **options)
     engine.fit(model, datamodule=datamodule)
     records = list_images(generated.root / "test")
-    map_paths = predict_anomaly_maps(model, records, folder / "maps", accelerator="cpu")
+    map_paths = predict_anomaly_maps(model, records, folder / "maps", device="cpu")
     return engine, model, [record.path for record in records], map_paths
 
 
@@ -97,7 +94,7 @@ def test_a_packed_detector_gives_the_maps_of_discovery(fitted, raw_onnx, run_fol
     pytest.importorskip("openvino" if runtime == "openvino" else "onnxruntime")
     _, model, paths, map_paths = fitted
     monkeypatch.setattr(
-        "anomalib_ncd.deploy.packing.build.export_raw_detector",
+        "anomalib_ncd.deploy.packing.detector_files.export_raw_detector",
         lambda _: (raw_onnx.read_bytes(), (SIZE, SIZE)),
     )
     names = ("encoder.onnx",) if runtime == "onnx" else ("encoder.xml", "encoder.bin")
@@ -147,3 +144,35 @@ def test_what_cannot_be_exported_is_named(fitted):
             export_raw_detector(model)
     finally:
         model.pre_processor.transform = kept
+
+
+@pytest.fixture
+def images_and_maps(tiny_run):
+    images = list(find_files(tiny_run.images, IMAGE_SUFFIXES))
+    maps = MapFolder(tiny_run.anomaly_maps, tiny_run.images)
+    return images, [maps.find(image) for image in images]
+
+
+def test_the_run_s_own_maps_agree(images_and_maps, tiny_run):
+    images, paths = images_and_maps
+    own = MapFolder(tiny_run.anomaly_maps, tiny_run.images)
+    assert check_detector(own, images, paths, (0.1, 0.9)) == 0
+
+
+def test_a_map_of_another_size_is_compared_at_the_run_s(images_and_maps):
+    images, paths = images_and_maps
+
+    class Coarse:
+        def detect(self, inputs, files):
+            return [np.load(paths[images.index(file)])[::2, ::2] for file in files]
+
+    assert 0 < check_detector(Coarse(), images, paths, (0.1, 0.9)) < 0.1
+
+
+def test_other_units_are_refused(images_and_maps):
+    images, paths = images_and_maps
+    normalised = FunctionDetector(lambda pixels: np.full(pixels.shape[:2], 0.5))
+    with pytest.raises(ValueError, match=r"are in other units\. Was it exported with a post-processor that normalises"):
+        check_detector(normalised, images, paths, (0.1, 0.9))
+    with pytest.raises(ValueError, match="differ from the run's by nan"):
+        check_detector(FunctionDetector(lambda p: np.full(p.shape[:2], np.nan)), images, paths, (0.1, 0.9))

@@ -1,0 +1,179 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The detector of an artefact: exported with its own scores, and compared with the maps of the run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models import AnomalibModule
+from torchvision.transforms.v2 import Resize
+
+from anomalib_ncd.data.detector_maps import resize_of
+from anomalib_ncd.deploy.detectors import Detector
+from anomalib_ncd.deploy.packing.manifest import NetworkEntry
+from anomalib_ncd.regions.reading.images import read_image
+from anomalib_ncd.regions.reading.maps import read_anomaly_map
+from anomalib_ncd.regions.resampling import resize_antialiased
+
+MAX_DIFFERENCE = 0.1
+NUM_IMAGES = 4
+
+
+def check_detector(
+    detector: Detector,
+    images: Sequence[Path],
+    map_paths: Sequence[Path],
+    score_range: tuple[float, float],
+    bit_depth: int = 16,
+) -> float:
+    """Compare a detector's maps of some images with those that MEBin's range was fitted to.
+
+    An exported detector may normalise and clip its maps; the range would then mean nothing.
+
+    Returns:
+        Median over the images of the mean difference, as a share of the score range.
+
+    Raises:
+        ValueError: If it is above 0.1.
+    """
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(NUM_IMAGES, len(images))).astype(int))
+    width = max(score_range[1] - score_range[0], np.finfo(np.float32).tiny)
+    differences = []
+    for index in chosen:
+        [anomaly_map] = detector.detect([read_image(images[index], bit_depth)], [images[index]])
+        wanted = read_anomaly_map(map_paths[index]).astype(np.float32)
+        found = resize_antialiased(anomaly_map, (wanted.shape[0], wanted.shape[1]))
+        differences.append(float(np.abs(found - wanted).mean() / width))
+    difference = float(np.median(differences))
+    if not difference <= MAX_DIFFERENCE:
+        msg = (
+            f"The detector's maps differ from the run's by {difference:.2g} of the score range: they are in other "
+            "units. Was it exported with a post-processor that normalises? Give its checkpoint, or run `discover` on "
+            "maps of this very detector."
+        )
+        raise ValueError(msg)
+    return difference
+
+
+def pack_detector(
+    detector: AnomalibModule | str | Path, input_size: tuple[int, int] | None, runtime: str
+) -> tuple[NetworkEntry, dict[str, bytes]]:
+    """A detector as entry and files."""
+    if isinstance(detector, AnomalibModule):
+        contents, size = export_raw_detector(detector)
+        files = {"detector.onnx": contents}
+        if runtime == "openvino":
+            files = _as_openvino(contents)
+        used: Literal["onnx", "openvino"] = "openvino" if runtime == "openvino" else "onnx"
+        return NetworkEntry(used, tuple(files), {"input_size": list(size)}), files
+    file = Path(detector)
+    if file.suffix not in {".onnx", ".xml"}:
+        msg = (
+            f"The detector {file} can't be packed: an artefact holds no file that runs code when it is loaded. "
+            "Export it to ONNX or OpenVINO, or give its checkpoint and class."
+        )
+        raise ValueError(msg)
+    weights = Path(f"{file}.data")
+    if weights.is_file():
+        msg = f"{file} keeps its weights in {weights.name}; export it with `onnx_kwargs={{'external_data': False}}`."
+        raise ValueError(msg)
+    found = read_all([file] if file.suffix == ".onnx" else [file, file.with_suffix(".bin")])
+    files = {f"detector{Path(name).suffix}": contents for name, contents in found.items()}
+    settings = {} if input_size is None else {"input_size": list(input_size)}
+    return NetworkEntry("onnx" if file.suffix == ".onnx" else "openvino", tuple(files), settings), files
+
+
+def _as_openvino(contents: bytes) -> dict[str, bytes]:
+    """Turn an ONNX file into OpenVINO's two."""
+    import openvino  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder:
+        source, target = Path(folder) / "detector.onnx", Path(folder) / "detector.xml"
+        source.write_bytes(contents)
+        openvino.save_model(openvino.convert_model(source), target, compress_to_fp16=False)
+        return read_all([target, target.with_suffix(".bin")])
+
+
+class _RawDetector(torch.nn.Module):
+    """Pre-processor and network, without post-processor."""
+
+    def __init__(self, detector: AnomalibModule) -> None:
+        super().__init__()
+        self.pre_processor = detector.pre_processor
+        self.network = detector.model
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Own maps of images ``(B, 3, H, W)`` in [0, 1]."""
+        found: InferenceBatch = self.network(image if self.pre_processor is None else self.pre_processor(image))
+        if found.anomaly_map is None:
+            msg = "The detector yields no anomaly maps, only scores; choose one that localises."
+            raise ValueError(msg)
+        return found.anomaly_map
+
+
+def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int]]:
+    """Export a detector with its own scores, neither normalised nor clipped, as MEBin's range needs them.
+
+    Returns:
+        ONNX file, and the height and width that images must have.
+
+    Raises:
+        ValueError: If its input size is not known or it has no anomaly maps.
+    """
+    resize = resize_of(detector)
+    size = None if resize is None else _size_of(resize)
+    if size is None:
+        msg = f"{type(detector).__name__} does not say which input size it has; export it yourself and give the file."
+        raise ValueError(msg)
+    raw = _RawDetector(detector.cpu()).eval()
+    with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder:
+        file = Path(folder) / "detector.onnx"
+        # Some detectors, Patchcore for one, compute with the number of images, and only work with what they were
+        # traced with; they take images one by one.
+        if not _trace(raw, file, size, num_images=2):
+            _trace(raw, file, size, num_images=1)
+        return file.read_bytes(), size
+
+
+def _trace(raw: _RawDetector, file: Path, size: tuple[int, int], num_images: int) -> bool:
+    """Write a detector as ONNX, and say whether it takes any number of images; a trace of one never does."""
+    example = torch.rand(num_images, 3, *size)
+    with torch.no_grad():
+        raw(example)
+        program = torch.onnx.export(
+            raw,
+            (example,),
+            str(file),
+            dynamo=True,
+            input_names=["image"],
+            output_names=["anomaly_map"],
+            dynamic_shapes=({0: torch.export.Dim("images")},) if num_images > 1 else None,
+            opset_version=18,
+            external_data=False,
+            verbose=False,
+        )
+    shape = program.model.graph.inputs[0].shape  # type: ignore[union-attr]
+    return shape is not None and not isinstance(shape[0], int)
+
+
+def _size_of(resize: Resize) -> tuple[int, int] | None:
+    """Height and width that a resize leads to; ``None`` where they depend on the image."""
+    size = list(resize.size or [])
+    return (int(size[0]), int(size[1])) if len(size) == 2 else None
+
+
+def read_all(files: Sequence[Path]) -> dict[str, bytes]:
+    """Bytes of files by name."""
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        msg = f"There is no {missing[0]}; an OpenVINO model is an .xml and a .bin file side by side."
+        raise FileNotFoundError(msg)
+    return {file.name: file.read_bytes() for file in files}
