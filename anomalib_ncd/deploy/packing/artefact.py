@@ -132,8 +132,6 @@ def _read(file: Path | zipfile.Path, max_bytes: int) -> bytes:
     with file.open("rb") as stream:
         data = stream.read(max_bytes + 1)
     if len(data) > max_bytes:
-        msg = (
-            f"The file {file.name!r} of the artefact has {len(data):,} bytes, more than the {max_bytes:,} it may have."
-        )
+        msg = f"The file {file.name!r} of the artefact has {len(data)} bytes, more than the {max_bytes} it may have."
         raise ArtefactError(msg)
     return data
