@@ -9,7 +9,7 @@ import logging
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -37,7 +37,6 @@ def add_prepare_arguments(parser: ArgumentParser) -> None:
             data_set.add_argument("--seed", type=int, default=0, help="Seed of that draw.")
         else:
             data_set.add_argument("--domains", type=list[str] | None, help="Domains of test images; all by default.")
-        data_set.add_argument("--transfer", type=Literal["copy", "link"], default="copy", help="Copies or hard links.")
         subcommands.add_subcommand(name, data_set, help=description)
 
 

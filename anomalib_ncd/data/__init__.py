@@ -6,7 +6,6 @@
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.data.synthetic_base import SyntheticSettings
 from anomalib_ncd.regions.settings import RegionSettings
 
-__all__ = ["NcdBatch", "NcdDataModule", "RegionSettings", "RegionTable", "RegionViewBatch", "SyntheticSettings"]
+__all__ = ["NcdBatch", "NcdDataModule", "RegionSettings", "RegionTable", "RegionViewBatch"]

@@ -18,6 +18,7 @@ from anomalib.models import AnomalibModule
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from anomalib_ncd.data import synthetic_base
 from anomalib_ncd.data.base_classes import BaseRecord, list_base
 from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datasets import EvalImages, TrainRegions
@@ -28,12 +29,7 @@ from anomalib_ncd.data.labels import class_ids, read_labels
 from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.samplers import BalancedSampler, OnceSampler
-from anomalib_ncd.data.synthetic_base import (
-    SyntheticSettings,
-    find_normal_images,
-    least_anomalous,
-    write_synthetic_base,
-)
+from anomalib_ncd.data.synthetic_base import find_normal_images, least_anomalous, write_synthetic_base
 from anomalib_ncd.regions.cutting import fit_range
 from anomalib_ncd.regions.reading.listing import ImageFile, find_files, mark_output
 from anomalib_ncd.regions.reading.maps import MAP_SUFFIXES, read_anomaly_map
@@ -113,7 +109,6 @@ class NcdDataModule(AnomalibDataModule):
         self.labels = labels
         self.image_list, self.base_list = image_list, base_list
         self.normal_images = normal_images
-        self.synthetic_settings = SyntheticSettings()
         self.normal_label = normal_label
         self.detector_ckpt = detector_ckpt
         self.normal_maps = normal_maps
@@ -162,7 +157,7 @@ class NcdDataModule(AnomalibDataModule):
         if self.has_synthetic_base or self.normal_images is not None:
             self.normal_records = find_normal_images(self.normal_images, self.images)
         if self.has_synthetic_base:
-            self.base_class_names = self.synthetic_settings.class_names()
+            self.base_class_names = list(synthetic_base.KINDS)
         elif self.base is not None:
             self.base_records, self.base_class_names = list_base(self.base, self.base_list)
         self.map_paths = self._find_maps(records)
@@ -346,7 +341,7 @@ class NcdDataModule(AnomalibDataModule):
         folder = self.work_dir / "synthetic_base" if self.work_dir else Path(self._temporary_base.name)  # type: ignore[union-attr]
         normal = self.normal_records or least_anomalous(table)
         with self.first_process_first():
-            write_synthetic_base(folder, normal, self.synthetic_settings, self.region_settings, self.image_size)
+            write_synthetic_base(folder, normal, self.region_settings, self.image_size)
         return list_base(folder)[0]
 
     def _score_range_in_force(self) -> tuple[float, float]:

@@ -9,7 +9,6 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -26,54 +25,22 @@ from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.views import CROP_RATIO, resize_short_side
 from anomalib_ncd.regions.writing import write_file, write_image
 from anomalib_ncd.synthetic.painted_defects import paint_on_surface
-from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS, check_kinds
+from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS
 
 logger = logging.getLogger(__name__)
 
 MIN_NORMAL_IMAGES = 10
 """Fewest images taken for normal where none are given as such."""
 
+KINDS = tuple(sorted(DEFECT_KINDS))
+"""Base classes in the order of their ids."""
+
+NUM_PER_CLASS = 20
+"""Regions of each class."""
+
 _PAINTER_VERSION = 1  # raise it when the same settings would give other bytes
 _MIN_SIDE_PX = 64
 _SETTINGS_FILE = "synthetic.json"
-
-
-@dataclass(frozen=True)
-class SyntheticSettings:
-    """Which base classes are painted.
-
-    Attributes:
-        num_per_class: Regions of each class.
-        kinds: Kinds of defect, each a class; all twelve where ``None``.
-        seed: Seed of images, places, sizes and shapes.
-        scale: Factor on the size of the defects, which else goes with the image's.
-        contrast: Factor on their contrast, which else goes with the image's texture.
-    """
-
-    num_per_class: int = 20
-    kinds: list[str] | None = None
-    seed: int = 0
-    scale: float = 1.0
-    contrast: float = 1.0
-
-    def class_names(self) -> list[str]:
-        """Names of the classes in the order of their ids.
-
-        Raises:
-            ValueError: If a kind is unknown or comes twice, or a number is out of its range.
-        """
-        names = list(DEFECT_KINDS if self.kinds is None else self.kinds)
-        check_kinds(names, "synthetic.kinds")
-        if not names or self.num_per_class < 1:
-            msg = f"`synthetic` needs at least 1 kind and 1 region a class, got {names} and {self.num_per_class}."
-            raise ValueError(msg)
-        if self.scale <= 0 or self.contrast <= 0 or self.seed < 0:
-            msg = (
-                "`synthetic.scale` and `contrast` must be positive and `seed` 0 or more, "
-                f"got {self.scale}, {self.contrast} and {self.seed}."
-            )
-            raise ValueError(msg)
-        return sorted(names)
 
 
 def find_normal_images(
@@ -111,21 +78,16 @@ def least_anomalous(table: RegionTable) -> list[ImageFile]:
 
 
 def write_synthetic_base(
-    folder: str | Path,
-    images: Sequence[ImageFile],
-    settings: SyntheticSettings,
-    regions: RegionSettings,
-    image_size: int = 224,
+    folder: str | Path, images: Sequence[ImageFile], regions: RegionSettings, image_size: int = 224
 ) -> Path:
     """Paint base classes into a base folder, ``images/<class>`` and ``masks/<class>``, and return it.
 
-    A region depends on the settings and on its own number alone; those that an interrupted run has finished from the
+    A region depends on its number and the way regions are cut alone; those that an interrupted run has finished from the
     same images are kept. Regions are cut as novel ones are, and are no larger than a view shows.
 
     Args:
         folder: Where to write.
         images: Normal images.
-        settings: Which classes, and how many regions of each.
         regions: How regions are cut.
         image_size: Side of a view in pixels.
 
@@ -133,18 +95,15 @@ def write_synthetic_base(
         FileExistsError: If the folder holds something else.
         ValueError: If an image can't be read.
     """
-    folder, names = Path(folder), settings.class_names()
-    _claim_folder(folder, _settings_text(images, settings, regions, image_size))
-    order = np.random.default_rng([settings.seed, len(DEFECT_KINDS)]).permutation(len(images))
-    todo = [(name, number) for number in range(settings.num_per_class) for name in names]
+    folder = Path(folder)
+    _claim_folder(folder, _settings_text(images, regions, image_size))
+    order = np.random.default_rng([0, len(DEFECT_KINDS)]).permutation(len(images))
+    todo = [(name, number) for number in range(NUM_PER_CLASS) for name in KINDS]
     todo = [(name, number) for name, number in todo if not _file(folder, "images", name, number).is_file()]
     for name, number in tqdm(todo, desc="Painting base classes", unit="region", disable=not todo):
-        kind = DEFECT_KINDS.index(name)
-        image = images[order[(number * len(names) + names.index(name)) % len(images)]]
-        rng = np.random.default_rng([settings.seed, kind, number])
-        pixels, mask = _paint_region(
-            read_image(image.path, regions.bit_depth), name, rng, settings, regions, image_size
-        )
+        image = images[order[(number * len(KINDS) + KINDS.index(name)) % len(images)]]
+        rng = np.random.default_rng([0, DEFECT_KINDS.index(name), number])
+        pixels, mask = _paint_region(read_image(image.path, regions.bit_depth), name, rng, regions, image_size)
         # The image comes last: where there is one, the region is whole.
         write_image(_file(folder, "masks", name, number), mask, sync=False)
         write_image(_file(folder, "images", name, number), pixels, sync=False)
@@ -152,22 +111,11 @@ def write_synthetic_base(
 
 
 def _paint_region(
-    image: np.ndarray,
-    kind: str,
-    rng: np.random.Generator,
-    settings: SyntheticSettings,
-    regions: RegionSettings,
-    image_size: int,
+    image: np.ndarray, kind: str, rng: np.random.Generator, regions: RegionSettings, image_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paint one defect and cut its region out: pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool."""
     view_side = int(image_size / CROP_RATIO)
-    painted, mask = paint_on_surface(
-        _workable(image, view_side / max(2 * regions.min_size_ratio, 0.05)),
-        kind,
-        rng,
-        scale=settings.scale,
-        contrast=settings.contrast,
-    )
+    painted, mask = paint_on_surface(_workable(image, view_side / max(2 * regions.min_size_ratio, 0.05)), kind, rng)
     box = region_boxes(
         mask,
         num_components=0,
@@ -208,14 +156,12 @@ def _claim_folder(folder: Path, wanted: str) -> None:
     write_file(file, wanted)
 
 
-def _settings_text(
-    images: Sequence[ImageFile], settings: SyntheticSettings, regions: RegionSettings, image_size: int
-) -> str:
+def _settings_text(images: Sequence[ImageFile], regions: RegionSettings, image_size: int) -> str:
     """All that the painted regions depend on, as JSON."""
     content = {
         "painter_version": _PAINTER_VERSION,
-        **asdict(settings),
-        "kinds": settings.class_names(),
+        "num_per_class": NUM_PER_CLASS,
+        "kinds": KINDS,
         "regions": regions.to_dict(),
         "image_size": image_size,
         "normal_images": digest_of_images(images),

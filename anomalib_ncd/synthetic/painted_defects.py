@@ -38,12 +38,7 @@ _BORDER_TOLERANCE = 18.0
 
 
 def paint_on_surface(
-    image: NDArray[np.uint8],
-    kind: str,
-    rng: np.random.Generator,
-    *,
-    scale: float = 1.0,
-    contrast: float = 1.0,
+    image: NDArray[np.uint8], kind: str, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], BoolMask]:
     """Paint one defect onto a photograph of a normal part.
 
@@ -53,16 +48,11 @@ def paint_on_surface(
 
     Args:
         image: RGB image ``(H, W, 3)``, ``uint8``; it is not changed.
-        kind: One of ``DEFECT_KINDS``.
+        kind: One of ``DEFECT_KINDS``; ``ValueError`` for others.
         rng: Source of all randomness.
-        scale: Factor on the defect's size.
-        contrast: Factor on the defect's contrast.
 
     Returns:
         The painted image, ``uint8``, and the defect's mask ``(H, W)``, bool; only inside it the image differs.
-
-    Raises:
-        ValueError: If an argument is wrong.
 
     Example:
         >>> surface = np.random.default_rng(0).normal(60, 4, (128, 96, 3)).astype(np.uint8)
@@ -71,16 +61,17 @@ def paint_on_surface(
         (False, True)
     """
     check_kinds([kind], "kind")
-    check_canvas(image, scale, contrast)
-    spot = _spot_on_part(image, kind, rng, scale)
-    rows, cols = _window(spot)
+    check_canvas(image)
+    spot = _spot_on_part(image, kind, rng)
+    # What a defect can reach, with its neighbours, shadow and soft edge.
+    rows, cols = _square(spot, 2.3, 6 * spot.unit_px + MASK_MARGIN_PX)
     window = image[rows, cols].astype(np.float32)
     local = spot.seen_from(cols.start, rows.start, (window.shape[0], window.shape[1]))
-    levels = contrast * np.clip(rng.uniform(*CONTRASTS) * texture_level(window, spot.radius_px), *CONTRAST_LEVELS)
+    levels = float(np.clip(rng.uniform(*CONTRASTS) * texture_level(window, spot.radius_px), *CONTRAST_LEVELS))
     seed = int(rng.integers(2**62))
-    changed, body = _paint_window(window, kind, local, seed, float(levels))
+    changed, body = _paint_window(window, kind, local, seed, levels)
     if _contrast(changed - window, body) < 0.6 * levels:
-        inverse, _ = _paint_window(255 - window, kind, local, seed, float(levels))
+        inverse, _ = _paint_window(255 - window, kind, local, seed, levels)
         if _contrast(255 - inverse - window, body) > _contrast(changed - window, body):
             changed = 255 - inverse
     painted, mask = image.copy(), np.zeros(image.shape[:2], dtype=bool)
@@ -90,14 +81,9 @@ def paint_on_surface(
 
 
 def texture_level(window: FloatImage, radius_px: float) -> float:
-    """Measure the texture that a defect must stand out from.
+    """Standard deviation of the texture in a window ``(H, W, 3)`` of levels, by the median, so that edges count little.
 
-    Args:
-        window: Part of an image, ``(H, W, 3)`` in levels of 0..255.
-        radius_px: Radius of the defect; what changes over longer distances is shading, not texture.
-
-    Returns:
-        Standard deviation in levels, by the median, so that an edge inside the window counts little.
+    What changes over longer distances than the radius of the defect is shading, not texture.
     """
     grey = window.mean(axis=2)
     fine = grey - cv2.GaussianBlur(grey, (0, 0), max(1.0, radius_px / 2))
@@ -130,13 +116,13 @@ def part_mask(image: NDArray[np.uint8]) -> BoolMask:
     return cv2.resize(part.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
-def _spot_on_part(image: NDArray[np.uint8], kind: str, rng: np.random.Generator, scale: float) -> Spot:
+def _spot_on_part(image: NDArray[np.uint8], kind: str, rng: np.random.Generator) -> Spot:
     """Choose a place on the part; the best of many where none lies wholly on it."""
     part = part_mask(image)
     best, most = None, -1.0
     for attempt in range(_MAX_TRIES):
         # Smaller with each failed try, so that a small part still gets its defect.
-        factor = scale * rng.uniform(*SCALES) * 0.95**attempt
+        factor = rng.uniform(*SCALES) * 0.95**attempt
         spot = random_spot(rng, (image.shape[0], image.shape[1]), factor * rng.uniform(*radius_range(kind)))
         rows, cols = _square(spot, 1.0)
         share = float(part[rows, cols].mean())
@@ -156,18 +142,7 @@ def _square(spot: Spot, num_radii: float, margin_px: float = 0.0) -> tuple[slice
     return spans[0], spans[1]
 
 
-def _window(spot: Spot) -> tuple[slice, slice]:
-    """The part of the image that a defect can reach, with its neighbours, shadow and soft edge."""
-    return _square(spot, 2.3, 6 * spot.unit_px + MASK_MARGIN_PX)
-
-
-def _paint_window(
-    window: FloatImage,
-    kind: str,
-    spot: Spot,
-    seed: int,
-    levels: float,
-) -> tuple[FloatImage, BoolMask]:
+def _paint_window(window: FloatImage, kind: str, spot: Spot, seed: int, levels: float) -> tuple[FloatImage, BoolMask]:
     """Paint at a given contrast in levels; return whole levels of 0..255 and the defect's body."""
     plate = np.full_like(window, _PLATE_LEVEL)
     on_plate, cover = paint_at(plate, kind, spot, np.random.default_rng(seed))

@@ -44,9 +44,6 @@ def paint_defect(
     image: NDArray[np.uint8],
     kind: str,
     rng: np.random.Generator,
-    *,
-    scale: float = 1.0,
-    contrast: float = 1.0,
     avoid: BoolMask | None = None,
 ) -> tuple[NDArray[np.uint8], BoolMask]:
     """Paint one defect at a random place, size and orientation.
@@ -55,8 +52,6 @@ def paint_defect(
         image: RGB image ``(H, W, 3)``, ``uint8``; it is not changed.
         kind: One of ``DEFECT_KINDS``.
         rng: Source of all randomness.
-        scale: Factor on the defect's size.
-        contrast: Factor on how strongly the defect differs from the surface.
         avoid: Pixels ``(H, W)``, bool, that the defect must not touch.
 
     Returns:
@@ -73,39 +68,27 @@ def paint_defect(
         (True, (128, 128))
     """
     check_kinds([kind], "kind")
-    check_canvas(image, scale, contrast)
+    check_canvas(image)
     painter, (low, high) = _PAINTERS[kind]
     clean = image.astype(np.float32)
     for attempt in range(_MAX_TRIES):
         # Smaller with each failed try, so that a crowded image still gets its defect.
-        spot = random_spot(rng, image.shape[:2], scale * 0.96**attempt * rng.uniform(low, high))
+        spot = random_spot(rng, image.shape[:2], 0.96**attempt * rng.uniform(low, high))
         painted, cover = painter(clean, spot, rng)
         mask = cover > MASK_COVER
         touched = dilate(mask, MASK_MARGIN_PX)
         if mask.any() and not (avoid is not None and (touched & avoid).any()):
-            changed = clean + contrast * rng.uniform(0.75, 1.0) * (painted - clean)
+            changed = clean + rng.uniform(0.75, 1.0) * (painted - clean)
             levels = np.where(touched[..., None], np.clip(np.rint(changed), 0, 255), clean)
             return levels.astype(np.uint8), mask
-    msg = f"Found no place for a {kind!r} of `scale` {scale} in {_MAX_TRIES} tries; use a smaller scale or avoid less."
+    msg = f"Found no place for a {kind!r} in {_MAX_TRIES} tries; avoid less."
     raise ValueError(msg)
 
 
-def paint_at(
-    image: FloatImage,
-    kind: str,
-    spot: Spot,
-    rng: np.random.Generator,
-) -> tuple[FloatImage, FloatImage]:
-    """Paint one defect at a given spot, as on a plate of grey level 150.
+def paint_at(image: FloatImage, kind: str, spot: Spot, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
+    """Paint one defect at a given spot, as on a plate of grey level 150; see :data:`Painter`.
 
-    Args:
-        image: RGB image ``(H, W, 3)``, ``float32`` in levels of 0..255; levels beyond that are fine.
-        kind: One of ``DEFECT_KINDS``.
-        spot: Where the defect goes, and how large it is.
-        rng: Source of all other randomness; what is drawn from it doesn't depend on the image.
-
-    Returns:
-        The painted image, ``float32``, and how much of each pixel is defect, ``(H, W)`` in 0..1.
+    The image ``(H, W, 3)`` may have levels beyond 0..255. What is drawn from ``rng`` doesn't depend on it.
     """
     return _PAINTERS[kind][0](image, spot, rng)
 
@@ -126,13 +109,10 @@ def check_kinds(kinds: Sequence[str], argument: str) -> None:
         raise ValueError(msg)
 
 
-def check_canvas(image: NDArray[np.uint8], scale: float, contrast: float) -> None:
+def check_canvas(image: NDArray[np.uint8]) -> None:
     """Refuse what can't be painted on."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         msg = f"`image` must be uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}."
-        raise ValueError(msg)
-    if scale <= 0 or contrast <= 0:
-        msg = f"`scale` and `contrast` must be positive, got {scale} and {contrast}."
         raise ValueError(msg)
 
 

@@ -11,7 +11,6 @@ from typing import Literal
 from anomalib_ncd.data.prepare.layout import (
     PlannedImage,
     PreparedData,
-    Transfer,
     find_root,
     list_folders,
     list_pictures,
@@ -27,7 +26,6 @@ def prepare_aebad(
     raw: str | Path,
     out: str | Path,
     domains: list[str] | None = None,
-    transfer: Transfer = "copy",
 ) -> PreparedData:
     """Put AeBAD-S, as published, into the layout of MVTec AD.
 
@@ -38,10 +36,6 @@ def prepare_aebad(
         raw: Unpacked archive: ``AeBAD_S`` or a folder above it.
         out: Target folder.
         domains: Domains of test images to take; all by default. Training images are always taken.
-        transfer: Copies or hard links, see :func:`~anomalib_ncd.data.prepare.layout.write_layout`.
-
-    Returns:
-        What lies in ``out``.
 
     Raises:
         FileNotFoundError: If the folder holds no such data, or a defect has no mask.
@@ -61,7 +55,7 @@ def prepare_aebad(
         raise FileNotFoundError(msg)
     missing = [image.source for image in plan if image.mask is not None and not image.mask.is_file()]
     refuse_missing_masks(missing, f"of the same class, domain and name in {root / 'ground_truth'}")
-    return write_layout(plan, out, transfer)
+    return write_layout(plan, out)
 
 
 def _is_root(folder: Path) -> bool:

@@ -8,24 +8,21 @@ Each file is written under another name and then moved, so an interrupted run go
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES
 from anomalib_ncd.regions.writing import encode_image, whole_file
 
-Transfer = Literal["copy", "link"]
 SPLITS = ("train", "test", "ground_truth")
 NUM_EXAMPLES = 3
 
@@ -69,41 +66,39 @@ class PreparedData:
     num_masks: dict[str, int]
     defects: list[str]
     num_written: int
-    empty_masks: list[Path] = field(default_factory=list)
+    empty_masks: Sequence[Path] = ()
 
 
-def write_layout(plan: Sequence[PlannedImage], out: str | Path, transfer: Transfer = "copy") -> PreparedData:
+def write_layout(plan: Sequence[PlannedImage], out: str | Path) -> PreparedData:
     """Put images and masks where the plan wants them.
 
     Images stay as they are, to the byte. Masks become 0 and 255: anomalib takes every pixel above zero as a defect,
     and published masks have soft edges. A pixel counts where it is brighter than half the mask's maximum.
 
-    Args:
-        plan: The images.
-        out: Target folder.
-        transfer: ``"copy"``, or ``"link"`` for hard links, which take no room but are the same file as the published
-            one. Masks that must be mended are always written.
-
-    Returns:
-        What lies there now.
-
     Raises:
         ValueError: If two images have one target, the folder holds other images, or files can't be read; all others are
             then in place.
-        RuntimeError: If hard links can't be made.
     """
     out = Path(out)
     _refuse_collisions(plan)
     _refuse_strangers(plan, out)
-    unreadable: list[Path] = []
-    empty: list[Path] = []
-    written = 0
-    for image in tqdm(plan, desc="Preparing", unit="image"):
-        with _collecting(unreadable):
-            written += _put_image(image.source, out / image.target, transfer)
-        if image.mask is not None:
-            with _collecting(unreadable):
-                written += _put_mask(image.mask, out / image.mask_target, transfer, empty)
+    files = [(image.source, image.target, False) for image in plan]
+    files += [(image.mask, image.mask_target, True) for image in plan if image.mask is not None]
+    unreadable, empty, num_written = [], [], 0
+    for source, target, is_mask in tqdm(files, desc="Preparing", unit="file"):
+        if _is_whole(source, out / target, same_size=not is_mask):
+            continue
+        try:
+            with Image.open(source) as picture:  # Pillow, unlike OpenCV, notices where a file was cut short
+                picture.load()
+        except (OSError, ValueError, SyntaxError):
+            unreadable.append(source)
+            continue
+        mask = _black_and_white(picture) if is_mask else None
+        _write(source, out / target, mask)
+        num_written += 1
+        if mask is not None and not mask.any():
+            empty.append(source)
     if unreadable:
         msg = (
             f"{len(unreadable)} files can't be read: {_examples(unreadable)}. All others are in {out}; get these anew "
@@ -113,7 +108,7 @@ def write_layout(plan: Sequence[PlannedImage], out: str | Path, transfer: Transf
     images = Counter(f"{image.split}/{image.class_name}" for image in plan)
     masks = Counter(image.class_name for image in plan if image.mask is not None)
     defects = sorted({image.class_name for image in plan if image.split == "test"} - {"good"})
-    return PreparedData(out, dict(sorted(images.items())), dict(sorted(masks.items())), defects, written, empty)
+    return PreparedData(out, dict(sorted(images.items())), dict(sorted(masks.items())), defects, num_written, empty)
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -165,71 +160,21 @@ def refuse_missing_masks(missing: Sequence[Path], where: str) -> None:
         raise FileNotFoundError(msg)
 
 
-class _UnreadableError(Exception):
-    """A file that is no image, or only half of one."""
-
-
-@contextmanager
-def _collecting(unreadable: list[Path]) -> Iterator[None]:
-    """Go on after a file that can't be read, but remember it."""
-    try:
-        yield
-    except _UnreadableError as error:
-        unreadable.append(Path(str(error)))
-
-
-def _put_image(source: Path, target: Path, transfer: Transfer) -> bool:
-    """Bring a file to its place; ``False`` where it was there."""
-    if _is_whole(source, target, same_size=True):
-        return False
-    _decode(source)
-    _transfer(source, target, transfer)
-    return True
-
-
-def _put_mask(source: Path, target: Path, transfer: Transfer, empty: list[Path]) -> bool:
-    """Bring a mask to its place as 0 and 255; ``False`` where it was there."""
-    if _is_whole(source, target, same_size=False):
-        return False
-    published = _decode(source)
+def _black_and_white(published: Image.Image) -> np.ndarray:
+    """A mask ``(H, W)`` of 0 and 255, cut at half its brightness."""
     grey = published.mode in {"L", "I", "F"} or published.mode.startswith("I;16")
     plane = np.asarray(published if grey else published.convert("L"))
-    mask = np.where(plane > plane.max() // 2, 255, 0).astype(np.uint8)
-    if not mask.any():
-        empty.append(source)
-    if published.format == "PNG" and published.mode == "L" and np.array_equal(plane, mask):
-        _transfer(source, target, transfer)
-        return True
+    return np.where(plane > plane.max() // 2, 255, 0).astype(np.uint8)
+
+
+def _write(source: Path, target: Path, mask: np.ndarray | None) -> None:
+    """Copy a file, or write its mask with the time of the file; it is never seen half written."""
     with whole_file(target, sync=False) as unfinished:
-        unfinished.write_bytes(encode_image(mask, ".png"))
-        stat = source.stat()
-        os.utime(unfinished, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    return True
-
-
-def _decode(path: Path) -> Image.Image:
-    """An image with all its pixels; Pillow, unlike OpenCV, notices where a file was cut short."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise _UnreadableError(path) from error
-
-
-def _transfer(source: Path, target: Path, transfer: Transfer) -> None:
-    """Copy or link a file; it is never seen half written."""
-    with whole_file(target, sync=False) as unfinished:
-        if transfer == "copy":
+        if mask is None:
             shutil.copy2(source, unfinished)
-            return
-        try:
-            os.link(source.resolve(), unfinished)
-        except OSError as error:
-            if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}:
-                raise
-            msg = f"Can't make a hard link to {source} at {target}: {error.strerror}. Use `--transfer copy`."
-            raise RuntimeError(msg) from error
+        else:
+            unfinished.write_bytes(encode_image(mask, ".png"))
+            os.utime(unfinished, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
 
 
 def _is_whole(source: Path, target: Path, *, same_size: bool) -> bool:

@@ -13,7 +13,6 @@ import numpy as np
 from anomalib_ncd.data.prepare.layout import (
     PlannedImage,
     PreparedData,
-    Transfer,
     find_root,
     list_folders,
     list_pictures,
@@ -35,7 +34,6 @@ def prepare_mtd(
     train_list: str | Path | None = None,
     train_ratio: float = 0.8,
     seed: int = 0,
-    transfer: Transfer = "copy",
 ) -> PreparedData:
     """Put Magnetic Tile Defect, as published, into the layout of MVTec AD.
 
@@ -49,10 +47,6 @@ def prepare_mtd(
             DifferNet's list is the common one. By default a share of them is drawn at random.
         train_ratio: That share.
         seed: Seed of that draw.
-        transfer: Copies or hard links, see :func:`~anomalib_ncd.data.prepare.layout.write_layout`.
-
-    Returns:
-        What lies in ``out``.
 
     Raises:
         FileNotFoundError: If the folder holds no such data, a defect has no mask, or there is no such list.
@@ -66,7 +60,7 @@ def prepare_mtd(
         for path in sorted(good, key=lambda path: (path.stem not in train, path.stem))
     ]
     plan += _defects(root)
-    return write_layout(plan, out, transfer)
+    return write_layout(plan, out)
 
 
 def _images(folder: Path) -> list[Path]:

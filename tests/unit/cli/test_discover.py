@@ -17,7 +17,6 @@ from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.cli.detector_flags import detector_flags_of_run
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import NcdDataModule, RegionSettings
-from anomalib_ncd.data.synthetic_base import SyntheticSettings
 
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
 CLUSTER = [*SMALL, "--method", "cluster", "--accelerator", "cpu"]
@@ -129,8 +128,8 @@ def test_training_without_a_labelled_base(tiny_run, tmp_path, monkeypatch, base)
         args += ["--normal_images", str(tiny_run.images / "good")]
     if base == "synthetic":
         args += ["--base", "synthetic"]
-        few = SyntheticSettings(2, ["hole", "crack"])
-        monkeypatch.setattr("anomalib_ncd.data.datamodule.SyntheticSettings", lambda: few)
+        monkeypatch.setattr("anomalib_ncd.data.synthetic_base.KINDS", ("crack", "hole"))
+        monkeypatch.setattr("anomalib_ncd.data.synthetic_base.NUM_PER_CLASS", 2)
     main(args)
     assert json.loads(read(tmp_path, "metrics.json"))["image"]["count"] == 18
     names = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt").slots.base_names

@@ -51,13 +51,13 @@ def test_errors_are_one_line(tmp_path):
 
 
 def test_arguments_are_those_of_the_functions():
-    config = build_parser().parse_args(["prepare", "aebad", "r", "o", "--domains", '["same"]', "--transfer", "link"])
+    config = build_parser().parse_args(["prepare", "aebad", "r", "o", "--domains", '["same"]'])
     assert config.prepare.aebad.as_dict() == {
-        "raw": Path("r"), "out": Path("o"), "domains": ["same"], "transfer": "link",
+        "raw": Path("r"), "out": Path("o"), "domains": ["same"],
     }  # fmt: skip
     config = build_parser().parse_args(["prepare", "mtd", "r", "o"])
     assert config.prepare.mtd.as_dict() == {
-        "raw": Path("r"), "out": Path("o"), "train_list": None, "train_ratio": 0.8, "seed": 0, "transfer": "copy",
+        "raw": Path("r"), "out": Path("o"), "train_list": None, "train_ratio": 0.8, "seed": 0,
     }  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from anomalib.models import Padim
 
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.data import datamodule as datamodule_module
+from anomalib_ncd.data import synthetic_base
 from anomalib_ncd.data.batches import ModelInputs
-from anomalib_ncd.data.synthetic_base import SyntheticSettings
 from anomalib_ncd.regions.cutting import fit_range
 from anomalib_ncd.regions.settings import RegionSettings
 
@@ -399,14 +401,14 @@ def test_anomalib_datamodules_prepare_their_data_first(tiny_run, monkeypatch):
     assert calls == ["prepared"]
 
 
-def synthetic(run, **arguments):
-    settings = arguments.pop("synthetic", SyntheticSettings(2, ["hole", "crack"]))
-    module = build(run, base="synthetic", **arguments)
-    module.synthetic_settings = settings
-    return module
+@pytest.fixture
+def synthetic(monkeypatch):
+    monkeypatch.setattr(synthetic_base, "KINDS", ("crack", "hole"))
+    monkeypatch.setattr(synthetic_base, "NUM_PER_CLASS", 2)
+    return partial(build, base="synthetic")
 
 
-def test_synthetic_base_classes_are_painted_when_training_asks_for_them(tiny_run, tmp_path):
+def test_synthetic_base_classes_are_painted_when_training_asks_for_them(synthetic, tiny_run, tmp_path, monkeypatch):
     module = synthetic(tiny_run, normal_images=tiny_run.images / "good", work_dir=tmp_path)
     module.setup()
     assert module.base_class_names == ["crack", "hole"]
@@ -418,18 +420,19 @@ def test_synthetic_base_classes_are_painted_when_training_asks_for_them(tiny_run
     assert regions.labels[:5].tolist() == [0, 0, 1, 1, 2]
     again = synthetic(tiny_run, normal_images=tiny_run.images / "good", work_dir=tmp_path).train_regions()
     assert again.fingerprint() == regions.fingerprint()
-    other = synthetic(tiny_run, synthetic=SyntheticSettings(2, ["hole", "crack"], seed=1), work_dir=tmp_path)
+    monkeypatch.setattr(synthetic_base, "KINDS", ("hole", "stain"))
+    other = synthetic(tiny_run, work_dir=tmp_path)
     assert other.train_regions().fingerprint() != regions.fingerprint()
 
 
-def test_synthetic_base_classes_need_no_folder_and_no_normal_images(tiny_run):
+def test_synthetic_base_classes_need_no_folder_and_no_normal_images(synthetic, tiny_run):
     module = synthetic(tiny_run)
     first, second = module.train_regions().load(0), synthetic(tiny_run).train_regions().load(0)
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     assert len(module.base_records) == 4
 
 
-def test_what_synthetic_base_classes_cant_use_is_refused(tiny_run, tmp_path):
+def test_what_synthetic_base_classes_cant_use_is_refused(synthetic, tiny_run, tmp_path):
     with pytest.raises(ValueError, match="`base_list` narrows a folder"):
         synthetic(tiny_run, base_list=tmp_path / "list.txt").setup()
     with pytest.raises(FileNotFoundError, match=r"nowhere.*`normal_images`"):

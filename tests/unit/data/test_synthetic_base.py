@@ -8,23 +8,27 @@ import numpy as np
 import pytest
 from anomalib.data import Folder
 
+from anomalib_ncd.data import synthetic_base
 from anomalib_ncd.data.base_classes import list_base, read_base_region
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.data.synthetic_base import (
-    SyntheticSettings,
-    find_normal_images,
-    least_anomalous,
-    write_synthetic_base,
-)
+from anomalib_ncd.data.synthetic_base import find_normal_images, least_anomalous, write_synthetic_base
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.reading.pairing import MapPairs
 from anomalib_ncd.regions.settings import RegionSettings
 
-TWO = SyntheticSettings(num_per_class=3, kinds=["stain", "crack"])
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    paint(monkeypatch, "crack", "stain", count=3)
 
 
-def write(folder, images, settings=TWO, regions=None, **arguments):
-    return write_synthetic_base(folder, images, settings, regions or RegionSettings(), **arguments)
+def paint(monkeypatch, *kinds, count):
+    monkeypatch.setattr(synthetic_base, "KINDS", kinds)
+    monkeypatch.setattr(synthetic_base, "NUM_PER_CLASS", count)
+
+
+def write(folder, images, regions=None):
+    return write_synthetic_base(folder, images, regions or RegionSettings())
 
 
 def files_of(folder):
@@ -38,7 +42,7 @@ def normal(tiny_run):
 
 def test_a_base_folder_is_written(normal, tmp_path):
     records, names = list_base(write(tmp_path / "base", normal))
-    assert names == TWO.class_names() == ["crack", "stain"]
+    assert names == ["crack", "stain"]
     assert [record.class_id for record in records] == [0] * 3 + [1] * 3
     for record in records:
         pixels, mask = read_base_region(record)
@@ -46,22 +50,20 @@ def test_a_base_folder_is_written(normal, tmp_path):
         assert mask.shape == pixels.shape[:2]
 
 
-def test_regions_are_cut_as_novel_ones_are(tmp_path):
+def test_regions_are_cut_as_novel_ones_are(tmp_path, monkeypatch):
     (tmp_path / "good").mkdir()
     cv2.imwrite(
         str(tmp_path / "good" / "0.png"), np.random.default_rng(0).integers(90, 110, (250, 200), dtype=np.uint8)
     )
-    images, small = list_images(tmp_path / "good"), SyntheticSettings(3, ["hole"], scale=0.5)
+    images = list_images(tmp_path / "good")
+    paint(monkeypatch, "hole", count=3)
     for ratio, side in ((0.1, 50), (0.3, 150)):
-        folder = write(tmp_path / str(ratio), images, small, RegionSettings(min_size_ratio=ratio))
+        folder = write(tmp_path / str(ratio), images, RegionSettings(min_size_ratio=ratio))
         assert [cv2.imread(str(record.image_path)).shape[:2] for record in list_base(folder)[0]] == [(side, side)] * 3
 
 
-def test_seed_and_number_decide_and_nothing_else(normal, tmp_path):
-    first = files_of(write(tmp_path / "a", normal))
-    assert files_of(write(tmp_path / "b", normal)) == first
-    other = files_of(write(tmp_path / "c", normal, SyntheticSettings(3, ["stain", "crack"], seed=1)))
-    assert all(other[name] != first[name] for name in first)
+def test_the_number_decides_and_nothing_else(normal, tmp_path):
+    assert files_of(write(tmp_path / "b", normal)) == files_of(write(tmp_path / "a", normal))
 
 
 def test_an_interrupted_run_goes_on(normal, tmp_path, monkeypatch):
@@ -76,13 +78,14 @@ def test_an_interrupted_run_goes_on(normal, tmp_path, monkeypatch):
     write(folder, normal)
 
 
-def test_other_settings_or_images_paint_anew(normal, tmp_path):
+def test_other_settings_or_images_paint_anew(normal, tmp_path, monkeypatch):
     folder = tmp_path / "base"
     write(folder, normal)
-    assert list_base(write(folder, normal, SyntheticSettings(2, ["hole"])))[1] == ["hole"]
+    paint(monkeypatch, "hole", count=2)
+    assert list_base(write(folder, normal))[1] == ["hole"]
     assert len(files_of(folder)) == 4
     before = files_of(folder)
-    assert files_of(write(folder, normal[:2], SyntheticSettings(2, ["hole"]))) != before
+    assert files_of(write(folder, normal[:2])) != before
 
 
 def test_a_folder_of_something_else_is_left_alone(normal, tiny_run, tmp_path):
@@ -91,13 +94,13 @@ def test_a_folder_of_something_else_is_left_alone(normal, tiny_run, tmp_path):
         write(tmp_path, normal)
 
 
-def test_tiny_and_large_images_are_painted_on(tmp_path):
-    settings = SyntheticSettings(num_per_class=1, kinds=["hole"])
+def test_tiny_and_large_images_are_painted_on(tmp_path, monkeypatch):
+    paint(monkeypatch, "hole", count=1)
     for name, size_hw in (("tiny", (17, 30)), ("large", (1500, 2200))):
         image = np.random.default_rng(0).integers(90, 110, (*size_hw, 1), dtype=np.uint8)
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "0.png"), image)
-        records, _ = list_base(write(tmp_path / f"{name}_base", list_images(tmp_path / name), settings))
+        records, _ = list_base(write(tmp_path / f"{name}_base", list_images(tmp_path / name)))
         for record in records:
             pixels, mask = read_base_region(record)
             assert mask.any()
@@ -133,19 +136,3 @@ def test_without_any_the_least_anomalous_images_will_do(tiny_run, caplog):
     assert len(chosen) == 10
     assert sum(record.key.startswith("good") for record in chosen) == 6
     assert "10 images with the lowest scores" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("settings", "match"),
-    [
-        (SyntheticSettings(kinds=["spot"]), r"`synthetic.kinds` must name known .*\['spot'\]"),
-        (SyntheticSettings(kinds=["hole", "hole"]), "each kind once"),
-        (SyntheticSettings(kinds=[]), "at least 1 kind"),
-        (SyntheticSettings(num_per_class=0), "1 region a class"),
-        (SyntheticSettings(scale=0), "must be positive"),
-        (SyntheticSettings(seed=-1), "0 or more"),
-    ],
-)
-def test_wrong_settings_are_named(settings, match):
-    with pytest.raises(ValueError, match=match):
-        settings.class_names()

@@ -14,8 +14,8 @@ def surface(level=(60, 60, 60), noise=4.0, size_hw=(160, 120), seed=0):
     return np.clip(np.asarray(level) + grain, 0, 255).astype(np.uint8)
 
 
-def paint(image, kind="crack", seed=0, **factors):
-    return paint_on_surface(image, kind, np.random.default_rng(seed), **factors)
+def paint(image, kind="crack", seed=0):
+    return paint_on_surface(image, kind, np.random.default_rng(seed))
 
 
 def contrast_of(image, painted, mask):
@@ -64,14 +64,6 @@ def test_a_surface_without_texture_shows_defects_too():
     assert contrast_of(image, *paint(image, "dent")) == pytest.approx(CONTRAST_LEVELS[0], rel=0.4)
 
 
-def test_factors_enlarge_and_strengthen():
-    image = surface((120, 120, 120), 6)
-    small, large = (paint(image, "stain", scale=scale)[1].sum() for scale in (0.5, 2.0))
-    assert small < large
-    weak, strong = (contrast_of(image, *paint(image, "stain", contrast=contrast)) for contrast in (0.5, 1.5))
-    assert weak < strong
-
-
 def test_the_same_numbers_give_the_same_defect():
     first, second = (paint(surface(), "fibre", seed=7) for _ in range(2))
     assert (first[0] == second[0]).all()
@@ -102,7 +94,5 @@ def test_texture_is_measured_beside_shading_and_edges():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"`kind` must name known .*\['spot'\]"):
         paint(surface(), "spot")
-    with pytest.raises(ValueError, match="must be positive"):
-        paint(surface(), scale=0.0)
     with pytest.raises(ValueError, match=r"`image` must be uint8 of shape \(H, W, 3\)"):
         paint(surface()[..., 0])
