@@ -25,12 +25,7 @@ INPUTS = ("images", "anomaly_maps", "normal_images", "base", "labels", "image_li
 
 
 def digest_of_call(config: Namespace, flags: dict[str, Any]) -> str:
-    """Digest of flags, and of names, sizes and times of all files that they name.
-
-    Args:
-        config: The parsed flags.
-        flags: The same as plain data.
-    """
+    """Digest of flags, parsed and as plain data, and of names, sizes and times of all files that they name."""
     digest = hashlib.sha256(json.dumps([__version__, flags], sort_keys=True).encode(errors="surrogateescape"))
     names = config.output / NAMES_FILE
     digest.update(names.read_bytes() if names.is_file() else b"")

@@ -44,13 +44,7 @@ def detector_class(config: Namespace) -> type[AnomalibModule]:
 
 
 def flagged_detector(config: Namespace) -> AnomalibModule:
-    """Load the detector that the flags ``class_path``, ``init_args`` and ``ckpt_path`` name, on the CPU.
-
-    Raises:
-        TypeError: If the class is no anomalib model.
-        ValueError: If there is no checkpoint.
-        FileNotFoundError: If the checkpoint doesn't exist.
-    """
+    """Load the detector that the flags ``class_path``, ``init_args`` and ``ckpt_path`` name, on the CPU."""
     from anomalib_ncd.data.detector_maps import load_detector
 
     found = detector_class(config)
@@ -97,8 +91,7 @@ def settings_of_run(run: Path) -> dict[str, Any]:
 def detector_flags_of_run(run: Path) -> Namespace | None:
     """Flags of the detector that a run was made with; ``None`` where it was made from saved maps.
 
-    Raises:
-        ValueError: If it is a class outside of anomalib: a folder from elsewhere must not have modules imported.
+    A class outside of anomalib is refused: a folder from elsewhere must not have modules imported.
     """
     found = settings_of_run(run).get("detector")
     flags: dict[str, Any] = found if isinstance(found, dict) else {}
@@ -117,11 +110,7 @@ def detector_flags_of_run(run: Path) -> Namespace | None:
 
 
 def needed_detector_flags(run: Path) -> Namespace:
-    """Flags of the detector that a run was made with.
-
-    Raises:
-        ValueError: If it was made from saved maps.
-    """
+    """Flags of the detector that a run was made with; ``ValueError`` if it was made from saved maps."""
     flags = detector_flags_of_run(run)
     if flags is None:
         msg = (

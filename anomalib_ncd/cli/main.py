@@ -12,11 +12,7 @@ from anomalib_ncd.cli.console import messages_for_errors, quiet_libraries, stop_
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Args:
-        args: Arguments instead of the command line's.
-    """
+    """Run the command with ``args``, or the command line's."""
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args  # before or behind the subcommand
     with stop_on_signals(), quiet_libraries(debug=debug), messages_for_errors(debug=debug):

@@ -27,9 +27,9 @@ class ModelInputs:
     Attributes:
         image_size: Side of a view in pixels.
         whole_images: Whether views of whole images are needed besides those of regions.
-        score_range: Score range that a fitted model's regions were cut with; ``None`` for a model that is new.
-        map_kind: What the maps of a fitted model's run hold; ``None`` for a model that is new.
-        regions: How a fitted model's regions were cut; ``None`` for a model that is new.
+        score_range: Range that a fitted model's regions were cut with; ``None``, as below, for a model that is new.
+        regions: How they were cut.
+        map_kind: What the maps of its run hold.
     """
 
     image_size: int
@@ -155,11 +155,7 @@ class NcdBatch:
         return self.batch_size
 
     def update(self, **values: Any) -> NcdBatch:  # noqa: ANN401
-        """Set fields in place, as anomalib's batches do.
-
-        Raises:
-            AttributeError: If a name is no field.
-        """
+        """Set fields in place, as anomalib's batches do; ``AttributeError`` for what is no field."""
         known = {field.name for field in fields(self)}
         for name, value in values.items():
             if name not in known:
@@ -171,11 +167,8 @@ class NcdBatch:
     def image_results(self, merging: RegionMerging) -> list[ImageResult]:
         """Predict each image from the class probabilities of its regions, of which there may be none.
 
-        Args:
-            merging: What classes mean, such as :attr:`AnomalyNcd.region_merging`; other names give other classes.
-
-        Raises:
-            ValueError: If the batch has no predictions.
+        ``merging`` says what classes mean, such as :attr:`AnomalyNcd.region_merging`; other names give other classes.
+        ``ValueError`` if the batch has no predictions.
         """
         if self.region_class_probabilities is None:
             msg = "The batch holds no predictions; pass what Engine.predict returns."
@@ -196,15 +189,10 @@ class NcdBatch:
     def with_predictions(
         self, probabilities: torch.Tensor, merging: RegionMerging, region_unknown: torch.Tensor | None = None
     ) -> NcdBatch:
-        """Set classes and confidences in place from the class probabilities of regions.
+        """Set classes and confidences in place from class probabilities ``(R, K)`` of regions.
 
-        Args:
-            probabilities: ``(R, K)`` float.
-            merging: As for :meth:`image_results`.
-            region_unknown: ``(R,)`` bool, regions unlike all of the run. ``None``: as before.
-
-        Returns:
-            The batch. ``pred_class_id`` is -1 for an image without region where no slot is *normal*.
+        ``region_unknown`` ``(R,)`` bool says which regions are unlike all of the run; ``None``: as before.
+        ``pred_class_id`` becomes -1 for an image without region where no slot is *normal*.
         """
         device = self.region_area.device
         self.region_class_probabilities = probabilities.to(device)

@@ -141,12 +141,7 @@ class NcdDataModule(AnomalibDataModule):
                 source.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Find images, maps, labels and base images, and check that they belong together.
-
-        Raises:
-            FileNotFoundError: If a folder, a map or a base mask is missing.
-            ValueError: If images, maps or labels can't be told apart.
-        """
+        """Find images, maps, labels and base images, and check that they belong together."""
         del stage  # everything serves every stage
         if self.records:
             return
@@ -171,12 +166,8 @@ class NcdDataModule(AnomalibDataModule):
     def prepare_for(self, inputs: ModelInputs) -> None:
         """Make regions as a model takes them from now on; ``AnomalyNcd`` says how when it is set up.
 
-        Args:
-            inputs: What the model asks for.
-
-        Raises:
-            ValueError: If the datamodule was given other settings than those that a fitted model's regions were cut
-                with.
+        ``ValueError`` if the datamodule was given other settings than those that a fitted model's regions were cut
+        with.
         """
         if self.regions is not None and inputs.regions not in {None, self.regions}:
             msg = f"The model's regions were cut with {inputs.regions}, but `regions` is {self.regions}; leave it out."

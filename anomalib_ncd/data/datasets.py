@@ -31,12 +31,6 @@ class TrainRegions(Dataset):
     Normal regions are labelled as the first novel class, whose label follows those of the base classes. Novel regions
     carry label 0, which says nothing: their classes are to be discovered.
 
-    Args:
-        table: Novel regions.
-        base: Labelled base images; empty for none.
-        image_size: Side of a view in pixels.
-        normal: Regions of normal images, labelled examples of *normal*.
-
     Attributes:
         is_base: ``(N,)`` bool, which regions are labelled: base and normal ones.
         num_base: Number of base regions.
@@ -109,11 +103,7 @@ def _cut(normal: NormalRegions) -> list[tuple[np.ndarray, np.ndarray]]:
 class EvalImages(Dataset):
     """Images, each item with the fixed views of all its regions, of which there may be none.
 
-    Args:
-        table: Regions of the images.
-        class_ids: True class of each image for evaluation, -1 where unknown.
-        image_size: Side of a view in pixels.
-        whole_images: Whether there are views of the whole images as well.
+    ``class_ids`` are for evaluation, -1 where unknown; with ``whole_images`` there are views of those as well.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ def has_defects(labels: str | Path | None) -> bool:
 
 
 def read_defects(images: Sequence[ImageFile], labels: str | Path) -> list[list[Defect]]:
-    """Look up the defects of each image.
+    """Look up the defects of each image, in the order of ``images``; none where the labels don't name the image.
 
     Args:
         images: Images to look up.
@@ -59,9 +59,6 @@ def read_defects(images: Sequence[ImageFile], labels: str | Path) -> list[list[D
             ``right``, ``bottom`` (half-open pixels) and ``class``, one row a defect; or a folder of masks with the
             relative paths and stems of the images, in which 0 is no defect and any other value the number of a class.
             Each component of a class is a defect, see :func:`components`.
-
-    Returns:
-        The defects of each image, in the order of ``images``; none where the labels don't name the image.
 
     Raises:
         ValueError: If a row or a mask can't be used, or the labels name none of the images.

@@ -134,13 +134,8 @@ def load_detector(
 ) -> AnomalibModule:
     """Load a detector from a Lightning checkpoint onto the CPU, without a model hub.
 
-    Args:
-        detector_class: anomalib model.
-        ckpt_path: Checkpoint that anomalib wrote when it trained the detector.
-        **init_args: Arguments that override the checkpoint's. ``pre_trained`` is off unless given.
-
-    Raises:
-        FileNotFoundError: If the checkpoint doesn't exist.
+    ``init_args`` override the checkpoint's; ``pre_trained`` is off unless given. ``FileNotFoundError`` or
+    ``ValueError`` if there is no checkpoint, or it holds more than plain data.
     """
     if not Path(ckpt_path).is_file():
         msg = f"There is no detector checkpoint {ckpt_path}; give the .ckpt file that anomalib wrote when it trained."

@@ -20,15 +20,8 @@ def images_of(
 ) -> list[ImageFile]:
     """List the images of a folder, or the test images of an anomalib datamodule, sorted by key.
 
-    Args:
-        source: Folder or image, see :func:`~anomalib_ncd.regions.reading.listing.list_images`; or an anomalib image
-            datamodule (``MVTecAD``, ``Folder``, …), of whose test images none is held back for validation.
-        image_list: Text file that narrows the images down: one relative path a line.
-        argument: Name of the argument that the source came in, for messages.
-
-    Raises:
-        FileNotFoundError: If the source doesn't exist, holds no image, or lacks an image that ``image_list`` names.
-        ValueError: If images can't be told apart or a name is not UTF-8.
+    Of a datamodule's test images none is held back for validation. ``image_list`` narrows the images down, see
+    :func:`~anomalib_ncd.regions.reading.listing.list_images`; ``argument`` is what messages call the source.
     """
     if not isinstance(source, AnomalibDataModule):
         return list_images(source, image_list, argument)
@@ -46,11 +39,7 @@ def images_of(
 
 
 def normal_training_images(datamodule: AnomalibDataModule) -> list[ImageFile]:
-    """List the normal training images of an anomalib image datamodule, sorted by key.
-
-    Raises:
-        FileNotFoundError: If it has none.
-    """
+    """List the normal training images of an anomalib image datamodule by key; ``FileNotFoundError`` without any."""
     datamodule.setup()
     samples = datamodule.train_data.samples
     paths = [Path(path) for path in samples.loc[samples["label_index"] == 0, "image_path"]]

@@ -27,7 +27,6 @@ def read_labels(images: Sequence[ImageFile], labels: str | Path | None) -> list[
             file with the columns ``image`` (relative path, with or without suffix) and ``class``.
 
     Raises:
-        FileNotFoundError: If the CSV doesn't exist.
         ValueError: If the CSV lacks a column or a value, names no image or one in two ways, or an image lies
             in no class folder.
     """

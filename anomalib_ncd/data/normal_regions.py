@@ -22,14 +22,8 @@ class NormalRegions:
     """Regions cut out of normal images, with the shapes of the novel regions.
 
     Each takes the mask and the relative size of a novel region, drawn at random, and lies anywhere in a normal image.
-    So a mask tells nothing about the label, and only what it shows does.
-
-    Args:
-        images: Normal images.
-        table: Novel regions, which lend their masks.
-        seed: Seed of images, places and masks.
-        num_regions: Number of regions; masks serve several times if there are fewer. ``None``: as many as novel
-            regions, 300 at most.
+    So a mask tells nothing about the label, and only what it shows does. There are ``num_regions``, masks serving
+    several times if there are fewer; by default as many as novel regions, 300 at most.
     """
 
     def __init__(

@@ -102,16 +102,13 @@ class RegionTable:
         settings: RegionSettings,
         kind: str | None = None,
     ) -> RegionTable:
-        """Find and cut the regions of all images.
+        """Find and cut the regions of all images, and return the table.
 
         Args:
             map_paths: Anomaly map of each image.
             score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.cutting.fit_range`.
             settings: How regions are found and cut.
             kind: What the maps of a fitted model's run hold; ``None``: maps of any one kind.
-
-        Returns:
-            The table itself.
 
         Raises:
             ValueError: If an image or a map can't be used, or the maps are of two kinds.
@@ -144,11 +141,7 @@ class RegionTable:
 
     @classmethod
     def read(cls, images: Sequence[ImageFile], folder: str | Path) -> RegionTable:
-        """Read the finished table of a folder, without maps; crops are read when they are asked for.
-
-        Raises:
-            FileNotFoundError: If the folder lacks the regions of an image.
-        """
+        """Read the finished table of a folder, without maps; crops are read when they are asked for."""
         table = cls(images, folder)
         entries = table._read_entries() if table._list_file.is_file() else {}
         if table._settings_file.is_file():
@@ -162,16 +155,7 @@ class RegionTable:
         return table
 
     def adopt(self, other: RegionTable, images: Sequence[ImageFile], keys: Sequence[str]) -> None:
-        """Copy finished images of another table into this one's folder, for :meth:`read`; this table stays the same.
-
-        Args:
-            other: A table that was kept in a folder.
-            images: Images of it.
-            keys: Their keys here.
-
-        Raises:
-            FileNotFoundError: If crops of the other table are gone.
-        """
+        """Copy images of another kept table, under ``keys``, into this folder, for :meth:`read`; this table stays."""
         found, there = other._read_entries(), self._read_entries() if self._list_file.is_file() else {}
         for image, key in zip(images, keys, strict=True):
             entry = {**found[image.key], "image": key}

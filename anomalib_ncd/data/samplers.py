@@ -14,13 +14,7 @@ from torch.utils.data import Sampler
 class BalancedSampler(Sampler[int]):
     """Draws base and novel regions half and half, with replacement; as many an epoch as there are.
 
-    With several processes each draws its share of one common sequence.
-
-    Args:
-        is_base: ``(N,)`` bool.
-        rank: Number of this process.
-        world_size: Number of processes.
-        seed: Seed of the common sequence.
+    With several processes each draws its share of one common sequence, which the seed and the epoch decide.
     """
 
     def __init__(self, is_base: torch.Tensor, rank: int = 0, world_size: int = 1, seed: int = 0) -> None:

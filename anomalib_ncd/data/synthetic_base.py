@@ -48,13 +48,8 @@ def find_normal_images(
 ) -> list[ImageFile]:
     """Find the images that are known to be normal, sorted by key; none where nothing was given.
 
-    Args:
-        normal_images: Folder of normal images (searched recursively), or an anomalib image datamodule, whose normal
-            training images are taken. ``None``: those of ``images``, if it is such a datamodule.
-        images: Where the images to discover classes in come from.
-
-    Raises:
-        FileNotFoundError: If the folder is missing or holds no images, or the datamodule has no normal training images.
+    They come from a folder (searched recursively), or are the normal training images of an anomalib image datamodule;
+    ``None`` stands for those of ``images``, if it is such a datamodule. ``FileNotFoundError`` where there are none.
     """
     source = images if normal_images is None else normal_images
     if isinstance(source, AnomalibDataModule):
@@ -82,18 +77,9 @@ def write_synthetic_base(
 ) -> Path:
     """Paint base classes into a base folder, ``images/<class>`` and ``masks/<class>``, and return it.
 
-    A region depends on its number and the way regions are cut alone; those that an interrupted run has finished from the
-    same images are kept. Regions are cut as novel ones are, and are no larger than a view shows.
-
-    Args:
-        folder: Where to write.
-        images: Normal images.
-        regions: How regions are cut.
-        image_size: Side of a view in pixels.
-
-    Raises:
-        FileExistsError: If the folder holds something else.
-        ValueError: If an image can't be read.
+    A region depends on its number and the way regions are cut alone; those that an interrupted run has finished from
+    the same images are kept. Regions are cut as novel ones are, and are no larger than a view of ``image_size`` shows.
+    ``FileExistsError`` if the folder holds something else.
     """
     folder = Path(folder)
     _claim_folder(folder, _settings_text(images, regions, image_size))

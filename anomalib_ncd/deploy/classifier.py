@@ -303,16 +303,7 @@ def classify_image(
     *,
     keep_masks: bool = True,
 ) -> ImageResult:
-    """Predict an image from what the encoder says of its regions.
-
-    Args:
-        size_hw: Height and width of the image.
-        regions: Its R regions; there may be none.
-        outputs: Of the encoder, for these regions, see :class:`~anomalib_ncd.deploy.encoders.Encoder`.
-        manifest: Class names, temperature and threshold.
-        path: File of the image; ``None`` for an array.
-        keep_masks: Keep masks and features of regions in the result.
-    """
+    """Predict an image from what the encoder says of its regions, of which there may be none."""
     threshold = -np.inf if manifest.rejection is None else manifest.rejection.threshold
     result = manifest.region_merging.predict(
         outputs["class_probabilities"],

@@ -112,16 +112,9 @@ def load_artefact_detector(artefact: Artefact, num_threads: int | None = None) -
 def load_detector_file(
     path: str | Path, *, input_size: tuple[int, int] | None = None, num_threads: int | None = None
 ) -> Detector:
-    """Load a detector that anomalib exported.
+    """Load a detector that anomalib exported, ``.onnx`` or ``.xml``; see :class:`NetworkDetector` for its input size.
 
-    Args:
-        path: ``.onnx`` or ``.xml`` file.
-        input_size: See :class:`NetworkDetector`.
-        num_threads: Threads for one call. ``None``: the runtime's choice.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it has another suffix.
+    ``FileNotFoundError`` if there is no such file, ``ValueError`` if it has another suffix.
     """
     path = Path(path)
     suffix = path.suffix.lower()

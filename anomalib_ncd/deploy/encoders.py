@@ -88,12 +88,7 @@ class TorchEncoder:
 
 
 def load_encoder(artefact: Artefact, num_threads: int | None = None, device: str = "cpu") -> Encoder:
-    """Load the encoder of an artefact; arguments as :meth:`AnomalyClassifier.load`.
-
-    Raises:
-        ArtefactError: If the network can't be loaded.
-        ModuleNotFoundError: If its runtime is not installed.
-    """
+    """Load the encoder of an artefact; arguments and errors as of :meth:`AnomalyClassifier.load`."""
     entry = artefact.manifest.encoder
     contents = artefact.contents_of(entry)
     if entry.runtime != "torch":

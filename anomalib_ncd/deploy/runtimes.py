@@ -35,13 +35,7 @@ class Network(Protocol):
 class OnnxNetwork:
     """A network in ONNX Runtime.
 
-    Args:
-        contents: Bytes of the ``.onnx`` file, or the file itself where weights lie next to it.
-        num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
-
-    Raises:
-        ModuleNotFoundError: If ``onnxruntime`` is not installed.
-        ArtefactError: If the runtime can't load the network.
+    ``contents`` are the bytes of the ``.onnx`` file, or the file itself where weights lie next to it.
     """
 
     def __init__(self, contents: bytes | Path, num_threads: int | None = None) -> None:
@@ -73,14 +67,7 @@ class OnnxNetwork:
 class OpenVinoNetwork:
     """A network in OpenVINO, in full single precision, so that results don't depend on the processor.
 
-    Args:
-        contents: Bytes of the ``.xml`` file and of the ``.bin`` file.
-        num_threads: Threads for one call. Defaults to ``None``: the runtime's choice.
-        device: OpenVINO device, such as ``"CPU"`` or ``"GPU"``.
-
-    Raises:
-        ModuleNotFoundError: If ``openvino`` is not installed.
-        ArtefactError: If the runtime can't load the network.
+    ``contents`` are the bytes of the ``.xml`` file and of the ``.bin`` file.
     """
 
     def __init__(self, contents: Sequence[bytes], num_threads: int | None = None, device: str = "CPU") -> None:

@@ -20,9 +20,8 @@ logger = logging.getLogger(__name__)
 def choose_backbone(weights: str | Path | None = None, before: str | None = None) -> str:
     """Choose the paper's backbone where its weights are at hand, else the offline one where that is installed.
 
-    Args:
-        weights: File of weights that the user gives, which are taken for the paper's backbone.
-        before: Backbone of the run that is gone on with.
+    A file of ``weights`` is taken for the paper's backbone; the backbone of the run ``before``, if any, is gone on
+    with.
     """
     if before is not None:
         return before

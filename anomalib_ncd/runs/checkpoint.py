@@ -19,11 +19,6 @@ class RunCheckpoint(ModelCheckpoint):
 
     An epoch on cached views takes less than a second, and a checkpoint of a large backbone as long. A run that is
     killed loses at most twenty times the seconds that a save takes.
-
-    Args:
-        dirpath: Folder of the checkpoint.
-        filename: Its name, without the extension.
-        share_of_time: Largest share of the time that may go into saving.
     """
 
     def __init__(self, dirpath: str | Path, filename: str, share_of_time: float = SHARE_OF_TIME) -> None:

@@ -33,17 +33,8 @@ def discover_by_clustering(
     slot 0. Else it is the cluster that the detector clearly scores low; where there is none, all slots are defects.
 
     Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
-    and whenever it comes again.
-
-    Args:
-        model: Gives the encoder, the number of classes and the merging temperature; gets the prototypes and the score
-            range of the maps.
-        datamodule: Images with their regions.
-        seed: Seed of the choice of normal patches and of the estimated number of classes.
-        device: Where the features are computed.
-
-    Returns:
-        Batches as ``Engine.predict`` would return them.
+    and whenever it comes again. They come in batches as ``Engine.predict`` would return them. The model gives the
+    encoder, the number of classes and the merging temperature, and gets the prototypes and the score range of the maps.
     """
     model.eval().to(device).forget_regions()
     datamodule.prepare_for(model.inputs)

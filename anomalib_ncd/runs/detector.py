@@ -52,11 +52,7 @@ class _GoodImages(Dataset):
 
 
 def build_default_detector() -> AnomalibModule:
-    """Build a small Patchcore: on the network of the extra ``[offline]`` where that is installed, else on anomalib's.
-
-    Raises:
-        RuntimeError: If the weights of neither are at hand.
-    """
+    """Build a small Patchcore, on the network of the extra ``[offline]`` where that is installed."""
     if find_spec(WHEEL_MODULE) is not None:
         return build_offline_detector()
     try:

@@ -11,11 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
 def device_of(accelerator: str) -> torch.device:
-    """Find the device that Lightning takes for an accelerator, such as ``auto``, ``cpu``, ``gpu`` or ``mps``.
-
-    Raises:
-        ValueError: If this machine has no such accelerator.
-    """
+    """The device that Lightning takes for an accelerator, such as ``auto``, ``gpu`` or ``mps``; or ``ValueError``."""
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     try:
         trainer = Trainer(accelerator=accelerator, devices=1, **quiet)  # type: ignore[arg-type]
@@ -26,11 +22,7 @@ def device_of(accelerator: str) -> torch.device:
 
 
 def checked_device(name: str) -> torch.device:
-    """Make sure that a device of PyTorch, such as ``cpu`` or ``cuda:1``, is there.
-
-    Raises:
-        ValueError: If this machine has no such device.
-    """
+    """A device of PyTorch, such as ``cpu`` or ``cuda:1``, that is there; or ``ValueError``."""
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts

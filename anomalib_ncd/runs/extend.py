@@ -128,9 +128,6 @@ def extend_classes(
 
     Returns:
         What was found. No unknown region, or none in a large enough group, leaves the model as it was.
-
-    Raises:
-        ValueError: If the model knows no regions, or the images have no features.
     """
     require_rejection(model)
     model.model.classify_encoded(images)

@@ -35,12 +35,7 @@ MAX_IMAGES = 64
 def discovery_facts(batch: NcdBatch, datamodule: NcdDataModule) -> dict[str, float]:
     """What is known once classes were discovered, under the names of :data:`~anomalib_ncd.metrics.facts.FACTS`.
 
-    Args:
-        batch: Predictions of all images.
-        datamodule: Their images and maps.
-
-    Returns:
-        Numbers; those without meaning for the run are left out.
+    Numbers without meaning for the run are left out.
     """
     facts = {**_map_facts(datamodule), **_cluster_facts(batch, datamodule.normal_images is not None)}
     return {name: value for name, value in facts.items() if not math.isnan(value)}

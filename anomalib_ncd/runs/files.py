@@ -53,12 +53,7 @@ def gather_results(
 ) -> RunResults:
     """Put everything that a run predicted into one place, which :func:`write_run_files` takes.
 
-    Args:
-        batches: Predictions of all images, as ``Engine.predict`` returns them.
-        datamodule: Where the images came from; its regions lie in a folder.
-        merging: What the classes mean, under the names that discovery gives.
-        output: Folder of the run.
-        num_classes_estimate: Where the number of classes was estimated, the estimate as plain data.
+    ``merging`` has the names that discovery gives; ``num_classes_estimate`` is plain data.
     """
     table = datamodule.region_table()
     batch = NcdBatch.collate(batches).without_pixels()
@@ -119,17 +114,8 @@ def write_run_files(
 ) -> tuple[RunResults, dict[str, Any]]:
     """Write tables, scores, gallery and report of a run, and put the names into its checkpoint if there is one.
 
-    Args:
-        output: Folder of the run.
-        results: Predictions of the run.
-        class_names: Name of each slot.
-        report_before: Report of the same regions, whose crops are taken over.
-
-    Returns:
-        The results under these names, and what ``metrics.json`` says: ``facts`` always, scores where labels are known.
-
-    Raises:
-        FileNotFoundError: If the crops of the regions are gone.
+    Crops are taken over from ``report_before``, a report of the same regions. Returns the results under these names,
+    and what ``metrics.json`` says: ``facts`` always, scores where labels are known.
     """
     table = RegionTable.read(results.images, output / results.regions_folder)
     results = results.named(class_names)

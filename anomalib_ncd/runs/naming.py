@@ -75,13 +75,9 @@ def copy_names(run: Path, output: Path) -> None:
 
 
 def carry_names(output: Path, results: RunResults) -> list[str]:
-    """Names for new results of a run, which are not saved yet.
+    """Names of the slots for new results of a run, which are not saved yet.
 
-    Returns:
-        Name of each slot: as the user named it, where it gathers the regions that it gathered then.
-
-    Raises:
-        ValueError: If the file of names is wrong.
+    A slot is called as the user named it where it gathers the regions that it gathered then.
     """
     file = output / FILE_NAME
     if not file.is_file():

@@ -21,16 +21,9 @@ _BOLT_RADIUS_RATIO = 0.042
 
 
 def draw_part(rng: np.random.Generator, size: int = 256) -> NDArray[np.uint8]:
-    """Draw a good part: a brushed metal plate with a chamfered edge and two bolt holes.
+    """Draw a good part ``(size, size, 3)``: a brushed metal plate with a chamfered edge and two bolt holes.
 
     Position, rotation, illumination and the grain of the surface vary a little from call to call.
-
-    Args:
-        rng: Source of all randomness.
-        size: Height and width in pixels, 64 or more.
-
-    Returns:
-        RGB image ``(size, size, 3)``, ``uint8``.
     """
     return _draw_plate(rng, size)[0]
 
@@ -42,18 +35,9 @@ def make_image(
 ) -> tuple[NDArray[np.uint8], dict[str, BoolMask]]:
     """Draw a part with one defect of each given kind; the defects keep a distance from each other.
 
-    The part is the one that ``draw_part`` draws with an equal generator.
-
-    Args:
-        kinds: Kinds of defect, each at most once. None of them gives a good part.
-        rng: Source of all randomness.
-        size: Height and width in pixels, 64 or more.
-
-    Returns:
-        RGB image ``(size, size, 3)``, ``uint8``, and the mask of each kind, ``(size, size)``, bool.
-
-    Raises:
-        ValueError: If a kind is unknown or repeated, the size is below 64, or the defects don't fit.
+    The part is the one that ``draw_part`` draws with an equal generator. Returns the RGB image ``(size, size, 3)``,
+    ``uint8``, and the mask of each kind, ``(size, size)``, bool. ``ValueError`` if a kind is unknown or repeated, the
+    size is below 64, or the defects don't fit.
     """
     check_kinds(kinds, "kinds")
     image, avoid = _draw_plate(rng, size)
@@ -69,18 +53,10 @@ def simulate_anomaly_map(
     rng: np.random.Generator,
     size_hw: tuple[int, int] = (256, 256),
 ) -> FloatImage:
-    """Simulate what a detector would answer to an image with the given defects.
+    """Simulate what a detector would answer, ``float32`` in 0..1, to an image with defects ``(H, W)``, bool, or none.
 
     The answer is blurred, differs in strength from defect to defect, is weaker at the border of the image, sits on a
     noisy background and has a false alarm now and then.
-
-    Args:
-        mask: Defect pixels ``(H, W)``, bool; empty for a good image.
-        rng: Source of all randomness.
-        size_hw: Height and width of the map in pixels.
-
-    Returns:
-        Map of shape ``size_hw``, ``float32`` in 0..1.
     """
     if mask.ndim != 2:
         msg = f"`mask` must have shape (H, W), got {mask.shape}."

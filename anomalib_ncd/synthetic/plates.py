@@ -43,10 +43,9 @@ _TRAIN_GOOD, _TEST_GOOD, _MIXED, _TEST_KIND, _BASE_KIND = 0, 1, 2, 100, 200
 
 @dataclass(frozen=True)
 class GeneratedDataset:
-    """Where the parts of a generated data set lie.
+    """Where the parts of a generated data set lie; what was not asked for is ``None``.
 
     Attributes:
-        root: Folder of the data set.
         train_good_dir: Good images for the detector's training.
         test_dir: Test images, one folder each for ``good``, every kind, and ``mixed`` (two kinds in one image).
         ground_truth_dir: Masks (0 or 255) of the test images with defects: ``<kind>/000_mask.png``.
@@ -55,8 +54,6 @@ class GeneratedDataset:
         anomaly_maps_dir: Simulated maps of all test images, ``<kind>/000.npy``, ``float32`` in 0..1.
         base_images_dir: Square crops around labelled defects of other kinds, ``<kind>/000.png``.
         base_masks_dir: Masks (0 or 255) of those crops under the same names.
-        kinds: Kinds of defect in the test images.
-        base_kinds: Kinds of defect in the base crops.
     """
 
     root: Path
@@ -119,9 +116,6 @@ def generate_dataset(
         anomaly_maps: Whether to write simulated anomaly maps of the test images.
         base_kinds: Kinds of defect of the labelled base crops; none may be in ``kinds``.
         num_per_base_kind: Number of base crops per base kind.
-
-    Returns:
-        Paths of the parts of the data set.
 
     Raises:
         FileExistsError: If the folder holds anything but a data set of the same settings.

@@ -83,16 +83,9 @@ def random_spot(rng: np.random.Generator, size_hw: tuple[int, int], radius_ratio
 
 
 def blob(spot: Spot, rng: np.random.Generator, wobble: float, aspect: float = 1.0) -> FloatImage:
-    """Measure distance from the centre of an irregular closed shape.
+    """Distance ``(H, W)`` from the centre of an irregular closed shape: 0 in the centre, 1 on the outline.
 
-    Args:
-        spot: Centre, radius and orientation of the shape.
-        rng: Source of randomness.
-        wobble: How far the outline strays from an ellipse, as a part of the radius.
-        aspect: Length divided by width.
-
-    Returns:
-        Distance ``(H, W)``, ``float32``: 0 in the centre, 1 on the outline.
+    The outline strays from an ellipse by ``wobble``, a part of the radius; ``aspect`` is length divided by width.
     """
     u, v = spot.rotated_pixels()
     v = v * np.float32(aspect)

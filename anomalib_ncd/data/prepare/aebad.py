@@ -30,16 +30,8 @@ def prepare_aebad(
     """Put AeBAD-S, as published, into the layout of MVTec AD.
 
     File names repeat between the domains ``same``, ``background``, ``illumination`` and ``view``, so the domain goes
-    into the name: ``test/groove/view/IMG_1.png`` becomes ``test/groove/view_IMG_1.png``.
-
-    Args:
-        raw: Unpacked archive: ``AeBAD_S`` or a folder above it.
-        out: Target folder.
-        domains: Domains of test images to take; all by default. Training images are always taken.
-
-    Raises:
-        FileNotFoundError: If the folder holds no such data, or a defect has no mask.
-        ValueError: If there is no such domain.
+    into the name: ``test/groove/view/IMG_1.png`` becomes ``test/groove/view_IMG_1.png``. ``domains`` narrows the test
+    images down; training images are always taken.
     """
     root = find_root(raw, _is_root, EXPECTED)
     plan = _images(root / "train" / "good", "train", None)

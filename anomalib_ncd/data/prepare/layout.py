@@ -50,15 +50,9 @@ class PlannedImage:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """What a preparation has left.
+    """What a preparation has left: number of images by ``split/class``, of masks by class, kinds of defect in order.
 
-    Attributes:
-        root: Folder with ``train``, ``test`` and ``ground_truth``.
-        num_images: Number of images by ``split/class``.
-        num_masks: Number of masks by class.
-        defects: Kinds of defect, in alphabetical order.
-        num_written: Files that were written now; the others were there and whole.
-        empty_masks: Masks without a single pixel, among those written now.
+    ``num_written`` counts files that were written now, of which ``empty_masks`` have no pixel.
     """
 
     root: Path
@@ -130,9 +124,7 @@ def list_folders(folder: Path) -> list[Path]:
 def find_root(raw: str | Path, is_root: Callable[[Path], bool], expected: str) -> Path:
     """Find the published folder: the one that was named, or one up to two levels below it.
 
-    Raises:
-        FileNotFoundError: If there is none; the error says what was looked for and what was found.
-        ValueError: If there are several.
+    ``FileNotFoundError`` or ``ValueError`` if there is none, or several.
     """
     raw = Path(raw)
     if not raw.is_dir():

@@ -47,10 +47,6 @@ def prepare_mtd(
             DifferNet's list is the common one. By default a share of them is drawn at random.
         train_ratio: That share.
         seed: Seed of that draw.
-
-    Raises:
-        FileNotFoundError: If the folder holds no such data, a defect has no mask, or there is no such list.
-        ValueError: If the list names images that don't exist, or the share is not between 0 and 1.
     """
     root = find_root(raw, lambda folder: (folder / GOOD_FOLDER / "Imgs").is_dir(), EXPECTED)
     good = _images(root / GOOD_FOLDER)

@@ -54,9 +54,6 @@ class FolderWatch:
         options: How patient to be. ``None``: files are there as a whole, what can't be used is an error.
         maps: Finds the file of an image's anomaly map.
         clock: Seconds, for tests.
-
-    Attributes:
-        num_done: Images whose results were there at the first look.
     """
 
     def __init__(

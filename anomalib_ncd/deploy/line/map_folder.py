@@ -17,12 +17,7 @@ from anomalib_ncd.regions.reading.pairing import MapPairs
 
 
 class MapFolder:
-    """Reads the map of each image, paired as ``discover`` pairs them.
-
-    Args:
-        folder: Folder of maps, see :class:`~anomalib_ncd.regions.reading.pairing.MapPairs`.
-        images: Folder of all images, or one image.
-    """
+    """Reads the map of each image, paired as ``discover`` pairs them: of a folder of all images, or of one image."""
 
     def __init__(self, folder: str | Path, images: str | Path) -> None:
         self._images = Path(images)
@@ -44,12 +39,7 @@ class MapFolder:
         return self._maps.find(self._key_of(image))
 
     def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
-        """Read the maps of images.
-
-        Raises:
-            ValueError: If an image has no path, or its map can't be used or is of another kind than those before.
-            FileNotFoundError: If an image has no map.
-        """
+        """Read the maps of images; an error where one has none, or one of another kind than those before."""
         return [self._read(path) for _, path in zip_longest(images, paths)]
 
     def _read(self, image: Path | None) -> np.ndarray:

@@ -40,9 +40,8 @@ class RayClassifier:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Classify a batch of paths, text or bytes in the column ``image``.
 
-        Returns:
-            Columns ``image``, ``class``, ``confidence``, ``normal``, ``unknown``, ``error`` and ``result``, which is
-            the whole result as JSON. Strings and numbers are never missing: ``""`` and 0 stand for nothing.
+        The whole result stands as JSON in ``result``. Strings and numbers are never missing: ``""`` and 0 stand for
+        nothing.
         """
         found = list(self.classifier.stream([os.fsdecode(path) for path in batch["image"]], on_error="report"))
         return {
@@ -64,20 +63,10 @@ def classify_dataset(
     num_workers: int = 2,
     batch_size: int = 16,
 ) -> Any:  # noqa: ANN401 - a ray.data.Dataset; Ray is optional
-    """Plan the classification of many images; Ray starts when the data set is written or iterated over.
+    """Plan the classification of many images, one core an actor; Ray starts once the data set is written.
 
-    Args:
-        paths: Image files, as every worker can read them.
-        artefact: Folder or zip of the artefact.
-        detector: Detector in the place of the artefact's own.
-        num_workers: Number of actors, one core each.
-        batch_size: Images a call.
-
-    Returns:
-        A ``ray.data.Dataset`` with one row an image, see :class:`RayClassifier`, in any order.
-
-    Raises:
-        ModuleNotFoundError: If Ray is not installed.
+    Paths are as every worker can read them. Returns a ``ray.data.Dataset`` with one row an image, see
+    :class:`RayClassifier`, in any order. ``ModuleNotFoundError`` if Ray is not installed.
     """
     try:
         import ray.data  # noqa: PLC0415

@@ -25,12 +25,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 
 
 class Artefact:
-    """A checked artefact in memory.
-
-    Args:
-        manifest: The manifest.
-        contents: Bytes of every file that it names.
-    """
+    """A checked artefact in memory: its manifest, and the bytes of every file that it names."""
 
     def __init__(self, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
         self.manifest = manifest
@@ -47,11 +42,7 @@ class Artefact:
 
     @classmethod
     def load(cls, path: str | Path, sha256: str | None = None) -> Artefact:
-        """Read and check an artefact.
-
-        Args:
-            path: Folder or zip file.
-            sha256: Digest it must have, see :attr:`sha256`. ``None``: any.
+        """Read and check a folder or zip file, which must have the digest ``sha256`` unless that is ``None``.
 
         Raises:
             FileNotFoundError: If there is nothing at the path.
@@ -79,9 +70,7 @@ class Artefact:
     def save(self, path: str | Path) -> Path:
         """Write the artefact, as a whole or not at all: a zip where the path ends in ``.zip``, else a folder.
 
-        Raises:
-            FileExistsError: If there is something at the path.
-            OutputError: If it can't be written.
+        ``FileExistsError`` if there is something at the path, ``OutputError`` if it can't be written.
         """
         path = Path(path)
         if path.exists():

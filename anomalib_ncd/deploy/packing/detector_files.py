@@ -36,13 +36,8 @@ def check_detector(
 ) -> float:
     """Compare a detector's maps of some images with those that MEBin's range was fitted to.
 
-    An exported detector may normalise and clip its maps; the range would then mean nothing.
-
-    Returns:
-        Median over the images of the mean difference, as a share of the score range.
-
-    Raises:
-        ValueError: If it is above 0.1.
+    An exported detector may normalise and clip its maps; the range would then mean nothing. Returns the median over
+    the images of the mean difference, as a share of the score range; ``ValueError`` if it is above 0.1.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, min(NUM_IMAGES, len(images))).astype(int))
     width = max(score_range[1] - score_range[0], np.finfo(np.float32).tiny)
@@ -122,11 +117,8 @@ class _RawDetector(torch.nn.Module):
 def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int]]:
     """Export a detector with its own scores, neither normalised nor clipped, as MEBin's range needs them.
 
-    Returns:
-        ONNX file, and the height and width that images must have.
-
-    Raises:
-        ValueError: If its input size is not known or it has no anomaly maps.
+    Returns the ONNX file, and the height and width that images must have; ``ValueError`` if its input size is not known
+    or it has no anomaly maps.
     """
     resize = resize_of(detector)
     size = None if resize is None else _size_of(resize)

@@ -187,9 +187,8 @@ class Manifest:
     def from_json(cls, text: str | bytes) -> Manifest:
         """Read and check the text of ``manifest.json``.
 
-        Raises:
-            ArtefactError: If it is no manifest, of another version, lacks or misstates something, or names files
-                elsewhere or files that nothing uses.
+        ``ArtefactError`` if it is no manifest, of another version, lacks or misstates something, or names files
+        elsewhere or files that nothing uses.
         """
         values = _parsed(text)
         try:
