@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anomalib_ncd.regions.crops import Region
-from anomalib_ncd.regions.cutting import cut_regions
+from anomalib_ncd.regions.cutting import UnitCheck, cut_regions
 from anomalib_ncd.regions.reading.file_bytes import read_bytes, stamp_of
 from anomalib_ncd.regions.reading.images import decode_samples, read_image
 from anomalib_ncd.regions.reading.listing import ImageFile
@@ -120,12 +120,14 @@ class RegionTable:
         if len(done) < len(self.images):
             pairs = tqdm(pairs, desc="Cutting regions", unit="image")
         first_of_kind: dict[str, Path | str] = {} if kind is None else {kind: "the run of the model"}
+        check_units = UnitCheck(score_range, settings) if kind is not None else None
         highest, squashed = 0, 0
         for image, map_path in pairs:
             stamp = [*stamp_of(image.path), *stamp_of(map_path)]
             entry = done.get(image.key)
             if entry is None or entry["stamp"] != stamp:
-                entry = self._cut(image, map_path, score_range, settings, stamp)
+                entry = self._cut(image, map_path, score_range, check_units) | {"stamp": stamp}
+                self._keep(entry)
             first_of_kind.setdefault(entry["map_kind"], map_path)
             _check_kinds(first_of_kind)
             highest = max(highest, entry["highest_value"])
@@ -165,28 +167,23 @@ class RegionTable:
                 target = self._crop_file(kind, key, number)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(other._crop_file(kind, image.key, number), target)
-            with self._list_file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(entry) + "\n")
+            self._keep(entry)
 
     def _cut(
-        self,
-        image: ImageFile,
-        map_path: Path,
-        score_range: tuple[float, float],
-        settings: RegionSettings,
-        stamp: list[int],
+        self, image: ImageFile, map_path: Path, score_range: tuple[float, float], check_units: UnitCheck | None
     ) -> dict[str, Any]:
         """Cut the regions of one image and describe them as plain data."""
-        pixels, anomaly_map = read_image(image.path, settings.bit_depth), read_anomaly_map(map_path)
+        pixels, anomaly_map = read_image(image.path, self.settings.bit_depth), read_anomaly_map(map_path)
+        if check_units is not None:
+            check_units(anomaly_map, image.path)
         try:
-            binarized, regions = cut_regions(pixels, anomaly_map, score_range, settings)
+            binarized, regions = cut_regions(pixels, anomaly_map, score_range, self.settings)
         except ValueError as error:
             msg = f"The anomaly map {map_path} of {image.path} can't be used: {error}"
             raise ValueError(msg) from error
         self._store(image.key, regions)
-        entry = {
+        return {
             "image": image.key,
-            "stamp": stamp,
             "size_hw": list(pixels.shape[:2]),
             "highest_value": int(pixels.max()),
             "map_kind": map_kind(anomaly_map),
@@ -196,10 +193,12 @@ class RegionTable:
             "peak_xy": _peak_xy(anomaly_map, pixels.shape),
             "regions": [{"box_xyxy": r.box_xyxy, "score": r.score, "area": r.area} for r in regions],
         }
+
+    def _keep(self, entry: dict[str, Any]) -> None:
+        """Note in the folder, if there is one, that an image is finished."""
         if self.folder is not None:
             with self._list_file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry) + "\n")
-        return entry
 
     def _store(self, key: str, regions: Sequence[Region]) -> None:
         """Keep the crops of an image."""

@@ -23,7 +23,7 @@ from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.crops import Region
-from anomalib_ncd.regions.cutting import cut_regions
+from anomalib_ncd.regions.cutting import UnitCheck, cut_regions
 from anomalib_ncd.regions.reading.file_bytes import LIMITS, ImageLimits, printable
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
@@ -86,7 +86,7 @@ class AnomalyClassifier:
         self.batch_size = batch_size
         self.region_batch_size = region_batch_size
         self.keep_masks = keep_masks
-        self._has_warned = False
+        self._check_units = UnitCheck(manifest.score_range, manifest.regions)
         self._timer: StageTimer = timer or (lambda _: nullcontext())
 
     @classmethod
@@ -252,25 +252,11 @@ class AnomalyClassifier:
         """Find and cut the regions of an image."""
         try:
             with self._timer("crops"):
-                self._warn_of_other_units(anomaly_map, path)
+                self._check_units(anomaly_map, path or "an image")
                 return cut_regions(image, anomaly_map, self.manifest.score_range, self.manifest.regions)[1]
         except ValueError as error:
             msg = f"The detector's map of {path or 'the image'} can't be used: {error}"
             raise ValueError(msg) from error
-
-    def _warn_of_other_units(self, anomaly_map: np.ndarray, path: Path | None) -> None:
-        """Say once that even the lowest value of a map is above all that the run's maps had."""
-        low, high = self.manifest.score_range
-        lowest = float(np.min(anomaly_map)) if np.size(anomaly_map) else np.inf
-        if self.manifest.regions.method in {"mebin", "elements"} and high < lowest < np.inf and not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "All of the anomaly map of %s is above the run's score range, %.4g to %.4g. If other maps are so as "
-                "well, they are in other units than those of the run.",
-                path or "an image",
-                low,
-                high,
-            )
 
     def _encode(self, images: Sequence[np.ndarray], cuts: Sequence[list[Region]]) -> dict[str, np.ndarray]:
         """Run the encoder over the regions of all images, a limited number at a time."""

@@ -71,6 +71,26 @@ def fit_range(
     return _range_of_peaks([entry for index, entry in enumerate(facts) if not robust or index not in fitted.hot])
 
 
+class UnitCheck:
+    """Warns once of a map of which even the lowest value is above all that the maps of a run had."""
+
+    def __init__(self, score_range: tuple[float, float], settings: RegionSettings) -> None:
+        self._score_range = score_range
+        self._highest = score_range[1] if settings.method in {"mebin", "elements"} else np.inf
+
+    def __call__(self, anomaly_map: np.ndarray, name: object) -> None:
+        """Look at the map of an image that is called so in the warning."""
+        lowest = float(np.min(anomaly_map)) if np.size(anomaly_map) else np.inf
+        if self._highest < lowest < np.inf:
+            self._highest = np.inf
+            logger.warning(
+                "All of the anomaly map of %s is above the run's score range, %.4g to %.4g. If other maps are so as "
+                "well, they are in other units than those of the run.",
+                name,
+                *self._score_range,
+            )
+
+
 def cut_regions(
     image: np.ndarray,
     anomaly_map: np.ndarray,

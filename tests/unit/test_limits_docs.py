@@ -69,8 +69,9 @@ TESTS = {
         "unit/deploy/line/test_map_folder.py::test_maps_of_two_kinds_are_refused",
         f"{CASES}test_classify_refuses_maps_of_another_kind_than_the_runs",
     ],
-    "map in other units than those of the run, in `classify`": [
-        f"{CLASSIFIER}test_maps_in_other_units_are_warned_of_once"
+    "map in other units than those of the run, in `classify`, `extend` and `Engine.predict`": [
+        f"{CLASSIFIER}test_maps_in_other_units_are_warned_of_once",
+        f"{TABLE}test_maps_of_new_images_in_other_units_than_those_of_the_run_are_warned_of_once",
     ],
     "names whose accents are coded in two ways": [f"{PAIRING}test_names_of_two_systems_belong_together"],
     "file in the place of the output folder": [f"{LISTING}test_a_file_in_the_place_of_results_is_named"],

@@ -221,6 +221,17 @@ def test_maps_of_two_kinds_are_refused(source):
             source.build()
 
 
+def test_maps_of_new_images_in_other_units_than_those_of_the_run_are_warned_of_once(source, caplog):
+    def build(kind, score_range=(-5.0, -1.0)):
+        RegionTable(source.records).build(source.maps, score_range, SETTINGS, kind)
+
+    build(None)  # a run of its own
+    build("float", RANGE)
+    assert "other units" not in caplog.text
+    build("float")
+    assert caplog.text.count("they are in other units than those of the run") == 1
+
+
 def test_a_map_whose_sides_are_swapped_is_named(source):
     file = source.records[0].path
     cv2.imwrite(str(file), np.zeros((32, 64, 3), np.uint8))
