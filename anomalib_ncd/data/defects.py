@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from anomalib_ncd.data.labels import label_rows
 from anomalib_ncd.regions.reading.file_bytes import read_bytes
 from anomalib_ncd.regions.reading.images import decode_samples
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, ImageFile, find_files, key_of, read_text
@@ -101,18 +102,8 @@ def components(mask: np.ndarray, class_name: str = "defect") -> list[Defect]:
 
 def _of_rows(file: Path) -> dict[str, list[Defect]]:
     """Defects by key of their image, out of a CSV file."""
-    reader = csv.DictReader(StringIO(read_text(file), newline=""))
-    missing = {"image", "class", *BOX_COLUMNS} - set(reader.fieldnames or [])
-    if missing:
-        msg = f"The label file {file} lacks the columns {sorted(missing)}; it has {reader.fieldnames}."
-        raise ValueError(msg)
     by_key: dict[str, list[Defect]] = {}
-    for row in reader:
-        where = f"Line {reader.line_num} of {file}"
-        image, name, *edges = ((row[column] or "").strip() for column in ("image", "class", *BOX_COLUMNS))
-        if not image or not name:
-            msg = f"{where} must name an image and the class of its defect, got {image!r} and {name!r}."
-            raise ValueError(msg)
+    for where, (image, name, *edges) in label_rows(file, BOX_COLUMNS):
         of_image = by_key.setdefault(key_of(image), [])
         if any(edges):
             of_image.append(_of_box(name, edges, where))

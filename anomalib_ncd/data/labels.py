@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -69,18 +69,25 @@ def _read_csv(file: Path) -> dict[str, str]:
     if not file.is_file():
         msg = f'There is no label file {file}; give "folders" or a CSV file with the columns image and class.'
         raise FileNotFoundError(msg)
+    names: dict[str, str] = {}
+    for where, (image, name) in label_rows(file):
+        if names.setdefault(key_of(image), name) != name:
+            msg = f"{where} calls {image!r} {name!r}, another one {names[key_of(image)]!r}."
+            raise ValueError(msg)
+    return names
+
+
+def label_rows(file: Path, more_columns: Sequence[str] = ()) -> Iterator[tuple[str, list[str]]]:
+    """What each line of a label file says of ``image``, ``class`` and further columns, and where it stands."""
     reader = csv.DictReader(StringIO(read_text(file), newline=""))
-    missing = {"image", "class"} - set(reader.fieldnames or [])
+    columns = ("image", "class", *more_columns)
+    missing = set(columns) - set(reader.fieldnames or [])
     if missing:
         msg = f"The label file {file} lacks the columns {sorted(missing)}; it has {reader.fieldnames}."
         raise ValueError(msg)
-    names: dict[str, str] = {}
     for row in reader:
-        image, name = ((row[column] or "").strip() for column in ("image", "class"))
-        if not image or not name:
-            msg = f"Line {reader.line_num} of {file} must name an image and its class, got {image!r} and {name!r}."
+        where, values = f"Line {reader.line_num} of {file}", [(row[column] or "").strip() for column in columns]
+        if not all(values[:2]):
+            msg = f"{where} must name an image and its class, got {values[0]!r} and {values[1]!r}."
             raise ValueError(msg)
-        if names.setdefault(key_of(image), name) != name:
-            msg = f"Line {reader.line_num} of {file} calls {image!r} {name!r}, another one {names[key_of(image)]!r}."
-            raise ValueError(msg)
-    return names
+        yield where, values

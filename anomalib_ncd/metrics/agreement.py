@@ -16,20 +16,11 @@ MAX_REGIONS = 2000  # of which a resample is drawn; more change no figure and ta
 
 
 def pairwise_agreement(partitions: np.ndarray) -> float:
-    """Mean adjusted Rand index of all pairs of partitions.
+    """Mean adjusted Rand index of all pairs of partitions ``(P, N)`` int: up to 1, 0 for chance, NaN without pairs.
 
-    The stability of clusterings of resamples tells how real clusters are: Ben-Hur, Elisseeff and Guyon, "A stability
-    based method for discovering structure in clustered data" (PSB 2002).
-
-    Args:
-        partitions: ``(P, N)`` int, class of each sample in each partition; below 0 where a sample is not part of it.
-            A pair is compared over the samples that both have.
-
-    Returns:
-        Up to 1, 0 for chance; NaN where no pair shares two samples.
-
-    Raises:
-        ValueError: If the array is not two-dimensional.
+    Below 0 a sample is not part of a partition; a pair is compared over the samples that both have. The stability of
+    clusterings of resamples tells how real clusters are: Ben-Hur, Elisseeff and Guyon, "A stability based method for
+    discovering structure in clustered data" (PSB 2002).
 
     Example:
         >>> pairwise_agreement(np.array([[0, 0, 1, 1], [5, 5, 3, 3], [7, 7, 2, -1]]))
@@ -51,20 +42,9 @@ def resampled_clusterings(
     share: float = 0.8,
     seed: int = 0,
 ) -> np.ndarray:
-    """Cluster random parts of the regions.
+    """Cluster random parts of features ``(N, D)``: ``(num_resamples, N)`` int, -1 where a row is not in the part.
 
-    Args:
-        features: ``(N, D)`` float, finite.
-        cluster: Gives the clusters ``(n,)`` int of features ``(n, D)``.
-        num_resamples: Number of parts.
-        share: Share of the regions that a part has, drawn without putting back.
-        seed: Seed of the parts.
-
-    Returns:
-        ``(num_resamples, N)`` int, -1 where a region is not in the part.
-
-    Raises:
-        ValueError: If the features are not two-dimensional or the share is not in (0, 1].
+    Each part has a ``share`` of the rows, drawn without putting back; ``cluster`` gives ``(n,)`` int of ``(n, D)``.
 
     Example:
         >>> resampled_clusterings(np.array([[1.0], [0.0]]), lambda rows: rows[:, 0] > 0, num_resamples=1, share=1.0)

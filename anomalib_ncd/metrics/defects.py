@@ -19,15 +19,9 @@ UNLABELLED = -1
 def touches(
     boxes_xyxy: Sequence[Sequence[float]], masks: Sequence[np.ndarray], defects: Sequence[Defect]
 ) -> np.ndarray:
-    """Find which regions' masks touch which defects of their image.
+    """Find which regions' masks touch which defects of their image, ``(R, D)`` bool.
 
-    Args:
-        boxes_xyxy: Box of each region in pixels of the image; fractions are rounded.
-        masks: Mask of each region, ``(h, w)`` bool, whose corner is that of the rounded box.
-        defects: The defects of the image.
-
-    Returns:
-        ``(R, D)`` bool.
+    Boxes are in pixels of the image; fractions are rounded. A mask ``(h, w)`` bool has the corner of the rounded box.
 
     Example:
         >>> defect = Defect("dent", (2, 2, 4, 4), np.ones((2, 2), bool))
@@ -44,15 +38,7 @@ def touches(
 
 
 def region_classes(table: np.ndarray, classes: Sequence[int], normal: int) -> np.ndarray:
-    """True class of each region of an image.
-
-    Args:
-        table: ``(R, D)`` bool, of :func:`touches`.
-        classes: Class of each of the D defects.
-        normal: Class of a region on no defect.
-
-    Returns:
-        ``(R,)`` int, -1 for a region on defects of several classes.
+    """True class of each region of an image; that of `normal` on no defect, -1 on defects of several classes.
 
     Example:
         >>> region_classes(np.array([[1, 1, 0], [0, 1, 1], [0, 0, 0]], bool), [1, 1, 2], normal=0)
@@ -63,14 +49,9 @@ def region_classes(table: np.ndarray, classes: Sequence[int], normal: int) -> np
 
 
 def count_found(table: np.ndarray) -> dict[str, int]:
-    """Count what was found of the defects of an image; counts of images add up.
+    """Count what was found of the defects of an image, out of :func:`touches`; counts of images add up.
 
-    Args:
-        table: ``(R, D)`` bool, of :func:`touches`.
-
-    Returns:
-        Number of ``defects``; of those that a region ``touched``; of those with a region of their ``own``, one that
-        touches no other defect; of ``regions``; and of ``false`` ones, on no defect.
+    A defect has a region of its ``own`` that touches no other defect; a ``false`` region is on no defect.
 
     Example:
         >>> count_found(np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0]], bool))

@@ -14,10 +14,7 @@ LEVELS = {
 
 
 def build_evaluator() -> Evaluator:
-    """Make an evaluator with NMI, ARI, accuracy and macro-F1 of images and of regions.
-
-    Returns:
-        An evaluator for batches of the type ``NcdBatch``; without labels its metrics are left out.
+    """Make an evaluator with NMI, ARI, accuracy and macro-F1 of images and of regions, for batches with labels.
 
     Example:
         >>> [metric.name for metric in build_evaluator().test_metrics][:2]

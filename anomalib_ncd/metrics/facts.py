@@ -13,14 +13,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fact:
-    """How a number is told.
+    """How a number of ``metrics.json`` is told: ``{value}`` in the sentence stands for it, in per cent.
 
-    Attributes:
-        name: Its name in ``metrics.json``.
-        sentence: What it says; ``{value}`` stands for the number, in per cent.
-        limit: The number is off below it, or above it if ``low_is_fine``.
-        advice: What to do where it is off.
-        low_is_fine: Whether small numbers are as they should be.
+    It is off below the limit, or above it if ``low_is_fine``; then there is advice.
     """
 
     name: str

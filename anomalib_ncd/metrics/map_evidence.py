@@ -41,17 +41,11 @@ def image_cells(image: np.ndarray) -> np.ndarray:
 
 
 def own_image_share(images: np.ndarray, maps: np.ndarray) -> float:
-    """How often an image is more unusual where its own map is high than where another image's map is.
+    """How often an image is more unusual where its own map is high than where another image's map is; ties half.
 
     A cell is as unusual as it is far from the most alike cells of other images. Maps that don't follow what is in their
-    images, those of other images or noise, come to a half.
-
-    Args:
-        images: ``(N, 24, 24, 7)``, of :func:`image_cells`.
-        maps: ``(N, 24, 24)``, of :func:`map_cells`.
-
-    Returns:
-        Share of the pairs of an image and a map of another one, ties half; NaN for fewer than ten images.
+    images, those of other images or noise, come to a half. Takes :func:`image_cells` ``(N, 24, 24, 7)`` and
+    :func:`map_cells` ``(N, 24, 24)``; NaN for fewer than ten images.
     """
     count = len(images)
     if count < FEWEST_IMAGES:
@@ -64,14 +58,9 @@ def own_image_share(images: np.ndarray, maps: np.ndarray) -> float:
 
 
 def same_place_share(maps: np.ndarray, others: np.ndarray | None = None) -> float:
-    """How much of the highest hundredth of a map lies where that of another map does.
+    """How much of the highest hundredth of a map ``(24, 24)`` lies where that of another does, or of the other maps.
 
-    Args:
-        maps: ``(N, 24, 24)``, of :func:`map_cells`.
-        others: ``(M, 24, 24)``, to compare with. Defaults to ``None``: with each other.
-
-    Returns:
-        Mean over all pairs, 0.01 by chance; NaN without pairs. Maps that are constant have no highest part.
+    Mean over all pairs, 0.01 by chance; NaN without pairs. Maps that are constant have no highest part.
     """
     first = _highest(maps).astype(np.float64)
     second = first if others is None else _highest(others).astype(np.float64)
@@ -81,13 +70,7 @@ def same_place_share(maps: np.ndarray, others: np.ndarray | None = None) -> floa
 
 
 def peak_height(maps: Sequence[np.ndarray]) -> float:
-    """Part of the span of a typical map that lies above its median: small where high means normal.
-
-    Args:
-        maps: Anomaly maps, each ``(H, W)``.
-
-    Returns:
-        Median over maps, from 0 to 1, 0 for constant maps; NaN without maps.
+    """Part of the span of a typical map ``(H, W)`` that lies above its median, 0 to 1: small where high means normal.
 
     Example:
         >>> peak_height([np.array([[0, 0, 0, 1]]), np.array([[0, 0, 0, 5]])])

@@ -12,17 +12,9 @@ from scipy.optimize import linear_sum_assignment
 
 
 def match_classes(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
-    """Match predicted classes with true ones for the highest agreement.
+    """Match predicted with true classes, ``(N,)`` integer each, for the highest agreement.
 
-    Args:
-        preds: ``(N,)`` integer, predicted classes.
-        target: ``(N,)`` integer, true classes.
-
-    Returns:
-        The true class of each predicted class; predicted classes that are left over are absent.
-
-    Raises:
-        ValueError: If the arrays are not one-dimensional, integer and of equal length.
+    Predicted classes that are left over are absent. ``ValueError``, as below, for arrays of other kinds or lengths.
 
     Example:
         >>> match_classes(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
@@ -38,18 +30,7 @@ def match_classes(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
 
 
 def matched_predictions(preds: np.ndarray, target: np.ndarray, unmatched: int = -1) -> np.ndarray:
-    """Rename predicted classes to the true classes that they match.
-
-    Args:
-        preds: ``(N,)`` integer, predicted classes.
-        target: ``(N,)`` integer, true classes.
-        unmatched: What predicted classes that are left over become.
-
-    Returns:
-        ``(N,)`` int64.
-
-    Raises:
-        ValueError: If the arrays are not one-dimensional, integer and of equal length.
+    """Rename predicted classes to the true classes that they match, ``(N,)`` int64; those left over are `unmatched`.
 
     Example:
         >>> matched_predictions(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
@@ -61,17 +42,7 @@ def matched_predictions(preds: np.ndarray, target: np.ndarray, unmatched: int = 
 
 
 def clustering_accuracy(preds: np.ndarray, target: np.ndarray) -> float:
-    """Part of the predictions that agree after matching; equal to micro-F1.
-
-    Args:
-        preds: ``(N,)`` integer, predicted classes.
-        target: ``(N,)`` integer, true classes.
-
-    Returns:
-        From 0 to 1; NaN for no predictions.
-
-    Raises:
-        ValueError: If the arrays are not one-dimensional, integer and of equal length.
+    """Part of the predictions that agree after matching, 0 to 1 or NaN for none; equal to micro-F1.
 
     Example:
         >>> clustering_accuracy(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
@@ -82,17 +53,7 @@ def clustering_accuracy(preds: np.ndarray, target: np.ndarray) -> float:
 
 
 def matched_macro_f1(preds: np.ndarray, target: np.ndarray) -> float:
-    """Mean over the true classes of F1 after matching; a class that nothing matches scores 0.
-
-    Args:
-        preds: ``(N,)`` integer, predicted classes.
-        target: ``(N,)`` integer, true classes.
-
-    Returns:
-        From 0 to 1; NaN for no predictions.
-
-    Raises:
-        ValueError: If the arrays are not one-dimensional, integer and of equal length.
+    """Mean over the true classes of F1 after matching; a class that nothing matches scores 0; NaN for no predictions.
 
     Example:
         >>> matched_macro_f1(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))

@@ -14,19 +14,9 @@ from anomalib_ncd.metrics.gathering import GatheringMetric
 
 
 def match_label_sets(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
-    """Match discovered with true classes one to one, so that as many labels of images as possible agree.
+    """Match discovered ``(N, K)`` with true classes ``(N, L)``, bool, so that as many labels as possible agree.
 
-    With one class per image it is the matching of the accuracy.
-
-    Args:
-        preds: ``(N, K)`` bool, discovered classes of each image.
-        target: ``(N, L)`` bool, true classes of each image.
-
-    Returns:
-        The true class of each discovered one; those left over are absent.
-
-    Raises:
-        ValueError: If the shapes don't agree.
+    With one class per image it is the matching of the accuracy. Discovered classes that are left over are absent.
 
     Example:
         >>> match_label_sets(np.array([[1, 0], [1, 1]], bool), np.array([[0, 1], [1, 1]], bool))
@@ -39,19 +29,10 @@ def match_label_sets(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
 
 
 def multilabel_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    """Score sets of discovered classes against sets of true ones.
+    """Score sets of discovered classes ``(N, K)`` against sets of true ones ``(N, L)``, bool, after matching.
 
-    Args:
-        preds: ``(N, K)`` bool, discovered classes of each image.
-        target: ``(N, L)`` bool, true classes of each image.
-
-    Returns:
-        After matching: ``micro_f1`` over all labels of all images, ``macro_f1`` as mean over the true classes that
-        occur (one that nothing matches scores 0), and ``exact_match``, the share of images whose sets are equal.
-        All are NaN for no images.
-
-    Raises:
-        ValueError: If the shapes don't agree.
+    ``micro_f1`` is over all labels of all images, ``macro_f1`` the mean over the true classes that occur (one that
+    nothing matches scores 0), ``exact_match`` the share of images whose sets are equal. All are NaN for no images.
 
     Example:
         >>> multilabel_report(np.array([[1, 0], [1, 0]], bool), np.array([[1, 0], [1, 1]], bool))

@@ -9,20 +9,13 @@ import numpy as np
 
 
 def normal_report(is_predicted: np.ndarray, is_good: np.ndarray) -> dict[str, int | float | None]:
-    """Score *normal* as a detector of false alarms.
-
-    Args:
-        is_predicted: ``(N,)`` bool, which images or regions are predicted to be normal.
-        is_good: ``(N,)`` bool, which are of good images.
+    """Score *normal* as a detector of false alarms, out of ``(N,)`` bool of images or regions.
 
     Returns:
         ``false_alarms``, the number of good ones; ``predicted``, the number predicted to be normal; ``recall``, the
         share of the good ones that are predicted to be normal; ``precision``, the share of those predicted to be normal
         that are good; ``defects_lost``, the share of the defective ones that are predicted to be normal. A share of
         nothing is ``None``.
-
-    Raises:
-        ValueError: If the shapes differ.
 
     Example:
         >>> report = normal_report(np.array([True, True, False, False]), np.array([True, False, True, False]))

@@ -10,18 +10,9 @@ from anomalib_ncd.metrics.matching import clustering_accuracy, matched_macro_f1
 
 
 def clustering_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    """Score discovered classes against true ones.
+    """Score discovered classes against true ones, ``(N,)`` integer each; true ones below 0 are left out.
 
-    Args:
-        preds: ``(N,)`` integer, predicted classes.
-        target: ``(N,)`` integer, true classes; below 0 for samples without a label, which are left out.
-
-    Returns:
-        ``nmi``, ``ari``, ``accuracy`` and ``macro_f1``, the last two after Hungarian matching. All are NaN where
-        nothing is labelled.
-
-    Raises:
-        ValueError: If the arrays are not one-dimensional, integer and of equal length.
+    Accuracy and macro-F1 are after Hungarian matching. All are NaN where nothing is labelled.
 
     Example:
         >>> clustering_report(np.array([3, 3, 5, 5, 5]), np.array([1, 1, 0, 0, -1]))
@@ -37,17 +28,7 @@ def clustering_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]
 
 
 def labelled(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Leave out samples without a label.
-
-    Args:
-        preds: ``(N,)`` integer, predicted classes.
-        target: ``(N,)`` integer, true classes; below 0 for samples without a label.
-
-    Returns:
-        The predicted and the true classes that remain.
-
-    Raises:
-        ValueError: If the shapes differ.
+    """Leave out samples whose true class is below 0.
 
     Example:
         >>> labelled(np.array([3, 5]), np.array([1, -1]))

@@ -71,12 +71,6 @@ def add_mebin_results(
 
     A plain ``ImageBatch`` becomes a :class:`MEBinBatch`. Batches of other kinds get the attributes only: there, items
     and ``to_numpy()`` don't carry them.
-
-    Args:
-        batch: Predictions.
-        pred_mask: ``(B, H, W)`` bool.
-        threshold: ``(B,)`` float64.
-        num_anomalies: ``(B,)`` int64.
     """
     if type(batch) is ImageBatch:
         # Lightning goes on with the object that the model returned, whatever a callback makes of it; so this object
@@ -89,19 +83,11 @@ def add_mebin_results(
 
 
 def masks_at_file_size(batch: ImageBatch | ImageItem) -> list[np.ndarray]:
-    """Resize predicted masks to the size of the image files, nearest neighbour.
+    """Resize predicted masks to the size ``(H, W)`` of the image files, nearest neighbour.
 
     In anomalib the images of a batch have the detector's input size, and so have its masks; the files may have a size
     each. Detectors that crop their input see a part of the image only: their masks can't be laid over the file.
-
-    Args:
-        batch: Predictions with ``image_path`` and ``pred_mask``.
-
-    Returns:
-        One bool mask per image, ``(H, W)`` of its file.
-
-    Raises:
-        ValueError: If the predictions have no masks or no paths.
+    ``ValueError`` if the predictions have no masks or no paths.
 
     Example:
         >>> import tempfile

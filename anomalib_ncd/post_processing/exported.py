@@ -52,9 +52,6 @@ class MEBinSettings:
     def erosion_size_for(self, size_hw: tuple[int, int]) -> int:
         """Side of the erosion for a map: scaled by its longer side if asked, and then 1 pixel at least.
 
-        Args:
-            size_hw: Height and width of the map.
-
         Example:
             >>> MEBinSettings(scale_erosion=True).erosion_size_for((512, 300))
             12

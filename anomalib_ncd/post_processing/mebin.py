@@ -142,18 +142,10 @@ class MEBin(PostProcessor):
         return (*super()._checkpoint_config_keys, *own)
 
     def binarize(self, anomaly_map: torch.Tensor, image_size_hw: tuple[int, int] | None = None) -> MEBinMasks:
-        """Binarise anomaly maps as the detector's network yields them, not normalised.
+        """Binarise anomaly maps ``(B, H, W)`` or ``(B, 1, H, W)`` as the detector's network yields them.
 
-        Args:
-            anomaly_map: ``(B, H, W)`` or ``(B, 1, H, W)``, on any device. A batch is copied to the host once, and its
-                masks back once.
-            image_size_hw: Size of the masks. Defaults to ``None``, the map's.
-
-        Returns:
-            Masks, thresholds and numbers of anomalies.
-
-        Raises:
-            ValueError: If the maps have another shape, or hold NaN or infinity.
+        A batch is copied to the host once, and its masks, of `image_size_hw` or the map's size, back once.
+        ``ValueError`` for maps of another shape, or with NaN or infinity.
         """
         settings = self.settings
         if settings.score_range is None:
@@ -169,19 +161,10 @@ class MEBin(PostProcessor):
         )
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
-        """Post-process the predictions of a detector's network.
+        """Post-process the predictions of a detector's network: normalised score and map, label and mask.
 
         While a model is exported to ONNX or OpenVINO, there is no mask, and the anomaly map stays the detector's own,
         for ``mebin_from_exported`` to binarise.
-
-        Args:
-            predictions: ``pred_score`` and ``anomaly_map`` of the network.
-
-        Returns:
-            Normalised score and map, label and mask.
-
-        Raises:
-            ValueError: If there is neither a score nor a map.
         """
         result = super().forward(predictions)
         if predictions.anomaly_map is None or not self.enable_thresholding:

@@ -51,18 +51,12 @@ def range_of_extremes(
     quantiles: tuple[float, float] = (0.0, 1.0),
     robust: bool = False,
 ) -> tuple[float, float] | None:
-    """Find the score range of a set of maps from their highest and lowest values.
+    """Find the score range of a set of maps from their highest and lowest values ``(N, 2)``.
 
     With the default quantiles it is the range of ``anomalib_ncd.regions.mebin.fit_score_range``: from the lowest to the
-    highest peak, and from the lowest value over all maps where all peaks are equal.
-
-    Args:
-        extremes: ``(N, 2)``, highest and lowest value of each map. Maps with NaN or infinity are left out.
-        quantiles: Quantiles of the peaks that become the ends of the range.
-        robust: Whether maps with peaks far above all others are left out.
-
-    Returns:
-        Lower and upper end of the range; ``None`` where there is no map, or all are constant at one value.
+    highest peak, and from the lowest value over all maps where all peaks are equal. Maps with NaN or infinity are left
+    out, and with ``robust`` those with peaks far above all others. ``None`` where there is no map, or all are constant
+    at one value.
 
     Example:
         >>> range_of_extremes(torch.tensor([[0.5, 0.0], [0.75, 0.0], [0.25, 0.0]]))
@@ -87,16 +81,7 @@ def first_pass(
     pl_module: LightningModule,
     stage: Literal["predict", "test"],
 ) -> Iterator[torch.Tensor]:
-    """Run a detector over the set that is about to be predicted, and yield its own anomaly maps.
-
-    Args:
-        trainer: Trainer at the start of its prediction or test loop.
-        pl_module: Detector, on its device and in evaluation mode.
-        stage: The loop.
-
-    Yields:
-        Anomaly maps of a batch, neither normalised nor clipped.
-    """
+    """Run a detector over the set that is about to be predicted, and yield its own anomaly maps, batch by batch."""
     step = getattr(trainer.strategy, f"{stage}_step")
     prepare = getattr(getattr(pl_module, "pre_processor", None), f"on_{stage}_batch_start", None)
     for batch, batch_idx, dataloader_idx in _batches(trainer, stage):

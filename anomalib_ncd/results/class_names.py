@@ -31,16 +31,9 @@ Taken = TypeVar("Taken")
 
 
 def read_saved(file: str | Path, take: Callable[[Any], Taken], otherwise: str = "") -> Taken:
-    """Read a file that the report saves.
+    """Read a file that the report saves; `take` checks and takes what it holds.
 
-    Args:
-        file: The file.
-        take: Checks and takes what it holds; its errors get the file's name.
-        otherwise: What else to do where there is no such file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no JSON, or `take` refuses it.
+    ``FileNotFoundError``, saying what to do `otherwise`, or ``ValueError`` with the file's name.
     """
     file = Path(file)
     if not file.is_file():
@@ -57,35 +50,15 @@ def read_saved(file: str | Path, take: Callable[[Any], Taken], otherwise: str = 
 
 
 def read_class_names(file: str | Path, slot_names: Sequence[str]) -> list[str]:
-    """Read the names that a user gave.
-
-    Args:
-        file: ``class_names.json``, as the report saves it.
-        slot_names: Names that discovery gave, one per slot.
-
-    Returns:
-        One name per slot, in the order of ``slot_names``; slots that are the same class share a name.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it isn't what :func:`resolve_class_names` takes.
-    """
+    """Names that a user gave in ``class_names.json``, as the report saves it: one per slot; slots may share a name."""
     return read_saved(file, lambda given: resolve_class_names(given, slot_names), ", or give `--names`")
 
 
 def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:  # noqa: ANN401 - it is checked here
-    """Turn what ``class_names.json`` says into one name per slot.
+    """Turn ``{"names": {slot: name}, "same": [[slot, slot, …], …]}`` into one name per slot; both may be left out.
 
-    Args:
-        given: ``{"names": {slot: name}, "same": [[slot, slot, …], …]}``; both parts may be left out.
-        slot_names: Names that discovery gave, one per slot.
-
-    Returns:
-        One name per slot.
-
-    Raises:
-        ValueError: If a class is unknown, a name is empty or holds ``;``, the same class has two names, or a defect
-            would become normal without a group of ``same`` that says so.
+    ``ValueError`` if a class is unknown, a name is empty or holds ``;``, the same class has two names, or a defect
+    would become normal without a group of ``same`` that says so.
 
     Example:
         >>> given = {"names": {"class_2": "dent"}, "same": [["class_1", "class_2"]]}

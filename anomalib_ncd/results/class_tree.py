@@ -39,10 +39,7 @@ def class_tree(features: np.ndarray, classes: np.ndarray, normal: int | None = N
         features: ``(R, D)`` float, of any norm.
         classes: ``(R,)`` int, class of each region, from 0 on.
         normal: Class that neither merges nor falls apart.
-        most: Most classes.
-
-    Returns:
-        The tree, with 2 classes at least.
+        most: Most classes; the fewest are 2.
 
     Example:
         >>> features = np.array([[1.0, 0.0], [1.0, 0.1], [0.9, 0.3], [0.0, 1.0]])

@@ -36,13 +36,9 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Correction:
-    """What is said of a region: its class, or classes that it is not of.
+    """What is said of a region, known by the key of its image and its box in image pixels.
 
-    Attributes:
-        image: Key of the image.
-        box_xyxy: Box of the region in image pixels.
-        class_name: Its class: a slot, a name of the user's, or a new one. ``None``: not said.
-        excluded: Classes that it is not of.
+    Its class is a slot, a name of the user's, or a new one, ``None`` where that is not said; or classes are excluded.
     """
 
     image: str
@@ -104,9 +100,6 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
 def majority(moves: Counter[tuple[str, str]]) -> dict[str, str]:
     """Find what sources became: the target that most of each went to, where most of the target came from it, too.
 
-    Args:
-        moves: How many went from a source to a target.
-
     Example:
         >>> majority(Counter({("a", "x"): 3, ("a", "y"): 1, ("b", "y"): 1}))
         {'a': 'x'}
@@ -121,16 +114,9 @@ def majority(moves: Counter[tuple[str, str]]) -> dict[str, str]:
 def rows_of(
     corrections: Iterable[Correction], image_keys: Sequence[str], image_of: np.ndarray, boxes_xyxy: np.ndarray
 ) -> list[int | None]:
-    """Find the regions that corrections speak of.
+    """Find the regions, of images `image_of` ``(R,)`` with boxes ``(R, 4)``, that corrections speak of.
 
-    Args:
-        corrections: What is said.
-        image_keys: Keys of the images.
-        image_of: ``(R,)`` int, image of each region.
-        boxes_xyxy: ``(R, 4)`` boxes.
-
-    Returns:
-        The region whose box overlaps most; ``None`` where none overlaps enough, or a later correction speaks of it.
+    It is the one whose box overlaps most; ``None`` where none overlaps enough, or a later correction speaks of it.
     """
     regions: dict[str, list[int]] = {}
     for row, image in enumerate(image_of.tolist()):

@@ -9,13 +9,7 @@ import numpy as np
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Scale rows to norm 1; rows of zeros stay zeros.
-
-    Args:
-        features: ``(R, D)``.
-
-    Returns:
-        ``(R, D)`` float64.
+    """Scale rows ``(R, D)`` to norm 1, float64; rows of zeros stay zeros.
 
     Example:
         >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))

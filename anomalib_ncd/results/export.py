@@ -101,13 +101,7 @@ def shapes_of(results: RunResults, class_names: Sequence[str], table: RegionTabl
 
 
 def polygons_of(mask: np.ndarray) -> list[list[float]]:
-    """Outline the parts of a mask.
-
-    Args:
-        mask: ``(H, W)`` bool.
-
-    Returns:
-        ``[x, y, x, y, …]`` of each part, which hold the middles of its pixels and of no others but those of holes.
+    """Outline the parts of a mask ``(H, W)``: ``[x, y, …]`` around the middles of their pixels; holes are filled.
 
     Example:
         >>> polygons_of(np.array([[False, True]]))

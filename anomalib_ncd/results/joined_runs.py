@@ -16,15 +16,7 @@ from anomalib_ncd.results.run_results import RunResults
 
 
 def select_images(batch: NcdBatch, indices: Sequence[int]) -> NcdBatch:
-    """Some images of a batch, with their regions, in the given order.
-
-    Args:
-        batch: Images without pixels.
-        indices: Which images; each at most once.
-
-    Returns:
-        A batch of them.
-    """
+    """Some images of a batch without pixels, with their regions, in the given order; each at most once."""
     place = torch.full((len(batch),), -1)
     place[list(indices)] = torch.arange(len(indices))
     of_region = place[batch.region_image_index]
@@ -39,16 +31,7 @@ def select_images(batch: NcdBatch, indices: Sequence[int]) -> NcdBatch:
 
 
 def join_labels(results: RunResults, batch: NcdBatch, label_names: Sequence[str]) -> tuple[NcdBatch, list[str]]:
-    """Number the labels of new images as those of a run are numbered.
-
-    Args:
-        results: The run.
-        batch: New images; their true classes are numbered anew in place.
-        label_names: Names of their true classes; empty without labels.
-
-    Returns:
-        The images of both, and the names of all true classes; none where neither has labels.
-    """
+    """Join the images of a run and new ones, numbered as the run's in place; and name all true classes."""
     names = [*results.label_names, *(name for name in label_names if name not in results.label_names)]
     if not names:
         return NcdBatch.collate([results.batch, batch]), names
@@ -65,14 +48,7 @@ def join_labels(results: RunResults, batch: NcdBatch, label_names: Sequence[str]
 
 
 def free_keys(keys: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Rename keys that are taken.
-
-    Args:
-        keys: Keys of images, each once.
-        taken: Keys of other images.
-
-    Returns:
-        One key for each, none of them taken.
+    """Rename keys of images that are taken.
 
     Example:
         >>> free_keys(["dent/000", "dent/001"], taken=["dent/000"])

@@ -13,13 +13,7 @@ MAX_COMPARED = 3000
 
 
 def doubt_of(probabilities: np.ndarray) -> np.ndarray:
-    """How close the second class of each region is behind the first.
-
-    Args:
-        probabilities: ``(R, K)`` float.
-
-    Returns:
-        ``(R,)`` float, from 0 (sure) to 1; 0 where there is one class.
+    """How close the second of probabilities ``(R, K)`` is behind the first, from 0 (sure, or one class) to 1.
 
     Example:
         >>> doubt_of(np.array([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0]])).tolist()

@@ -77,17 +77,7 @@ class RunResults:
         return [ImageFile(Path(p), key) for p, key in zip(self.batch.image_path, self.image_keys, strict=True)]
 
     def named(self, class_names: Sequence[str]) -> RunResults:
-        """The same results with classes chosen under other names; slots of one name are one class.
-
-        Args:
-            class_names: Name of each slot.
-
-        Returns:
-            Results whose ``pred_*`` and ``region_pred_*`` fields are computed anew.
-
-        Raises:
-            ValueError: If the batch has no predictions.
-        """
+        """The same results with classes chosen anew under other names of the slots; slots of one name are one class."""
         by_region = self.batch.region_class_probabilities
         if by_region is None:
             msg = "The batch holds no predictions; pass what Engine.predict returns."

@@ -40,15 +40,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def write_tables(folder: str | Path, results: Sequence[ImageResult]) -> None:
-    """Write ``predictions.csv`` and ``regions.csv``.
-
-    Args:
-        folder: Target folder.
-        results: Results of images.
-
-    Raises:
-        OutputError: If they can't be written.
-    """
+    """Write ``predictions.csv`` and ``regions.csv``."""
     plain = [result.to_dict() for result in results]
     for name in ("predictions.csv", "regions.csv"):
         rows = [row for one in plain for row in table_rows(name, one)]
@@ -56,15 +48,7 @@ def write_tables(folder: str | Path, results: Sequence[ImageResult]) -> None:
 
 
 def table_rows(name: str, result: dict[str, Any]) -> list[list[Any]]:
-    """Rows of an image in a table, in the order of :data:`COLUMNS`.
-
-    Args:
-        name: ``predictions.csv``, ``regions.csv`` or ``errors.csv``.
-        result: What :meth:`~anomalib_ncd.regions.classes.results.ImageResult.to_dict` gives.
-
-    Returns:
-        No row or one; in ``regions.csv`` one for each region.
-    """
+    """Rows of an image in a table, in the order of :data:`COLUMNS`; in ``regions.csv`` one for each region."""
     error = result["error"]
     if (error is None) == (name == "errors.csv"):
         return []
@@ -89,14 +73,7 @@ def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def read_table(file: str | Path) -> list[dict[str, str]]:
-    """Read a table back.
-
-    Args:
-        file: What :func:`csv_bytes` made.
-
-    Returns:
-        One dictionary a row, by column; all values are text.
-    """
+    """Read back what :func:`csv_bytes` made: one dictionary a row, by column; all values are text."""
     with Path(file).open(newline="", encoding="utf-8") as stream:
         return [{name: _as_it_was(cell) for name, cell in row.items()} for row in csv.DictReader(stream)]
 

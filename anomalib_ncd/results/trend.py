@@ -60,13 +60,9 @@ class ImageGroup:
 
 @dataclass(frozen=True)
 class Trend:
-    """What the page of trends shows.
+    """What the page of trends shows: groups in order, all kinds, the most frequent first, and which of them is good.
 
-    Attributes:
-        groups: In the order of time, or of the folders.
-        kinds: All kinds, the most frequent first.
-        normal: Name of the kind of good parts.
-        false_alarm_rate: Share of groups without drift in which chance alone passes the limit, at most.
+    In a group without drift, chance alone passes the limit at ``false_alarm_rate`` at most.
     """
 
     groups: tuple[ImageGroup, ...]
@@ -119,16 +115,10 @@ def read_trend(folders: Sequence[Path], by: GroupBy = "day", false_alarm_rate: f
 
 
 def unknown_limit(num_images: int, num_references: int, reject_rate: float, false_alarm_rate: float) -> int:
-    """Largest number of unknown regions that chance explains.
+    """Largest number of unknown among new regions, each of another image, that chance explains.
 
-    Args:
-        num_images: Number of new regions, each of another image.
-        num_references: Regions of the run that drew the line, 1 or more.
-        reject_rate: Share of new regions of known kinds that may fall below it.
-        false_alarm_rate: Probability of more than the limit, at most.
-
-    Returns:
-        The limit.
+    `num_references` regions of the run drew the line below which a share of `reject_rate` may fall; chance passes the
+    limit with a probability of `false_alarm_rate` at most.
 
     Example:
         >>> unknown_limit(100, num_references=500, reject_rate=0.02, false_alarm_rate=0.001)

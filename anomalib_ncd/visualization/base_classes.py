@@ -20,16 +20,7 @@ def draw_base_classes(
     class_names: Sequence[str],
     tiles_per_class: int = TILES_PER_ROW,
 ) -> np.ndarray:
-    """Draw one row of regions per base class, two of three without the outline of their masks.
-
-    Args:
-        regions: Training set.
-        class_names: Names of the base classes; there must be one at least.
-        tiles_per_class: Most regions shown per class.
-
-    Returns:
-        ``(h, w, 3)`` uint8.
-    """
+    """Draw one row of regions per base class, two of three without the outline of their masks, ``(h, w, 3)`` uint8."""
     num_base = int(regions.is_base.sum())
     labels = regions.labels[:num_base].numpy()
     rows = []

@@ -44,18 +44,12 @@ def draw_result(
     *,
     draw_normal: bool = True,
 ) -> np.ndarray:
-    """Draw the regions of an image under a band that says its class.
+    """Draw the regions of an image ``(H, W, 3)`` uint8 RGB under a band that says its class.
 
-    Args:
-        pixels: The image, ``(H, W, 3)`` uint8 RGB.
-        result: Its result; masks are outlined where it has some. Regions are left out where nothing was found.
-        merging: Names of all classes, so that a class has one colour in all pictures.
-        side_range_px: See :func:`draw_regions`.
-        draw_normal: Draw regions of the class *normal*, too, in grey.
-
-    Returns:
-        ``(h + 26, w, 3)`` uint8, the image scaled to a size that can be read; the band on top is higher where its text
-        needs more lines.
+    Masks are outlined where the result has some; regions are left out where nothing was found, and those of *normal*,
+    which are grey, without ``draw_normal``. ``merging`` names all classes, so that a class has one colour in all
+    pictures. The picture ``(h + 26, w, 3)`` is scaled, see :func:`draw_regions`; the band is higher where its text
+    needs more lines.
     """
     colours = class_colours(merging.class_names, merging.normal_slot)
     shown = [
@@ -90,14 +84,7 @@ def title_of(result: ImageResult) -> str:
 
 
 def class_colours(class_names: Sequence[str], normal_slot: int | None = None) -> list[tuple[int, int, int]]:
-    """Choose a colour for each class.
-
-    Args:
-        class_names: Name of each class; classes of one name share a colour.
-        normal_slot: The class of false alarms, which is grey.
-
-    Returns:
-        RGB, 0 to 255, in the order of ``class_names``; the first ten are easy to tell apart.
+    """Choose an RGB colour for each class; the first ten are easy to tell apart, and that of false alarms is grey.
 
     Example:
         >>> class_colours(["good part", "dent", "hole", "dent"], normal_slot=0)
@@ -123,21 +110,14 @@ def draw_regions(
     """Draw regions onto a copy of an image: box, outline of the mask, name of the class and its confidence.
 
     Args:
-        image: ``(H, W, 3)`` uint8, RGB.
+        image: ``(H, W, 3)`` uint8, RGB; ``ValueError`` for others.
         boxes_xyxy: ``(R, 4)`` boxes in image pixels, half-open; they may leave the image.
         class_names: Name of the class of each region; long ones are cut short. ``None``: no captions.
         colours: RGB of each region, see :func:`class_colours`.
-        scores: Confidence of each region, 0 to 1. Defaults to ``None``: none is written.
-        masks: Mask of each region, ``(h, w)`` bool, of any size: it is resized over the region's box. Defaults to
-            ``None``: boxes alone.
+        scores: Confidence of each region, 0 to 1. ``None``: none is written.
+        masks: Mask of each region, ``(h, w)`` bool, resized over its box. ``None``: boxes alone.
         side_range_px: Range that the longer side of the copy is brought into, so that captions can be read on small
             images and pictures of large ones stay small.
-
-    Returns:
-        ``(h, w, 3)`` uint8, in the proportions of the image.
-
-    Raises:
-        ValueError: If the image isn't 8-bit RGB, or there aren't as many names, colours, scores or masks as boxes.
     """
     boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
     _check_regions(image, len(boxes), class_names=class_names, colours=colours, scores=scores, masks=masks)

@@ -33,17 +33,10 @@ def run_figures(
     label_names: Sequence[str] = (),
     positions: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Draw all that can be drawn of a run.
+    """Draw what can be drawn of a run: ``gallery``, ``classes/<name>``, ``confusion``, ``map``, ``(h, w, 3)`` uint8.
 
-    Args:
-        batches: Predictions of all images.
-        merging: What the classes mean; classes of one name are one.
-        table: The regions that the predictions are about. Defaults to ``None``: no pictures of regions.
-        label_names: Name of each true class. Defaults to none: no confusion matrix.
-        positions: ``(R, 2)``, the map of the regions in the order of the batches. Defaults to ``None``: no map.
-
-    Returns:
-        Pictures ``(h, w, 3)`` uint8 by name: ``gallery``, ``classes/<name>``, ``confusion``, ``map``.
+    Without ``table`` there are no pictures of regions, without ``label_names`` no confusion matrix, without
+    ``positions`` ``(R, 2)``, in the order of the batches, no map.
     """
     class_names = merging.class_names
     predicted = [batch for batch in batches if batch.region_pred_class_id is not None]
@@ -78,17 +71,10 @@ def count_confusion(
     class_names: Sequence[str],
     label_names: Sequence[str],
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """Count how often a true class was put into a discovered one.
+    """Count how often a true class, ``(N,)`` and not negative, was put into a discovered one.
 
-    Args:
-        preds: ``(N,)`` discovered class of each image.
-        target: ``(N,)`` true class; images where it is negative don't count.
-        class_names: Names of the discovered classes.
-        label_names: Names of the true classes.
-
-    Returns:
-        Counts ``(T, P)``, names of the T true classes, and of the P discovered ones that occur, ordered so that the
-        classes that go together lie on the diagonal as far as they go.
+    Returns counts ``(T, P)``, names of the T true classes, and of the P discovered ones that occur, ordered so that the
+    classes that go together lie on the diagonal as far as they go.
 
     Example:
         >>> count_confusion(np.array([2, 2, 1]), np.array([0, 0, 1]), ["normal", "a", "b"], ["good", "dent"])
@@ -106,19 +92,9 @@ def count_confusion(
 
 
 def draw_confusion(counts: np.ndarray, label_names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
-    """Draw a confusion matrix: true classes in rows, discovered ones in columns.
+    """Draw a confusion matrix ``(T, P)``: true classes in rows, discovered ones in columns; ``(h, w, 3)`` uint8.
 
-    Args:
-        counts: ``(T, P)`` integer.
-        label_names: Names of the T true classes.
-        class_names: Names of the P discovered classes.
-
-    Returns:
-        ``(h, w, 3)`` uint8; a cell is the darker the larger its share of the row. Beyond 30 classes on a side cells
-        have no numbers.
-
-    Raises:
-        ValueError: If names and counts don't go together.
+    A cell is the darker the larger its share of the row. Beyond 30 classes on a side cells have no numbers.
     """
     counts = np.asarray(counts)
     if counts.shape != (len(label_names), len(class_names)) or not counts.size:
@@ -146,20 +122,7 @@ def draw_confusion(counts: np.ndarray, label_names: Sequence[str], class_names: 
 def draw_map(
     positions: np.ndarray, classes: np.ndarray, class_names: Sequence[str], normal_slot: int | None = None
 ) -> np.ndarray:
-    """Draw a map of regions in two dimensions, a colour per class.
-
-    Args:
-        positions: ``(R, 2)``.
-        classes: ``(R,)`` discovered class of each region.
-        class_names: Names of the discovered classes; those of one name share colour and entry of the legend.
-        normal_slot: The class of false alarms, which is grey.
-
-    Returns:
-        ``(h, w, 3)`` uint8.
-
-    Raises:
-        ValueError: If there aren't as many positions as classes.
-    """
+    """Draw a map of regions at ``(R, 2)``, a colour per class, that of false alarms grey; ``(h, w, 3)`` uint8."""
     if np.shape(positions) != (len(classes), 2):
         msg = f"`positions` must have shape {(len(classes), 2)}, one row per region, got {np.shape(positions)}."
         raise ValueError(msg)

@@ -21,15 +21,7 @@ NO_LETTERS = "Last Resort"  # comes with matplotlib, and has a box with the name
 
 @lru_cache(maxsize=256)
 def load_font(size_px: int, text: str = "") -> ImageFont.FreeTypeFont:
-    """Load the font for a caption.
-
-    Args:
-        size_px: Size of the letters.
-        text: What is to be written.
-
-    Returns:
-        DejaVu Sans, which has Latin, Greek and Cyrillic; a font of the system for text with other characters, where
-        there is one that has them.
+    """Load the font for a caption: DejaVu Sans, which has Latin, Greek and Cyrillic, or one of the system's.
 
     Example:
         >>> load_font(15, "Kratzer, царапина").getname()
@@ -42,12 +34,6 @@ def load_font(size_px: int, text: str = "") -> ImageFont.FreeTypeFont:
 def font_families(texts: Iterable[str]) -> list[str]:
     """Families for matplotlib, which takes each character from the first that has it.
 
-    Args:
-        texts: What is to be written.
-
-    Returns:
-        DejaVu Sans, and fonts of the system for the texts that it can't write.
-
     Example:
         >>> font_families(["Kratzer", "царапина"])
         ['DejaVu Sans']
@@ -58,15 +44,7 @@ def font_families(texts: Iterable[str]) -> list[str]:
 
 @lru_cache(maxsize=256)
 def find_system_font(text: str) -> FontEntry | None:
-    """Find an upright font for text that DejaVu Sans can't write.
-
-    Args:
-        text: What is to be written.
-
-    Returns:
-        The font that has the most of the characters, of those the one nearest to regular weight; ``None`` if none has
-        more of them than DejaVu Sans.
-    """
+    """Find an upright font with most of the characters that DejaVu Sans lacks; ``None`` if none has any."""
     characters = {ord(character) for character in text if not character.isspace()}
     known = _count_known(str(FILE), characters)
     if known == len(characters):

@@ -34,15 +34,7 @@ def write_gallery(
     table: RegionTable,
     tiles_per_class: int = TILES_PER_ROW,
 ) -> None:
-    """Write a PNG with one row of regions per class.
-
-    Args:
-        file: Target file.
-        batches: Predictions of all images of the table, in any order.
-        class_names: Name of each class; classes of one name share a row.
-        table: The regions that the predictions are about.
-        tiles_per_class: Most regions shown per class, the surest first.
-    """
+    """Write a PNG of :func:`draw_gallery`."""
     write_image(file, draw_gallery(batches, class_names, table, tiles_per_class))
 
 
@@ -53,17 +45,9 @@ def draw_gallery(
     tiles_per_class: int = TILES_PER_ROW,
     only: str | None = None,
 ) -> np.ndarray:
-    """Draw rows of regions per class; what :func:`write_gallery` writes.
+    """Draw rows of regions per class, ``(h, w, 3)`` uint8; classes of one name share a row, or `only` one is shown.
 
-    Args:
-        batches: Predictions, in any order.
-        class_names: Name of each class; classes of one name are shown together.
-        table: The regions that the predictions are about.
-        tiles_per_class: Most regions shown per class, the surest first; more than eight take further rows.
-        only: Name of the one class to show. Defaults to ``None``: all.
-
-    Returns:
-        ``(h, w, 3)`` uint8.
+    Most regions a class are `tiles_per_class`, the surest first; more than eight take further rows.
     """
     classes, scores = _in_table_order(batches, table)
     slots = np.array(first_slots(class_names))
@@ -79,17 +63,7 @@ def draw_gallery(
 
 
 def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX, margin: int = 255) -> np.ndarray:
-    """A region scaled to a square tile, its mask outlined.
-
-    Args:
-        image: ``(h, w, 3)`` uint8.
-        mask: ``(h, w)`` bool.
-        size: Side of the tile in pixels.
-        margin: Grey value beside a region that isn't square. Defaults to white.
-
-    Returns:
-        ``(size, size, 3)`` uint8; a region that isn't square is centred.
-    """
+    """A region, centred on a grey `margin`, scaled to a tile ``(size, size, 3)`` uint8, its mask outlined."""
     scale = size / max(image.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -121,16 +95,7 @@ def table_rows(batch: NcdBatch, table: RegionTable) -> list[int]:
 
 
 def captioned_rows(caption: str, tiles: Sequence[np.ndarray], tiles_per_row: int) -> np.ndarray:
-    """Draw a caption over one row of tiles or more.
-
-    Args:
-        caption: Text over the tiles.
-        tiles: ``(128, 128, 3)`` uint8 each; may be none.
-        tiles_per_row: Tiles side by side.
-
-    Returns:
-        ``(h, w, 3)`` uint8 on white.
-    """
+    """Draw a caption over one row of tiles ``(128, 128, 3)`` uint8 or more, on white."""
     width = tiles_per_row * (TILE_PX + GAP_PX) + GAP_PX
     num_rows = max(1, -(-len(tiles) // tiles_per_row))
     picture = Image.new("RGB", (width, CAPTION_PX + num_rows * (TILE_PX + GAP_PX)), "white")

@@ -19,16 +19,7 @@ WIDTH, HEIGHT, BOTTOM, MAX_TICKS = 1000, 220, 26, 10
 
 
 def write_trend(file: str | Path, trend: Trend, by: str) -> None:
-    """Write the page. A reader never sees a half-written file.
-
-    Args:
-        file: Target, an HTML file.
-        trend: What it shows.
-        by: What a group is: day, shift or batch.
-
-    Raises:
-        OutputError: If it can't be written.
-    """
+    """Write the page, whose groups are days, shifts or batches. A reader never sees a half-written file."""
     colors = _colors(trend)
     total = sum(group.num_images for group in trend.groups)
     html = render(

@@ -58,18 +58,9 @@ class NcdVisualizer(Visualizer):
         merging: RegionMerging,
         table: RegionTable | None = None,
     ) -> list[Image.Image]:
-        """Draw the images of a batch from their files.
+        """Draw the images of a batch from their files, one picture each; without ``table`` no outlines of masks.
 
-        Args:
-            predictions: What ``Engine.predict`` returns for a batch.
-            merging: What the classes mean, :attr:`AnomalyNcd.region_merging`.
-            table: The regions that the predictions are about. Defaults to ``None``: no outlines of masks.
-
-        Returns:
-            One picture per image, in the order of ``predictions.image_path``.
-
-        Raises:
-            ValueError: If the batch has no predictions, or an image can't be read.
+        ``ValueError`` if the batch has no predictions, or an image can't be read.
         """
         index_of = {} if table is None else {str(record.path): i for i, record in enumerate(table.images)}
         bit_depth = 16 if table is None else table.settings.bit_depth

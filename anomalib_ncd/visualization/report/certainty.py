@@ -48,16 +48,6 @@ def region_certainty(batch: NcdBatch, class_names: Sequence[str]) -> Certainty:
 
     With probabilities a region is doubtful below 0.5, or with a second class less than 0.2 behind. Where each of them
     is 0 or 1, a region is doubtful that is hardly nearer to its own class than to the next.
-
-    Args:
-        batch: Predictions of regions; features where they are known.
-        class_names: Name of each slot.
-
-    Returns:
-        Certainty of each region.
-
-    Raises:
-        ValueError: If the batch has no predictions.
     """
     if batch.region_class_probabilities is None or batch.region_pred_class_id is None:
         msg = "The batch holds no predictions; pass what Engine.predict returns."

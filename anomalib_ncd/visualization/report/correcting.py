@@ -74,15 +74,7 @@ def _tree(features: np.ndarray, classes: np.ndarray, normal: int | None) -> dict
 
 
 def likeness(features: np.ndarray, dimensions: int = LIKENESS_DIMENSIONS) -> np.ndarray:
-    """Describe regions in few bytes, so that the page can find those that are alike.
-
-    Args:
-        features: ``(R, D)`` float, of any norm.
-        dimensions: Most principal components that are kept.
-
-    Returns:
-        ``(R, d)`` int8; alike regions have alike rows.
-    """
+    """Features ``(R, D)`` as ``(R, d)`` int8 of principal components, so that the page can find alike regions."""
     rows = unit_rows(features)
     if len(rows) < 2:
         return np.zeros((len(rows), 1), np.int8)

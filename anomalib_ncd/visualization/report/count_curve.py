@@ -50,13 +50,7 @@ class CountCurve:
 
 
 def count_curve(estimate: dict[str, Any] | None) -> CountCurve | None:
-    """Lay out the curve.
-
-    Args:
-        estimate: ``count``, ``low``, ``high``, ``curve`` and ``method``, or ``None``.
-
-    Returns:
-        What the template draws; ``None`` where the number of classes was given.
+    """Lay out the curve of an estimate; ``None`` where the number of classes was given.
 
     Example:
         >>> curve = [[2, 0.1], [3, 0.6], [4, 0.5]]

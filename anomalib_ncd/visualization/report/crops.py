@@ -47,29 +47,12 @@ def sheets_of_report(file: str | Path) -> TileSheets | None:
 
 
 def jpeg_data_uri(image: np.ndarray, quality: int = 82) -> str:
-    """Encode an image for an ``<img>`` of a page.
-
-    Args:
-        image: ``(H, W, 3)`` uint8, RGB.
-        quality: JPEG quality, 0 to 100.
-
-    Returns:
-        ``data:image/jpeg;base64,…``
-    """
+    """Encode an RGB image ``(H, W, 3)`` uint8 for an ``<img>`` of a page."""
     return f"data:image/jpeg;base64,{base64.b64encode(encode_image(image, '.jpg', quality)).decode('ascii')}"
 
 
 def tile_sheets(tiles: Iterable[np.ndarray], tile_px: int, quality: int = 72) -> TileSheets:
-    """Put tiles into sheets of 20 by 20.
-
-    Args:
-        tiles: Each ``(tile_px, tile_px, 3)`` uint8; taken one at a time, so they needn't fit into memory.
-        tile_px: Side of a tile.
-        quality: JPEG quality.
-
-    Returns:
-        The sheets; none without tiles.
-    """
+    """Put square tiles of a side into sheets of 20 by 20; they are taken one at a time."""
     per_sheet = TILES_PER_ROW**2
     data_uris: list[str] = []
     sheet = np.zeros((0, 0, 3), np.uint8)

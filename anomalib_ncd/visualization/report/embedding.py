@@ -19,16 +19,8 @@ PCA_DIMENSIONS = 50
 def map_regions(features: np.ndarray, seed: int = 0, max_tsne_regions: int = MAX_TSNE_REGIONS) -> np.ndarray:
     """Lay regions out so that alike ones lie together: t-SNE, or the first two principal components of many regions.
 
-    Args:
-        features: ``(R, D)``; they are scaled to norm 1.
-        seed: Seed of t-SNE and of the principal components.
-        max_tsne_regions: Most regions that t-SNE is used for; beyond, it would take minutes.
-
-    Returns:
-        ``(R, 2)`` float32, centred, the largest coordinate ±1. Zeros where all regions are alike.
-
-    Raises:
-        ValueError: If ``features`` isn't a finite ``(R, D)`` array.
+    Features ``(R, D)`` finite, scaled to norm 1, become ``(R, 2)`` float32, centred, the largest coordinate ±1; zeros
+    where all regions are alike.
     """
     features = np.asarray(features)
     if features.ndim != 2 or not np.isfinite(features).all():

@@ -19,9 +19,6 @@ HINT = (
 def facts_section(facts: dict[str, dict[str, Any]]) -> ReportSection:
     """Turn the part ``facts`` of ``metrics.json`` into a section; what is off comes first, with its advice.
 
-    Args:
-        facts: Of :func:`~anomalib_ncd.metrics.facts.tell_facts`.
-
     Example:
         >>> facts_section({"x": {"value": 0.4, "text": "40% are empty.", "advice": "Look."}}).findings
         [Finding(level='warning', text='40% are empty.', advice='Look.')]
