@@ -88,6 +88,7 @@ def label_rows(file: Path, more_columns: Sequence[str] = ()) -> Iterator[tuple[s
     for row in reader:
         where, values = f"Line {reader.line_num} of {file}", [(row[column] or "").strip() for column in columns]
         if not all(values[:2]):
-            msg = f"{where} must name an image and its class, got {values[0]!r} and {values[1]!r}."
+            named = "the class of its defect" if more_columns else "its class"
+            msg = f"{where} must name an image and {named}, got {values[0]!r} and {values[1]!r}."
             raise ValueError(msg)
         yield where, values

@@ -61,15 +61,7 @@ def _read(file: str | Path, *, mmap: bool) -> dict[str, Any]:
 
 
 def refuse_other_settings(saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Refuse what was trained with other settings than the model has.
-
-    Args:
-        saved: Settings in the checkpoint.
-        own: The model's, by the names of its arguments.
-
-    Raises:
-        ValueError: If one of them differs.
-    """
+    """Refuse settings of a checkpoint that differ from the model's own, by the names of its arguments."""
     for name, value in own.items():
         if saved[name] != value:
             msg = f"The checkpoint was trained with {name}={saved[name]!r}, but the model has {value!r}."
@@ -77,18 +69,7 @@ def refuse_other_settings(saved: dict[str, Any], own: dict[str, Any]) -> None:
 
 
 def write_class_names(file: str | Path, class_names: Sequence[str]) -> bool:
-    """Put class names into a checkpoint file; a reader never sees a half-written one.
-
-    Args:
-        file: Checkpoint of AnomalyNcd.
-        class_names: Name of each slot.
-
-    Returns:
-        Whether the file was written; not where it has these names already.
-
-    Raises:
-        ValueError: If it is no checkpoint of AnomalyNcd or the names don't fit its slots.
-    """
+    """Put class names into a checkpoint of AnomalyNcd; ``False`` where it has these names already."""
     file = Path(file)
     checkpoint = _read(file, mmap=False)
     saved = own_part(checkpoint)

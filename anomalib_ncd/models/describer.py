@@ -93,9 +93,6 @@ class Describer(nn.Module):
             masks: Their masks ``(R, 1, S, S)`` float in [0, 1].
             whole_images: Views ``(I, 3, S, S)`` uint8 of the images that they lie in, for a describer that needs them.
             image_index: ``(R,)`` long, which of these images each region lies in.
-
-        Returns:
-            Feature and rejection feature.
         """
         raise NotImplementedError
 
@@ -174,14 +171,8 @@ class NormalResiduals(Describer):
     def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
         """Take over normal images in place of those known before.
 
-        Args:
-            regions: Regions of normal images.
-            image_paths: The images.
-            seed: Seed of the choice of patches and images.
-
-        Returns:
-            Features ``(N, D)`` of half of the regions, compared with the other images alone, on the CPU; none where
-            there is but one image.
+        Returns features ``(N, D)`` of half of the regions, compared with the other images alone, on the CPU; none where
+        there is but one image.
         """
         rows = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
         bit_depth = regions.table.settings.bit_depth
@@ -238,19 +229,7 @@ DESCRIBERS: dict[str, type[FrozenFeatures | NormalResiduals]] = {
 
 
 def build_describer(kind: DescriberKind, built: BuiltEncoder) -> FrozenFeatures | NormalResiduals:
-    """Build a describer around an encoder.
-
-    Args:
-        kind: ``"frozen_features"`` for training and plain clusters; ``"normal_residuals"`` to describe regions by what
-            sets them apart from normal images.
-        built: The encoder and what its images need, of ``build_encoder``.
-
-    Returns:
-        The describer.
-
-    Raises:
-        ValueError: If there is no such kind.
-    """
+    """Build a describer around an encoder: for training and plain clusters, or to compare with normal images."""
     if kind not in DESCRIBERS:
         msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
         raise ValueError(msg)

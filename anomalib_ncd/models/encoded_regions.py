@@ -48,14 +48,8 @@ class RegionCache:
     def encode(self, describe: Describe, datamodule: NcdDataModule) -> list[NcdBatch]:
         """Describe all regions of a datamodule, whatever process asks, or take them from the last time.
 
-        In single precision and of the views that predictions are made from, so that new regions are compared with
-        the run's just as these are with each other.
-
-        Returns:
-            As :func:`encode_images`.
-
-        Raises:
-            ValueError: If there is no region.
+        In single precision and of the views that predictions are made from, so that new regions are compared with the
+        run's just as these are with each other. ``ValueError`` if there is no region.
         """
         table = datamodule.region_table()
         if not len(table):

@@ -99,13 +99,7 @@ class RegionClassifier(nn.Module):
 def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> None:  # noqa: ANN401
     """Write a classifier as ONNX, with the inputs of :meth:`RegionClassifier.forward` and any number of regions.
 
-    Args:
-        classifier: The network.
-        file: Target file.
-        **kwargs: Options of ``torch.onnx.export`` that take the place of those chosen here.
-
-    Raises:
-        ModuleNotFoundError: If ``onnxscript`` is not installed.
+    `kwargs` take the place of options of ``torch.onnx.export`` that are chosen here.
     """
     if not module_available("onnxscript"):
         msg = "Export to ONNX and OpenVINO needs the package onnxscript: `pip install onnxscript`."
@@ -208,14 +202,7 @@ def quantise_with_accuracy_control(
 
 
 def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -> list[dict[str, np.ndarray]]:  # noqa: ANN401
-    """Take `number` regions off an :class:`~anomalib_ncd.NcdDataModule` to calibrate a quantisation with.
-
-    Returns:
-        Inputs of one region each, of the whole image if the datamodule gives any.
-
-    Raises:
-        TypeError: If it is another datamodule, or none.
-    """
+    """Take inputs of regions off an :class:`~anomalib_ncd.NcdDataModule` to calibrate a quantisation with."""
     from anomalib_ncd.data.datamodule import NcdDataModule  # noqa: PLC0415 - it imports this package's host first
 
     if not isinstance(datamodule, NcdDataModule):

@@ -42,18 +42,10 @@ class ProjectionHead(nn.Module):
 
 
 class PrototypeHeads(nn.Module):
-    """Several independent classifiers by cosine similarity to one learnt prototype per class.
+    """Several independent classifiers by cosine similarity to one learnt prototype per class; 4 in the paper.
 
     Each head is a linear layer without bias whose weight rows, and whose input, have norm 1. The heads differ only in
     their random start; training tells which one to keep.
-
-    Args:
-        in_dim: Width of the feature.
-        num_classes: Number of base and novel classes together.
-        num_heads: Number of heads. Default: 4, of the paper.
-
-    Raises:
-        ValueError: If a size is not positive.
     """
 
     def __init__(self, in_dim: int, num_classes: int, num_heads: int = 4) -> None:

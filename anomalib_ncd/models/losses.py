@@ -22,9 +22,7 @@ from anomalib_ncd.settings import TrainingSettings
 def info_nce(projections: Tensor, temperature: float = 1.0) -> Tensor:
     """Contrast each view with the other view of its region, against all other views.
 
-    Args:
-        projections: Projections (2N, P), view-major, of any norm; N at least 1.
-        temperature: Divisor of the cosine similarities.
+    Projections (2N, P) are view-major, of any norm.
 
     Example:
         >>> info_nce(torch.eye(2).repeat(2, 1)).round(decimals=4)  # -log(e / (e + 2))
@@ -37,10 +35,7 @@ def info_nce(projections: Tensor, temperature: float = 1.0) -> Tensor:
 def supervised_contrastive(projections: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:
     """Contrast each view with all views of its class, against all other views; the mean over the positives of each.
 
-    Args:
-        projections: Projections (2N, P) of labelled regions, view-major, of any norm; N at least 1.
-        labels: Classes (N,) of the regions.
-        temperature: Divisor of the cosine similarities.
+    Projections (2N, P) of labelled regions are view-major, of any norm.
 
     Example:
         >>> supervised_contrastive(torch.ones(4, 3), torch.tensor([0, 0])).round(decimals=4)  # log 3

@@ -51,14 +51,7 @@ class SmallPatchcore(Patchcore):
 
 
 def farthest_rows(rows: Tensor, count: int) -> Tensor:
-    """Choose rows greedily, each the farthest from those before it, beginning with the first.
-
-    Args:
-        rows: ``(N, D)`` float.
-        count: Number of rows to choose; all where there are fewer.
-
-    Returns:
-        Their indices.
+    """Choose `count` rows greedily, each the farthest from those before it, beginning with the first; by index.
 
     Example:
         >>> farthest_rows(torch.tensor([[0.0], [1.0], [9.0], [4.0]]), 3)
@@ -78,14 +71,8 @@ def farthest_rows(rows: Tensor, count: int) -> Tensor:
 def build_offline_detector(post_processor: PostProcessor | bool = True) -> SmallPatchcore:
     """Build a small Patchcore with the weights of the extra ``[offline]``, to be fitted with anomalib's ``Engine``.
 
-    Args:
-        post_processor: ``True`` for anomalib's own, or another such as :class:`~anomalib_ncd.MEBin`.
-
-    Returns:
-        The detector, not fitted, on two scales of EfficientNet-Lite0; without evaluator and visualizer.
-
-    Raises:
-        RuntimeError: If the extra is not installed.
+    It takes two scales of EfficientNet-Lite0, and has no evaluator and visualizer; `post_processor` may be another than
+    anomalib's, such as :class:`~anomalib_ncd.MEBin`.
     """
     detector = SmallPatchcore(
         backbone=OFFLINE_NETWORK,
@@ -101,16 +88,10 @@ def build_offline_detector(post_processor: PostProcessor | bool = True) -> Small
 
 
 def give_offline_weights(detector: AnomalibModule) -> None:
-    """Fill a detector on features of EfficientNet-Lite0 with the weights of the extra ``[offline]``.
+    """Fill a detector on features of ``tf_efficientnet_lite0`` with the weights of the extra ``[offline]``, in place.
 
     They were trained on images from -1 to 1. The first layer is changed to take those of anomalib's default transform,
     as anomalib keeps no transform in a checkpoint.
-
-    Args:
-        detector: Patchcore or Padim with the backbone ``tf_efficientnet_lite0``, changed in place.
-
-    Raises:
-        RuntimeError: If the extra is not installed.
     """
     weights = build_offline_backbone().state_dict()
     features: Any = detector.get_submodule("model.feature_extractor.feature_extractor")

@@ -17,18 +17,10 @@ def square_boxes(
     padding_ratio: float,
     min_size_ratio: float,
 ) -> np.ndarray:
-    """Put a padded square around each rectangle, and shift it back where it leaves the image.
+    """Put a padded square ``(N, 4)`` float64 xyxy around each rectangle ``(N, 4)``, shifted back into the image.
 
-    A square is at most as large as the image's longer side, so it can still leave the shorter one.
-
-    Args:
-        rectangles_xywh: ``(N, 4)`` whole pixels.
-        size_hw: Height and width of the image.
-        padding_ratio: What is added to the longer side of a rectangle.
-        min_size_ratio: Least half side of a square, as a part of the image's longer side.
-
-    Returns:
-        ``(N, 4)`` float64 xyxy, whole pixels.
+    A square is at most as large as the image's longer side, so it can still leave the shorter one; half of it is at
+    least `min_size_ratio` of the longer side, and `padding_ratio` is added to the longer side of a rectangle.
 
     Example:
         >>> square_boxes(np.array([[0, 10, 20, 4]]), (100, 100), 0.1, 0.1)
@@ -47,17 +39,11 @@ def square_boxes(
 
 
 def merge_close_boxes(boxes_xyxy: np.ndarray, max_distance: float) -> np.ndarray:
-    """Merge each group of boxes that lie nearer to each other than a distance.
+    """Merge each group of boxes ``(N, 4)`` that lie nearer to each other than a distance; see :func:`box_distances`.
 
     A box and its neighbours form a group; groups inside other groups are left out, and equal boxes count once. A group
-    becomes its bounding box, made square around its middle after each box that is added.
-
-    Args:
-        boxes_xyxy: ``(N, 4)``.
-        max_distance: Distance that neighbours stay below. Boxes that overlap have distance -1.
-
-    Returns:
-        ``(M, 4)`` float64, in the order of the boxes whose groups they are; M is at most N.
+    becomes its bounding box, made square around its middle after each box that is added. Groups are in the order of the
+    boxes that made them.
 
     Example:
         >>> merge_close_boxes(np.array([[0, 0, 2, 2], [3, 0, 5, 2], [9, 9, 10, 10]]), 2)
@@ -103,14 +89,7 @@ def _largest_groups(groups: np.ndarray, owners: np.ndarray, boxes_xyxy: np.ndarr
 
 
 def box_distances(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray | None = None) -> np.ndarray:
-    """Distances from each box to each other: Euclidean between their edges, -1 where they overlap.
-
-    Args:
-        boxes_xyxy: ``(N, 4)``.
-        others_xyxy: ``(M, 4)``; ``None``: the same boxes.
-
-    Returns:
-        ``(N, M)`` float64.
+    """Distances ``(N, M)`` from each box to each other, or of others: Euclidean between edges, -1 where they overlap.
 
     Example:
         >>> box_distances(np.array([[0, 0, 2, 2], [5, 6, 7, 8]]))

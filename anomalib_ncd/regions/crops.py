@@ -101,17 +101,9 @@ def region_boxes(
 
 
 def crop(array: np.ndarray, box_xyxy: np.ndarray | tuple[float, float, float, float]) -> np.ndarray:
-    """Cut a box out of an array; what lies outside the array is 0.
+    """Cut a box out of an array ``(H, W)`` or ``(H, W, C)``, as a copy; what lies outside the array is 0.
 
-    Args:
-        array: ``(H, W)`` or ``(H, W, C)``.
-        box_xyxy: Box in half-open pixels; fractions are rounded, halves to the even number, as Pillow does.
-
-    Returns:
-        A copy of shape ``(h, w)`` or ``(h, w, C)``.
-
-    Raises:
-        ValueError: If the array is not an image or the box is upside down.
+    The box is in half-open pixels; fractions are rounded, halves to the even number, as Pillow does.
 
     Example:
         >>> crop(np.array([[1, 2], [3, 4]]), (1, 0, 3, 2))
@@ -137,21 +129,9 @@ def region_scores(
     boxes_xyxy: np.ndarray,
     size_hw: tuple[int, int],
 ) -> np.ndarray:
-    """Score boxes by the highest normalised anomaly score inside them.
+    """Score boxes of an image by the highest normalised anomaly score inside them, ``(N,)`` from 0 to 1; 0 outside.
 
-    The normalised map is resized to the image with Pillow's bicubic filter.
-
-    Args:
-        anomaly_map: ``(h, w)``, integer or float.
-        score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.mebin.fit_score_range`.
-        boxes_xyxy: ``(N, 4)`` boxes in the image, rounded as :func:`crop` rounds them.
-        size_hw: Height and width of the image.
-
-    Returns:
-        ``(N,)`` float64 from 0 to 1. Outside the image the score is 0.
-
-    Raises:
-        ValueError: If the map, the range, a box or the size is not valid.
+    The normalised map is resized to the image with Pillow's bicubic filter; boxes are rounded as :func:`crop` does.
 
     Example:
         >>> anomaly_map = np.zeros((8, 8))

@@ -55,15 +55,7 @@ def binarize_elements(anomaly_map: np.ndarray, score_range: tuple[float, float])
 
 
 def cut_at_half_height(anomaly_map: np.ndarray, mask: np.ndarray, low: float) -> np.ndarray:
-    """Take from each component of a mask what lies below half its height.
-
-    Args:
-        anomaly_map: ``(H, W)``.
-        mask: ``(H, W)`` bool; components are 8-connected.
-        low: What heights are measured from.
-
-    Returns:
-        ``(H, W)`` bool.
+    """Take from each 8-connected component of a mask ``(H, W)`` what lies below half its height above `low`.
 
     Example:
         >>> cut_at_half_height(np.array([[8, 5, 3, 0, 3]]), np.array([[True, True, True, False, True]]), 0)

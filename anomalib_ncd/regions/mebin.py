@@ -39,15 +39,7 @@ def fit_score_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
 
     Maps are read one at a time, so a generator that loads them from disk will do. Where all peaks are equal (a single
     map, for instance) that range has no width; the lowest value over all maps then takes the place of the lowest peak.
-
-    Args:
-        maps: Anomaly maps, each ``(H, W)``, integer or float.
-
-    Returns:
-        Lower and upper end of the range. They are equal only for maps that are all constant at one value.
-
-    Raises:
-        ValueError: If there is no map, or one is not two-dimensional, not numeric, empty, or holds NaN or infinity.
+    ``ValueError`` if there is no map, or one is not two-dimensional, not numeric, empty, or holds NaN or infinity.
 
     Example:
         >>> fit_score_range([np.array([[0, 7]]), np.array([[1, 3]])])
@@ -69,18 +61,10 @@ def fit_score_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
 
 
 def normalize_anomaly_map(anomaly_map: np.ndarray, score_range: tuple[float, float]) -> np.ndarray:
-    """Scale a map so that the score range becomes 0 to 255.
+    """Scale a map ``(H, W)`` so that the score range becomes 0 to 255, float64.
 
-    Args:
-        anomaly_map: ``(H, W)``, integer or float.
-        score_range: Lower and upper end, see :func:`fit_score_range`.
-
-    Returns:
-        ``(H, W)`` float64 from 0 to 255. Values below the range are 0; values above it, which only maps outside the
-        fitted set can have, are 255. All 0 for a range without width.
-
-    Raises:
-        ValueError: If the map or the range is not valid.
+    Values below the range are 0; values above it, which only maps outside the fitted set can have, are 255. All 0 for a
+    range without width.
 
     Example:
         >>> normalize_anomaly_map(np.array([[1, 3, 5, 7]]), (3, 7))
@@ -95,19 +79,7 @@ def component_counts(
     sample_rate: int = 4,
     erosion_size: int = 6,
 ) -> np.ndarray:
-    """Count the 8-connected components of a map at each threshold of the sweep.
-
-    Args:
-        anomaly_map: ``(H, W)``, integer or float.
-        score_range: Lower and upper end, see :func:`fit_score_range`.
-        sample_rate: Step between thresholds, on the scale from 0 to 255. 4 in the paper.
-        erosion_size: Side in pixels of the square that masks are eroded with; 0 for no erosion.
-
-    Returns:
-        Integer counts, ``(64,)`` for a step of 4, from threshold 255 downwards.
-
-    Raises:
-        ValueError: If the map, the range or an option is not valid.
+    """Count the 8-connected components of a map at each threshold of the sweep, from 255 downwards.
 
     Example:
         >>> blob = np.zeros((16, 16))
@@ -120,20 +92,10 @@ def component_counts(
 
 
 def select_interval(counts: np.ndarray, min_interval_len: int = 4) -> tuple[int, int] | None:
-    """Pick the stable interval of a sweep: its longest run of equal, non-zero counts.
+    """Pick the stable interval of a sweep, its longest run of equal, non-zero counts: last index and count.
 
     Among runs of equal length, the count whose first stable run comes first in the sweep wins; among runs of that
-    count, the last one.
-
-    Args:
-        counts: ``(K,)`` component counts from the highest threshold downwards.
-        min_interval_len: Shortest run that counts as stable. 4 in the paper.
-
-    Returns:
-        Index of the run's last threshold and the run's count; None where no run is long enough.
-
-    Raises:
-        ValueError: If `counts` is not one-dimensional or `min_interval_len` is below 1.
+    count, the last one. ``None`` where no run has `min_interval_len`, 4 in the paper.
 
     Example:
         >>> select_interval(np.array([0, 1, 1, 1, 1, 1, 2, 2, 2, 2]))
@@ -214,21 +176,9 @@ def binarize_batch(
     *,
     num_threads: int | None = None,
 ) -> list[BinarizedMap]:
-    """Binarise a batch of anomaly maps, each by itself, in a pool of threads.
+    """Binarise maps ``(B, H, W)``, each by itself as :func:`binarize` does, in a pool of threads.
 
-    Args:
-        anomaly_maps: ``(B, H, W)``, integer or float.
-        score_range: Lower and upper end of the set of maps, see :func:`fit_score_range`.
-        sample_rate: Step between thresholds, see :func:`binarize`.
-        min_interval_len: Shortest stable interval, see :func:`binarize`.
-        erosion_size: Side of the erosion, see :func:`binarize`.
-        num_threads: Number of threads; by default one a processor, at most 4, as the calls are too short to fill more.
-
-    Returns:
-        The result of each map, in order.
-
-    Raises:
-        ValueError: If the batch is not three-dimensional, or a map, the range or an option is not valid.
+    There is a thread a processor, at most 4, as the calls are too short to fill more.
 
     Example:
         >>> [result.num_components for result in binarize_batch(np.zeros((2, 8, 8)), (0, 1))]

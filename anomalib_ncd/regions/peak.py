@@ -10,19 +10,10 @@ from anomalib_ncd.regions.mebin import check_map
 
 
 def peak_mask(anomaly_map: np.ndarray) -> np.ndarray:
-    """Find the part of a map around its highest value.
+    """Find the part of a map around its highest value, ``(H, W)`` bool; empty for a constant map.
 
     It is what is connected with the highest value, diagonals included, and above half way from the median to it. Not
     in the paper, which takes the whole image where MEBin finds nothing.
-
-    Args:
-        anomaly_map: ``(H, W)``, integer or float, finite.
-
-    Returns:
-        ``(H, W)`` bool; empty where the median is the highest value, as in a constant map.
-
-    Raises:
-        ValueError: If the map is not two-dimensional, not numeric, empty, or holds NaN or infinity.
 
     Example:
         >>> peak_mask(np.array([[0, 0, 5], [0, 9, 0], [0, 0, 0], [6, 0, 0]])).astype(int)

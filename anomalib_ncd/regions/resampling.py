@@ -26,19 +26,10 @@ def resize_antialiased(
     resampling: Filter = "bilinear",
     window: tuple[int, int, int, int] | None = None,
 ) -> np.ndarray:
-    """Resize an array, widening the filter where it shrinks.
+    """Resize ``(H, W)`` or ``(H, W, C)``, widening the filter where it shrinks; float32, not rounded.
 
-    Args:
-        array: ``(H, W)`` or ``(H, W, C)``, integer or float.
-        size_hw: Height and width of the result, 1 or more.
-        resampling: ``"bilinear"`` or ``"bicubic"`` (a = -0.5).
-        window: Part of the result to compute: left, top, right, bottom, inside of it. Defaults to ``None``: all.
-
-    Returns:
-        float32 of shape ``(h, w)`` or ``(h, w, C)``, not rounded; bicubic may overshoot.
-
-    Raises:
-        ValueError: If the array, the size, the filter or the window is not valid.
+    ``"bicubic"`` has a = -0.5 and may overshoot. `window` is the part of the result to compute: left, top, right,
+    bottom.
 
     Example:
         >>> resize_antialiased(np.array([[0.0, 4.0]]), (1, 4))

@@ -64,16 +64,7 @@ class RobustRange(NamedTuple):
 
 
 def map_facts(anomaly_map: np.ndarray) -> MapFacts:
-    """Gather what the range needs to know of a map; so maps can be read one at a time.
-
-    Args:
-        anomaly_map: ``(H, W)``, integer or float.
-
-    Returns:
-        Its facts.
-
-    Raises:
-        ValueError: If the map is not two-dimensional, not numeric, empty, or holds NaN or infinity.
+    """Gather what the range needs to know of a map ``(H, W)``; so maps can be read one at a time.
 
     Example:
         >>> facts = map_facts(np.arange(16).reshape(4, 4))
@@ -132,14 +123,10 @@ def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts]
 
 
 def otsu_threshold(values: np.ndarray) -> float:
-    """Divide values in two classes so that the variance between them is highest (Otsu, 1979).
+    """Divide values ``(N,)`` in two classes so that the variance between them is highest (Otsu, 1979).
 
-    Args:
-        values: ``(N,)``, at least one.
-
-    Returns:
-        Middle between the highest value of the lower class and the lowest of the upper one; the value itself where all
-        are equal.
+    The threshold is the middle between the highest value of the lower class and the lowest of the upper one; the value
+    itself where all are equal.
 
     Example:
         >>> otsu_threshold(np.array([0, 1, 1, 8, 10]))
@@ -158,14 +145,7 @@ def otsu_threshold(values: np.ndarray) -> float:
 
 
 def hot_maps(peaks: Sequence[float], lowest: Sequence[float]) -> tuple[int, ...]:
-    """Find maps whose peaks lie far above all others: more than five times as far above the others' lowest value.
-
-    Args:
-        peaks: Highest value of each map.
-        lowest: Lowest value of each map.
-
-    Returns:
-        Their indices, ascending.
+    """Find maps whose peaks lie more than five times as far above the others' lowest value as all others, by index.
 
     Example:
         >>> hot_maps([1.0, 60.0, 2.0], [0.0, 0.0, 0.0])

@@ -11,10 +11,7 @@ _Box = tuple[int, int, int, int]  # left, top, width, height
 
 
 def sweep_thresholds(sample_rate: int) -> np.ndarray:
-    """List the thresholds of a sweep: 255, 255 - `sample_rate`, … down to above 0.
-
-    Raises:
-        ValueError: If `sample_rate` is not a whole number from 1 to 255.
+    """List the thresholds of a sweep, 255, 255 - `sample_rate`, … down to above 0, for a whole number from 1 to 255.
 
     Example:
         >>> sweep_thresholds(64)

@@ -23,9 +23,6 @@ def eval_view(image: np.ndarray, mask: np.ndarray, image_size: int = 224) -> tup
     Returns:
         View ``(3, S, S)`` uint8 and mask ``(1, S, S)`` float32 in [0, 1], both contiguous.
 
-    Raises:
-        ValueError: If the size is below 1.
-
     Example:
         >>> view, mask = eval_view(np.zeros((50, 50, 3), np.uint8), np.ones((50, 50), bool))
         >>> view.shape, view.dtype, mask.shape, mask.dtype
@@ -42,14 +39,7 @@ def eval_view(image: np.ndarray, mask: np.ndarray, image_size: int = 224) -> tup
 
 
 def whole_view(image: np.ndarray, image_size: int = 224) -> np.ndarray:
-    """Make the view of a whole image that is compared with normal images: all of it, as a square.
-
-    Args:
-        image: Image of shape ``(h, w, 3)``, uint8.
-        image_size: Side of the view in pixels.
-
-    Returns:
-        View ``(3, S, S)`` uint8, contiguous.
+    """Make the view ``(3, S, S)`` of a whole image that is compared with normal images: all of it, as a square.
 
     Example:
         >>> whole_view(np.zeros((50, 80, 3), np.uint8)).shape
@@ -60,15 +50,7 @@ def whole_view(image: np.ndarray, image_size: int = 224) -> np.ndarray:
 
 
 def resize_short_side(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Resize a region so that its shorter side has ``size`` pixels.
-
-    Args:
-        image: ``(h, w, 3)``, uint8.
-        mask: ``(h, w)``, bool or float.
-        size: New length of the shorter side.
-
-    Returns:
-        Image and mask; the mask becomes soft, float32 in [0, 1].
+    """Resize a region so that its shorter side has ``size`` pixels; the mask becomes soft, float32 in [0, 1].
 
     Example:
         >>> image, mask = resize_short_side(np.zeros((10, 20, 3), np.uint8), np.ones((10, 20), bool), 5)

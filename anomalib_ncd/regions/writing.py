@@ -38,31 +38,19 @@ class OutputError(OSError):
 
 
 def write_file(file: str | Path, contents: bytes | str, *, sync: bool = True) -> None:
-    """Write a file as a whole.
+    """Write bytes, or text as UTF-8, as a whole; its folder is made where it is missing.
 
-    Args:
-        file: Target; its folder is made where it is missing.
-        contents: Bytes, or text that is written as UTF-8.
-        sync: Wait until it is on disk; not needed for what is made again where it is lost.
-
-    Raises:
-        OutputError: If it can't be written.
+    Without `sync` it isn't waited for until it is on disk; for what is made again where it is lost. ``OutputError`` if
+    it can't be written.
     """
     with whole_file(file, sync=sync) as unfinished:
         unfinished.write_bytes(contents.encode() if isinstance(contents, str) else contents)
 
 
 def write_image(file: str | Path, image: np.ndarray, *, sync: bool = True) -> None:
-    """Encode an image in the format of its suffix and write it as a whole.
+    """Encode an image in the format of the file's suffix and write it as a whole, see :func:`write_file`.
 
-    Args:
-        file: Target, such as ``picture.png`` or ``picture.jpg``.
-        image: ``(H, W, 3)`` uint8 RGB, ``(H, W)`` uint8, or a mask ``(H, W)`` bool, which becomes 0 and 255.
-        sync: See :func:`write_file`.
-
-    Raises:
-        OutputError: If it can't be written.
-        ValueError: If it can't be encoded.
+    It is RGB ``(H, W, 3)`` or grey ``(H, W)``, uint8, or a mask ``(H, W)`` bool, which becomes 0 and 255.
     """
     file = Path(file)
     write_file(file, encode_image(image, file.suffix), sync=sync)
@@ -82,18 +70,7 @@ def encode_image(image: np.ndarray, suffix: str, quality: int = 95) -> bytes:
 
 @contextmanager
 def whole_file(file: str | Path, *, sync: bool = True) -> Iterator[Path]:
-    """Let a file be written under another name in its folder, and give it its own name when it is on disk.
-
-    Args:
-        file: Target; its folder is made where it is missing.
-        sync: See :func:`write_file`.
-
-    Yields:
-        Where to write.
-
-    Raises:
-        OutputError: If it can't be written.
-    """
+    """Let a file be written under another name in its folder, and give it its own name when it is on disk."""
     file = Path(file)
     # Not longer than a name that the file system takes, and of one writer alone.
     unfinished = file.with_name(f".{uuid.uuid4().hex}.unfinished{file.suffix[:8]}")

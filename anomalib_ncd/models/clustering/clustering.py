@@ -72,15 +72,9 @@ def cluster_features(
 
 
 def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: int) -> torch.Tensor:
-    """Directions of the clusters, the mean of their unit features: prototypes of a classifier by cosine similarity.
+    """Directions ``(num_clusters, D)`` of clusters, the mean of their unit features: prototypes by cosine similarity.
 
-    Args:
-        features: ``(R, D)`` float, of any norm.
-        labels: ``(R,)`` long, cluster of each region.
-        num_clusters: Number of clusters; may be more than there are labels.
-
-    Returns:
-        ``(num_clusters, D)`` of norm 1. A cluster without regions points away from all of them.
+    A cluster without regions points away from all of them.
 
     Example:
         >>> cluster_centres(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), num_clusters=2)

@@ -28,9 +28,6 @@ def unit_rows(vectors: Tensor) -> Tensor:
 def neighbour_similarity(features: Tensor, references: Tensor) -> Tensor:
     """Cosine of features (R, D) to the nearest of the references (N, D), both of norm 1; -1 without references.
 
-    Raises:
-        ValueError: If the shapes don't agree.
-
     Example:
         >>> neighbour_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.6, 0.8]]))
         tensor([0.6000])
@@ -42,18 +39,9 @@ def neighbour_similarity(features: Tensor, references: Tensor) -> Tensor:
 
 
 def left_out_similarity(features: Tensor, groups: Tensor, rows_at_once: int = 1024) -> Tensor:
-    """Cosine of each feature to the nearest one of other groups, as if its own group had not been there.
+    """Cosine of each feature ``(N, D)`` of norm 1 to the nearest one of other groups; -1 where there is none.
 
-    Args:
-        features: ``(N, D)`` float of norm 1.
-        groups: ``(N,)`` integer; features of one group, such as the regions of an image, don't see each other.
-        rows_at_once: Rows of the matrix of similarities that are in memory together.
-
-    Returns:
-        ``(N,)`` float in [-1, 1]; -1 where there is no other group.
-
-    Raises:
-        ValueError: If the shapes don't agree.
+    Features of one group ``(N,)``, such as the regions of an image, don't see each other.
     """
     _check(features, features)
     if groups.shape != features.shape[:1]:

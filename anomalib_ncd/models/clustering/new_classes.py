@@ -78,10 +78,6 @@ def check_numbers(num_new_classes: int | None, min_regions: int) -> None:
 def class_width(features: Tensor, classes: Tensor) -> float:
     """Half way from the mean cosine distance within a class to that between two; with one class, twice that within it.
 
-    Args:
-        features: ``(N, E)`` float of norm 1.
-        classes: ``(N,)`` long.
-
     Example:
         >>> class_width(torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1]))
         0.5
@@ -107,21 +103,11 @@ def fit_new_prototypes(
     temperature: float,
     num_steps: int = FITTING_STEPS,
 ) -> Tensor:
-    """Prototypes for new classes that leave the old ones where they are.
+    """Prototypes ``(H, num_new, D)`` for new classes that leave the old ones ``(H, C, D)`` where they are.
 
-    They start as the directions of their regions and move by cross-entropy, all old prototypes fixed. What training
-    has learnt points elsewhere than the means of classes do, so that means alone would draw old regions to them.
-
-    Args:
-        weight: ``(H, C, D)`` float, prototypes of H heads.
-        features: ``(N, D)`` float, regions of old and new classes.
-        slots: ``(N,)`` long, from 0 to C + `num_new` - 1: their classes.
-        num_new: Number of new classes, each with a region.
-        temperature: What cosines are divided by in predictions.
-        num_steps: Steps of Adam.
-
-    Returns:
-        ``(H, num_new, D)`` float of norm 1.
+    They start as the directions of their regions and move by cross-entropy, all old prototypes fixed. What training has
+    learnt points elsewhere than the means of classes do, so that means alone would draw old regions to them. `slots`
+    ``(N,)`` are the classes of regions, old and new; each new class has one.
     """
     rows, old = unit_rows(features.detach().float()), unit_rows(weight.detach().float())
     members = F.one_hot(slots, old.shape[1] + num_new)[:, old.shape[1] :].to(rows.dtype)

@@ -25,21 +25,11 @@ def cluster_prototypes(
     num_heads: int,
     seed: int = 0,
 ) -> torch.Tensor:
-    """Cluster regions, once for each head, and number the clusters alike.
+    """Cluster regions, once for each head, and number the clusters alike: ``(num_heads, num_classes, D)`` of norm 1.
 
     The first head starts from Ward's clusters, the others from k-means with seeds of their own, so that heads remain
     different opinions. The cluster with the lowest mean score gets slot 0, *normal*. Of more than 2,000 regions, a
-    random 2,000 are clustered.
-
-    Args:
-        features: ``(R, D)`` float, of any norm; R at least 1.
-        scores: ``(R,)`` anomaly scores of the regions.
-        num_classes: Number of classes. With fewer distinct regions, the prototypes left over point away from all.
-        num_heads: Number of heads.
-        seed: Seed of k-means.
-
-    Returns:
-        Prototypes ``(num_heads, num_classes, D)`` of norm 1.
+    random 2,000 are clustered. With fewer distinct regions than classes, the prototypes left over point away from all.
     """
     if len(features) > MAX_CLUSTERED:
         chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:MAX_CLUSTERED]

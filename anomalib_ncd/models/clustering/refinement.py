@@ -27,14 +27,9 @@ _TINY = 1e-9
 
 
 def constrained(probabilities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Take away the probability of classes that a region is not of.
+    """Take away the probability of classes that a region is not of; rows ``(R, K)`` float32 sum to 1.
 
-    Args:
-        probabilities: ``(R, K)`` float.
-        allowed: ``(R, K)`` bool, the classes that each region may be of; one at least.
-
-    Returns:
-        ``(R, K)`` float32; rows sum to 1, and are even over what is allowed where nothing of it was probable.
+    A row is even over what is allowed where nothing of it was probable.
 
     Example:
         >>> constrained(np.array([[0.5, 0.25, 0.25]]), np.array([[False, True, True]]))
@@ -47,19 +42,11 @@ def constrained(probabilities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 
 
 def correction_weights(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """How much each region counts: 1 where it is corrected, else as far as corrections agree with its cluster.
+    """How much each region counts, ``(R,)``: 1 where it is corrected, else as corrections agree with its cluster.
 
     All other regions together count as much as 20 to 150 corrections: the more, the more of all corrections agree with
     their clusters; 45 where nothing is corrected. A single one counts the less, the more alike it is to regions of its
     cluster that were corrected away from it.
-
-    Args:
-        features: ``(R, D)`` float, of any norm.
-        prior: ``(R, K)`` float, what clusters say.
-        allowed: ``(R, K)`` bool, what corrections say; rows without a correction allow everything.
-
-    Returns:
-        ``(R,)`` float.
     """
     cluster, corrected = prior.argmax(axis=1), ~allowed.all(axis=1)
     agrees = allowed[corrected, cluster[corrected]]

@@ -25,27 +25,19 @@ def is_plain(block: BlockLike) -> bool:
 
 
 def cls_mask(attended: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to the scores of attention so that CLS looks only at the attended tokens.
+    """Mask (B, 1, N, N) that is added to the scores of attention: CLS looks only at the attended tokens (B, N) bool.
 
-    Args:
-        attended: Boolean (B, N); ``True`` where CLS may look, at least once per row.
-        dtype: Type of the mask, that of the tokens.
-
-    Returns:
-        Mask (B, 1, N, N): minus infinity where CLS, the first row, may not look, zero elsewhere.
+    Minus infinity where CLS, the first row, may not look, zero elsewhere; it may look somewhere in each row.
     """
     row = torch.zeros_like(attended, dtype=dtype).masked_fill(~attended, -torch.inf)
     return F.pad(row[:, None, None, :], (0, 0, 0, attended.shape[1] - 1))
 
 
 def run_block(block: BlockLike, tokens: Tensor, guide: Tensor | None = None, rope: Tensor | None = None) -> Tensor:
-    """Run a block on tokens (B, N, D), CLS first.
+    """Run a block of a timm Vision Transformer on tokens (B, N, D), CLS first.
 
-    Args:
-        block: A block of a timm Vision Transformer.
-        tokens: The tokens.
-        guide: Mask (B, 1, N, N) of :func:`cls_mask`; ``None`` lets CLS look everywhere.
-        rope: Rotary position embeddings of the patches, (N', E) or (B, 1, N', E), for blocks that take them.
+    `guide` is of :func:`cls_mask`; ``None`` lets CLS look everywhere. `rope` are rotary position embeddings of the
+    patches, (N', E) or (B, 1, N', E), for blocks that take them.
     """
     return block(tokens, attn_mask=guide) if rope is None else block(tokens, rope=rope, attn_mask=guide)
 

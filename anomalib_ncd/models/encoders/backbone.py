@@ -27,17 +27,10 @@ def build_network(
 ) -> nn.Module:
     """Build a network of timm without a classifier, in training mode.
 
-    Args:
-        name: A timm name, with or without a tag, such as ``"vit_base_patch8_224.dino"`` or ``"resnet18"``.
-        weights: A local file of weights for ``name``.
-        pretrained: Whether to load timm's weights, from the hub's cache or the hub, if ``weights`` is not given.
-        image_size: Side in pixels of the square images, to which position embeddings are resampled; ``None``: the own.
-
-    Raises:
-        ValueError: If the name is unknown, the size does not fit, there are no published weights under that name or
-            the file holds the weights of another network.
-        FileNotFoundError: If ``weights`` does not exist.
-        RuntimeError: If the weights are not in the cache and the hub is out of reach.
+    Its name may have a tag, such as ``"vit_base_patch8_224.dino"``; position embeddings are resampled to `image_size`.
+    Weights come from the file, else from the hub's cache or the hub. ``ValueError`` if the name is unknown, the size
+    does not fit, there are no published weights or the file holds those of another network; ``RuntimeError`` if they
+    are not in the cache and the hub is out of reach.
     """
     _check_name(name)
     create = partial(_create, name, image_size or own_image_size(name))

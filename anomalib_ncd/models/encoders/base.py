@@ -76,12 +76,9 @@ class RegionEncoder(Protocol):
 
 
 def in_parts(function: Callable[..., Rows], per_pass: int, *inputs: Tensor) -> Rows:
-    """Run a function on a bounded number of rows at a time; in an exported graph on all of them.
+    """Run a function of rows on at most `per_pass` of them at a time; in an exported graph on all of them.
 
-    Args:
-        function: Takes tensors whose first dimension are the rows, and returns one or a named tuple of such.
-        per_pass: Most rows of a pass, 1 or more.
-        *inputs: What it takes.
+    It takes tensors whose first dimension are the rows, and returns one or a named tuple of such.
 
     Example:
         >>> in_parts(lambda rows: rows + 1, 2, torch.arange(5))

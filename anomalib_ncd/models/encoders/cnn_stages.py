@@ -31,10 +31,7 @@ def chain_of(backbone: nn.Module) -> list[Link]:
     """Cut a network into the modules that make its feature maps; what comes after the last map is left out.
 
     The chain is run once against the network's own features, so that no network passes whose modules do not simply
-    follow one another.
-
-    Raises:
-        TypeError: If the network is not such a chain.
+    follow one another; ``TypeError`` for others.
 
     Example:
         >>> import timm

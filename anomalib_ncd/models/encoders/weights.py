@@ -58,16 +58,10 @@ SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge", 15
 
 
 def load_weights(network: nn.Module, path: Path, name: str) -> None:
-    """Fill a network from a file; every part of its trunk must be found there.
+    """Fill a network from a ``.safetensors``, ``.pth``, ``.bin`` or ``.npz`` file, told by its content.
 
-    Args:
-        network: A network of timm, without its classifier or with it.
-        path: ``.safetensors``, ``.pth``, ``.bin`` or ``.npz``; what is in it counts, not the suffix.
-        name: What to call the network in messages.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no weights, damaged ones or those of another network.
+    Every part of the network's trunk must be found there; ``ValueError`` if the file holds no weights, damaged ones or
+    those of another network.
     """
     state = read_state(path)
     if any(key.startswith("Transformer/") for key in state):

@@ -54,15 +54,7 @@ class PatchMemory(DynamicBufferMixin):
         self.patches = (patches - self.centre) / self.scale
 
     def forward(self, patches: Tensor, left_out: Tensor | None = None) -> Tensor:
-        """Measure how far patches are from the nearest normal one.
-
-        Args:
-            patches: ``(B, N, D)`` float.
-            left_out: ``(P,)`` bool, normal patches that don't count. Defaults to ``None``: all count.
-
-        Returns:
-            ``(B, N)`` float, root mean square over the dimensions.
-        """
+        """Root mean square distance ``(B, N)`` of patches ``(B, N, D)`` to the nearest normal one."""
         rows = (patches - self.centre) / self.scale
         # |p - n|² is |p|² - (2 p·n - |n|²).
         nearness = F.linear(2 * rows, self.patches, -self.patches.square().sum(dim=1))
@@ -109,9 +101,6 @@ class ImageNovelty(nn.Module):
             batches: Patches ``(B, N, D)`` float of whole images, in random order; N is a square.
             num_images: How many images there are in all batches.
             seed: Seed of the choice of patches, of which about 20,000 of each scale are kept.
-
-        Raises:
-            ValueError: If patches are of another width, or don't fill a square.
         """
         generator = torch.Generator().manual_seed(seed)
         kept: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -141,17 +130,9 @@ class ImageNovelty(nn.Module):
         self.middle, self.softness = median + THRESHOLD * spread, SOFTNESS * spread
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Compare images with the normal ones.
+        """Novelty ``(B,)`` in [0, 1] of images by their patches ``(B, N, D)``, N a square.
 
-        Args:
-            patches: ``(B, N, D)`` float of whole images; N is a square.
-
-        Returns:
-            ``(B,)`` float32 in [0, 1]: near 0 for what looks like a normal image, a half at 1.5 spreads above their
-            median.
-
-        Raises:
-            RuntimeError: If there are no normal images to compare with.
+        Near 0 for what looks like a normal image, a half at 1.5 spreads above their median.
         """
         if not len(self.single.patches):
             msg = "No normal images are known yet; fit them, or load a checkpoint that has some."

@@ -32,19 +32,10 @@ def fit_to_regions(
     image_size: int,
     seed: int = 0,
 ) -> Tensor:
-    """Fit to the regions of normal images.
+    """Fit to the regions of normal images, of which ``encode`` makes patches ``(B, N, D)`` and shares ``(B, N, 1)``.
 
-    Half of them are described, too, compared with the other images alone: what is left between normal and normal.
-
-    Args:
-        normal_patches: What is fitted.
-        encode: Makes patches ``(B, N, D)`` and their shares ``(B, N, 1)`` of views ``(B, 3, S, S)`` uint8 and masks.
-        regions: Regions of normal images.
-        image_size: Side S of a view in pixels.
-        seed: Seed of the choice of patches.
-
-    Returns:
-        Descriptions ``(N, 2, D)`` of regions by :class:`NormalPatches`; none where there is but one normal image.
+    Half of them are described, too, compared with the other images alone: what is left between normal and normal, ``(N,
+    2, D)``; none where there is but one normal image.
     """
     halves: list[list[int]] = [[], []]
     for number in range(len(regions)):
@@ -75,16 +66,7 @@ def fit_to_images(
     seed: int = 0,
     bit_depth: int = 16,
 ) -> None:
-    """Fit to whole normal images, of more than 1,000 to random ones.
-
-    Args:
-        novelty: What is fitted.
-        encode: Makes patches ``(B, N, D)`` of views ``(B, 3, S, S)`` uint8.
-        paths: Files of the images.
-        image_size: Side S of a view in pixels.
-        seed: Seed of the choice of images and patches.
-        bit_depth: Bits that are used in 16-bit images.
-    """
+    """Fit to whole normal images, at most 1,000, of which ``encode`` makes patches ``(B, N, D)``."""
     chosen = [paths[number] for number in np.random.default_rng(seed).permutation(len(paths))[:MAX_NORMAL_IMAGES]]
 
     def batches() -> Iterator[Tensor]:

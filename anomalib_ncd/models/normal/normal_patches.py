@@ -54,15 +54,7 @@ class NormalPatches(DynamicBufferMixin):
         self.scale: Tensor
 
     def fit(self, patches: Tensor, seed: int = 0) -> None:
-        """Take over normal patches in place of those known before.
-
-        Args:
-            patches: ``(P, D)`` float, at least one. Of more than 8,192, random ones are kept.
-            seed: Seed of the choice.
-
-        Raises:
-            ValueError: If there is none, or they are of another width.
-        """
+        """Take over normal patches ``(P, D)``, of more than 8,192 random ones, in place of those known before."""
         if patches.ndim != 2 or patches.shape[1] != self.dim or not len(patches):
             msg = f"`patches` must have shape (P, {self.dim}), P of 1 or more, got {tuple(patches.shape)}."
             raise ValueError(msg)
@@ -82,9 +74,6 @@ class NormalPatches(DynamicBufferMixin):
         Returns:
             ``(B, 2, D)`` float32, near 0 for what looks normal: as long as the longest residual, for clusters and
             classes, and as long as their mean, for what is known and unknown.
-
-        Raises:
-            RuntimeError: If there are no normal patches to compare with.
         """
         if not len(self.patches):
             msg = "No normal patches are known yet; fit them, or load a checkpoint that has some."

@@ -26,13 +26,8 @@ class BankFile:
 
     ``made_from.json`` says what the bank was made from, ``counts.bin`` how many tokens each view has, and
     ``tokens.bin`` holds the tokens, in half precision. Tokens are written before their counts, so that whatever has
-    counts is whole, even after a kill in the middle of a write.
-
-    Args:
-        folder: Folder of the files; made where it is missing.
-        made_from: Plain data that tells one bank from another. What lies in the folder is gone on with where it was
-            made from the same, and is thrown away otherwise.
-        num_views: Views per region.
+    counts is whole, even after a kill in the middle of a write. What lies in the folder is gone on with where it was
+    made from the same, and is thrown away otherwise.
     """
 
     def __init__(self, folder: str | Path, made_from: dict[str, Any], num_views: int) -> None:

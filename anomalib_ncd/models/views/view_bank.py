@@ -68,15 +68,11 @@ class ViewBank(Dataset):
                 the attended ones ``(B, N)`` bool, the class token first.
             num_views: Views per region.
             device: Where the trunk runs.
-            folder: Folder of the bank. Defaults to ``None``: a temporary one, which goes with the bank.
-            made_from: What tells the trunk from other trunks. A bank that was made from something else is made
-                anew.
+            folder: Folder of the bank. ``None``: a temporary one, which goes with the bank.
+            made_from: What tells the trunk from other trunks; a bank made from something else is made anew.
             seed: Seed of the views.
             views_per_batch: Views that are made and handed to the trunk at once.
             num_workers: Processes that augment.
-
-        Raises:
-            ValueError: If fewer views are asked for than an item needs.
         """
         if num_views < NUM_VIEWS:
             msg = f"`num_cached_views` must be at least {NUM_VIEWS}, the views per region, got {num_views}."

@@ -24,24 +24,11 @@ def counting_regions(
     min_relative_score: float = MIN_RELATIVE_SCORE,
     min_confidence: float = MIN_CONFIDENCE,
 ) -> np.ndarray:
-    """Tell which regions of an image are sure enough to give it a class of their own.
+    """Tell which regions of an image, ``(R,)`` bool, are sure enough to give it a class of their own.
 
-    A region counts if it has a mask, its anomaly score is at least `min_relative_score` of the highest one in its
-    image, and its class at least `min_confidence` probable. Without the first two, every weak false alarm beside a
+    A region counts if it has a mask, its anomaly score in [0, 1] is at least `min_relative_score` of the highest one in
+    its image, and its class at least `min_confidence` probable. Without the first two, every weak false alarm beside a
     defect would make two kinds of one. The defaults were chosen on generated images, see docs/guides/trust.md.
-
-    Args:
-        scores: ``(R,)`` float in [0, 1], anomaly score of each region of the image.
-        areas: ``(R,)``, mask pixels.
-        confidences: ``(R,)`` float in [0, 1], probability of the region's class.
-        min_relative_score: See above.
-        min_confidence: See above.
-
-    Returns:
-        ``(R,)`` bool.
-
-    Raises:
-        ValueError: If the shapes differ.
 
     Example:
         >>> counting_regions(np.array([0.9, 0.3, 0.8]), np.array([40, 9, 20]), np.ones(3)).tolist()
@@ -60,16 +47,10 @@ def classes_of_image(
     class_names: Sequence[str],
     normal_slot: int | None,
 ) -> list[int]:
-    """List the classes of an image: that of the merged regions first, then those of other regions that count.
+    """List the classes of an image, each once: that of the merged regions first, then those of regions that count.
 
-    Args:
-        image_class: Slot of the merged regions.
-        region_classes: Slot of each region that counts, see :func:`counting_regions`.
-        class_names: Name of each slot; slots of one name are one class, which goes by its first slot.
-        normal_slot: Slot of *normal*, which is listed only where it is the class of the image. ``None``: there is none.
-
-    Returns:
-        Slots, each once, in the order of the regions.
+    Slots of one name are one class, which goes by its first slot. *Normal* is listed only where it is the class of the
+    image.
 
     Example:
         >>> classes_of_image(1, [2, 0, 1], ["normal", "class_1", "class_2"], normal_slot=0)

@@ -15,20 +15,10 @@ import numpy as np
 
 
 def novel_probabilities(logits: np.ndarray, num_base_classes: int, temperature: float = 0.1) -> np.ndarray:
-    """Probabilities of the novel classes, given that the class is a novel one.
+    """Probabilities of the novel classes, given that the class is one: of logits ``(..., C)``, base classes first.
 
-    The softmax without its base columns, renormalised, is the softmax over the novel logits alone.
-
-    Args:
-        logits: ``(..., C)`` float, base classes first.
-        num_base_classes: Number of base classes, from 0 to C - 1.
-        temperature: Divides the logits. 0.1 in the paper.
-
-    Returns:
-        ``(..., C - num_base_classes)`` float32, each row sums to 1.
-
-    Raises:
-        ValueError: If the number of base classes or the temperature is out of range.
+    The softmax without its base columns, renormalised, is the softmax over the novel logits alone. The temperature is
+    0.1 in the paper. Returns ``(..., C - num_base_classes)`` float32.
 
     Example:
         >>> novel_probabilities(np.array([9.0, 0.1, 0.1]), num_base_classes=1)
@@ -50,18 +40,10 @@ def novel_probabilities(logits: np.ndarray, num_base_classes: int, temperature: 
 
 
 def region_weights(areas: np.ndarray, temperature: float) -> np.ndarray:
-    """Weight of each region of an image: softmax of the root of its area over the temperature.
+    """Weight of each region of an image, ``(R,)`` float32: softmax of the root of its area over the temperature.
 
-    Args:
-        areas: ``(R,)``, 0 or more, in pixels.
-        temperature: In pixels, as side length, above 0. The higher, the less area matters. 100 in the paper for MVTec
-            AD, 50 for MTD.
-
-    Returns:
-        ``(R,)`` float32 that sum to 1.
-
-    Raises:
-        ValueError: If an area is negative or the temperature is not positive.
+    The temperature is a side length in pixels: the higher, the less area matters; 100 in the paper for MVTec AD, 50 for
+    MTD. ``ValueError`` if an area is negative or the temperature is not positive.
 
     Example:
         >>> region_weights(np.array([16, 16]), 50)
@@ -80,18 +62,7 @@ def region_weights(areas: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def merge_image(probabilities: np.ndarray, areas: np.ndarray, temperature: float) -> np.ndarray:
-    """Merge the class probabilities of the regions of one image: their mean by :func:`region_weights`.
-
-    Args:
-        probabilities: ``(R, ...)`` float.
-        areas: ``(R,)``, 0 or more, in pixels.
-        temperature: See :func:`region_weights`.
-
-    Returns:
-        ``(...)`` float32; 0 without regions.
-
-    Raises:
-        ValueError: If the shapes don't agree or a value is out of range.
+    """Merge ``(R, ...)`` of the regions of one image: their mean by :func:`region_weights`, float32; 0 without regions.
 
     Example:
         >>> merge_image(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([16, 16]), 50)
@@ -109,9 +80,6 @@ def merging_temperature_of(size_hw: tuple[int, int]) -> float:
 
     The paper sets it by data set: 100 for MVTec AD, whose sides are around 900 pixels, and 50 for MTD, around 300. An
     eighth lies between the two.
-
-    Args:
-        size_hw: Height and width in pixels.
 
     Example:
         >>> merging_temperature_of((400, 400))

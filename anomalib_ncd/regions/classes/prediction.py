@@ -57,14 +57,8 @@ class RegionMerging:
             areas: ``(R,)``, mask pixels; 0 where the image's map has no main element.
             scores: ``(R,)`` float in [0, 1], anomaly scores.
             size_hw: Height and width of the image.
-            is_unknown: ``(R,)`` bool, which regions are unlike all of the run. Defaults to ``None``: none is.
+            is_unknown: ``(R,)`` bool, which regions are unlike all of the run. ``None``: none is.
             image: Path of the image.
-
-        Returns:
-            The result.
-
-        Raises:
-            ValueError: If the shapes don't agree.
         """
         probabilities, scores = np.asarray(probabilities, np.float32), np.asarray(scores, np.float32)
         areas = np.asarray(areas, np.int64)

@@ -18,19 +18,9 @@ import numpy as np
 def rejection_threshold(similarities: np.ndarray, false_reject_rate: float) -> float:
     """Similarity below which at most a given share of new regions of known classes lies.
 
-    With n similarities in ascending order it is the one at place ⌊rate · (n + 1)⌋. With too few of them for the rate
-    it is the smallest, and the rate is 1 / (n + 1).
-
-    Args:
-        similarities: ``(n,)`` float, n of 1 or more: similarity of each region of the run to the others, itself and
-            its image left out.
-        false_reject_rate: Share of regions of known classes that may be called unknown, above 0 and below 1.
-
-    Returns:
-        The threshold; what is below it is unknown.
-
-    Raises:
-        ValueError: If there are no similarities, one is NaN, or the rate is out of range.
+    With n similarities in ascending order it is the one at place ⌊rate · (n + 1)⌋. With too few of them for the rate it
+    is the smallest, and the rate is 1 / (n + 1). `similarities` ``(n,)`` are of each region of the run to the others,
+    itself and its image left out; ``ValueError`` without any, for NaN, or for a rate that is not above 0 and below 1.
 
     Example:
         >>> rejection_threshold(np.array([0.9, 0.5, 0.8, 0.7]), false_reject_rate=0.4)
@@ -47,14 +37,7 @@ def rejection_threshold(similarities: np.ndarray, false_reject_rate: float) -> f
 
 
 def attained_false_reject_rate(num_similarities: int, false_reject_rate: float) -> float:
-    """The rate that :func:`rejection_threshold` promises for a number of regions.
-
-    Args:
-        num_similarities: n, 1 or more.
-        false_reject_rate: The rate that is asked for.
-
-    Returns:
-        That rate, or 1 / (n + 1) where that is more.
+    """The rate that :func:`rejection_threshold` promises for n regions: 1 / (n + 1) at least.
 
     Example:
         >>> attained_false_reject_rate(9, 0.02)

@@ -43,14 +43,7 @@ class RegionResult:
     feature: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self, *, masks: bool = False) -> dict[str, Any]:
-        """Turn into what JSON can hold.
-
-        Args:
-            masks: Add the mask as run lengths, see :func:`run_lengths`.
-
-        Returns:
-            Plain data; the feature is left out.
-        """
+        """Turn into what JSON can hold, with masks as :func:`run_lengths` if wanted; the feature is left out."""
         values: dict[str, Any] = {
             "box_xyxy": list(self.box_xyxy),
             "area": self.area,
@@ -104,14 +97,7 @@ class ImageResult:
     error: str | None = None
 
     def to_dict(self, *, masks: bool = False) -> dict[str, Any]:
-        """Turn into what JSON can hold.
-
-        Args:
-            masks: Add the masks of the regions as run lengths.
-
-        Returns:
-            Plain data.
-        """
+        """Turn into what JSON can hold, with masks of regions as :func:`run_lengths` if wanted."""
         if self.error is not None:
             return {"image": self.image, "error": self.error}
         return {
@@ -137,12 +123,6 @@ class ImageResult:
 def run_lengths(mask: np.ndarray) -> list[int]:
     """Describe a mask by the lengths of its runs, row by row, starting with a run of ``False`` that may be 0 long.
 
-    Args:
-        mask: ``(h, w)`` bool.
-
-    Returns:
-        Lengths that add up to h * w.
-
     Example:
         >>> run_lengths(np.array([[True, True], [False, True]]))
         [0, 2, 1, 1]
@@ -153,17 +133,7 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 
 def mask_of_run_lengths(lengths: list[int], size_hw: tuple[int, int]) -> np.ndarray:
-    """Turn run lengths back into the mask.
-
-    Args:
-        lengths: Of :func:`run_lengths`.
-        size_hw: Height and width of the mask.
-
-    Returns:
-        ``(h, w)`` bool.
-
-    Raises:
-        ValueError: If the lengths don't add up to the size.
+    """Turn :func:`run_lengths` back into the mask; ``ValueError`` if they don't add up to its size.
 
     Example:
         >>> mask_of_run_lengths([0, 2, 1, 1], (2, 2))

@@ -13,12 +13,6 @@ import numpy as np
 def first_slots(class_names: Sequence[str]) -> list[int]:
     """Give each slot the first slot of its name.
 
-    Args:
-        class_names: Name of each slot.
-
-    Returns:
-        One index per slot; a slot whose name is its own has its own index.
-
     Example:
         >>> first_slots(["normal", "scratch", "dent", "scratch"])
         [0, 1, 2, 1]
@@ -28,17 +22,7 @@ def first_slots(class_names: Sequence[str]) -> list[int]:
 
 
 def named_probabilities(probabilities: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Add up the probabilities of slots that share a name.
-
-    Args:
-        probabilities: ``(N, K)`` float.
-        class_names: Name of each of the K slots.
-
-    Returns:
-        ``(N, K)`` float32: the sum stands at the first slot of a name, 0 at its other slots.
-
-    Raises:
-        ValueError: If there aren't as many names as slots.
+    """Add up probabilities ``(N, K)`` of slots that share a name: at the first slot of it, 0 at its others; float32.
 
     Example:
         >>> named_probabilities(np.array([[0.25, 0.5, 0.25]]), ["scratch", "dent", "scratch"])
@@ -55,18 +39,10 @@ def named_probabilities(probabilities: np.ndarray, class_names: Sequence[str]) -
 
 
 def choose_classes(probabilities: np.ndarray, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the most probable class; slots of one name stand together.
+    """Choose the most probable class out of ``(N, K)``; slots of one name stand together.
 
-    Args:
-        probabilities: ``(N, K)`` float.
-        class_names: Name of each of the K slots.
-
-    Returns:
-        ``(N,)`` int64, the slot: the most probable one among those of the most probable name; and ``(N,)`` float32, the
-        probability of that name.
-
-    Raises:
-        ValueError: If there aren't as many names as slots.
+    Returns the slots ``(N,)`` int64, the most probable one of the most probable name each, and the probability ``(N,)``
+    float32 of that name.
 
     Example:
         >>> slots, scores = choose_classes(np.array([[0.375, 0.25, 0.375]]), ["dent", "scratch", "scratch"])

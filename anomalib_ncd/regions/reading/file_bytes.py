@@ -28,20 +28,10 @@ LIMITS = ImageLimits()
 
 
 def read_bytes(path: str | os.PathLike[str], name: str, limits: ImageLimits = LIMITS) -> bytes:
-    """Read a whole file.
+    """Read a whole file, which messages call an ``"Image"`` or the like.
 
-    Args:
-        path: The file.
-        name: What it is, for messages: ``"Image"`` or ``"Anomaly map"``.
-        limits: How large it may be.
-
-    Returns:
-        Its bytes.
-
-    Raises:
-        FileNotFoundError: If the file is not there (any more).
-        OSError: If it can't be read.
-        ValueError: If it is too large, empty, no regular file, or its name is not UTF-8.
+    ``FileNotFoundError`` if it is not there (any more); ``ValueError`` if it is too large, empty, no regular file, or
+    its name is not UTF-8.
     """
     path = Path(path)
     check_name(path)

@@ -35,42 +35,21 @@ _READERS: dict[bytes, Callable[[BytesIO, str], PillowFile.ImageFile]] = {
 
 
 def read_image(path: str | os.PathLike[str], bit_depth: int = 16, limits: ImageLimits = LIMITS) -> np.ndarray:
-    """Read an image file as 8-bit RGB.
+    """Read an image file as 8-bit RGB ``(H, W, 3)``; see :func:`decode_image`.
 
-    Args:
-        path: Image file.
-        bit_depth: See :func:`decode_image`.
-        limits: What is too large; the size is read off the header, before anything is decoded.
-
-    Returns:
-        Array of shape ``(H, W, 3)``, ``uint8``.
-
-    Raises:
-        FileNotFoundError: If the file is not there (any more).
-        ValueError: If the file is too large, no regular file, can't be decoded or a side is shorter than 16 pixels.
+    What is too large is told off the header, before anything is decoded.
     """
     return decode_image(read_bytes(path, "Image", limits), f"Image {path}", bit_depth, limits)
 
 
 def decode_image(data: bytes, name: str, bit_depth: int = 16, limits: ImageLimits = LIMITS) -> np.ndarray:
-    """Decode an image file.
+    """Decode an image file to ``(H, W, 3)`` uint8.
 
     Images come out upright: as their EXIF orientation says, in every format. Grey images are repeated over three
     channels and an alpha channel is dropped. 16-bit images are scaled by the range of their bit depth, so that the same
-    grey value means the same in every image.
-
-    Args:
-        data: The whole file.
-        name: What messages call it.
-        bit_depth: Bits that are used in 16-bit files: with 12, 4,095 becomes 255.
-        limits: How many pixels it may have.
-
-    Returns:
-        Array of shape ``(H, W, 3)``, ``uint8``.
-
-    Raises:
-        ValueError: If the bytes can't be decoded, are of another type than 8 or 16 bits, exceed the bit depth, hold
-            several pages, or a side is shorter than 16 pixels.
+    grey value means the same in every image: with 12, 4,095 becomes 255. ``ValueError`` if the bytes can't be decoded,
+    are of another type than 8 or 16 bits, exceed the bit depth, hold several pages, or a side is shorter than 16
+    pixels.
 
     Example:
         >>> data = cv2.imencode(".png", np.full((20, 30), 7, np.uint8))[1].tobytes()
@@ -92,18 +71,9 @@ def decode_image(data: bytes, name: str, bit_depth: int = 16, limits: ImageLimit
 
 
 def decode_samples(data: bytes, name: str, limits: ImageLimits = LIMITS) -> np.ndarray:
-    """Decode a picture to the samples that the file holds, upright.
+    """Decode a picture to its samples, upright: ``(H, W)`` or RGB ``(H, W, 3)`` of uint8, uint16, int32 or float32.
 
-    Args:
-        data: The whole file.
-        name: What messages call it.
-        limits: How many pixels it may have.
-
-    Returns:
-        ``(H, W)`` of grey or ``(H, W, 3)`` RGB: uint8, uint16, int32 or float32.
-
-    Raises:
-        ValueError: If the bytes are no picture of a known format, are cut off, hold too many pixels or several pages.
+    ``ValueError`` if the bytes are no picture of a known format, are cut off, hold too many pixels or several pages.
     """
     picture = _opened(data, name)
     width, height = picture.size

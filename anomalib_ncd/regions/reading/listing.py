@@ -55,16 +55,12 @@ def list_images(
     image_list: str | Path | None = None,
     argument: str = "images",
 ) -> list[ImageFile]:
-    """List the images of a folder.
+    """List the images of a folder (searched recursively, see :func:`find_files`) or one image file, sorted by key.
 
     Args:
-        source: Folder (searched recursively, see :func:`find_files`) or one image file.
-        image_list: Text file that narrows the images down: one relative path a line, see :func:`narrow`. Defaults to
-            ``None``, all images.
-        argument: Name of the argument that the source came in, for messages.
-
-    Returns:
-        Images sorted by key.
+        source: Folder or file, which came in as `argument`.
+        image_list: Text file that narrows the images down: one relative path a line, see :func:`narrow`.
+        argument: For messages.
 
     Raises:
         FileNotFoundError: If the source doesn't exist, holds no image, or lacks an image that ``image_list`` names.
@@ -113,21 +109,11 @@ def unique_images(paths: Iterable[Path], root: Path) -> list[ImageFile]:
 
 
 def narrow(keys: Collection[str], list_file: str | Path, root: str | Path) -> list[str]:
-    """Keys that a text file names, one relative path a line.
+    """Keys that a text file names, one relative path, with or without suffix, a line; sorted.
 
     Blank lines don't count, nor do those that start with ``#``, unless they name a key or begin with a folder of keys.
-
-    Args:
-        keys: Keys of all files.
-        list_file: The text file; a path may have a suffix.
-        root: Folder that paths are relative to, for messages.
-
-    Returns:
-        The named keys, sorted.
-
-    Raises:
-        FileNotFoundError: If there is no such file, or it names something else.
-        ValueError: If it names nothing, or is no text.
+    ``FileNotFoundError`` if there is no such file, or it names something else than files below `root`; ``ValueError``
+    if it names nothing, or is no text.
     """
     known = set(keys)
     lines = [line.strip() for line in read_text(list_file).splitlines()]
@@ -200,23 +186,13 @@ def mark_output(folder: str | Path) -> None:
 
 
 def find_files(folder: str | Path, suffixes: Collection[str], others: Counter[str] | None = None) -> Iterator[Path]:
-    """Find files below a folder, a directory at a time, in the order of their names.
+    """Find files with some suffixes below a folder, a directory at a time, in the order of their names.
 
     Hidden files and folders (names that start with a dot) are passed over, as writers use them for unfinished files,
     and so are folders of results. Links are followed, after all that lies in the folder itself; each real folder is
-    searched once, so that loops end.
-
-    Args:
-        folder: Folder, or one file.
-        suffixes: Suffixes to look for, in lower case.
-        others: Gets the number of files with each other suffix.
-
-    Yields:
-        Paths; special files among them, which reading refuses. A folder that vanishes meanwhile or can't be read is
-        passed over, the latter with a warning.
-
-    Raises:
-        ValueError: If the folder itself is one of results.
+    searched once, so that loops end. A folder that vanishes meanwhile or can't be read is passed over, the latter with
+    a warning. Special files are among the paths; reading refuses them. `others` counts files with each other suffix.
+    ``ValueError`` if the folder itself is one of results.
     """
     root = Path(folder)
     if root.is_file():

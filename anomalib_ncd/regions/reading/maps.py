@@ -19,20 +19,11 @@ _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 
 
 def read_anomaly_map(path: str | os.PathLike[str], limits: ImageLimits = LIMITS) -> np.ndarray:
-    """Read an anomaly map: 8- or 16-bit PNG, TIFF (float as well), NPY, or NPZ with one array.
+    """Read an anomaly map: 8- or 16-bit PNG, TIFF (float as well), NPY, or NPZ with one array, whatever its suffix.
 
-    Args:
-        path: File of the map; what it is, its content says. An array may carry axes of length one before or behind, as
-            anomalib's maps do.
-        limits: How many pixels it may have.
-
-    Returns:
-        Map of shape ``(H, W)``: ``uint8`` or ``uint16`` as the file holds it, any other integers as ``float64``, floats
-        as ``float32`` or ``float64``.
-
-    Raises:
-        FileNotFoundError: If the file is not there (any more).
-        ValueError: If it can't be read, isn't a single map, or holds NaN or infinite values.
+    An array may carry axes of length one before or behind, as anomalib's maps do. ``(H, W)`` becomes ``uint8`` or
+    ``uint16`` as the file holds it, any other integers ``float64``, floats ``float32`` or ``float64``. ``ValueError``
+    if it can't be read, isn't a single map, or holds NaN or infinite values.
     """
     name = f"Anomaly map {path}"
     data = read_bytes(path, "Anomaly map", limits)

@@ -24,15 +24,8 @@ class MapPairs:
     """Maps of a folder, by the images that they belong to.
 
     An image ``scratch/000.jpg`` belongs to the map ``scratch/000`` or ``scratch/000_anomaly_map`` with any of the map
-    suffixes. In a folder without subfolders the stem alone decides, as long as no two images share it.
-
-    Args:
-        folder: Folder of maps.
-        image_keys: Keys of all images, see :class:`~anomalib_ncd.regions.reading.listing.ImageFile`; a key that comes
-            twice stands for two images.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
+    suffixes. In a folder without subfolders the stem alone decides, as long as no two images share it. A key that comes
+    twice stands for two images.
     """
 
     def __init__(self, folder: str | Path, image_keys: Iterable[str] = ()) -> None:
@@ -55,17 +48,7 @@ class MapPairs:
         self._claims = Counter(self._name_of(key) for key in image_keys)
 
     def find(self, key: str) -> Path | None:
-        """Find the map of an image.
-
-        Args:
-            key: Key of the image.
-
-        Returns:
-            The map's file; ``None`` where there is none (yet).
-
-        Raises:
-            ValueError: If several maps may be meant, or the map may be meant for several images.
-        """
+        """Find the map of an image by its key; ``None`` where there is none (yet), an error where it isn't clear."""
         name = self._name_of(key)
         found = self._maps.get(name, [])
         if len(found) > 1:
@@ -80,17 +63,9 @@ class MapPairs:
         return found[0] if found else None
 
     def pair(self, images: Sequence[ImageFile]) -> list[Path]:
-        """Find the map of each image.
+        """Find the map of each image, in order. Maps without an image are left out, with a warning.
 
-        Args:
-            images: All images.
-
-        Returns:
-            One map file per image, in order. Maps without an image are left out, with a warning.
-
-        Raises:
-            FileNotFoundError: If an image has no map.
-            ValueError: If several maps or several images may be meant.
+        ``FileNotFoundError`` if an image has no map, ``ValueError`` if several maps or several images may be meant.
         """
         self.refresh(image.key for image in images)
         suffixes = ", ".join(sorted(MAP_SUFFIXES))
