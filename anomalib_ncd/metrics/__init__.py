@@ -4,9 +4,8 @@
 """Scores of discovered classes."""
 
 from anomalib_ncd.metrics.clustering import ARI, NMI, ClusterAccuracy, ClusterMacroF1
-from anomalib_ncd.metrics.multilabel import ClusterMultilabelF1, multilabel_report
-from anomalib_ncd.metrics.normal import normal_report
-from anomalib_ncd.metrics.report import clustering_report
+from anomalib_ncd.metrics.defects import ClusterMultilabelF1, multilabel_report
+from anomalib_ncd.metrics.discovery import clustering_report, normal_report
 
 __all__ = [
     "ARI",

@@ -7,14 +7,37 @@ They take class ids from a batch's ``pred_class_id`` and ``class_id`` unless tol
 ``class_id`` mean that the label is not known; such samples are left out.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from anomalib.metrics import AnomalibMetric
+from anomalib.metrics import AnomalibMetric, Evaluator
+from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from anomalib_ncd.metrics.gathering import GatheringMetric
+from anomalib_ncd.metrics.discovery import ari, labelled, nmi
 from anomalib_ncd.metrics.matching import clustering_accuracy, matched_macro_f1
-from anomalib_ncd.metrics.report import ari, labelled, nmi
+
+LEVELS = {
+    "image_": ("pred_class_id", "class_id"),
+    "region_": ("region_pred_class_id", "region_class_id"),
+}
+
+
+class GatheringMetric(Metric):
+    """Gathers predictions and targets, over batches and processes; subclasses check and score them."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    preds: list[torch.Tensor]
+    target: list[torch.Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        self.add_state("preds", default=[], dist_reduce_fx="cat")
+        self.add_state("target", default=[], dist_reduce_fx="cat")
 
 
 class _ClusteringMetric(GatheringMetric):
@@ -128,3 +151,18 @@ class ClusterMacroF1(AnomalibMetric, _ClusterMacroF1):  # type: ignore[misc]
     """
 
     default_fields = ("pred_class_id", "class_id")
+
+
+def build_evaluator() -> Evaluator:
+    """Make an evaluator with NMI, ARI, accuracy and macro-F1 of images and of regions, for batches with labels.
+
+    Example:
+        >>> [metric.name for metric in build_evaluator().test_metrics][:2]
+        ['image_NMI', 'image_ARI']
+    """
+    metrics: list[AnomalibMetric] = [
+        metric(fields=fields, prefix=prefix, strict=False)
+        for prefix, fields in LEVELS.items()
+        for metric in (NMI, ARI, ClusterAccuracy, ClusterMacroF1)
+    ]
+    return Evaluator(test_metrics=metrics)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Scores of a discovery run against known labels, as they stand in ``metrics.json``."""
+"""Scores of discovered classes against labels."""
 
 from __future__ import annotations
 
@@ -9,9 +9,62 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from anomalib_ncd.metrics.matching import match_classes
-from anomalib_ncd.metrics.report import clustering_report
+from anomalib_ncd.metrics.matching import clustering_accuracy, match_classes, matched_macro_f1
+
+
+def clustering_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """Score discovered classes against true ones, ``(N,)`` integer each; true ones below 0 are left out.
+
+    Accuracy and macro-F1 are after Hungarian matching. All are NaN where nothing is labelled.
+
+    Example:
+        >>> clustering_report(np.array([3, 3, 5, 5, 5]), np.array([1, 1, 0, 0, -1]))
+        {'nmi': 1.0, 'ari': 1.0, 'accuracy': 1.0, 'macro_f1': 1.0}
+    """
+    preds, target = labelled(preds, target)
+    return {
+        "nmi": nmi(preds, target),
+        "ari": ari(preds, target),
+        "accuracy": clustering_accuracy(preds, target),
+        "macro_f1": matched_macro_f1(preds, target),
+    }
+
+
+def labelled(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Leave out samples whose true class is below 0.
+
+    Example:
+        >>> labelled(np.array([3, 5]), np.array([1, -1]))
+        (array([3]), array([1]))
+    """
+    preds, target = np.asarray(preds), np.asarray(target)
+    if preds.ndim != 1 or preds.shape != target.shape:
+        msg = f"`preds` and `target` must both have shape (N,), got {preds.shape} and {target.shape}; flatten them."
+        raise ValueError(msg)
+    is_labelled = target >= 0
+    return preds[is_labelled], target[is_labelled]
+
+
+def nmi(preds: np.ndarray, target: np.ndarray) -> float:
+    """Normalised mutual information of two ``(N,)`` clusterings, from 0 to 1; NaN for none.
+
+    Example:
+        >>> nmi(np.array([3, 3, 5]), np.array([1, 1, 0]))
+        1.0
+    """
+    return float(normalized_mutual_info_score(target, preds)) if len(target) else float("nan")
+
+
+def ari(preds: np.ndarray, target: np.ndarray) -> float:
+    """Adjusted Rand index of two ``(N,)`` clusterings, up to 1, 0 for chance; NaN for none.
+
+    Example:
+        >>> ari(np.array([3, 3, 5]), np.array([1, 1, 0]))
+        1.0
+    """
+    return float(adjusted_rand_score(target, preds)) if len(target) else float("nan")
 
 
 def discovery_report(
@@ -57,3 +110,37 @@ def discovery_report(
             **clustering_report(preds[is_defect], target[is_defect]),
         }
     return report | {"matching": matching, "confusion": confusion}
+
+
+def normal_report(is_predicted: np.ndarray, is_good: np.ndarray) -> dict[str, int | float | None]:
+    """Score *normal* as a detector of false alarms, out of ``(N,)`` bool of images or regions.
+
+    Returns:
+        ``false_alarms``, the number of good ones; ``predicted``, the number predicted to be normal; ``recall``, the
+        share of the good ones that are predicted to be normal; ``precision``, the share of those predicted to be normal
+        that are good; ``defects_lost``, the share of the defective ones that are predicted to be normal. A share of
+        nothing is ``None``.
+
+    Example:
+        >>> report = normal_report(np.array([True, True, False, False]), np.array([True, False, True, False]))
+        >>> report["recall"], report["precision"], report["defects_lost"]
+        (0.5, 0.5, 0.5)
+    """
+    is_predicted, is_good = np.asarray(is_predicted, dtype=bool), np.asarray(is_good, dtype=bool)
+    if is_predicted.ndim != 1 or is_predicted.shape != is_good.shape:
+        msg = f"`is_predicted` and `is_good` must both have shape (N,), got {is_predicted.shape} and {is_good.shape}."
+        raise ValueError(msg)
+    both = int((is_predicted & is_good).sum())
+    good, predicted = int(is_good.sum()), int(is_predicted.sum())
+    return {
+        "false_alarms": good,
+        "predicted": predicted,
+        "recall": _share(both, good),
+        "precision": _share(both, predicted),
+        "defects_lost": _share(predicted - both, len(is_good) - good),
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    """A part of a whole; ``None`` where there is no whole."""
+    return part / whole if whole else None

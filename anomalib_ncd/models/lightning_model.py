@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.metrics.evaluator import build_evaluator
+from anomalib_ncd.metrics.clustering import build_evaluator
 from anomalib_ncd.models import checkpoints, export
 from anomalib_ncd.models.class_slots import AUTO, ClassSlots
 from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate, estimate_num_classes

@@ -14,13 +14,14 @@ import torch
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.metrics.agreement import pairwise_agreement, resampled_clusterings
-from anomalib_ncd.metrics.map_evidence import (
+from anomalib_ncd.metrics.facts import (
     detector_separation,
     image_cells,
     map_cells,
     own_image_share,
+    pairwise_agreement,
     peak_height,
+    resampled_clusterings,
     same_place_share,
 )
 from anomalib_ncd.models.clustering.clustering import cluster_features

@@ -18,9 +18,8 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.metrics.defects import UNLABELLED, count_found, defect_report, region_classes, touches
-from anomalib_ncd.metrics.discovery import discovery_report
+from anomalib_ncd.metrics.discovery import discovery_report, normal_report
 from anomalib_ncd.metrics.facts import tell_facts
-from anomalib_ncd.metrics.normal import normal_report
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.slots import first_slots

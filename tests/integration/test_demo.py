@@ -11,7 +11,7 @@ import pytest
 
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data.labels import class_ids, read_labels
-from anomalib_ncd.metrics.report import clustering_report
+from anomalib_ncd.metrics.discovery import clustering_report
 from anomalib_ncd.models.clustering.clustering import cluster_features
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import list_images

@@ -9,8 +9,11 @@ import torch
 from anomalib.metrics import Evaluator
 
 from anomalib_ncd.metrics import ARI, NMI, ClusterAccuracy, ClusterMacroF1, clustering_report
+from anomalib_ncd.metrics.clustering import build_evaluator
 
 METRICS = {"nmi": NMI, "ari": ARI, "accuracy": ClusterAccuracy, "macro_f1": ClusterMacroF1}
+
+NAMES = ["NMI", "ARI", "ClusterAccuracy", "ClusterMacroF1"]
 
 
 def batch(preds, target):
@@ -93,3 +96,22 @@ def test_bad_inputs_raise():
         NMI().update(batch(torch.zeros(2), [0, 1]))
     with pytest.raises(ValueError, match="`target` must hold integer class ids"):
         NMI().update(batch([0, 1], torch.zeros(2)))
+
+
+def test_images_and_regions_are_scored():
+    evaluator = build_evaluator()
+    assert [metric.name for metric in evaluator.test_metrics] == [
+        f"{p}{n}" for p in ("image_", "region_") for n in NAMES
+    ]
+    assert len(evaluator.val_metrics) == 0
+    batch = SimpleNamespace(
+        pred_class_id=torch.tensor([2, 2, 0, 0]),
+        class_id=torch.tensor([0, 0, 1, 1]),
+        region_pred_class_id=torch.tensor([0, 0, 0, 1]),
+        region_class_id=torch.tensor([0, 0, 1, 1]),
+    )
+    for metric in evaluator.test_metrics:
+        metric.update(batch)
+    scores = {metric.name: float(metric.compute()) for metric in evaluator.test_metrics}
+    assert [scores[f"image_{name}"] for name in NAMES] == pytest.approx([1.0] * 4)
+    assert scores["region_ClusterAccuracy"] == pytest.approx(0.75)
