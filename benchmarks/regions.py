@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from anomalib_ncd.data.defects import Defect, components, read_defects
+from anomalib_ncd.data.labels import Defect, components, read_defects
 from anomalib_ncd.metrics.defects import count_found, touches
 from anomalib_ncd.regions.cutting import cut_regions, fit_range
 from anomalib_ncd.regions.reading.listing import list_images

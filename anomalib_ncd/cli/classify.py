@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""``anomalib-ncd classify`` and ``anomalib-ncd pack``: new images, with what a run has learnt."""
+"""New images, with what a run has learnt: ``anomalib-ncd classify``, ``pack`` and ``extend``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from anomalib_ncd.cli.detector_flags import (
     needed_detector_flags,
     settings_of_run,
 )
+from anomalib_ncd.cli.discover import plain_config
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
 from anomalib_ncd.deploy.line.folder_run import classify_folder
-from anomalib_ncd.deploy.line.folder_watch import WatchOptions
-from anomalib_ncd.deploy.line.map_folder import MapFolder
+from anomalib_ncd.deploy.line.folder_watch import MapFolder, WatchOptions
 from anomalib_ncd.deploy.packing.manifest import MANIFEST_NAME
 from anomalib_ncd.regions.reading.file_bytes import ImageLimits
 
@@ -213,3 +213,44 @@ def _regions_of_run(config: Namespace) -> NcdDataModule | None:
         return None
     image_list = None if config.images else settings.get("image_list")
     return NcdDataModule(images, maps, image_list=image_list)
+
+
+def add_extend_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of ``extend``."""
+    parser.add_argument("run", type=Path, help="Folder of a finished run; it stays as it is.")
+    parser.add_argument("--images", type=Path, required=True, help="Folder of new images, searched recursively.")
+    parser.add_argument("--output", type=Path, required=True, help="Folder of the extended run.")
+    parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of their maps; else a detector makes them.")
+    add_detector_arguments(parser)
+    parser.add_argument("--num_new_classes", type=int | Literal["auto"], default="auto", help="Number of new classes.")
+    parser.add_argument("--min_regions", type=int, default=3, help="Fewest regions of a new class, with `auto`.")
+    parser.add_argument("--labels", type=str | None, help='For scores alone: "folders", or a CSV file.')
+    parser.add_argument("--image_list", type=Path | None, help="Text file of relative paths that narrows images down.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Processes that load images.")
+    parser.add_argument("--device", type=str, default="cpu", help="Device of the encoder.")
+
+
+def run_extend(config: Namespace) -> None:
+    """Run ``extend`` with parsed flags."""
+    if config.anomaly_maps is not None and config.detector.class_path is not None:
+        msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."
+        raise ValueError(msg)
+
+    from anomalib_ncd.data.datamodule import NcdDataModule
+    from anomalib_ncd.runs.devices import checked_device
+    from anomalib_ncd.runs.extend import extend_run
+
+    device = checked_device(config.device)
+    if config.anomaly_maps is None and config.detector.class_path is None:
+        config.detector = needed_detector_flags(config.run)  # for `config.yaml` as well
+    datamodule = NcdDataModule(
+        config.images,
+        config.anomaly_maps or flagged_detector(config.detector),
+        labels=config.labels,
+        image_list=config.image_list,
+        num_workers=config.num_workers,
+        work_dir=config.output,
+    )
+    number = None if config.num_new_classes == "auto" else config.num_new_classes
+    plain = plain_config(config) | {"command": "extend"}
+    extend_run(config.run, datamodule, config.output, number, config.min_regions, device, plain)

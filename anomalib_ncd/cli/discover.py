@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from argparse import SUPPRESS
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from anomalib_ncd.cli.asked_before import digest_of_call, is_finished, note_finished
 from anomalib_ncd.cli.detector_flags import add_detector_arguments, detector_to_discover_with, settings_of_run
@@ -117,7 +118,7 @@ def run_discover(config: Namespace) -> None:
 
     from anomalib_ncd.data.datamodule import NcdDataModule
     from anomalib_ncd.models.lightning_model import AnomalyNcd
-    from anomalib_ncd.runs.backbone_choice import choose_backbone
+    from anomalib_ncd.runs.detector import choose_backbone
     from anomalib_ncd.runs.devices import device_of
     from anomalib_ncd.runs.discover import discover
 
@@ -190,3 +191,39 @@ def plain_config(config: Namespace) -> dict[str, Any]:
         return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
     return {key: plain(value) for key, value in config.as_dict().items() if key not in {"config", "__default_config__"}}
+
+
+def add_demo_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of ``demo``."""
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="Folder for images and results.")
+    parser.add_argument(
+        "--method",
+        type=Literal["cluster", "train"],
+        default="cluster",
+        help="Compare regions with the good images and cluster them, or train with labelled base classes.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of images and training.")
+
+
+def run_demo(config: Namespace) -> None:
+    """Draw images with five kinds of defect and run ``discover`` on them."""
+    from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
+
+    data = generate_dataset(
+        config.output / "data", num_train_good=20, num_per_kind=16, base_kinds=DEFECT_KINDS[5:9], seed=config.seed
+    )
+    logger.info("Drew images with %s in %s.", ", ".join(data.kinds), data.root)
+    args = ["--images", data.test_dir, "--normal_images", data.train_good_dir, "--output", config.output]
+    args += ["--labels", data.labels_csv, "--num_novel_classes", len(data.kinds) + 1]
+    args += ["--backbone", "offline", "--method", config.method, "--seed", config.seed, "--accelerator", "cpu"]
+    if config.method == "train":
+        args += ["--base", data.root / "base", "--training.num_cached_views", 4]
+    command = list(map(str, args))
+    logger.info("What follows is: anomalib-ncd discover %s", shlex.join(command))
+    parser = CommandParser()
+    add_discover_arguments(parser)
+    run_discover(parser.parse_args(command))
+    logger.info(
+        "Next, your own images: anomalib-ncd discover --images FOLDER --normal_images FOLDER_OF_GOOD_ONES "
+        "--output runs/mine"
+    )

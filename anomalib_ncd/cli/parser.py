@@ -15,21 +15,33 @@ from dataclasses import dataclass
 from jsonargparse import ArgumentParser, Namespace
 
 from anomalib_ncd import __version__
-from anomalib_ncd.cli.classify import add_classify_arguments, add_pack_arguments, run_classify, run_pack
-from anomalib_ncd.cli.demo import add_demo_arguments, run_demo
-from anomalib_ncd.cli.discover import add_discover_arguments, preset_defaults, run_discover
-from anomalib_ncd.cli.extend import add_extend_arguments, run_extend
+from anomalib_ncd.cli.classify import (
+    add_classify_arguments,
+    add_extend_arguments,
+    add_pack_arguments,
+    run_classify,
+    run_extend,
+    run_pack,
+)
+from anomalib_ncd.cli.discover import (
+    add_demo_arguments,
+    add_discover_arguments,
+    preset_defaults,
+    run_demo,
+    run_discover,
+)
 from anomalib_ncd.cli.finished_run import (
     add_export_arguments,
     add_name_arguments,
     add_refine_arguments,
+    add_trend_arguments,
     run_export,
     run_name,
     run_refine,
+    run_trend,
 )
 from anomalib_ncd.cli.nested_flags import CommandParser
 from anomalib_ncd.cli.prepare import add_prepare_arguments, run_prepare
-from anomalib_ncd.cli.trend import add_trend_arguments, run_trend
 
 
 @dataclass(frozen=True)

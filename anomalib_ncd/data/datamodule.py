@@ -21,14 +21,11 @@ from tqdm import tqdm
 from anomalib_ncd.data import synthetic_base
 from anomalib_ncd.data.base_classes import BaseRecord, list_base
 from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
-from anomalib_ncd.data.datasets import EvalImages, TrainRegions
-from anomalib_ncd.data.defects import Defect, has_defects, image_labels, read_defects
+from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, OnceSampler, TrainRegions
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.images import images_of
-from anomalib_ncd.data.labels import class_ids, read_labels
-from anomalib_ncd.data.normal_regions import NormalRegions
+from anomalib_ncd.data.labels import Defect, class_ids, has_defects, image_labels, read_defects, read_labels
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.data.samplers import BalancedSampler, OnceSampler
 from anomalib_ncd.data.synthetic_base import find_normal_images, least_anomalous, write_synthetic_base
 from anomalib_ncd.regions.cutting import fit_range
 from anomalib_ncd.regions.reading.listing import ImageFile, find_files, mark_output
@@ -54,7 +51,7 @@ class NcdDataModule(AnomalibDataModule):
             defect painted onto normal images (``"./synthetic"`` for a folder of that name). ``None``: none.
         labels: Ground truth for evaluation, which nothing else ever sees: ``"folders"`` takes the name of the folder
             that holds an image, a CSV file has the columns ``image`` and ``class``; for single defects also those of a
-            box, or a folder of masks, see :func:`~anomalib_ncd.data.defects.read_defects`. ``None``: none.
+            box, or a folder of masks, see :func:`~anomalib_ncd.data.labels.read_defects`. ``None``: none.
         image_list: Text file of relative paths, one a line, that narrows ``images`` down.
         base_list: The same for the base images, relative to ``base/images``.
         normal_images: Images known to be normal, such as those that the detector was trained on: a folder, or an

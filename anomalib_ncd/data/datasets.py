@@ -1,28 +1,83 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Datasets over regions: augmented views for training, images with their regions for prediction."""
+"""Datasets over regions: augmented views for training, images with their regions for prediction, and normal regions."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from anomalib_ncd.data.base_classes import BaseRecord, read_base_region
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
-from anomalib_ncd.data.normal_regions import NormalRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import EvalView, TrainView
 from anomalib_ncd.regions.reading.images import read_image
+from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
 from anomalib_ncd.regions.views import whole_view
 
 NUM_VIEWS = 2
 """Of each region in a batch, as the losses compare them."""
+
+MAX_NORMAL_REGIONS = 300
+"""Most normal regions that are cut, so that the work doesn't grow with the number of normal images."""
+
+
+class NormalRegions:
+    """Regions cut out of normal images, with the shapes of the novel regions.
+
+    Each takes the mask and the relative size of a novel region, drawn at random, and lies anywhere in a normal image.
+    So a mask tells nothing about the label, and only what it shows does. There are ``num_regions``, masks serving
+    several times if there are fewer; by default as many as novel regions, 300 at most.
+    """
+
+    def __init__(
+        self, images: Sequence[ImageFile], table: RegionTable, seed: int = 0, num_regions: int | None = None
+    ) -> None:
+        self.images, self.table, self.seed = list(images), table, seed
+        count = min(len(table), MAX_NORMAL_REGIONS) if num_regions is None else num_regions
+        order = np.random.default_rng([seed, len(table)]).permutation(len(table))
+        self._masks = np.resize(order, count if self.images and len(table) else 0)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool, cut out of the file at each call."""
+        row = int(self._masks[number])
+        _, mask = self.table.load(row)
+        index, rng = self._draw(number)
+        image = read_image(self.images[index].path, self.table.settings.bit_depth)
+        left, top, right, bottom = self.table.rows[row].box_xyxy
+        height, width = self.table.sizes_hw[self.table.image_of[row]]
+        size_hw = _scaled((bottom - top) / height, image.shape[0]), _scaled((right - left) / width, image.shape[1])
+        corner = [rng.integers(whole - part + 1) for whole, part in zip(image.shape, size_hw, strict=False)]
+        cut = image[corner[0] : corner[0] + size_hw[0], corner[1] : corner[1] + size_hw[1]]
+        return cv2.resize(cut, mask.shape[::-1], interpolation=cv2.INTER_LINEAR), mask
+
+    def image_index(self, number: int) -> int:
+        """The image that a region lies in."""
+        return self._draw(number)[0]
+
+    def identity(self) -> str:
+        """All that the regions depend on besides the table."""
+        return f"{self.seed} {len(self)} {digest_of_images(self.images)}"
+
+    def _draw(self, number: int) -> tuple[int, np.random.Generator]:
+        """Image of a region, and the generator that draws its place; both depend on the seed and its number alone."""
+        rng = np.random.default_rng([self.seed, number])
+        return int(rng.integers(len(self.images))), rng
+
+
+def _scaled(share: float, whole: int) -> int:
+    """A share of a side in pixels, two at least and all of it at most."""
+    return min(max(round(share * whole), 2), whole)
 
 
 class TrainRegions(Dataset):
@@ -142,3 +197,48 @@ class EvalImages(Dataset):
             item.class_id = torch.tensor([self.class_ids[index]])
             item.region_class_id = item.class_id.repeat(len(rows))
         return item
+
+
+class BalancedSampler(Sampler[int]):
+    """Draws base and novel regions half and half, with replacement; as many an epoch as there are.
+
+    With several processes each draws its share of one common sequence, which the seed and the epoch decide.
+    """
+
+    def __init__(self, is_base: torch.Tensor, rank: int = 0, world_size: int = 1, seed: int = 0) -> None:
+        num_base = int(is_base.sum())
+        num_novel = len(is_base) - num_base
+        self.weights = torch.ones(len(is_base), dtype=torch.double)
+        if num_base and num_novel:
+            self.weights[~is_base] = num_base / num_novel
+        self.rank, self.world_size, self.seed = rank, world_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's sequence; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.weights) // self.world_size or 1
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        num_draws = len(self) * self.world_size
+        drawn = torch.multinomial(self.weights, num_draws, replacement=True, generator=generator)
+        return iter(drawn[self.rank :: self.world_size].tolist())
+
+
+class OnceSampler(Sampler[int]):
+    """Every item once over all processes, in order; processes may get one item more or less.
+
+    Lightning's own sampler for testing repeats items until all processes have the same number.
+    """
+
+    def __init__(self, num_items: int, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, num_items, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)

@@ -1,21 +1,29 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Ground-truth class names of images. They serve evaluation only; nothing that is trained or predicted sees them."""
+"""Ground truth: classes of images and of single defects. It serves evaluation only; nothing else ever sees it."""
 
 from __future__ import annotations
 
 import csv
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
-from anomalib_ncd.regions.reading.listing import ImageFile, key_of, read_text
+import cv2
+import numpy as np
+
+from anomalib_ncd.regions.reading.file_bytes import read_bytes
+from anomalib_ncd.regions.reading.images import decode_samples
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, ImageFile, find_files, key_of, read_text
 
 logger = logging.getLogger(__name__)
 
 UNLABELLED = -1
+
+BOX_COLUMNS = ("left", "top", "right", "bottom")
 
 
 def read_labels(images: Sequence[ImageFile], labels: str | Path | None) -> list[str | None]:
@@ -92,3 +100,117 @@ def label_rows(file: Path, more_columns: Sequence[str] = ()) -> Iterator[tuple[s
             msg = f"{where} must name an image and {named}, got {values[0]!r} and {values[1]!r}."
             raise ValueError(msg)
         yield where, values
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A defect of an image.
+
+    Attributes:
+        class_name: Its kind.
+        box_xyxy: Its box in half-open pixels of the image.
+        mask: Its pixels inside the box, ``(h, w)`` bool; all of them where only the box is known.
+    """
+
+    class_name: str
+    box_xyxy: tuple[int, int, int, int]
+    mask: np.ndarray = field(repr=False, compare=False)
+
+
+def has_defects(labels: str | Path | None) -> bool:
+    """Whether labels name single defects: a folder of masks, or a CSV file with the columns of a box."""
+    if labels is None or str(labels) == "folders":
+        return False
+    if Path(labels).is_dir():
+        return True
+    if not Path(labels).is_file():
+        return False
+    return set(BOX_COLUMNS) <= set(csv.DictReader(StringIO(read_text(labels))).fieldnames or [])
+
+
+def read_defects(images: Sequence[ImageFile], labels: str | Path) -> list[list[Defect]]:
+    """Look up the defects of each image, in the order of ``images``; none where the labels don't name the image.
+
+    Args:
+        images: Images to look up.
+        labels: CSV file with the columns ``image`` (relative path, with or without suffix), ``left``, ``top``,
+            ``right``, ``bottom`` (half-open pixels) and ``class``, one row a defect; or a folder of masks with the
+            relative paths and stems of the images, in which 0 is no defect and any other value the number of a class.
+            Each component of a class is a defect, see :func:`components`.
+
+    Raises:
+        ValueError: If a row or a mask can't be used, or the labels name none of the images.
+    """
+    by_key = _of_masks(Path(labels), images) if Path(labels).is_dir() else _of_rows(Path(labels))
+    named = [image.key in by_key for image in images]
+    if not any(named):
+        msg = f"The labels in {labels} name none of the {len(images)} images; its paths should be like {images[0].key}."
+        raise ValueError(msg)
+    if not all(named):
+        logger.warning(
+            "%d of %d images are not in %s: taken to have no defect.", named.count(False), len(images), labels
+        )
+    return [by_key.get(image.key, []) for image in images]
+
+
+def image_labels(defects: Sequence[Sequence[Defect]], normal_label: str) -> list[str | None]:
+    """Class of each image: that of its defects, the normal one without any, ``None`` where they are of several."""
+    kinds = [{defect.class_name for defect in of_image} or {normal_label} for of_image in defects]
+    return [next(iter(names)) if len(names) == 1 else None for names in kinds]
+
+
+def components(mask: np.ndarray, class_name: str = "defect") -> list[Defect]:
+    """Components of a mask ``(H, W)`` bool; pieces up to two pixels apart are one.
+
+    Example:
+        >>> [defect.box_xyxy for defect in components(np.array([[1, 0, 0, 0, 1, 1]], bool))]
+        [(0, 0, 1, 1), (4, 0, 6, 1)]
+    """
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), dtype=np.uint8)) if mask.any() else mask.astype(np.uint8)
+    count, labels = cv2.connectedComponents(near, connectivity=8)
+    found = []
+    for number in range(1, count):
+        own = (labels == number) & mask
+        left, top, width, height = cv2.boundingRect(own.astype(np.uint8))
+        box = (left, top, left + width, top + height)
+        found.append(Defect(class_name, box, own[top : top + height, left : left + width]))
+    return found
+
+
+def _of_rows(file: Path) -> dict[str, list[Defect]]:
+    """Defects by key of their image, out of a CSV file."""
+    by_key: dict[str, list[Defect]] = {}
+    for where, (image, name, *edges) in label_rows(file, BOX_COLUMNS):
+        of_image = by_key.setdefault(key_of(image), [])
+        if any(edges):
+            of_image.append(_of_box(name, edges, where))
+    return by_key
+
+
+def _of_box(class_name: str, edges: Sequence[str], where: str) -> Defect:
+    """A defect that fills its box; or raise."""
+    try:
+        left, top, right, bottom = (round(float(edge)) for edge in edges)
+    except (ValueError, OverflowError):
+        left = right = top = bottom = 0
+    if not (0 <= left < right and 0 <= top < bottom):
+        msg = f"{where} must have left < right and top < bottom in pixels, got {', '.join(edges)}."
+        raise ValueError(msg)
+    return Defect(class_name, (left, top, right, bottom), np.ones((bottom - top, right - left), dtype=bool))
+
+
+def _of_masks(folder: Path, images: Sequence[ImageFile]) -> dict[str, list[Defect]]:
+    """Defects by key of their image, out of a folder of masks."""
+    wanted = {image.key for image in images}
+    by_key = {}
+    for file in find_files(folder, IMAGE_SUFFIXES):
+        key = key_of(file.relative_to(folder))
+        if key not in wanted:
+            continue
+        values = decode_samples(read_bytes(file, "Mask"), f"Mask {file}")
+        if values.ndim != 2 or values.dtype.kind not in "ui":
+            msg = f"The mask {file} must be grey with the number of a class in each pixel, got shape {values.shape}."
+            raise ValueError(msg)
+        numbers = [int(number) for number in np.unique(values) if number]
+        by_key[key] = [defect for number in numbers for defect in components(values == number, str(number))]
+    return by_key

@@ -18,9 +18,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from anomalib_ncd.deploy.detectors import Detector, MapFunction, as_detector, load_artefact_detector
-from anomalib_ncd.deploy.encoders import Encoder, load_encoder
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest
+from anomalib_ncd.deploy.runtimes import Encoder, load_encoder
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.crops import Region
 from anomalib_ncd.regions.cutting import UnitCheck, cut_regions

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchmetrics.utilities.data import dim_zero_cat
 
-from anomalib_ncd.data.defects import Defect
+from anomalib_ncd.data.labels import Defect
 from anomalib_ncd.metrics.clustering import GatheringMetric
 
 UNLABELLED = -1

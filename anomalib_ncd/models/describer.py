@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from anomalib_ncd.data.normal_regions import NormalRegions
+from anomalib_ncd.data.datasets import NormalRegions
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, in_parts
 from anomalib_ncd.models.encoders.build_encoder import BuiltEncoder

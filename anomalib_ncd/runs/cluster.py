@@ -10,7 +10,7 @@ import torch
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
+from anomalib_ncd.data.datasets import MAX_NORMAL_REGIONS
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
 from anomalib_ncd.models.clustering.directions import unit_rows
 from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first

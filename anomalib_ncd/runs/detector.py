@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The detector of a run that is given neither maps nor a fitted detector: fitted on good images, kept in the run."""
+"""What a run takes that is given neither: a detector fitted on good images and kept in the run, and a backbone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from anomalib.models import AnomalibModule, Patchcore
 from torch.utils.data import DataLoader, Dataset
 
 from anomalib_ncd.data.detector_maps import as_input, detector_digest, load_detector, resize_of
-from anomalib_ncd.models.encoders.offline import WHEEL_MODULE
+from anomalib_ncd.models.encoders.hub import is_cached
+from anomalib_ncd.models.encoders.offline import OFFLINE_BACKBONE, WHEEL_MODULE
 from anomalib_ncd.models.offline_detector import SmallPatchcore, build_offline_detector
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
@@ -35,6 +36,8 @@ MAX_EPOCHS = 100
 """Epochs of detectors that are trained and don't set a number themselves."""
 
 logger = logging.getLogger(__name__)
+
+PAPER_BACKBONE = "vit_base_patch8_224.dino"
 
 
 class _GoodImages(Dataset):
@@ -117,3 +120,28 @@ def fit_detector(
     write_json(notes, made_from)
     shutil.rmtree(work, ignore_errors=True)
     return load_detector(host_class, checkpoint)
+
+
+def choose_backbone(weights: str | Path | None = None, before: str | None = None) -> str:
+    """Choose the paper's backbone where its weights are at hand, else the offline one where that is installed.
+
+    A file of ``weights`` is taken for the paper's backbone; the backbone of the run ``before``, if any, is gone on
+    with.
+    """
+    if before is not None:
+        return before
+    if weights is not None:
+        return PAPER_BACKBONE
+    if is_cached(PAPER_BACKBONE):
+        logger.info("Backbone: the paper's %s, from timm's cache.", PAPER_BACKBONE)
+        return PAPER_BACKBONE
+    if find_spec(WHEEL_MODULE) is not None:
+        logger.info(
+            "Backbone: EfficientNet-Lite0 of the extra [offline], as the weights of the paper's %s are not in timm's "
+            "cache; `--backbone %s` fetches them.",
+            PAPER_BACKBONE,
+            PAPER_BACKBONE,
+        )
+        return OFFLINE_BACKBONE
+    logger.info("Backbone: the paper's %s, whose weights are fetched from timm's hub.", PAPER_BACKBONE)
+    return PAPER_BACKBONE

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
 
 from anomalib_ncd.data.batches import NcdBatch
@@ -21,7 +23,6 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.checkpoints import own_part, read_checkpoint, save_model
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.runs.checkpoint import RunCheckpoint
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.devices import device_of
 from anomalib_ncd.runs.files import gather_results, write_run_files
@@ -41,6 +42,30 @@ from anomalib_ncd.settings import RunOptions
 from anomalib_ncd.visualization.base_classes import write_base_classes
 
 logger = logging.getLogger(__name__)
+
+SHARE_OF_TIME = 0.05
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Saves after the last epoch, and after others as often as saving takes little of the time.
+
+    An epoch on cached views takes less than a second, and a checkpoint of a large backbone as long. A run that is
+    killed loses at most twenty times the seconds that a save takes.
+    """
+
+    def __init__(self, dirpath: str | Path, filename: str, share_of_time: float = SHARE_OF_TIME) -> None:
+        super().__init__(dirpath, filename, enable_version_counter=False, save_on_train_epoch_end=True)
+        self.share_of_time = share_of_time
+        self._wait_until = 0.0
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Save, if it is time to or the last epoch."""
+        start = time.perf_counter()
+        if start < self._wait_until and trainer.current_epoch + 1 != trainer.max_epochs:
+            return
+        super().on_train_epoch_end(trainer, pl_module)
+        end = time.perf_counter()
+        self._wait_until = end + (end - start) / self.share_of_time
 
 
 def discover(

@@ -15,7 +15,7 @@ LISTING, MAPS, IMAGES = (f"unit/regions/reading/test_{name}.py::" for name in ("
 PAIRING, TABLE = "unit/regions/reading/test_pairing.py::", "unit/data/test_region_table.py::"
 DATAMODULE, RUN = "unit/data/test_datamodule.py::", "unit/runs/test_discover.py::"
 FOLDER_RUN, WATCH = "unit/deploy/line/test_folder_run.py::", "unit/deploy/line/test_folder_watch.py::"
-STORE, CLASSIFIER = "unit/deploy/line/test_result_store.py::", "unit/deploy/test_classifier.py::"
+STORE, CLASSIFIER = "unit/deploy/line/test_result_folder.py::", "unit/deploy/test_classifier.py::"
 WEIGHTS = "unit/models/encoders/test_weights.py::"
 
 TESTS = {
@@ -66,7 +66,7 @@ TESTS = {
     "integers and floats, or 8 and 16 bits, in one folder of maps": [f"{CASES}test_maps_of_two_types_are_refused"],
     "maps of another kind than those of the run": [
         f"{DATAMODULE}test_maps_of_another_kind_than_the_models_are_refused",
-        "unit/deploy/line/test_map_folder.py::test_maps_of_two_kinds_are_refused",
+        "unit/deploy/line/test_folder_watch.py::test_maps_of_two_kinds_are_refused",
         f"{CASES}test_classify_refuses_maps_of_another_kind_than_the_runs",
     ],
     "map in other units than those of the run, in `classify`, `extend` and `Engine.predict`": [
@@ -150,8 +150,8 @@ TESTS = {
     "run made anew with other images": [f"{CASES}test_names_are_not_put_onto_other_clusters"],
     "several processes with a detector for maps": [f"{DATAMODULE}test_a_detector_in_several_processes_is_refused"],
     "fewer regions than the false-reject rate needs": ["unit/models/test_rejection.py::test_too_few_regions_are_said"],
-    "`extend`: nothing unknown": ["unit/cli/test_extend.py::test_small_groups_stay_unknown"],
-    "`extend`: images of the run again": ["unit/cli/test_extend.py::test_the_images_of_the_run_keep_their_classes"],
+    "`extend`: nothing unknown": ["unit/cli/test_classify.py::test_small_groups_stay_unknown"],
+    "`extend`: images of the run again": ["unit/cli/test_classify.py::test_the_images_of_the_run_keep_their_classes"],
     "full disk, killed process": [
         f"{CASES}test_a_full_disk_is_said_and_the_command_goes_on_later",
         "unit/regions/test_writing.py::test_a_write_that_fails_leaves_the_old_file",

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
-from anomalib_ncd.deploy.line.folder_watch import FolderWatch, WatchOptions
-from anomalib_ncd.deploy.line.map_folder import MapFolder
+from anomalib_ncd.deploy.line.folder_watch import FolderWatch, MapFolder, WatchOptions
 from anomalib_ncd.deploy.line.result_folder import Finished, ResultFolder
 from anomalib_ncd.regions.reading.listing import ImageFile
 

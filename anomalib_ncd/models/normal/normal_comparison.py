@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from anomalib_ncd.data.normal_regions import NormalRegions
+from anomalib_ncd.data.datasets import NormalRegions
 from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.models.normal.image_novelty import ImageNovelty
 from anomalib_ncd.models.normal.normal_patches import NormalPatches

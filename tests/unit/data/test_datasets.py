@@ -1,14 +1,15 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from anomalib_ncd.data import datasets
 from anomalib_ncd.data.base_classes import list_base
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.datasets import EvalImages, TrainRegions
-from anomalib_ncd.data.normal_regions import NormalRegions
+from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, OnceSampler, TrainRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.regions.reading.images import read_image
@@ -16,6 +17,74 @@ from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.reading.pairing import MapPairs
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.views import whole_view
+
+
+@pytest.fixture(scope="module")
+def table_of_all(tiny_run):
+    images = list_images(tiny_run.images)
+    return RegionTable(images).build(MapPairs(tiny_run.anomaly_maps).pair(images), (0.2, 1.1), RegionSettings())
+
+
+def test_masks_are_those_of_the_novel_regions(table_of_all, tiny_run):
+    normal = NormalRegions(list_images(tiny_run.images / "good"), table_of_all)
+    assert len(normal) == len(table_of_all)
+    novel = sorted(table_of_all.load(row)[1].tobytes() for row in range(len(table_of_all)))
+    assert sorted(normal[number][1].tobytes() for number in range(len(normal))) == novel
+    for number in range(len(normal)):
+        pixels, mask = normal[number]
+        assert pixels.shape == (*mask.shape, 3)
+        assert pixels.dtype == np.uint8
+
+
+def test_pixels_come_from_normal_images(table_of_all, tmp_path):
+    cv2.imwrite(str(tmp_path / "flat.png"), np.full((50, 80), 77, dtype=np.uint8))
+    normal = NormalRegions(list_images(tmp_path), table_of_all)
+    assert all((normal[number][0] == 77).all() for number in range(len(normal)))
+
+
+def test_regions_depend_on_the_seed_alone(table_of_all, tiny_run):
+    images = list_images(tiny_run.images / "good")
+    first, second, other = (NormalRegions(images, table_of_all, seed) for seed in (3, 3, 4))
+    assert all((first[i][0] == second[i][0]).all() for i in range(len(first)))
+    assert first.identity() == second.identity() != other.identity()
+    assert any(first[i][0].shape != other[i][0].shape or (first[i][0] != other[i][0]).any() for i in range(len(first)))
+
+
+def test_there_are_no_more_than_a_stated_number(table_of_all, tiny_run, monkeypatch):
+    monkeypatch.setattr(datasets, "MAX_NORMAL_REGIONS", 5)
+    assert len(NormalRegions(list_images(tiny_run.images / "good"), table_of_all)) == 5
+
+
+def test_no_images_give_no_regions(table_of_all):
+    assert len(NormalRegions([], table_of_all)) == 0
+
+
+def test_images_smaller_than_a_region_are_enlarged(table_of_all, tmp_path):
+    cv2.imwrite(str(tmp_path / "small.png"), np.full((16, 16, 3), 9, dtype=np.uint8))
+    normal = NormalRegions(list_images(tmp_path), table_of_all)
+    assert normal[0][0].shape[:2] == normal[0][1].shape
+
+
+def test_unreadable_images_are_named(table_of_all, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        NormalRegions(list_images(tmp_path), table_of_all)[0]
+
+
+def test_masks_serve_again_where_more_regions_are_asked_for(table_of_all, tiny_run):
+    images = list_images(tiny_run.images / "good")
+    normal = NormalRegions(images, table_of_all, num_regions=2 * len(table_of_all) + 1)
+    assert len(normal) == 2 * len(table_of_all) + 1
+    assert (normal[0][1] == normal[len(table_of_all)][1]).all()
+    assert {normal.image_index(number) for number in range(len(normal))} == set(range(len(images)))
+
+
+def test_a_region_lies_in_the_image_that_is_told(table_of_all, tmp_path):
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((50, 80), 20 * number, dtype=np.uint8))
+    normal = NormalRegions(list_images(tmp_path), table_of_all)
+    for number in range(len(normal)):
+        assert (normal[number][0] == 20 * normal.image_index(number)).all()
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +218,69 @@ def test_an_image_without_regions_is_an_item_like_all_others(table, monkeypatch)
     assert item.region_box_xyxy.shape == (0, 4)
     assert item.region_area.dtype == item.region_class_id.dtype == torch.long
     assert NcdBatch.collate([item, item]).region_image_index.shape == (0,)
+
+
+@pytest.mark.parametrize("num_base", [3, 100, 900])
+def test_base_and_novel_are_drawn_half_and_half(num_base):
+    is_base = torch.arange(1000) < num_base
+    drawn = torch.tensor([index for epoch in range(4) for index in _epoch(BalancedSampler(is_base), epoch)])
+    assert len(drawn) == 4000
+    assert is_base[drawn].float().mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_all_of_a_kind_are_equally_likely():
+    is_base = torch.tensor([True] * 2 + [False] * 8)
+    counts = torch.zeros(10)
+    for epoch in range(2000):
+        counts += torch.bincount(torch.tensor(_epoch(BalancedSampler(is_base), epoch)), minlength=10)
+    shares = counts / counts.sum()
+    torch.testing.assert_close(shares, torch.tensor([0.25] * 2 + [0.0625] * 8), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_one_kind_alone_is_drawn_evenly(value):
+    is_base = torch.full((50,), value)
+    drawn = _epoch(BalancedSampler(is_base), 0)
+    assert len(drawn) == 50
+    assert set(drawn) <= set(range(50))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_ranks_share_one_sequence(world_size):
+    is_base = torch.arange(42) < 20
+    parts = [_epoch(BalancedSampler(is_base, rank, world_size, seed=5), 3) for rank in range(world_size)]
+    assert {len(part) for part in parts} == {42 // world_size}
+    together = [index for step in zip(*parts, strict=True) for index in step]
+    assert together == _epoch(BalancedSampler(is_base, seed=5), 3)
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    is_base = torch.arange(60) < 30
+    first = _epoch(BalancedSampler(is_base), 0)
+    assert first == _epoch(BalancedSampler(is_base), 0)
+    assert first != _epoch(BalancedSampler(is_base), 1)
+    assert first != _epoch(BalancedSampler(is_base, seed=1), 0)
+
+
+def test_more_processes_than_regions_still_draw():
+    sampler = BalancedSampler(torch.tensor([False]), rank=1, world_size=2)
+    assert len(sampler) == 1
+    assert list(sampler) == [0]
+
+
+@pytest.mark.parametrize(("num_items", "world_size"), [(10, 1), (10, 2), (11, 2), (3, 5), (0, 2)])
+def test_every_item_comes_once(num_items, world_size):
+    samplers = [OnceSampler(num_items, rank, world_size) for rank in range(world_size)]
+    drawn = [index for sampler in samplers for index in sampler]
+    assert sorted(drawn) == list(range(num_items))
+    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+    assert max(map(len, samplers)) - min(map(len, samplers)) <= 1
+
+
+def test_one_process_keeps_the_order():
+    assert list(OnceSampler(5)) == [0, 1, 2, 3, 4]
+
+
+def _epoch(sampler, epoch):
+    sampler.set_epoch(epoch)
+    return list(sampler)

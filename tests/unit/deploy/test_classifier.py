@@ -11,8 +11,8 @@ import pytest
 
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact, ImageLimits, Rejection
 from anomalib_ncd.deploy.classifier import _views_of, classify_image
-from anomalib_ncd.deploy.encoders import load_encoder
 from anomalib_ncd.deploy.packing.build import classifier_of_run
+from anomalib_ncd.deploy.runtimes import load_encoder
 from anomalib_ncd.regions.crops import Region
 from anomalib_ncd.regions.cutting import cut_regions
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_ncd.data.defects import Defect
+from anomalib_ncd.data.labels import Defect
 from anomalib_ncd.metrics.defects import (
     ClusterMultilabelF1,
     count_found,

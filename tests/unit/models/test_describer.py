@@ -6,7 +6,7 @@ import torch
 
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.data.batches import ModelInputs
-from anomalib_ncd.data.normal_regions import MAX_NORMAL_REGIONS
+from anomalib_ncd.data.datasets import MAX_NORMAL_REGIONS
 from anomalib_ncd.models import describer as describer_module
 from anomalib_ncd.models.describer import (
     FrozenFeatures,

@@ -15,16 +15,54 @@ import numpy as np
 import pytest
 import torch
 from anomalib.engine import Engine
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import region_table
 from anomalib_ncd.models import lightning_model
-from anomalib_ncd.runs.discover import discover
+from anomalib_ncd.runs import discover as run_module
+from anomalib_ncd.runs.discover import RunCheckpoint, discover
 from anomalib_ncd.settings import RunOptions, TrainingSettings
 
 SCORES = {"nmi", "ari", "accuracy", "macro_f1"}
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
+
+
+class Clock:
+    """A clock that stands still but for what is added to it."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("seconds_to_save", "saved"), [(0.0, [0, 1, 2, 3, 4, 5, 6]), (1.0, [0, 2, 4, 6]), (9.0, [0, 6])]
+)
+def test_it_saves_as_often_as_the_share_allows_and_at_the_end(monkeypatch, tmp_path, seconds_to_save, saved):
+    clock, epochs = Clock(), []
+    monkeypatch.setattr(run_module, "time", clock)
+
+    class Saver(RunCheckpoint):
+        def _save_checkpoint(self, trainer, filepath):
+            epochs.append(trainer.current_epoch)
+            clock.now += seconds_to_save
+
+    class Model(BoringModel):
+        learning_type = None
+        val_dataloader = validation_step = None
+
+        def on_train_epoch_start(self):
+            clock.now += 10
+
+    arguments = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    saver = Saver(tmp_path, "model", share_of_time=0.05)
+    Trainer(max_epochs=7, limit_train_batches=1, callbacks=[saver], **arguments).fit(Model())
+    assert epochs == saved
 
 
 def run_train(run, output, *more, max_epochs=1):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from anomalib_ncd.runs import backbone_choice
-from anomalib_ncd.runs.backbone_choice import PAPER_BACKBONE, choose_backbone
+from anomalib_ncd.runs import detector
+from anomalib_ncd.runs.detector import PAPER_BACKBONE, choose_backbone
 from anomalib_ncd.runs.devices import checked_device, device_of
 from anomalib_ncd.runs.folder import (
     CHECKPOINT_FILE,
@@ -109,7 +109,7 @@ def test_devices():
 )
 def test_the_backbone_that_is_at_hand(monkeypatch, caplog, weights, before, cached, installed, chosen):
     caplog.set_level("INFO")
-    monkeypatch.setattr(backbone_choice, "is_cached", lambda _: cached)
-    monkeypatch.setattr(backbone_choice, "find_spec", lambda _: object() if installed else None)
+    monkeypatch.setattr(detector, "is_cached", lambda _: cached)
+    monkeypatch.setattr(detector, "find_spec", lambda _: object() if installed else None)
     assert choose_backbone(weights, before) == chosen
     assert ("Backbone: " in caplog.text) == (weights is None and before is None)

@@ -17,9 +17,8 @@ import pytest
 
 from anomalib_ncd.deploy import AnomalyClassifier
 from anomalib_ncd.deploy.line.folder_run import classify_folder
-from anomalib_ncd.deploy.line.folder_watch import WatchOptions
-from anomalib_ncd.deploy.line.map_folder import MapFolder
-from anomalib_ncd.deploy.line.result_store import ResultStore
+from anomalib_ncd.deploy.line.folder_watch import MapFolder, WatchOptions
+from anomalib_ncd.deploy.line.result_folder import ResultStore
 
 QUICK = WatchOptions(settle_seconds=0.05, retry_seconds=0.05, max_tries=4)
 
