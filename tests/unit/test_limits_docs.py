@@ -95,7 +95,7 @@ TESTS = {
         f"{DATAMODULE}test_many_images_without_a_region_are_warned_of",
     ],
     "image without a region (not MEBin)": [
-        "unit/deploy/test_stages.py::test_an_image_without_region_has_a_result",
+        "unit/deploy/test_classifier.py::test_an_image_without_region_has_a_result",
         "unit/data/test_batches.py::test_an_image_without_region_is_predicted_as_well",
     ],
     "empty mask (MEBin)": [f"{DATAMODULE}test_one_constant_map_among_others_is_a_whole_image"],
