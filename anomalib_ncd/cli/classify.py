@@ -110,7 +110,6 @@ def add_pack_arguments(parser: ArgumentParser) -> None:
 
 
 def _add_rate_argument(parser: ArgumentParser) -> None:
-    """Add the flag that moves the threshold of unknown regions."""
     helped = "Share of regions of known classes that may be called unknown; the run's own by default."
     parser.add_argument("--false_reject_rate", type=float | None, help=helped)
 
@@ -154,7 +153,6 @@ def _detector_to_pack(config: Namespace) -> AnomalibModule | Path | None:
 
 
 def _classifier(config: Namespace) -> AnomalyClassifier:
-    """The classifier that the flags name."""
     options: dict[str, Any] = {"limits": ImageLimits(**vars(config.limits)), "batch_size": config.batch_size}
     detector = _detector(config)
     is_artefact = config.model.suffix.lower() == ".zip" or (config.model / MANIFEST_NAME).is_file()

@@ -174,7 +174,6 @@ def _default_method(config: Namespace) -> Literal["train", "cluster"]:
 
 
 def _taken(config: Namespace, flags: type) -> dict[str, Any]:
-    """Values of a group of flags."""
     return {field.name: config[field.name] for field in fields(flags)}
 
 

@@ -375,10 +375,8 @@ class NcdDataModule(AnomalibDataModule):
 
     @property
     def _rank(self) -> int:
-        """Number of this process."""
         return self.trainer.global_rank if self.trainer is not None else 0
 
     @property
     def _world_size(self) -> int:
-        """Number of processes."""
         return self.trainer.world_size if self.trainer is not None else 1

@@ -284,7 +284,6 @@ class RegionTable:
 
 
 def _settings_text(score_range: tuple[float, float], settings: RegionSettings) -> str:
-    """Score range and settings as JSON."""
     return json.dumps({"score_range": [float(edge) for edge in score_range], **settings.to_dict()}, indent=2)
 
 

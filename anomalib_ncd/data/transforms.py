@@ -130,7 +130,6 @@ def to_view(image: np.ndarray, soft_mask: np.ndarray) -> View:
 
 
 def _crop(image: np.ndarray, mask: np.ndarray, left: int, top: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a square."""
     window = np.s_[top : top + size, left : left + size]
     return image[window], mask[window]
 

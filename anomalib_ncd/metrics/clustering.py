@@ -7,6 +7,7 @@ They take class ids from a batch's ``pred_class_id`` and ``class_id`` unless tol
 ``class_id`` mean that the label is not known; such samples are left out.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,9 @@ class GatheringMetric(Metric):
 class _ClusteringMetric(GatheringMetric):
     """Gathers class ids; subclasses say how the labelled ones are scored."""
 
+    default_fields = ("pred_class_id", "class_id")
+    score: Callable[[np.ndarray, np.ndarray], float]
+
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
         """Add predicted and true class ids, each ``(N,)`` integer."""
         if preds.ndim != 1 or preds.shape != target.shape:
@@ -62,42 +66,10 @@ class _ClusteringMetric(GatheringMetric):
         if not len(self.preds):
             return torch.tensor(float("nan"), device=self.device)
         preds, target = labelled(dim_zero_cat(self.preds).cpu().numpy(), dim_zero_cat(self.target).cpu().numpy())
-        return torch.tensor(self._score(preds, target), device=self.device)
-
-    def _score(self, preds: np.ndarray, target: np.ndarray) -> float:
-        """Score labelled samples."""
-        raise NotImplementedError
+        return torch.tensor(self.score(preds, target), device=self.device)
 
 
-class _NMI(_ClusteringMetric):
-    """Normalised mutual information."""
-
-    def _score(self, preds: np.ndarray, target: np.ndarray) -> float:
-        return nmi(preds, target)
-
-
-class _ARI(_ClusteringMetric):
-    """Adjusted Rand index."""
-
-    def _score(self, preds: np.ndarray, target: np.ndarray) -> float:
-        return ari(preds, target)
-
-
-class _ClusterAccuracy(_ClusteringMetric):
-    """Accuracy after matching."""
-
-    def _score(self, preds: np.ndarray, target: np.ndarray) -> float:
-        return clustering_accuracy(preds, target)
-
-
-class _ClusterMacroF1(_ClusteringMetric):
-    """Macro-F1 after matching."""
-
-    def _score(self, preds: np.ndarray, target: np.ndarray) -> float:
-        return matched_macro_f1(preds, target)
-
-
-class NMI(AnomalibMetric, _NMI):  # type: ignore[misc]
+class NMI(AnomalibMetric, _ClusteringMetric):  # type: ignore[misc]
     """Normalised mutual information between discovered and true classes, from 0 to 1.
 
     Example:
@@ -108,10 +80,10 @@ class NMI(AnomalibMetric, _NMI):  # type: ignore[misc]
         ('image_NMI', tensor(1.))
     """
 
-    default_fields = ("pred_class_id", "class_id")
+    score = staticmethod(nmi)
 
 
-class ARI(AnomalibMetric, _ARI):  # type: ignore[misc]
+class ARI(AnomalibMetric, _ClusteringMetric):  # type: ignore[misc]
     """Adjusted Rand index between discovered and true classes; 1 at best, 0 for chance.
 
     Example:
@@ -122,10 +94,10 @@ class ARI(AnomalibMetric, _ARI):  # type: ignore[misc]
         tensor(1.)
     """
 
-    default_fields = ("pred_class_id", "class_id")
+    score = staticmethod(ari)
 
 
-class ClusterAccuracy(AnomalibMetric, _ClusterAccuracy):  # type: ignore[misc]
+class ClusterAccuracy(AnomalibMetric, _ClusteringMetric):  # type: ignore[misc]
     """Accuracy after Hungarian matching of discovered with true classes, from 0 to 1.
 
     Example:
@@ -136,10 +108,10 @@ class ClusterAccuracy(AnomalibMetric, _ClusterAccuracy):  # type: ignore[misc]
         tensor(0.6667)
     """
 
-    default_fields = ("pred_class_id", "class_id")
+    score = staticmethod(clustering_accuracy)
 
 
-class ClusterMacroF1(AnomalibMetric, _ClusterMacroF1):  # type: ignore[misc]
+class ClusterMacroF1(AnomalibMetric, _ClusteringMetric):  # type: ignore[misc]
     """Mean over true classes of F1 after Hungarian matching, from 0 to 1.
 
     Example:
@@ -150,7 +122,7 @@ class ClusterMacroF1(AnomalibMetric, _ClusterMacroF1):  # type: ignore[misc]
         tensor(0.8000)
     """
 
-    default_fields = ("pred_class_id", "class_id")
+    score = staticmethod(matched_macro_f1)
 
 
 def build_evaluator() -> Evaluator:

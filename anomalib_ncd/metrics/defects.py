@@ -87,7 +87,6 @@ class ClusterMultilabelF1(GatheringMetric):
 
 
 def _checked(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both, or raise."""
     preds, target = np.asarray(preds), np.asarray(target)
     if preds.ndim != 2 or target.ndim != 2 or len(preds) != len(target):
         msg = f"`preds` and `target` must have shapes (N, K) and (N, L), got {preds.shape} and {target.shape}."

@@ -81,7 +81,6 @@ def _correct(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, dict[in
 
 
 def _check_labels(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays of class ids, or raise."""
     preds, target = np.asarray(preds), np.asarray(target)
     if preds.ndim != 1 or preds.shape != target.shape:
         msg = f"`preds` and `target` must both have shape (N,), got {preds.shape} and {target.shape}; flatten them."

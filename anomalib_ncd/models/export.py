@@ -229,7 +229,6 @@ def _calibration_inputs_of(model: Any, datamodule: Any) -> list[dict[str, np.nda
 
 
 def _first(items: Iterator[dict[str, np.ndarray]], number: int) -> Iterator[dict[str, np.ndarray]]:
-    """The first items."""
     for _, item in zip(range(number), items, strict=False):
         yield item
 

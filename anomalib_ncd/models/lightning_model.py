@@ -457,5 +457,4 @@ class AnomalyNcd(AnomalibModule):
         return (references, image_index), cluster_prototypes(features, scores, *numbers)
 
     def _relative_learning_rate(self, epoch: int) -> float:
-        """Learning rate as a share of the initial one."""
         return relative_learning_rate(epoch, self.trainer.max_epochs or 1)

@@ -294,7 +294,6 @@ class AnomalyNcdLoss(nn.Module):
         return contrast, supervised_contrastive(of_base, labels[is_base], self.supervised_contrastive_temp)
 
     def _base_term(self, logits: Tensor, labels: Tensor, is_base: Tensor) -> Tensor:
-        """Cross-entropy of the base regions."""
         if not is_base.any():
             return logits.sum() * 0.0
         of_base, labels = logits[:, is_base.repeat(2)], labels[is_base]

@@ -130,7 +130,6 @@ def label_elements(
 
 
 def _check_range(score_range: tuple[float, float]) -> tuple[float, float]:
-    """Return a score range as two floats, or raise."""
     low, high = (float(end) for end in score_range)
     if not (low <= high and np.isfinite(high - low)):
         msg = f"`score_range` must be finite and ascending, got {(low, high)}; take it from `fit_robust_range`."

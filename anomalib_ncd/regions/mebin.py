@@ -252,7 +252,6 @@ def check_map(anomaly_map: np.ndarray, name: str = "anomaly_map") -> np.ndarray:
 
 
 def _check_range(score_range: tuple[float, float]) -> tuple[float, float]:
-    """Return a score range as two floats, or raise."""
     low, high = (float(end) for end in score_range)
     if not (low <= high and np.isfinite(high - low)):
         msg = f"`score_range` must be finite and ascending, got {(low, high)}; take it from `fit_score_range`."

@@ -161,7 +161,6 @@ def _checked(given: Any) -> Corrections:  # noqa: ANN401 - it is checked here
 
 
 def _checked_region(given: Any) -> Correction:  # noqa: ANN401
-    """Check a correction."""
     said = given if isinstance(given, dict) else {}
     image, box, name, excluded = (said.get(key) for key in ("image", "box", "class", "not"))
     is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(edge, int | float) for edge in box)

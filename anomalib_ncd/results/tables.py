@@ -79,7 +79,6 @@ def read_table(file: str | Path) -> list[dict[str, str]]:
 
 
 def _region_row(image: str | None, region: dict[str, Any]) -> list[Any]:
-    """Row of a region."""
     left, top, right, bottom = region["box_xyxy"]
     values = {**region, "image": image, "left": left, "top": top, "right": right, "bottom": bottom}
     return [values[column] for column in COLUMNS["regions.csv"]]

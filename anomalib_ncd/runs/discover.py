@@ -193,7 +193,6 @@ def _epochs_done(checkpoint: Path) -> int:
 
 
 def _say_result(results: RunResults, class_names: list[str], metrics: dict[str, Any], output: Path) -> None:
-    """Say in a few lines what was found."""
     predicted = Counter(result.class_name for result in results.image_results(class_names))
     found = ", ".join(f"{name}: {predicted[name]}" for name in dict.fromkeys(class_names) if predicted[name])
     logger.info("%d images sorted into classes: %s.", len(results.batch), found)

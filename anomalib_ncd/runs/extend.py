@@ -193,7 +193,6 @@ def _join(results: RunResults, run: Path, new: NcdBatch, datamodule: NcdDataModu
 
 
 def _say_result(extension: Extension, model: AnomalyNcd, output: Path) -> None:
-    """Say in a few lines what was found."""
     if not extension.num_unknown:
         logger.info("Every region is like one of the run; its classes stay as they were.")
     else:

@@ -114,7 +114,6 @@ def _cluster_facts(batch: NcdBatch, has_normal_images: bool) -> dict[str, float]
 
 
 def _maps_of(paths: Sequence[Path]) -> list[np.ndarray]:
-    """Some of the maps."""
     return [read_anomaly_map(paths[index]) for index in _some(len(paths))]
 
 

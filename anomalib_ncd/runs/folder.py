@@ -149,12 +149,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _is_complete(output: Path) -> bool:
-    """Whether all results are there."""
     return all((output / name).is_file() for name in RESULT_FILES)
 
 
 def _refuse_other_settings(output: Path, found: dict[str, Any], wanted: MadeFrom) -> None:
-    """Raise if the settings differ."""
     names = found["settings"].keys() | wanted.settings.keys()
     changed = sorted(name for name in names if found["settings"].get(name) != wanted.settings.get(name))
     if changed:
@@ -181,12 +179,10 @@ def _labels_of(datamodule: NcdDataModule) -> Iterable[str]:
 
 
 def _stamp(file: Path) -> str:
-    """Name, size and time of a file."""
     return " ".join(map(str, (file.name, *stamp_of(file))))
 
 
 def _digest(lines: Iterable[str]) -> str:
-    """SHA-256 of lines of text."""
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -138,7 +138,6 @@ def _carried(given: dict[str, Any], stayed: dict[str, str]) -> tuple[dict[str, A
 
 
 def _results_before(output: Path) -> RunResults | None:
-    """Results that lie in a folder."""
     file = output / RESULTS_FILE
     return RunResults.load(file) if file.is_file() else None
 

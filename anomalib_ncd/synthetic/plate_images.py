@@ -119,7 +119,6 @@ def _draw_plate(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8],
 
 
 def _over(below: NDArray[np.floating], above: NDArray[np.floating], alpha: NDArray[np.floating]) -> FloatImage:
-    """Lay one grey image over another."""
     return (below + alpha * (above - below)).astype(np.float32)
 
 

@@ -151,7 +151,6 @@ def generate_dataset(
 
 
 def _check_settings(settings: _Settings) -> None:
-    """Refuse settings that make no data set."""
     check_kinds(settings.kinds, "kinds")
     check_kinds(settings.base_kinds, "base_kinds")
     shared = sorted(set(settings.kinds) & set(settings.base_kinds))
@@ -171,7 +170,6 @@ def _check_settings(settings: _Settings) -> None:
 
 
 def _paths(root: Path, settings: _Settings) -> GeneratedDataset:
-    """Lay out the folder."""
     has_base = bool(settings.base_kinds)
     return GeneratedDataset(
         root=root,
@@ -263,7 +261,6 @@ def _write_base_crop(dataset: GeneratedDataset, settings: _Settings, kind: str, 
 
 
 def _rng(seed: int, *stream: int) -> np.random.Generator:
-    """Make the generator of one image."""
     return np.random.default_rng([seed, *stream])
 
 
@@ -283,7 +280,6 @@ def _square(mask: BoolMask) -> tuple[slice, slice]:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
-    """Write a table with one header row."""
     stream = io.StringIO(newline="")
     csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     write_file(path, stream.getvalue(), sync=False)

@@ -188,13 +188,11 @@ def _colour(index: int) -> tuple[int, int, int]:
 
 
 def _scale(size_hw: tuple[int, int], side_range_px: tuple[int, int]) -> float:
-    """Factor that brings the longer side into a range."""
     longer = max(size_hw)
     return float(np.clip(longer, *side_range_px)) / longer
 
 
 def _resized(image: np.ndarray, scale: float) -> np.ndarray:
-    """A scaled copy."""
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 

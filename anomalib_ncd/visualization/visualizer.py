@@ -91,7 +91,6 @@ class NcdVisualizer(Visualizer):
     on_predict_batch_end = on_test_batch_end
 
     def _save(self, trainer: Any, pl_module: Any, outputs: Any) -> None:  # noqa: ANN401
-        """Draw and save the images of a batch."""
         if not isinstance(outputs, NcdBatch):
             msg = f"NcdVisualizer draws what AnomalyNcd predicts, got {type(outputs).__name__}; use anomalib's own."
             raise TypeError(msg)

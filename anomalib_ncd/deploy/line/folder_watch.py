@@ -50,7 +50,6 @@ class MapFolder:
         return [self._read(path) for _, path in zip_longest(images, paths)]
 
     def _read(self, image: Path | None) -> np.ndarray:
-        """Read the map of an image."""
         if image is None:
             msg = "A folder of maps needs images with a path; give files instead of arrays."
             raise ValueError(msg)
@@ -66,7 +65,6 @@ class MapFolder:
         return anomaly_map
 
     def _key_of(self, image: Path) -> str:
-        """Key of an image."""
         return key_of(image.relative_to(self._root) if image.is_relative_to(self._root) else image.name)
 
 

@@ -135,7 +135,6 @@ class ResultStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -255,7 +254,6 @@ class ResultFolder:
             self._write_tables()
 
     def _write_tables(self) -> None:
-        """Write all that the database holds."""
         start = time.monotonic()
         with whole_file(self.folder / LINES_NAME) as unfinished, unfinished.open("wb") as stream:
             stream.writelines(line + b"\n" for line in self.store.lines(failed=None))
@@ -268,7 +266,6 @@ class ResultFolder:
         self._seconds, self._is_old = self._written_at - start, False
 
     def _draw(self, finished: Finished) -> None:
-        """Write the picture of an image."""
         from anomalib_ncd.visualization.drawing import draw_result  # noqa: PLC0415 - it imports matplotlib
 
         if finished.pixels is None or finished.result.error is not None:

@@ -244,7 +244,6 @@ def _built(values: dict[str, Any]) -> Manifest:
 
 
 def _rejection(values: Mapping[str, Any] | None) -> Rejection | None:
-    """A rejection of plain data."""
     if values is None:
         return None
     if not isinstance(values["similarities"], list):
@@ -253,7 +252,6 @@ def _rejection(values: Mapping[str, Any] | None) -> Rejection | None:
 
 
 def _network(values: Mapping[str, Any]) -> NetworkEntry:
-    """A network of plain data."""
     if not isinstance(values["files"], list):
         _refuse("files", values["files"], "a list")
     return NetworkEntry(values["runtime"], tuple(values["files"]), values["settings"])

@@ -57,7 +57,6 @@ def left_out_similarity(features: Tensor, groups: Tensor, rows_at_once: int = 10
 
 
 def _check(features: Tensor, references: Tensor) -> None:
-    """Refuse shapes that don't go together."""
     if features.ndim != 2 or references.ndim != 2 or features.shape[1] != references.shape[1]:
         shapes = f"{tuple(features.shape)} and {tuple(references.shape)}"
         msg = f"`features` and `references` must have shapes (R, D) and (N, D), got {shapes}."

@@ -158,7 +158,6 @@ def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _scaled(samples: np.ndarray, name: str, highest: int) -> np.ndarray:
-    """16-bit samples as 8-bit ones."""
     if samples.max() > highest:
         msg = f"{name} has the value {samples.max():,}, but `bit_depth` allows {highest:,}; raise it."
         raise ValueError(msg)
