@@ -129,7 +129,6 @@ class NcdDataModule(AnomalibDataModule):
         self._train_regions: TrainRegions | None = None
         self.normal_records: list[ImageFile] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._temporary_base: tempfile.TemporaryDirectory[str] | None = None
 
     def prepare_data(self) -> None:
         """Let anomalib datamodules given as images fetch or split their data, as they do on their own."""
@@ -145,10 +144,12 @@ class NcdDataModule(AnomalibDataModule):
         records = images_of(self.images, self.image_list)
         if self.labels is not None:
             self._read_labels(records, self.labels)
-        self._check_base_list()
         if self.has_synthetic_base or self.normal_images is not None:
             self.normal_records = find_normal_images(self.normal_images, self.images)
         if self.has_synthetic_base:
+            if self.base_list is not None:
+                msg = "`base_list` narrows a folder of base images down; leave it out with `base='synthetic'`."
+                raise ValueError(msg)
             self.base_class_names = list(synthetic_base.KINDS)
         elif self.base is not None:
             self.base_records, self.base_class_names = list_base(self.base, self.base_list)
@@ -297,13 +298,20 @@ class NcdDataModule(AnomalibDataModule):
         if self._world_size > 1:
             msg = "With several processes, let the detector predict first and give `anomaly_maps` the folder of maps."
             raise ValueError(msg)
-        if self.work_dir is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="anomaly_maps_")
-        folder = self.work_dir / "anomaly_maps" if self.work_dir else Path(self._temporary.name)  # type: ignore[union-attr]
-        bit_depth = self.region_settings.bit_depth
         return predict_anomaly_maps(
-            self.anomaly_maps, records, folder, ckpt_path=self.detector_ckpt, bit_depth=bit_depth
+            self.anomaly_maps,
+            records,
+            self._folder("anomaly_maps"),
+            ckpt_path=self.detector_ckpt,
+            bit_depth=self.region_settings.bit_depth,
         )
+
+    def _folder(self, name: str) -> Path:
+        """A folder in ``work_dir``, or in a temporary one that goes with the datamodule."""
+        if self.work_dir is not None:
+            return self.work_dir / name
+        self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="anomalib_ncd_")
+        return Path(self._temporary.name) / name
 
     def _read_labels(self, records: list[ImageFile], labels: str | Path) -> None:
         """Take labels of images, or of their defects; a region on none of these is good."""
@@ -316,17 +324,9 @@ class NcdDataModule(AnomalibDataModule):
         ids, self.class_names = class_ids([*names, self.normal_label, *kinds], self.normal_label)
         self.class_ids = ids[: len(records)]
 
-    def _check_base_list(self) -> None:
-        """Refuse what only goes with a folder of base classes."""
-        if self.base_list is not None and self.has_synthetic_base:
-            msg = "`base_list` narrows a folder of base images down; leave it out with `base='synthetic'`."
-            raise ValueError(msg)
-
     def _paint_base(self, table: RegionTable) -> list[BaseRecord]:
         """Paint base classes, or take up those in ``work_dir``."""
-        if self.work_dir is None and self._temporary_base is None:
-            self._temporary_base = tempfile.TemporaryDirectory(prefix="synthetic_base_")
-        folder = self.work_dir / "synthetic_base" if self.work_dir else Path(self._temporary_base.name)  # type: ignore[union-attr]
+        folder = self._folder("synthetic_base")
         normal = self.normal_records or least_anomalous(table)
         with self.first_process_first():
             write_synthetic_base(folder, normal, self.region_settings, self.image_size)

@@ -17,10 +17,10 @@ from tqdm import tqdm
 from anomalib_ncd.data.base_classes import BaseRecord, read_base_region
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.data.transforms import EvalView, TrainView
+from anomalib_ncd.data.transforms import TrainView
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
-from anomalib_ncd.regions.views import whole_view
+from anomalib_ncd.regions.views import eval_views, whole_view
 
 NUM_VIEWS = 2
 """Of each region in a batch, as the losses compare them."""
@@ -169,22 +169,20 @@ class EvalImages(Dataset):
         whole_images: bool = False,
     ) -> None:
         self.table, self.whole_images = table, whole_images
-        self.class_ids = class_ids
-        self.view = EvalView(image_size)
+        self.class_ids, self.image_size = class_ids, image_size
 
     def __len__(self) -> int:
         return len(self.table.images)
 
     def __getitem__(self, index: int) -> NcdBatch:
         path, rows = self.table.images[index].path, self.table.rows_of_image(index)
-        views = [self.view(*self.table.load(row)) for row in rows]
-        side = self.view.image_size
+        views, masks = eval_views([self.table.load(row) for row in rows], self.image_size)
         regions = [self.table.rows[row] for row in rows]
         item = NcdBatch(
             image_path=[str(path)],
             image_size=torch.tensor([self.table.sizes_hw[index]]),
-            image=torch.cat([torch.zeros(0, 3, side, side, dtype=torch.uint8), *(view[None] for view, _ in views)]),
-            region_mask=torch.cat([torch.zeros(0, 1, side, side), *(mask[None] for _, mask in views)]),
+            image=torch.from_numpy(views),
+            region_mask=torch.from_numpy(masks),
             region_image_index=torch.zeros(len(rows), dtype=torch.long),
             region_box_xyxy=torch.tensor([region.box_xyxy for region in regions], dtype=torch.float32).reshape(-1, 4),
             region_score=torch.tensor([region.score for region in regions], dtype=torch.float32),
@@ -192,7 +190,7 @@ class EvalImages(Dataset):
         )
         if self.whole_images:
             pixels = read_image(path, self.table.settings.bit_depth)
-            item.whole_image = torch.from_numpy(whole_view(pixels, side))[None]
+            item.whole_image = torch.from_numpy(whole_view(pixels, self.image_size))[None]
         if self.class_ids is not None:
             item.class_id = torch.tensor([self.class_ids[index]])
             item.region_class_id = item.class_id.repeat(len(rows))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Views of a region: the paper's augmentation for training, a fixed crop for prediction.
+"""Views of a region for training: the paper's augmentation.
 
 OpenCV, as it is an order of magnitude faster here than Pillow. Views stay 8-bit; the model normalises them.
 """
@@ -14,30 +14,12 @@ import cv2
 import numpy as np
 import torch
 
-from anomalib_ncd.regions.views import CROP_RATIO, eval_view, resize_short_side
+from anomalib_ncd.regions.views import CROP_RATIO, resize_short_side
 
 BLUR_KERNELS = (9, 13, 17, 21, 25, 29, 33)
 SHARPEN_KERNEL = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
 
 View = tuple[torch.Tensor, torch.Tensor]
-
-
-class EvalView:
-    """The view that predictions are made from: short side to 256, then a 224 crop at (16, 16).
-
-    Example:
-        >>> view, mask = EvalView()(np.zeros((50, 50, 3), np.uint8), np.ones((50, 50), bool))
-        >>> view.shape, view.dtype, mask.shape, mask.dtype
-        (torch.Size([3, 224, 224]), torch.uint8, torch.Size([1, 224, 224]), torch.float32)
-    """
-
-    def __init__(self, image_size: int = 224) -> None:
-        self.image_size = image_size
-
-    def __call__(self, image: np.ndarray, mask: np.ndarray) -> View:
-        """View ``(3, S, S)`` uint8 and mask ``(1, S, S)`` float32 in [0, 1] of a region ``(h, w, 3)`` and its mask."""
-        view, soft_mask = eval_view(image, mask, self.image_size)
-        return torch.from_numpy(view), torch.from_numpy(soft_mask)
 
 
 class TrainView:
@@ -52,7 +34,7 @@ class TrainView:
         self.image_size = image_size
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> View:
-        """Make a random view; shapes and types are those of :class:`EvalView`."""
+        """Make a random view; shapes and types as of :func:`~anomalib_ncd.regions.views.eval_view`."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,))))
         resized = int(self.image_size / CROP_RATIO)
         image, soft_mask = resize_short_side(image, mask, resized)

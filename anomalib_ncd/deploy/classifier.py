@@ -27,7 +27,7 @@ from anomalib_ncd.regions.cutting import UnitCheck, cut_regions
 from anomalib_ncd.regions.reading.file_bytes import LIMITS, ImageLimits, printable
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
-from anomalib_ncd.regions.views import eval_view, whole_view
+from anomalib_ncd.regions.views import eval_views, whole_view
 
 logger = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ class AnomalyClassifier:
         for first in range(0, len(regions), self.region_batch_size):
             chosen = slice(first, first + self.region_batch_size)
             with self._timer("crops"):
-                views = _views_of(regions[chosen], self.manifest.image_size)
+                views = eval_views([(one.image, one.mask) for one in regions[chosen]], self.manifest.image_size)
             with self._timer("encoder"):
                 parts.append(self.encoder(*views, *_shown(wholes, owner[chosen])))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -310,12 +310,6 @@ def classify_image(
             for found, region, feature in zip(kept, regions, outputs["region_feature"], strict=True)
         ]
     return replace(result, regions=tuple(kept))
-
-
-def _views_of(regions: Sequence[Region], image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Views ``(R, 3, S, S)`` uint8 and masks ``(R, 1, S, S)`` float32 of regions."""
-    views = [eval_view(region.image, region.mask, image_size) for region in regions]
-    return np.stack([view for view, _ in views]), np.stack([mask for _, mask in views])
 
 
 def _shown(wholes: np.ndarray | None, owner: np.ndarray) -> tuple[np.ndarray, ...]:

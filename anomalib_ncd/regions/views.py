@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -36,6 +38,17 @@ def eval_view(image: np.ndarray, mask: np.ndarray, image_size: int = 224) -> tup
     offset = (resized - image_size) // 2
     window = np.s_[offset : offset + image_size, offset : offset + image_size]
     return np.ascontiguousarray(image[window].transpose(2, 0, 1)), np.ascontiguousarray(soft_mask[window][None])
+
+
+def eval_views(
+    regions: Sequence[tuple[np.ndarray, np.ndarray]], image_size: int = 224
+) -> tuple[np.ndarray, np.ndarray]:
+    """Views ``(R, 3, S, S)`` and masks ``(R, 1, S, S)`` of regions with their masks, see :func:`eval_view`."""
+    views = np.zeros((len(regions), 3, image_size, image_size), np.uint8)
+    masks = np.zeros((len(regions), 1, image_size, image_size), np.float32)
+    for index, (image, mask) in enumerate(regions):
+        views[index], masks[index] = eval_view(image, mask, image_size)
+    return views, masks
 
 
 def whole_view(image: np.ndarray, image_size: int = 224) -> np.ndarray:

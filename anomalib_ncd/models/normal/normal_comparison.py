@@ -14,11 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from anomalib_ncd.data.datasets import NormalRegions
-from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.models.normal.image_novelty import ImageNovelty
 from anomalib_ncd.models.normal.normal_patches import NormalPatches
 from anomalib_ncd.regions.reading.images import read_image
-from anomalib_ncd.regions.views import whole_view
+from anomalib_ncd.regions.views import eval_views, whole_view
 
 BATCH_SIZE = 16
 MAX_NORMAL_IMAGES = 1000
@@ -40,15 +39,14 @@ def fit_to_regions(
     halves: list[list[int]] = [[], []]
     for number in range(len(regions)):
         halves[regions.image_index(number) % 2].append(number)
-    view = EvalView(image_size)
     kept: dict[int, Tensor] = {}  # what lies in each region
     held_out = [torch.zeros(0, 2, normal_patches.dim)]
     with tqdm(total=len(regions), desc="Encoding normal regions", unit="region") as progress:
         for half, numbers in enumerate(halves):
             for start in range(0, len(numbers), BATCH_SIZE):
                 chosen = numbers[start : start + BATCH_SIZE]
-                views = [view(*regions[number]) for number in chosen]
-                patches, shares = encode(*(torch.stack(part) for part in zip(*views, strict=True)))
+                views = eval_views([regions[number] for number in chosen], image_size)
+                patches, shares = encode(*map(torch.from_numpy, views))
                 kept |= {number: patches[row][shares[row, :, 0] > 0] for row, number in enumerate(chosen)}
                 if half and halves[0]:
                     held_out.append(normal_patches(patches, shares).cpu())

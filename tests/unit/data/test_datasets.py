@@ -11,12 +11,11 @@ from anomalib_ncd.data.base_classes import list_base
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, OnceSampler, TrainRegions
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.reading.pairing import MapPairs
 from anomalib_ncd.regions.settings import RegionSettings
-from anomalib_ncd.regions.views import whole_view
+from anomalib_ncd.regions.views import eval_view, whole_view
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +158,7 @@ def test_an_item_is_an_image_with_all_its_regions(table):
         assert item.region_area.tolist() == [table.rows[row].area for row in rows]
         assert item.class_id.tolist() == [index]
         assert item.region_class_id.tolist() == [index] * len(rows)
-        assert torch.equal(item.image[0], EvalView()(*table.load(rows[0]))[0])
+        assert (item.image[0].numpy() == eval_view(*table.load(rows[0]))[0]).all()
         pixels = read_image(table.images[index].path)
         assert torch.equal(item.whole_image, torch.from_numpy(whole_view(pixels))[None])
 

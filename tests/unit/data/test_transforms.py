@@ -11,7 +11,6 @@ from torchvision.transforms import functional as F
 
 from anomalib_ncd.data.transforms import (
     BLUR_KERNELS,
-    EvalView,
     TrainView,
     adjust_brightness,
     adjust_contrast,
@@ -23,6 +22,7 @@ from anomalib_ncd.data.transforms import (
     resize_short_side,
     to_view,
 )
+from anomalib_ncd.regions.views import eval_view
 
 
 @pytest.fixture
@@ -32,6 +32,10 @@ def photo():
     smooth = cv2.resize(rng.integers(20, 236, (8, 8, 3)).astype(np.uint8), (90, 90), interpolation=cv2.INTER_CUBIC)
     smooth[30:50, 20:70] = (200, 60, 30)
     return np.clip(smooth + rng.normal(0, 5, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def eval_tensors(image, mask, image_size=224):
+    return map(torch.from_numpy, eval_view(image, mask, image_size))
 
 
 def as_tensor(image):
@@ -56,7 +60,7 @@ def coordinates(height, width):
 @pytest.mark.parametrize("image_size", [224, 64])
 def test_eval_views_have_one_shape(size_hw, image_size):
     image, mask = np.full((*size_hw, 3), 77, np.uint8), np.ones(size_hw, bool)
-    view, view_mask = EvalView(image_size)(image, mask)
+    view, view_mask = eval_tensors(image, mask, image_size)
     assert view.shape == (3, image_size, image_size)
     assert view.dtype == torch.uint8
     assert view_mask.shape == (1, image_size, image_size)
@@ -69,7 +73,7 @@ def test_the_eval_view_is_the_crop_at_16_16():
     image = coordinates(256, 256)
     mask = np.zeros((256, 256), bool)
     mask[16, 16] = mask[239, 239] = True
-    view, view_mask = EvalView()(image, mask)
+    view, view_mask = eval_tensors(image, mask)
     np.testing.assert_array_equal(as_image(view), image[16:240, 16:240])
     assert view_mask.sum() == 2
     assert view_mask[0, 0, 0] == view_mask[0, 223, 223] == 1
@@ -77,7 +81,7 @@ def test_the_eval_view_is_the_crop_at_16_16():
 
 def test_eval_views_do_not_change(photo):
     mask = np.zeros((90, 90), bool)
-    first, second = (EvalView()(photo, mask) for _ in range(2))
+    first, second = (tuple(eval_tensors(photo, mask)) for _ in range(2))
     assert torch.equal(first[0], second[0])
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact, ImageLimits, Rejection
-from anomalib_ncd.deploy.classifier import _views_of, classify_image
+from anomalib_ncd.deploy.classifier import classify_image
 from anomalib_ncd.deploy.packing.build import classifier_of_run
 from anomalib_ncd.deploy.runtimes import load_encoder
 from anomalib_ncd.regions.crops import Region
 from anomalib_ncd.regions.cutting import cut_regions
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
-from anomalib_ncd.regions.views import whole_view
+from anomalib_ncd.regions.views import eval_views, whole_view
 
 
 def assert_equal_to_engine(results, batches):
@@ -340,7 +340,7 @@ def test_a_map_becomes_regions_with_views(manifest):
     # 12 px eroded by 2, which is 6 on such a small map, leave 11, doubled 22, widened by the padding of 0.2 to 26
     assert region.box_xyxy[2] - region.box_xyxy[0] == 26
     assert region.area == 22**2
-    views, masks = _views_of(regions, 224)
+    views, masks = eval_views([(region.image, region.mask) for region in regions])
     assert (views.shape, masks.shape) == ((1, 3, 224, 224), (1, 1, 224, 224))
 
 

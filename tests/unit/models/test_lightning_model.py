@@ -15,7 +15,6 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.data.transforms import EvalView
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.clustering.prototypes import cluster_prototypes
 from anomalib_ncd.models.describer import FrozenFeatures
@@ -24,6 +23,7 @@ from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.views.view_bank import ViewBank
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.regions.views import eval_views
 from anomalib_ncd.settings import TrainingSettings
 
 BASE_NAMES = ["base_line", "base_square"]
@@ -322,8 +322,7 @@ def test_normal_images_teach_what_the_first_class_is(tiny_run, tmp_path, base):
     normal = build_data(tiny_run, normal_images=tiny_run.images / "good", **arguments)
     regions = normal.train_regions()
     examples = range(regions.num_base, int(regions.is_base.sum()))
-    views = [EvalView(224)(*regions.load(index)) for index in examples]
-    images, masks = (torch.stack(parts) for parts in zip(*views, strict=True))
+    images, masks = map(torch.from_numpy, eval_views([regions.load(index) for index in examples]))
     found = []
     for datamodule in (build_data(tiny_run, **arguments), normal):
         seed_everything(1)
