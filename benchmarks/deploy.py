@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -36,15 +36,16 @@ NAMES = ("normal", *(f"class_{number}" for number in range(1, 6)))
 class EvenEncoder:
     """Says of every region that all classes are equally likely, and takes no time."""
 
-    needs_whole_images = False
+    input_shapes: Mapping[str, tuple[int, ...]] = {"image": (), "mask": ()}
+    output_names = ("class_probabilities", "region_feature", "neighbour_similarity")
 
-    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Make up predictions."""
-        del masks, whole
+        count = len(inputs["image"])
         return {
-            "class_probabilities": np.full((len(views), len(NAMES)), 1 / len(NAMES), dtype=np.float32),
-            "region_feature": np.zeros((len(views), 192), dtype=np.float32),
-            "neighbour_similarity": np.ones(len(views), dtype=np.float32),
+            "class_probabilities": np.full((count, len(NAMES)), 1 / len(NAMES), dtype=np.float32),
+            "region_feature": np.zeros((count, 192), dtype=np.float32),
+            "neighbour_similarity": np.ones(count, dtype=np.float32),
         }
 
 

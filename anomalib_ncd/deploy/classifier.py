@@ -20,7 +20,7 @@ import numpy as np
 from anomalib_ncd.deploy.detectors import Detector, MapFunction, as_detector, load_artefact_detector
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest
-from anomalib_ncd.deploy.runtimes import Encoder, load_encoder
+from anomalib_ncd.deploy.runtimes import INPUT_NAMES, WHOLE_IMAGE_NAMES, Network, load_encoder
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.crops import Region
 from anomalib_ncd.regions.cutting import UnitCheck, cut_regions
@@ -42,7 +42,7 @@ class AnomalyClassifier:
 
     Args:
         manifest: Class names, ranges and settings.
-        encoder: Classifies regions.
+        encoder: Classifies regions, see :func:`~anomalib_ncd.deploy.runtimes.load_encoder`.
         detector: Finds the anomalies: a :class:`~anomalib_ncd.deploy.Detector` or a function from an image
             ``(H, W, 3)`` uint8 RGB to its map. Its maps must be in the units of the maps that the run was made from.
         limits: What is too large to be read.
@@ -63,7 +63,7 @@ class AnomalyClassifier:
     def __init__(
         self,
         manifest: Manifest,
-        encoder: Encoder,
+        encoder: Network,
         detector: Detector | MapFunction | None,
         *,
         limits: ImageLimits | None = None,
@@ -267,7 +267,7 @@ class AnomalyClassifier:
             return {name: np.zeros(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
         owner = np.repeat(np.arange(len(cuts)), [len(cut) for cut in cuts])
         wholes = None
-        if self.encoder.needs_whole_images:
+        if _needs_whole_images(self.encoder):
             with self._timer("crops"):
                 wholes = np.stack([whole_view(image, self.manifest.image_size) for image in images])
         parts = []
@@ -276,7 +276,7 @@ class AnomalyClassifier:
             with self._timer("crops"):
                 views = eval_views([(one.image, one.mask) for one in regions[chosen]], self.manifest.image_size)
             with self._timer("encoder"):
-                parts.append(self.encoder(*views, *_shown(wholes, owner[chosen])))
+                parts.append(_run(self.encoder, *views, *_shown(wholes, owner[chosen])))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -320,13 +320,21 @@ def _shown(wholes: np.ndarray | None, owner: np.ndarray) -> tuple[np.ndarray, ..
     return wholes[shown], image_index.astype(np.int64)
 
 
-def _check_encoder(encoder: Encoder, manifest: Manifest) -> None:
+def _needs_whole_images(encoder: Network) -> bool:
+    return WHOLE_IMAGE_NAMES[0] in encoder.input_shapes
+
+
+def _run(encoder: Network, *inputs: np.ndarray) -> dict[str, np.ndarray]:
+    return encoder(dict(zip((*INPUT_NAMES, *WHOLE_IMAGE_NAMES), inputs, strict=False)))
+
+
+def _check_encoder(encoder: Network, manifest: Manifest) -> None:
     """Classify a made-up region, and refuse an encoder that doesn't go with the manifest."""
     side, num_classes = manifest.image_size, len(manifest.class_names)
     views, masks = np.zeros((1, 3, side, side), np.uint8), np.ones((1, 1, side, side), np.float32)
-    whole = _shown(views if encoder.needs_whole_images else None, np.zeros(1, np.int64))
+    whole = _shown(views if _needs_whole_images(encoder) else None, np.zeros(1, np.int64))
     try:
-        shape = encoder(views, masks, *whole)["class_probabilities"].shape
+        shape = _run(encoder, views, masks, *whole)["class_probabilities"].shape
     except Exception as error:
         msg = f"The encoder of the artefact can't classify regions of {side} pixels a side: {error}"
         raise ArtefactError(msg) from error

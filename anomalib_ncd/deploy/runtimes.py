@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""ONNX Runtime, OpenVINO and PyTorch behind one interface, and the encoder of regions that runs in any of them."""
+"""ONNX Runtime, OpenVINO and PyTorch behind one interface, one of which classifies regions."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class OpenVinoNetwork:
     ``contents`` are the bytes of the ``.xml`` file and of the ``.bin`` file.
     """
 
-    def __init__(self, contents: Sequence[bytes], num_threads: int | None = None, device: str = "CPU") -> None:
+    def __init__(self, contents: Sequence[bytes], num_threads: int | None = None) -> None:
         try:
             import openvino  # noqa: PLC0415
         except ModuleNotFoundError as error:
@@ -93,7 +93,7 @@ class OpenVinoNetwork:
             settings["INFERENCE_NUM_THREADS"] = num_threads
         try:
             core = openvino.Core()
-            self._network = core.compile_model(core.read_model(contents[0], contents[1]), device, settings)
+            self._network = core.compile_model(core.read_model(contents[0], contents[1]), "CPU", settings)
         except Exception as error:  # one class for all failures, RuntimeError, and TypeError for odd contents
             msg = f"OpenVINO can't load the network: {error}"
             raise ArtefactError(msg) from error
@@ -127,74 +127,48 @@ def _partial_shape(entry: Any) -> tuple[int, ...]:  # noqa: ANN401
     return tuple(side.get_length() if side.is_static else -1 for side in entry.partial_shape)
 
 
-class Encoder(Protocol):
-    """Classifies regions."""
-
-    @property
-    def needs_whole_images(self) -> bool:
-        """Whether views ``(I, 3, S, S)`` uint8 of whole images go in, too, and which one each region lies in."""
-        ...
-
-    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
-        """Classify views ``(R, 3, S, S)`` uint8 with masks ``(R, 1, S, S)`` float32 in [0, 1].
-
-        Returns:
-            By name: ``class_probabilities`` ``(R, K)``, ``region_feature`` ``(R, D)`` and ``neighbour_similarity``
-            ``(R,)``, cosine to the nearest region of the run, 1 where none are known; all float32.
-        """
-        ...
-
-
-class NetworkEncoder:
-    """A network of ONNX Runtime or OpenVINO that ``AnomalyNcd`` was exported to; one with other inputs is refused."""
-
-    def __init__(self, network: Network) -> None:
-        fits = set(network.input_shapes) in ({*INPUT_NAMES}, {*INPUT_NAMES, *WHOLE_IMAGE_NAMES})
-        if not fits or not set(OUTPUT_NAMES) <= set(network.output_names):
-            found = f"{sorted(network.input_shapes)} to {network.output_names}"
-            msg = f"The encoder must lead from {INPUT_NAMES} to {OUTPUT_NAMES}, got {found}; export AnomalyNcd again."
-            raise ArtefactError(msg)
-        self.network = network
-
-    @property
-    def needs_whole_images(self) -> bool:
-        """See :class:`Encoder`."""
-        return WHOLE_IMAGE_NAMES[0] in self.network.input_shapes
-
-    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
-        """Classify regions; see :class:`Encoder`."""
-        outputs = self.network(dict(zip((*INPUT_NAMES, *WHOLE_IMAGE_NAMES), (views, masks, *whole), strict=False)))
-        return {name: outputs[name] for name in OUTPUT_NAMES}
-
-
-class TorchEncoder:
+class TorchNetwork:
     """Encoder and head of a trained model in PyTorch."""
 
     def __init__(self, classifier: RegionClassifier, device: str = "cpu") -> None:
-        self.classifier = classifier.eval().to(device)
-        self.device = device
+        self.classifier, self.device = classifier.eval().to(device), device
+        whole = WHOLE_IMAGE_NAMES if classifier.describer.needs_whole_images else ()
+        self.input_shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*INPUT_NAMES, *whole), ())
+        self.output_names = list(OUTPUT_NAMES)
 
-    @property
-    def needs_whole_images(self) -> bool:
-        """See :class:`Encoder`."""
-        return self.classifier.describer.needs_whole_images
-
-    def __call__(self, views: np.ndarray, masks: np.ndarray, *whole: np.ndarray) -> dict[str, np.ndarray]:
-        """Classify regions; see :class:`Encoder`."""
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the network."""
         import torch  # noqa: PLC0415
 
+        tensors = [torch.from_numpy(inputs[name]).to(self.device) for name in self.input_shapes]
         with torch.inference_mode():
-            outputs = self.classifier(*(torch.from_numpy(part).to(self.device) for part in (views, masks, *whole)))
+            outputs = self.classifier(*tensors)
         return {name: getattr(outputs, name).float().cpu().numpy() for name in OUTPUT_NAMES}
 
 
-def load_encoder(artefact: Artefact, num_threads: int | None = None, device: str = "cpu") -> Encoder:
-    """Load the encoder of an artefact; arguments and errors as of :meth:`AnomalyClassifier.load`."""
+def load_encoder(artefact: Artefact, num_threads: int | None = None, device: str = "cpu") -> Network:
+    """Load the network that classifies regions; arguments and errors as of :meth:`AnomalyClassifier.load`.
+
+    It leads from views ``image`` ``(R, 3, S, S)`` uint8 and ``mask`` ``(R, 1, S, S)`` float32 in [0, 1], and, where
+    regions are described by their images, too, from ``whole_image`` ``(I, 3, S, S)`` and ``image_index`` ``(R,)``, to
+    ``class_probabilities`` ``(R, K)``, ``region_feature`` ``(R, D)`` and ``neighbour_similarity`` ``(R,)``, the cosine
+    to the nearest region of the run, 1 where none are known; all float32.
+    """
     entry = artefact.manifest.encoder
     contents = artefact.contents_of(entry)
-    if entry.runtime != "torch":
-        return NetworkEncoder(load_network(entry.runtime, contents, num_threads))
-    return TorchEncoder(_rebuild(contents, entry.settings), device)
+    if entry.runtime == "torch":
+        return TorchNetwork(_rebuild(contents, entry.settings), device)
+    return check_encoder(load_network(entry.runtime, contents, num_threads))
+
+
+def check_encoder(network: Network) -> Network:
+    """A network of ONNX Runtime or OpenVINO, if ``AnomalyNcd`` was exported to it."""
+    fits = set(network.input_shapes) in ({*INPUT_NAMES}, {*INPUT_NAMES, *WHOLE_IMAGE_NAMES})
+    if not fits or not set(OUTPUT_NAMES) <= set(network.output_names):
+        found = f"{sorted(network.input_shapes)} to {network.output_names}"
+        msg = f"The encoder must lead from {INPUT_NAMES} to {OUTPUT_NAMES}, got {found}; export AnomalyNcd again."
+        raise ArtefactError(msg)
+    return network
 
 
 def _rebuild(contents: Sequence[bytes], settings: Mapping[str, Any]) -> RegionClassifier:

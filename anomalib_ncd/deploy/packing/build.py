@@ -24,7 +24,7 @@ from anomalib_ncd.deploy.detectors import Detector, MapFunction, file_digest
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.detector_files import pack_detector, read_all
 from anomalib_ncd.deploy.packing.manifest import MAX_SIMILARITIES, Manifest, NetworkEntry, Rejection
-from anomalib_ncd.deploy.runtimes import ENCODER_SETTINGS, TorchEncoder
+from anomalib_ncd.deploy.runtimes import ENCODER_SETTINGS, TorchNetwork
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.classes.rejection import check_false_reject_rate
@@ -65,7 +65,7 @@ def classifier_of_run(
     model, manifest = _read_run(Path(run), false_reject_rate)
     if isinstance(detector, AnomalibModule):
         detector = LightningDetector(detector, device)
-    return AnomalyClassifier(manifest, TorchEncoder(RegionClassifier.of(model.model), device), detector, **options)
+    return AnomalyClassifier(manifest, TorchNetwork(RegionClassifier.of(model.model), device), detector, **options)
 
 
 def _require_export_packages(runtime: PackRuntime, compression: str | None = None) -> None:

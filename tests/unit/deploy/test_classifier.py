@@ -110,12 +110,14 @@ def test_a_stream_holds_one_batch_at_a_time(onnx_artefact, function_detector):
 def test_memory_stays_flat_over_many_images(onnx_artefact):
     """With an encoder that costs nothing, so that many images are few seconds."""
     artefact = Artefact.load(onnx_artefact)
-    constant = load_encoder(artefact)(np.zeros((1, 3, 224, 224), np.uint8), np.ones((1, 1, 224, 224), np.float32))
+    constant = load_encoder(artefact)(
+        {"image": np.zeros((1, 3, 224, 224), np.uint8), "mask": np.ones((1, 1, 224, 224), np.float32)}
+    )
 
-    def encoder(views, masks):
-        return {name: np.repeat(part, len(views), axis=0) for name, part in constant.items()}
+    def encoder(inputs):
+        return {name: np.repeat(part, len(inputs["image"]), axis=0) for name, part in constant.items()}
 
-    encoder.needs_whole_images = False
+    encoder.input_shapes = {"image": (), "mask": ()}
 
     classifier = AnomalyClassifier(artefact.manifest, encoder, lambda image: image[..., 0] / 255)
     image = np.zeros((48, 48, 3), np.uint8)
@@ -145,11 +147,11 @@ def test_regions_go_through_the_encoder_in_limited_batches(onnx_artefact, tiny_r
     artefact = Artefact.load(onnx_artefact)
     encoder, sizes = load_encoder(artefact), []
 
-    def counting(views, masks):
-        sizes.append(len(views))
-        return encoder(views, masks)
+    def counting(inputs):
+        sizes.append(len(inputs["image"]))
+        return encoder(inputs)
 
-    counting.needs_whole_images = False
+    counting.input_shapes = encoder.input_shapes
     few = AnomalyClassifier(artefact.manifest, counting, saved_maps, batch_size=18, region_batch_size=4)
     many = AnomalyClassifier(artefact.manifest, encoder, saved_maps)
     for found, wanted in zip(few.predict(tiny_run.images), many.predict(tiny_run.images), strict=True):
@@ -223,12 +225,12 @@ def test_whatever_a_detector_or_an_encoder_raises_is_reported_by_image(onnx_arte
             raise error
         return pixels[..., 0] / 255
 
-    def failing(views, masks):
-        if (views[:, 0, 0, 0] == 8).any():
+    def failing(inputs):
+        if (inputs["image"][:, 0, 0, 0] == 8).any():
             raise error
-        return encoder(views, masks)
+        return encoder(inputs)
 
-    failing.needs_whole_images = False
+    failing.input_shapes = encoder.input_shapes
     classifier = AnomalyClassifier(artefact.manifest, failing, detector)
     images = [np.full((32, 32, 3), grey, np.uint8) for grey in (1, 7, 8, 2)]
     results = list(classifier.stream(images, on_error="report"))

@@ -13,11 +13,11 @@ from safetensors.torch import save as save_safetensors
 from anomalib_ncd import AnomalyNcd
 from anomalib_ncd.deploy import Artefact, ArtefactError
 from anomalib_ncd.deploy.runtimes import (
-    NetworkEncoder,
     OnnxNetwork,
     OpenVinoNetwork,
-    TorchEncoder,
+    TorchNetwork,
     _rebuild,
+    check_encoder,
     load_encoder,
     load_network,
 )
@@ -78,10 +78,14 @@ def eager(run_folder, inputs):
     return {name: output.numpy() for name, output in outputs._asdict().items()}
 
 
+def named(views, masks):
+    return {"image": views, "mask": masks}
+
+
 @pytest.mark.parametrize("fixture", ["onnx_artefact", "openvino_artefact", "torch_artefact"])
 def test_each_runtime_equals_eager(fixture, request, inputs, eager):
     encoder = load_encoder(Artefact.load(request.getfixturevalue(fixture)), num_threads=1)
-    for name, found in encoder(*inputs).items():
+    for name, found in encoder(named(*inputs)).items():
         wanted = eager[name]
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, wanted, atol=1e-4)
@@ -90,20 +94,22 @@ def test_each_runtime_equals_eager(fixture, request, inputs, eager):
 @pytest.mark.parametrize("fixture", ["onnx_artefact", "openvino_artefact", "torch_artefact"])
 def test_a_region_does_not_depend_on_its_batch(fixture, request, inputs):
     encoder = load_encoder(Artefact.load(request.getfixturevalue(fixture)))
-    together = encoder(*inputs)["class_probabilities"]
-    alone = [encoder(views[None], masks[None])["class_probabilities"][0] for views, masks in zip(*inputs, strict=True)]
+    together = encoder(named(*inputs))["class_probabilities"]
+    alone = [
+        encoder(named(views[None], masks[None]))["class_probabilities"][0] for views, masks in zip(*inputs, strict=True)
+    ]
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
 
 
 def test_another_network_is_refused():
     other = SimpleNamespace(input_shapes={"input": (1, 3, 8, 8)}, output_names=["anomaly_map"])
     with pytest.raises(ArtefactError, match="The encoder must lead from"):
-        NetworkEncoder(other)
+        check_encoder(other)
 
 
 def test_the_torch_encoder_leaves_training_mode(run_folder):
     classifier = RegionClassifier.of(AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt").model).train()
-    assert not TorchEncoder(classifier).classifier.training
+    assert not TorchNetwork(classifier).classifier.training
 
 
 def test_mean_and_standard_deviation_of_a_network_are_kept_apart(torch_artefact):
