@@ -54,8 +54,6 @@ class MEBin(PostProcessor):
         score_range: ``"validation"`` fits the range on the validation set, along with anomalib's normalisation.
             ``"predict"`` fits it on the set that is predicted or tested, as the paper does: that set is run twice.
             Two numbers set it by hand, in the units of the detector's own anomaly maps.
-        quantiles: Quantiles of the fitted set's peaks that become the ends of the range. (0, 1) in the paper; an upper
-            one below 1 keeps single hot images from squeezing all others.
         robust_range: Whether maps with peaks more than five times as high as all others are left out when the range is
             fitted; not so in the paper.
         sample_rate: Step between thresholds, on the scale from 0 to 255. 4 in the paper.
@@ -89,7 +87,6 @@ class MEBin(PostProcessor):
     def __init__(
         self,
         score_range: ScoreRange = "validation",
-        quantiles: tuple[float, float] = (0.0, 1.0),
         robust_range: bool = False,
         sample_rate: int = 4,
         min_interval_len: int = 4,
@@ -110,7 +107,6 @@ class MEBin(PostProcessor):
             pixel_sensitivity=pixel_sensitivity,
         )
         self.score_range = _checked_score_range(score_range)
-        self.quantiles = _checked_quantiles(quantiles)
         self.robust_range = robust_range
         self.sample_rate = sample_rate
         self.min_interval_len = min_interval_len
@@ -137,7 +133,7 @@ class MEBin(PostProcessor):
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
         """Settings that are kept in a checkpoint; what was fitted lies in buffers."""
-        fitting = ("score_range", "quantiles", "robust_range")
+        fitting = ("score_range", "robust_range")
         own = (*fitting, "sample_rate", "min_interval_len", "erosion_size", "scale_erosion", "mask_size")
         return (*super()._checkpoint_config_keys, *own)
 
@@ -224,7 +220,7 @@ class MEBin(PostProcessor):
         """Turn what was gathered into the score range."""
         if not self._map_extremes.update_called:
             return
-        fitted = range_of_extremes(self._map_extremes.compute(), self.quantiles, self.robust_range)
+        fitted = range_of_extremes(self._map_extremes.compute(), self.robust_range)
         self._map_extremes.reset()
         self.mebin_score_range.copy_(torch.tensor(fitted or (float("nan"), float("nan"))))
 
@@ -259,9 +255,7 @@ def _eager_binarize(post_processor: MEBin, anomaly_map: torch.Tensor) -> MEBinMa
 
 def _is_exporting() -> bool:
     """Whether a graph is traced that has to run without Python."""
-    # PyTorch before 2.7 can't tell an export from a compilation.
-    is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    return is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    return torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def _checked_score_range(score_range: ScoreRange) -> ScoreRange:
@@ -273,15 +267,6 @@ def _checked_score_range(score_range: ScoreRange) -> ScoreRange:
         return float(score_range[0]), float(score_range[1])
     msg = f'`score_range` must be "validation", "predict" or two ascending numbers, got {score_range!r}.'
     raise ValueError(msg)
-
-
-def _checked_quantiles(quantiles: tuple[float, float]) -> tuple[float, float]:
-    """Return quantiles as plain data, or raise."""
-    low, high = (float(quantile) for quantile in quantiles)
-    if not 0 <= low < high <= 1:
-        msg = f"`quantiles` must ascend within 0 to 1, got {(low, high)}; (0.0, 1.0) is the paper's."
-        raise ValueError(msg)
-    return low, high
 
 
 def _checked_mask_size(mask_size: Literal["map", "image"]) -> Literal["map", "image"]:

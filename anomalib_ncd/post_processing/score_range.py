@@ -46,14 +46,10 @@ class MapExtremes(Metric):
         return dim_zero_cat(self.extremes)
 
 
-def range_of_extremes(
-    extremes: torch.Tensor,
-    quantiles: tuple[float, float] = (0.0, 1.0),
-    robust: bool = False,
-) -> tuple[float, float] | None:
+def range_of_extremes(extremes: torch.Tensor, robust: bool = False) -> tuple[float, float] | None:
     """Find the score range of a set of maps from their highest and lowest values ``(N, 2)``.
 
-    With the default quantiles it is the range of ``anomalib_ncd.regions.mebin.fit_score_range``: from the lowest to the
+    It is the range of ``anomalib_ncd.regions.mebin.fit_score_range``: from the lowest to the
     highest peak, and from the lowest value over all maps where all peaks are equal. Maps with NaN or infinity are left
     out, and with ``robust`` those with peaks far above all others. ``None`` where there is no map, or all are constant
     at one value.
@@ -61,8 +57,6 @@ def range_of_extremes(
     Example:
         >>> range_of_extremes(torch.tensor([[0.5, 0.0], [0.75, 0.0], [0.25, 0.0]]))
         (0.25, 0.75)
-        >>> range_of_extremes(torch.tensor([[0.5, 0.0], [0.75, 0.0], [0.25, 0.0]]), (0.0, 0.5))
-        (0.25, 0.5)
     """
     values = extremes.cpu().double().numpy()
     values = values[np.isfinite(values).all(axis=1)]
@@ -70,7 +64,7 @@ def range_of_extremes(
         return None
     if robust:
         values = np.delete(values, hot_maps(values[:, 0].tolist(), values[:, 1].tolist()), axis=0)
-    low, high = np.quantile(values[:, 0], quantiles).tolist()
+    low, high = float(values[:, 0].min()), float(values[:, 0].max())
     if low == high:
         low = float(values[:, 1].min())
     return (low, high) if low < high else None

@@ -136,9 +136,9 @@ def test_validation_without_normal_images_misses_weak_anomalies():
     assert predict(post_processor, blob_map([0.5]), blob_map([0.9])).num_anomalies.tolist() == [0, 1]
 
 
-def test_hot_image_squeezes_the_others_unless_quantiles_leave_it_out():
+def test_hot_image_squeezes_the_others_unless_it_is_left_out():
     maps = [blob_map([peak], seed=index) for index, peak in enumerate([0.2, *np.linspace(0.5, 1, 18), 60])]
-    plain, robust = fit(MEBin(), *maps), fit(MEBin(quantiles=(0.0, 0.9)), *maps)
+    plain, robust = fit(MEBin(), *maps), fit(MEBin(robust_range=True), *maps)
     anomalies = [blob_map([0.7]), blob_map([0.9, 0.8]), blob_map([60])]
     assert predict(plain, *anomalies).num_anomalies.tolist() == [0, 0, 1]
     assert predict(robust, *anomalies).num_anomalies.tolist() == [1, 2, 1]
@@ -216,7 +216,6 @@ def test_switches_of_the_parent():
 def test_checkpoint_config_holds_all_settings():
     settings = {
         "score_range": (0.1, 0.7),
-        "quantiles": (0.1, 0.9),
         "robust_range": True,
         "sample_rate": 3,
         "min_interval_len": 7,
@@ -272,8 +271,6 @@ def test_empty_batch():
         ({"score_range": (1, 1)}, "two ascending numbers"),
         ({"score_range": (0, float("inf"))}, "two ascending numbers"),
         ({"score_range": (0, 1, 2)}, "two ascending numbers"),
-        ({"quantiles": (0.9, 0.1)}, "`quantiles` must ascend"),
-        ({"quantiles": (0, 1.1)}, "`quantiles` must ascend"),
         ({"mask_size": "file"}, "`mask_size` must be"),
         ({"sample_rate": 0}, "`sample_rate` must be"),
         ({"min_interval_len": 0}, "`min_interval_len` must be"),
