@@ -39,7 +39,8 @@ class TrainView:
         resized = int(self.image_size / CROP_RATIO)
         image, soft_mask = resize_short_side(image, mask, resized)
         left, top = (int(rng.random() * (resized - self.image_size)) for _ in range(2))
-        image, soft_mask = _crop(image, soft_mask, left, top, self.image_size)
+        window = np.s_[top : top + self.image_size, left : left + self.image_size]
+        image, soft_mask = image[window], soft_mask[window]
         image, soft_mask = _random_flips(image, soft_mask, rng)
         image = jitter_colour(image, rng)
         turns = int(rng.integers(4))
@@ -109,11 +110,6 @@ def to_view(image: np.ndarray, soft_mask: np.ndarray) -> View:
     """Channels-first tensors of an image and its soft mask."""
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     return pixels, torch.from_numpy(np.ascontiguousarray(soft_mask[None], dtype=np.float32))
-
-
-def _crop(image: np.ndarray, mask: np.ndarray, left: int, top: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    window = np.s_[top : top + size, left : left + size]
-    return image[window], mask[window]
 
 
 def _random_flips(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -68,7 +68,10 @@ class OnnxNetwork:
         except Exception as error:  # the runtime has a class of its own for each kind of failure
             msg = f"ONNX Runtime can't load the network: {error}"
             raise ArtefactError(msg) from error
-        self.input_shapes = {entry.name: _shape(entry.shape) for entry in self._session.get_inputs()}
+        self.input_shapes = {
+            entry.name: tuple(side if isinstance(side, int) else -1 for side in entry.shape)
+            for entry in self._session.get_inputs()
+        }
         self.output_names = [entry.name for entry in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -98,7 +101,10 @@ class OpenVinoNetwork:
             msg = f"OpenVINO can't load the network: {error}"
             raise ArtefactError(msg) from error
         self._request = self._network.create_infer_request()
-        self.input_shapes = {entry.get_any_name(): _partial_shape(entry) for entry in self._network.inputs}
+        self.input_shapes = {
+            entry.get_any_name(): tuple(side.get_length() if side.is_static else -1 for side in entry.partial_shape)
+            for entry in self._network.inputs
+        }
         self.output_names = [entry.get_any_name() for entry in self._network.outputs]
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -115,16 +121,6 @@ def load_network(runtime: str, contents: Sequence[bytes], num_threads: int | Non
         return OpenVinoNetwork(contents, num_threads)
     msg = f"`runtime` must be 'onnx' or 'openvino' here, got {runtime!r}."
     raise ValueError(msg)
-
-
-def _shape(shape: Sequence[Any]) -> tuple[int, ...]:
-    """A shape of ONNX, names and gaps as -1."""
-    return tuple(side if isinstance(side, int) else -1 for side in shape)
-
-
-def _partial_shape(entry: Any) -> tuple[int, ...]:  # noqa: ANN401
-    """A shape of OpenVINO, dynamic sides as -1."""
-    return tuple(side.get_length() if side.is_static else -1 for side in entry.partial_shape)
 
 
 class TorchNetwork:

@@ -95,7 +95,7 @@ def extend_run(
     if claim_folder(output, made_from, config) == "finished":
         logger.info("The run in %s is finished already; nothing to do.", output)
         return Extension(*notes(output)["extension"])
-    joined = _join(results, run, _encode(model, datamodule, output), datamodule, output)
+    joined = _join(results, run, NcdBatch.collate(model.encode(datamodule)), datamodule, output)
     extension = extend_classes(model.cpu(), joined.batch, num_new_classes, min_regions)
     position = map_regions(np.asarray(joined.batch.region_feature))
     joined = replace(joined, slot_names=model.slots.default_names, region_position=position)
@@ -163,12 +163,6 @@ def require_rejection(model: AnomalyNcd) -> None:
             "run `anomalib-ncd discover` again."
         )
         raise ValueError(msg)
-
-
-def _encode(model: AnomalyNcd, datamodule: NcdDataModule, output: Path) -> NcdBatch:
-    """New images with the features of their regions, cut as those of the run were."""
-    datamodule.keep_in(output)
-    return NcdBatch.collate(model.encode(datamodule))
 
 
 def _join(results: RunResults, run: Path, new: NcdBatch, datamodule: NcdDataModule, output: Path) -> RunResults:

@@ -87,7 +87,8 @@ def _map_facts(datamodule: NcdDataModule) -> dict[str, float]:
         "peak_height": peak_height(maps),
         "same_place": same_place_share(cells),
     }
-    normal = _maps_of(datamodule.normal_map_paths)
+    paths = datamodule.normal_map_paths
+    normal = [read_anomaly_map(paths[index]) for index in _some(len(paths))]
     if normal:
         facts["same_place_as_normal"] = same_place_share(cells, np.stack([map_cells(one) for one in normal]))
         facts["detector_separation"] = detector_separation(*([one.max() for one in some] for some in (maps, normal)))
@@ -111,10 +112,6 @@ def _cluster_facts(batch: NcdBatch, has_normal_images: bool) -> dict[str, float]
         features.numpy(), lambda part: cluster_features(torch.from_numpy(part), min(num_used, len(part)))
     )
     return {"cluster_agreement": pairwise_agreement(clusterings)}
-
-
-def _maps_of(paths: Sequence[Path]) -> list[np.ndarray]:
-    return [read_anomaly_map(paths[index]) for index in _some(len(paths))]
 
 
 def _some(count: int) -> list[int]:

@@ -158,7 +158,10 @@ def _paint_crack(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tup
     for _ in range(rng.integers(2, 5)):
         start = trunk[rng.integers(2, len(trunk) - 2)]
         paths.append(_jagged(rng, start, rng.choice([-1, 1]) * rng.uniform(0.5, 1.1), rng.uniform(0.3, 0.7)))
-    widths = [spot.unit_px * np.linspace(w, 0.6, len(path)) for path, w in _with_widths(paths, rng)]
+    openings = [rng.uniform(1.8, 2.6), *(rng.uniform(1.0, 1.4) for _ in paths[1:])]  # the trunk's is wider
+    widths = [
+        spot.unit_px * np.linspace(opening, 0.6, len(path)) for path, opening in zip(paths, openings, strict=True)
+    ]
     gap = lines([spot.to_image(path) for path in paths], widths, spot)
     lip = np.clip(shifted(gap, 1.3 * spot.unit_px) - gap, 0, 1)
     return blend(blend(image, (205, 205, 205), 0.4 * lip), (24, 23, 24), np.clip(1.15 * gap, 0, 1)), gap
@@ -170,14 +173,6 @@ def _jagged(rng: np.random.Generator, start: NDArray[np.floating], angle: float,
     turns = angle + rng.uniform(-0.75, 0.75, steps)
     walk = np.stack([np.cos(turns), np.sin(turns)], axis=1) * rng.uniform(0.5, 1.5, (steps, 1)) * length / steps
     return np.concatenate([start[None], start + np.cumsum(walk, axis=0)])
-
-
-def _with_widths(
-    paths: list[NDArray[np.floating]],
-    rng: np.random.Generator,
-) -> list[tuple[NDArray[np.floating], float]]:
-    """Give the trunk a wider opening than its branches."""
-    return [(path, rng.uniform(1.8, 2.6) if i == 0 else rng.uniform(1.0, 1.4)) for i, path in enumerate(paths)]
 
 
 def _paint_dent(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:

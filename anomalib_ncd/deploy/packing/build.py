@@ -147,11 +147,11 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
     if false_reject_rate is not None:
         check_false_reject_rate(false_reject_rate)
         model.model.rejection.false_reject_rate = false_reject_rate
-    classifier = RegionClassifier.of(model.model)
-    describer = classifier.describer
+    describer, names = model.model.describer, checkpoint.parent / FILE_NAME
     hyper = dict(model.hparams) | dict(model.hparams["training"]) | {"image_size": describer.image_size}
     manifest = Manifest(
-        class_names=tuple(_class_names(model, checkpoint.parent)),
+        # as the user gave them last
+        class_names=tuple(read_class_names(names, model.slots.default_names) if names.is_file() else model.class_names),
         normal_slot=model.region_merging.normal_slot,
         score_range=(low, high),
         regions=model.region_settings,
@@ -168,12 +168,6 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
         },
     )
     return model, manifest
-
-
-def _class_names(model: AnomalyNcd, run: Path) -> list[str]:
-    """Names of the slots, as the user gave them last."""
-    file = run / FILE_NAME
-    return read_class_names(file, model.slots.default_names) if file.is_file() else model.class_names
 
 
 def _rejection_of(model: AnomalyNcd) -> Rejection | None:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from anomalib.data import InferenceBatch
 from anomalib.models import AnomalibModule
-from torchvision.transforms.v2 import Resize
 
 from anomalib_ncd.data.detector_maps import resize_of
 from anomalib_ncd.deploy.detectors import Detector
@@ -121,10 +120,11 @@ def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int
     or it has no anomaly maps.
     """
     resize = resize_of(detector)
-    size = None if resize is None else _size_of(resize)
-    if size is None:
+    sides = [] if resize is None else [int(side) for side in resize.size or ()]
+    if len(sides) != 2:  # one side depends on the image
         msg = f"{type(detector).__name__} does not say which input size it has; export it yourself and give the file."
         raise ValueError(msg)
+    size = sides[0], sides[1]
     raw = _RawDetector(detector.cpu()).eval()
     with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder:
         file = Path(folder) / "detector.onnx"
@@ -154,12 +154,6 @@ def _trace(raw: _RawDetector, file: Path, size: tuple[int, int], num_images: int
         )
     shape = program.model.graph.inputs[0].shape  # type: ignore[union-attr]
     return shape is not None and not isinstance(shape[0], int)
-
-
-def _size_of(resize: Resize) -> tuple[int, int] | None:
-    """Height and width that a resize leads to; ``None`` where they depend on the image."""
-    size = list(resize.size or [])
-    return (int(size[0]), int(size[1])) if len(size) == 2 else None
 
 
 def read_all(files: Sequence[Path]) -> dict[str, bytes]:
