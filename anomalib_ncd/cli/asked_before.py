@@ -21,7 +21,7 @@ from anomalib_ncd.regions.writing import write_file
 from anomalib_ncd.results.class_names import FILE_NAME as NAMES_FILE
 
 ASKED_FILE = "asked.json"
-INPUTS = ("images", "anomaly_maps", "normal_images", "base", "labels", "image_list", "backbone_weights")
+INPUTS = ("images", "anomaly_maps", "normal_images", "base", "labels", "image_list")
 
 
 def digest_of_call(config: Namespace, flags: dict[str, Any]) -> str:
@@ -29,8 +29,9 @@ def digest_of_call(config: Namespace, flags: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([__version__, flags], sort_keys=True).encode(errors="surrogateescape"))
     names = config.output / NAMES_FILE
     digest.update(names.read_bytes() if names.is_file() else b"")
-    given = [config[name] for name in INPUTS] + [config.detector.ckpt_path]
-    for file in (file for path in given if path is not None for file in _files_of(Path(path))):
+    weights = config.backbone_weights or ""
+    given = [*(config[name] for name in INPUTS), config.detector.ckpt_path, weights, *weights.split("+")]
+    for file in (file for path in given if path for file in _files_of(Path(path))):
         digest.update(repr((str(file), stamp_of(file))).encode(errors="surrogateescape"))
     return digest.hexdigest()
 

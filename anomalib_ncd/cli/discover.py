@@ -54,8 +54,8 @@ class ModelFlags:
     """Arguments of AnomalyNcd.
 
     Attributes:
-        backbone: timm name of a network, or `offline`. Default: the paper's where its weights are, else offline.
-        backbone_weights: File of its weights; else timm's cache or hub.
+        backbone: timm name of a network, or `offline`; `a+b` for two, to cluster. Default: the paper's if at hand.
+        backbone_weights: File of its weights, `fileA+fileB` for two; else timm's cache or hub.
         image_size: Side in pixels at which the network sees a region; its own by default.
         num_novel_classes: Number of classes, normal included, or `auto`.
         false_reject_rate: Share of new regions of known classes that may be called unknown; null for none.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from anomalib_ncd.data.datasets import NormalRegions
 from anomalib_ncd.models.class_slots import ClassSlots
+from anomalib_ncd.models.clustering.directions import unit_rows
 from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, in_parts
 from anomalib_ncd.models.encoders.build_encoder import BuiltEncoder
 from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
@@ -45,39 +46,36 @@ class Description(NamedTuple):
 
 
 class Describer(nn.Module):
-    """Owns an encoder and turns views and masks of regions into features of a width that never changes.
-
-    Args:
-        encoder: The mask-guided encoder.
-        mean: Mean of the images that it takes, three numbers in RGB order for images in [0, 1].
-        std: Their standard deviation.
+    """Turns views and masks of regions into features of a width that never changes.
 
     Attributes:
         feature_dim: Width D of the feature.
+        image_size: Side S of a view in pixels.
         logit_temperature: What cosines between features and prototypes are divided by in predictions.
-        needs_whole_images: Whether regions are described by the images that they lie in, too.
+        needs_whole_images: Whether regions are described by the images that they lie in, too, and compared with normal
+            images.
+        why_untrained: Why training can't change it; empty where it can.
     """
 
     feature_dim: int
-    logit_temperature: ClassVar[float]
-    needs_whole_images: ClassVar[bool] = False
+    image_size: int
+    logit_temperature: float = LOGIT_TEMPERATURE
+    needs_whole_images: bool = False
+    why_untrained: ClassVar[str] = ""
 
-    def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
-        self.pixel_mean: Tensor
-        self.pixel_std: Tensor
+    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
+        """Take over normal images in place of those known before, for a describer that compares with them.
 
-    @property
-    def image_size(self) -> int:
-        """Side S of a view in pixels."""
-        return self.encoder.image_size
+        Args:
+            regions: Regions of normal images.
+            image_paths: The images.
+            seed: Seed of the choice of patches and images.
 
-    def normalised(self, views: Tensor) -> Tensor:
-        """Views ``(B, 3, S, S)`` uint8 as the encoder takes them, on its device."""
-        return (views.to(self.pixel_mean.device).float() - self.pixel_mean) / self.pixel_std
+        Returns:
+            Features ``(N, D)`` of half of the regions, compared with the other images alone, on the CPU; none where
+            there is but one image.
+        """
+        raise NotImplementedError
 
     def forward(
         self,
@@ -97,11 +95,38 @@ class Describer(nn.Module):
         raise NotImplementedError
 
 
-class FrozenFeatures(Describer):
+class OneNetwork(Describer):
+    """Describes by one network.
+
+    Args:
+        encoder: The mask-guided encoder.
+        mean: Mean of the images that it takes, three numbers in RGB order for images in [0, 1].
+        std: Their standard deviation.
+    """
+
+    def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.encoder, self.image_size = encoder, encoder.image_size
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+
+    def normalised(self, views: Tensor) -> Tensor:
+        """Views ``(B, 3, S, S)`` uint8 as the encoder takes them, on its device."""
+        return (views.to(self.pixel_mean.device).float() - self.pixel_mean) / self.pixel_std
+
+    @staticmethod
+    def joined(blocks: Sequence[Tensor]) -> Tensor:
+        """Features or rejection features of several networks as one ``(R, D)``, so that none drowns the others."""
+        raise NotImplementedError
+
+
+class FrozenFeatures(OneNetwork):
     """Features of the encoder alone, whose last part training may change.
 
     Args:
-        encoder: See :class:`Describer`, as for the others.
+        encoder: See :class:`OneNetwork`, as for the others.
         mean: As above.
         std: As above.
 
@@ -112,8 +137,6 @@ class FrozenFeatures(Describer):
         >>> describer(views, masks).feature.shape == (2, describer.feature_dim)
         True
     """
-
-    logit_temperature = LOGIT_TEMPERATURE
 
     def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(encoder, mean, std)
@@ -134,13 +157,18 @@ class FrozenFeatures(Describer):
         del whole_images, image_index
         return in_parts(self._described, REGIONS_PER_PASS, views, masks)
 
+    @staticmethod
+    def joined(blocks: Sequence[Tensor]) -> Tensor:
+        """See :meth:`OneNetwork.joined`: each of norm 1."""
+        return torch.cat([unit_rows(block) for block in blocks], dim=1)
+
     def _described(self, views: Tensor, masks: Tensor) -> Description:
         """Description of a bounded number of regions."""
         frozen = self.frozen(views, masks)
         return Description(self.encoder.trained(frozen), self.encoder.reference(frozen))
 
 
-class NormalResiduals(Describer):
+class NormalResiduals(OneNetwork):
     """What sets regions apart from normal images, and how unlike those the image is that a region lies in.
 
     The feature is the residual of :class:`NormalPatches`, the novelty of :class:`ImageNovelty` and a constant. Regions
@@ -148,7 +176,7 @@ class NormalResiduals(Describer):
     what is known and unknown, the novelty doesn't count. Nothing of it is trained.
 
     Args:
-        encoder: See :class:`Describer`, as for the others.
+        encoder: See :class:`OneNetwork`, as for the others.
         mean: As above.
         std: As above.
 
@@ -160,6 +188,7 @@ class NormalResiduals(Describer):
     logit_temperature = 0.05
     """As the constant brings cosines nearer to 1; as sure as frozen features, on painted sets."""
     needs_whole_images = True
+    why_untrained = "Nothing of `describer='normal_residuals'` can be trained; leave it out, or cluster instead."
 
     def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(encoder, mean, std)
@@ -169,11 +198,7 @@ class NormalResiduals(Describer):
 
     @torch.no_grad()
     def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
-        """Take over normal images in place of those known before.
-
-        Returns features ``(N, D)`` of half of the regions, compared with the other images alone, on the CPU; none where
-        there is but one image.
-        """
+        """See :meth:`Describer.fit`."""
         rows = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
         bit_depth = regions.table.settings.bit_depth
         fit_to_images(self.novelty, self._whole_patches, image_paths, self.image_size, seed, bit_depth)
@@ -204,6 +229,14 @@ class NormalResiduals(Describer):
         novelty = self.novelty(self._whole_patches(whole_images))
         return self._joined(rows, novelty[image_index.to(novelty.device)])
 
+    @staticmethod
+    def joined(blocks: Sequence[Tensor]) -> Tensor:
+        """See :meth:`OneNetwork.joined`: residuals side by side, each as long as before, one novelty, one constant."""
+        scaled = [block / (block.shape[1] - 2) ** 0.5 for block in blocks]
+        residuals = torch.cat([block[:, :-2] / len(blocks) ** 0.5 for block in scaled], dim=1)
+        extra = torch.stack([block[:, -2:] for block in scaled]).mean(dim=0)
+        return torch.cat([residuals, extra], dim=1) * residuals.shape[1] ** 0.5
+
     def _rows(self, views: Tensor, masks: Tensor) -> Tensor:
         """Residuals ``(R, 2, D)``."""
         return self.normal_patches(*self._region_patches(views, masks))
@@ -222,18 +255,67 @@ class NormalResiduals(Describer):
         return Description(*joined.unbind(dim=1))
 
 
+class SideBySide(Describer):
+    """Several networks of one kind of description, of which none drowns the others; nothing of it is trained.
+
+    A ViT and a CNN know different things.
+
+    Args:
+        parts: Their describers, of one kind.
+
+    Raises:
+        ValueError: If they take views of different sizes.
+
+    Example:
+        >>> from anomalib_ncd.models.encoders.build_encoder import build_encoders
+        >>> built = build_encoders("test_vit+resnet10t", pretrained=False, image_size=32)
+        >>> build_describer("frozen_features", *built).feature_dim
+        576
+    """
+
+    why_untrained = "Networks side by side are for clusters; give one `backbone` to train, or cluster instead."
+
+    def __init__(self, parts: Sequence[OneNetwork]) -> None:
+        super().__init__()
+        sizes = [part.image_size for part in parts]
+        if len(set(sizes)) > 1:
+            msg = f"Networks side by side see views of one size, got {sizes} pixels; give one `image_size` for all."
+            raise ValueError(msg)
+        self.parts, self.joined, self.image_size = nn.ModuleList(parts), parts[0].joined, sizes[0]
+        self.logit_temperature, self.needs_whole_images = parts[0].logit_temperature, parts[0].needs_whole_images
+        # What the networks share, such as the constant, is there once.
+        self.feature_dim = self.joined([torch.zeros(1, part.feature_dim) for part in parts]).shape[1]
+        self.requires_grad_(requires_grad=False)
+
+    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
+        """See :meth:`Describer.fit`."""
+        return self.joined([part.fit(regions, image_paths, seed) for part in self.parts])
+
+    def forward(
+        self,
+        views: Tensor,
+        masks: Tensor,
+        whole_images: Tensor | None = None,
+        image_index: Tensor | None = None,
+    ) -> Description:
+        """Describe regions; see :meth:`Describer.forward`."""
+        found = [part(views, masks, whole_images, image_index) for part in self.parts]
+        return Description(*(self.joined(blocks) for blocks in zip(*found, strict=True)))
+
+
 DESCRIBERS: dict[str, type[FrozenFeatures | NormalResiduals]] = {
     "frozen_features": FrozenFeatures,
     "normal_residuals": NormalResiduals,
 }
 
 
-def build_describer(kind: DescriberKind, built: BuiltEncoder) -> FrozenFeatures | NormalResiduals:
-    """Build a describer around an encoder: for training and plain clusters, or to compare with normal images."""
+def build_describer(kind: DescriberKind, *built: BuiltEncoder) -> Describer:
+    """Build a describer for training and plain clusters, or to compare with normal images; several encoders side by side."""
     if kind not in DESCRIBERS:
         msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
         raise ValueError(msg)
-    return DESCRIBERS[kind](built.encoder, built.mean, built.std)
+    parts = [DESCRIBERS[kind](*one) for one in built]
+    return parts[0] if len(parts) == 1 else SideBySide(parts)
 
 
 def residual_lengths(features: Tensor) -> Tensor:
@@ -266,15 +348,14 @@ def score_weighted_residuals(features: Tensor, scores: Tensor) -> Tensor:
     return torch.cat([features[:, :-2] * factors[:, None], features[:, -2:]], dim=1)
 
 
-def refuse_training(trained: ClassSlots | None, describer: Describer, base_names: list[str]) -> None:
+def refuse_training(trained: ClassSlots | None, describer: Describer, base_names: Sequence[str]) -> None:
     """Raise ``ValueError`` for training that can't go on from what was ``trained`` before, if anything was."""
     if trained is not None and trained.from_clusters:
         msg = "The model was made from clusters, which training can't go on from; start with a new AnomalyNcd."
         raise ValueError(msg)
-    if describer.needs_whole_images:
-        msg = "Nothing of `describer='normal_residuals'` can be trained; leave it out, or cluster instead."
-        raise ValueError(msg)
-    if trained is not None and list(trained.base_names or ()) != base_names:
+    if describer.why_untrained:
+        raise ValueError(describer.why_untrained)
+    if trained is not None and list(trained.base_names or ()) != list(base_names):
         msg = (
             f"The model was trained with the base classes {list(trained.base_names or ())}, but the datamodule has "
             f"{base_names}. Start with a new model, or give the same `base`."

@@ -21,7 +21,7 @@ from lightning_utilities.core.imports import module_available
 from torch import Tensor, nn
 
 from anomalib_ncd.models.clustering.directions import unit_rows
-from anomalib_ncd.models.describer import FrozenFeatures, NormalResiduals
+from anomalib_ncd.models.describer import Describer
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 
@@ -62,7 +62,7 @@ class RegionClassifier(nn.Module):
 
     def __init__(
         self,
-        describer: FrozenFeatures | NormalResiduals,
+        describer: Describer,
         prototypes: Tensor,
         rejection: RegionRejection | None = None,
     ) -> None:

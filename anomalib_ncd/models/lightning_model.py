@@ -32,7 +32,7 @@ from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate,
 from anomalib_ncd.models.clustering.prototypes import cluster_prototypes
 from anomalib_ncd.models.describer import DescriberKind, build_describer, refuse_training
 from anomalib_ncd.models.encoded_regions import RegionCache, rows_of
-from anomalib_ncd.models.encoders.build_encoder import build_encoder
+from anomalib_ncd.models.encoders.build_encoder import build_encoders
 from anomalib_ncd.models.export import RegionClassifier
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
@@ -54,9 +54,9 @@ class AnomalyNcd(AnomalibModule):
 
     Args:
         backbone: timm name of a vision transformer or a convolutional network; ``"offline"`` for EfficientNet-Lite0
-            with the weights that the extra ``[offline]`` installs.
-        backbone_weights: Local file with the backbone's weights (safetensors or PyTorch). Defaults to ``None``: timm
-            fetches them from its hub or takes them from its cache.
+            with the weights that the extra ``[offline]`` installs; several with a plus between them, for clusters.
+        backbone_weights: Local file with the backbone's weights (safetensors or PyTorch); of several, files with a plus
+            between them. Defaults to ``None``: timm fetches them from its hub or takes them from its cache.
         num_novel_classes: Number of classes to tell apart, *normal* included: slot 0 gathers false alarms. ``"auto"``
             estimates it from the regions' frozen features when training or clustering begins.
         pretrained: Use trained backbone weights. ``False`` leaves them random; for tests and for loading checkpoints.
@@ -105,7 +105,7 @@ class AnomalyNcd(AnomalibModule):
         self.map_kind: str | None = None
         self._encoded = RegionCache()
 
-        built = build_encoder(
+        built = build_encoders(
             backbone,
             backbone_weights,
             pretrained=pretrained,
@@ -116,7 +116,7 @@ class AnomalyNcd(AnomalibModule):
             image_size=image_size,
         )
         self.model: AnomalyNcdModel = AnomalyNcdModel(
-            build_describer(describer, built),
+            build_describer(describer, *built),
             ClassSlots.asked_for(num_novel_classes),
             settings.num_heads,
             with_projector=settings.contrastive,
@@ -167,7 +167,7 @@ class AnomalyNcd(AnomalibModule):
         bank = None
         num_views = self.training_settings.cached_views_on(self.device.type)
         if num_views is not None:
-            made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.describer)}
+            made_from = {"precision": str(self.trainer.precision), **identity_of(self.model.trained_describer)}
             with self.trainer.precision_plugin.forward_context():
                 bank = cache_views(datamodule, self.model.frozen, num_views, self.device, made_from)
         datamodule.train_on(bank)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.models.class_slots import ClassSlots
-from anomalib_ncd.models.describer import Description, FrozenFeatures, NormalResiduals
+from anomalib_ncd.models.describer import Describer, Description, FrozenFeatures
 from anomalib_ncd.models.encoded_regions import given, views_of
 from anomalib_ncd.models.encoders.base import Frozen
 from anomalib_ncd.models.heads import ProjectionHead, PrototypeHeads
@@ -55,7 +55,7 @@ class AnomalyNcdModel(nn.Module):
 
     def __init__(
         self,
-        describer: FrozenFeatures | NormalResiduals,
+        describer: Describer,
         slots: ClassSlots,
         num_heads: int = 4,
         projection_hidden_dim: int = 2048,
@@ -69,14 +69,14 @@ class AnomalyNcdModel(nn.Module):
         self.num_heads, self.merging_temperature = num_heads, merging_temperature
         self._projector_dims = (projection_hidden_dim, projection_dim) if with_projector else None
         self.projector: ProjectionHead | None = None
-        self.make_heads(slots)
-        self.rejection = RegionRejection(false_reject_rate)
         self.register_buffer("best_head", torch.tensor(0))
         self.best_head: Tensor
+        self.make_heads(slots)
+        self.rejection = RegionRejection(false_reject_rate)
 
     def make_heads(self, slots: ClassSlots) -> None:
         """Make fresh heads, and a projector if there is one, for classes, of which there may be no base ones."""
-        self.slots, width, device = slots, self.describer.feature_dim, self.describer.pixel_mean.device
+        self.slots, width, device = slots, self.describer.feature_dim, self.best_head.device
         self.heads = PrototypeHeads(width, slots.num_outputs, self.num_heads).to(device)
         if self._projector_dims is not None:
             self.projector = ProjectionHead(width, *self._projector_dims).to(device)
@@ -124,16 +124,13 @@ class AnomalyNcdModel(nn.Module):
 
     def forward(self, frozen: Frozen) -> ModelOutput:
         """Run the trained part on what :meth:`FrozenFeatures.frozen` gave, fresh or kept."""
-        features = self.describer.encoder.trained(frozen)
+        features = self.trained_describer.encoder.trained(frozen)
         projections = None if self.projector is None else self.projector(features)
         return ModelOutput(features, projections, self.heads(features))
 
     def frozen(self, views: Tensor, masks: Tensor) -> Frozen:
         """What training never changes of views ``(B, 3, S, S)`` uint8 and masks; ``TypeError`` if there is none."""
-        if not isinstance(self.describer, FrozenFeatures):
-            msg = f"Only FrozenFeatures can be trained, got {type(self.describer).__name__}."
-            raise TypeError(msg)
-        return self.describer.frozen(views, masks)
+        return self.trained_describer.frozen(views, masks)
 
     def frozen_views(self, batch: RegionViewBatch) -> Frozen:
         """:meth:`frozen` of all views of a batch, view by view, ``V * B`` rows; kept or computed now."""
@@ -161,6 +158,14 @@ class AnomalyNcdModel(nn.Module):
         """Predict images of ``encode_images`` from the features of their regions, as :meth:`classify` does."""
         features = given(batch.region_feature, "The batch holds no features of its regions")
         return self._classified(batch, self.heads(features.to(self.heads.weight.device))[self.best_head])
+
+    @property
+    def trained_describer(self) -> FrozenFeatures:
+        """The describer, which training changes; ``TypeError`` for another one."""
+        if not isinstance(self.describer, FrozenFeatures):
+            msg = f"Only FrozenFeatures can be trained, got {type(self.describer).__name__}."
+            raise TypeError(msg)
+        return self.describer
 
     def _classified(self, batch: NcdBatch, logits: Tensor) -> NcdBatch:
         """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)``."""

@@ -15,7 +15,7 @@ from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_f
 from anomalib_ncd.models.clustering.directions import unit_rows
 from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
-from anomalib_ncd.models.describer import NormalResiduals, residual_lengths, score_weighted_residuals
+from anomalib_ncd.models.describer import residual_lengths, score_weighted_residuals
 from anomalib_ncd.models.encoded_regions import rows_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
@@ -58,14 +58,14 @@ def discover_by_clustering(
 def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> torch.Tensor | None:
     """Fit a describer that compares with normal images: features of known-normal regions, ``None`` for another one."""
     describer, regions = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
-    if isinstance(describer, NormalResiduals) != (regions is not None):
+    if describer.needs_whole_images != (regions is not None):
         wanted = "frozen_features" if regions is None else "normal_residuals"
         msg = (
             f"`normal_images` is {datamodule.normal_images!r}, but the model's `describer` is "
             f"{model.hparams['describer']!r}; make it with AnomalyNcd(describer={wanted!r})."
         )
         raise ValueError(msg)
-    if not isinstance(describer, NormalResiduals) or regions is None:
+    if regions is None:
         return None
     return describer.fit(regions, [record.path for record in datamodule.normal_records], seed)
 

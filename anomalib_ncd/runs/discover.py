@@ -21,6 +21,7 @@ from anomalib.engine import Engine
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.checkpoints import own_part, read_checkpoint, save_model
+from anomalib_ncd.models.describer import refuse_training
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.cluster import discover_by_clustering
@@ -99,6 +100,7 @@ def discover(
     output, options = Path(output), options or RunOptions()
     device = device_of(options.accelerator)
     if method == "train":
+        refuse_training(None, model.model.describer, ())
         _refuse_fewer_epochs(output / CHECKPOINT_FILE, options.max_epochs)
     datamodule.keep_in(output)
     datamodule.setup()

@@ -17,7 +17,7 @@ import yaml
 
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.models.views.view_bank import identity_of
+from anomalib_ncd.models.views.view_bank import digest_of_frozen
 from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.listing import digest_of_images, mark_output
 from anomalib_ncd.regions.writing import write_file
@@ -76,7 +76,7 @@ class MadeFrom:
         inputs = {
             "images": digest_of_images(datamodule.records),
             "maps": _digest(_stamp(file) for file in datamodule.map_paths),
-            "weights of the backbone": identity_of(model.model.describer)["weights"],
+            "weights of the backbone": digest_of_frozen(model.model.describer),
             "base": "synthetic" if datamodule.has_synthetic_base else _digest(_stamp(file) for file in base),
             "normal images": digest_of_images(datamodule.normal_records),
             "normal maps": _digest(_stamp(file) for file in datamodule.normal_map_paths),

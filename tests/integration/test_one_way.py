@@ -23,6 +23,7 @@ from anomalib_ncd.settings import RunOptions, TrainingSettings
 
 NORMAL_NAME = "=good part"  # a name that a spreadsheet would run
 EMPTY = {"b/000.png", "good/empty.png", "good/empty_too.png"}
+CPU = RunOptions(accelerator="cpu")
 TABLES = ("predictions.csv", "regions.csv")
 TORCH_FREE = """
 import sys
@@ -164,11 +165,9 @@ def rows_of(folder, name):
     return sorted(read_table(folder / name), key=lambda row: (row["image"], row.get("left"), row.get("top")))
 
 
-@pytest.mark.parametrize("way", [by_engine, by_run, by_artefact, without_torch])
-def test_every_way_says_what_the_run_said(way, run, artefact, odd, tmp_path):
-    way(run, artefact, odd, tmp_path)
+def assert_same_tables(output, run):
     for name in TABLES:
-        found, wanted = rows_of(tmp_path, name), rows_of(run, name)
+        found, wanted = rows_of(output, name), rows_of(run, name)
         assert [row["image"] for row in found] == [row["image"] for row in wanted]
         for one, other in zip(found, wanted, strict=True):
             assert tuple(one) == tuple(other) == COLUMNS[name]
@@ -177,6 +176,40 @@ def test_every_way_says_what_the_run_said(way, run, artefact, odd, tmp_path):
                     assert float(one[column]) == pytest.approx(float(value), abs=1e-4), (one, column)
                 else:
                     assert one[column] == value, (one, column)
+
+
+@pytest.mark.parametrize("way", [by_engine, by_run, by_artefact, without_torch])
+def test_every_way_says_what_the_run_said(way, run, artefact, odd, tmp_path):
+    way(run, artefact, odd, tmp_path)
+    assert_same_tables(tmp_path, run)
+
+
+@pytest.mark.parametrize("backbone", ["test_vit+resnet10t", "resnet10t+test_vit"])
+@pytest.mark.parametrize("describer", ["frozen_features", "normal_residuals"])
+def test_every_way_takes_networks_side_by_side(backbone, describer, odd, tmp_path):
+    pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    torch.manual_seed(0)
+    run, artefact, regions = tmp_path / "run", tmp_path / "artefact", RegionSettings(method="elements")
+    model = AnomalyNcd(backbone, pretrained=False, image_size=64, describer=describer, num_novel_classes=3)
+    normal = odd[0] / "good" if describer == "normal_residuals" else None
+    discover(model, NcdDataModule(*odd, regions=regions, normal_images=normal), run, "cluster", CPU)
+    main(["pack", str(run), "--runtime", "onnx", "--output", str(artefact)])
+    for way in (by_engine, by_run, by_artefact, without_torch):
+        way(run, artefact, odd, tmp_path / way.__name__)
+        assert_same_tables(tmp_path / way.__name__, run)
+    main(["pack", str(run), "--runtime", "torch", "--output", str(tmp_path / "torch")])
+    by_classify(tmp_path / "torch", odd, tmp_path / "by_torch")
+    assert_same_tables(tmp_path / "by_torch", run)
+    row = rows_of(run, "regions.csv")[0]
+    said = {"image": Path(row["image"]).relative_to(odd[0]).as_posix(), "class": "chosen"}
+    said["box"] = [float(row[side]) for side in ("left", "top", "right", "bottom")]
+    (tmp_path / "said.json").write_text(json.dumps({"regions": [said]}))
+    main(["refine", str(run), "--corrections", str(tmp_path / "said.json"), "--output", str(tmp_path / "refined")])
+    flags = ["--images", str(odd[0]), "--anomaly_maps", str(odd[1]), "--output", str(tmp_path / "extended")]
+    main(["extend", str(tmp_path / "refined"), *flags])
+    for folder in ("refined", "extended"):
+        assert "chosen" in {row["class"] for row in rows_of(tmp_path / folder, "regions.csv")}
 
 
 def test_the_rows_are_those_of_the_images(run, odd, request):

@@ -160,12 +160,7 @@ def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[Anomal
         encoder=NetworkEntry("torch", (), {name: hyper[name] for name in sorted(ENCODER_SETTINGS)}),
         merging_temperature=model.training_settings.merging_temperature,
         rejection=_rejection_of(model),
-        origin={
-            "anomalib_ncd": __version__,
-            "checkpoint_sha256": file_digest(checkpoint),
-            "pixel_mean": describer.pixel_mean.flatten().tolist(),
-            "pixel_std": describer.pixel_std.flatten().tolist(),
-        },
+        origin={"anomalib_ncd": __version__, "checkpoint_sha256": file_digest(checkpoint)},
     )
     return model, manifest
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -92,3 +92,35 @@ def build_encoder(
         feature_layers=feature_layers,
     )
     return BuiltEncoder(cnn, mean, std)
+
+
+def build_encoders(backbone: str, weights: str | Path | None = None, **settings: Any) -> list[BuiltEncoder]:  # noqa: ANN401
+    """Build the encoder of a backbone, or those of several side by side.
+
+    Args:
+        backbone: As for :func:`build_encoder`, or several names with a plus between them.
+        weights: A file; for several names one each, with a plus between them, and nothing where a network has its
+            usual weights.
+        **settings: Those of :func:`build_encoder`, for all of them.
+
+    Raises:
+        ValueError: If a name is there twice, or there are more or fewer files than names; or as :func:`build_encoder`.
+
+    Example:
+        >>> [built.encoder.width for built in build_encoders("offline+deit_tiny_patch16_224", pretrained=False)]
+        [320, 192]
+    """
+    names = backbone.split("+")
+    if len(set(names)) < len(names):
+        msg = f"`backbone` {backbone!r} names a network twice, which adds nothing; give two different ones, or one."
+        raise ValueError(msg)
+    if len(names) == 1:
+        return [build_encoder(backbone, weights, **settings)]
+    files = [""] * len(names) if weights is None else str(weights).split("+")
+    if len(files) != len(names):
+        msg = (
+            f"`backbone` {backbone!r} names {len(names)} networks, `backbone_weights` {str(weights)!r} {len(files)} "
+            "files; put a plus between them, and nothing before or after it for a network with its usual weights."
+        )
+        raise ValueError(msg)
+    return [build_encoder(name, file or None, **settings) for name, file in zip(names, files, strict=True)]

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from anomalib_ncd.data.batches import RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import NUM_VIEWS, TrainRegions
-from anomalib_ncd.models.describer import Describer
+from anomalib_ncd.models.describer import Describer, FrozenFeatures
 from anomalib_ncd.models.views.bank_file import BankFile
 
 Trunk = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -155,16 +155,21 @@ def cache_views(
         )
 
 
-def identity_of(describer: Describer) -> dict[str, Any]:
+def identity_of(describer: FrozenFeatures) -> dict[str, Any]:
     """What tells the frozen part of a describer from others: its kind, settings and digest of its weights."""
+    encoder = describer.encoder
+    return {"encoder": type(encoder).__name__, **encoder.settings, "weights": digest_of_frozen(describer)}
+
+
+def digest_of_frozen(describer: Describer) -> str:
+    """Digest of the weights that training doesn't change."""
     trained = {name for name, parameter in describer.named_parameters() if parameter.requires_grad}
     digest = hashlib.sha256()
     for name, value in describer.state_dict().items():
         if name not in trained:
             digest.update(f"{name} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    encoder = describer.encoder
-    return {"encoder": type(encoder).__name__, **encoder.settings, "weights": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 class _ManyViews(Dataset):

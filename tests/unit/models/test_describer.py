@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.data.batches import ModelInputs
@@ -12,10 +13,11 @@ from anomalib_ncd.models.describer import (
     FrozenFeatures,
     NormalResiduals,
     build_describer,
+    refuse_training,
     residual_lengths,
     score_weighted_residuals,
 )
-from anomalib_ncd.models.encoders.build_encoder import build_encoder
+from anomalib_ncd.models.encoders.build_encoder import build_encoder, build_encoders
 
 SIDE = 32
 
@@ -225,3 +227,46 @@ def test_scores_stretch_residuals_and_leave_the_rest():
 
 def test_no_region_is_stretched():
     assert score_weighted_residuals(torch.zeros(0, 8), torch.zeros(0)).shape == (0, 8)
+
+
+def side_by_side(kind="frozen_features", backbone="test_vit+resnet10t"):
+    torch.manual_seed(0)
+    return build_describer(kind, *build_encoders(backbone, pretrained=False, image_size=SIDE)).eval()
+
+
+@torch.no_grad()
+def test_networks_side_by_side_count_alike():
+    describer, (views, masks, *_) = side_by_side(), inputs()
+    found = describer(views, masks)
+    assert found.feature.shape == (5, describer.feature_dim)
+    for block, *own in zip(found, *(part(views, masks) for part in describer.parts), strict=True):
+        torch.testing.assert_close(block, torch.cat([F.normalize(one, dim=1) for one in own], dim=1))
+
+
+@torch.no_grad()
+def test_networks_side_by_side_compare_with_normal_images(tiny_run):
+    describer, (datamodule, regions) = side_by_side("normal_residuals"), normal_data(tiny_run)
+    held_out = describer.fit(regions, [record.path for record in datamodule.normal_records])
+    assert held_out.shape[1] == describer.feature_dim
+    [batch] = datamodule.test_dataloader()
+    given = batch.image, batch.region_mask, batch.whole_image, batch.region_image_index
+    features, own = describer(*given).feature, [part(*given).feature for part in describer.parts]
+    scaled = [one / (one.shape[1] - 2) ** 0.5 for one in own]
+    root = (describer.feature_dim - 2) ** 0.5
+    lengths = torch.stack([residual_lengths(one) for one in scaled]).square().mean(dim=0).sqrt()
+    torch.testing.assert_close(residual_lengths(features) / root, lengths)
+    torch.testing.assert_close(features[:, -2] / root, (scaled[0][:, -2] + scaled[1][:, -2]) / 2)
+    torch.testing.assert_close(features[:, -1], torch.full((len(features),), 1.5 * root))
+
+
+def test_networks_side_by_side_are_not_trained():
+    with pytest.raises(ValueError, match="Networks side by side are for clusters; give one `backbone` to train"):
+        refuse_training(None, side_by_side(), [])
+    assert not any(parameter.requires_grad for parameter in side_by_side().parameters())
+
+
+def test_networks_side_by_side_see_views_of_one_size():
+    built = [*build_encoders("test_vit", pretrained=False, image_size=32)]
+    built += build_encoders("resnet10t", pretrained=False, image_size=64)
+    with pytest.raises(ValueError, match=r"see views of one size, got \[32, 64\] pixels; give one `image_size`"):
+        build_describer("frozen_features", *built)

@@ -7,7 +7,7 @@ import timm
 import torch
 
 from anomalib_ncd.models.encoders import offline
-from anomalib_ncd.models.encoders.build_encoder import build_encoder
+from anomalib_ncd.models.encoders.build_encoder import build_encoder, build_encoders
 from anomalib_ncd.models.encoders.cnn import MaskGuidedCnn
 from anomalib_ncd.models.encoders.vit import MaskGuidedVit
 
@@ -99,3 +99,35 @@ def test_the_offline_backbone_needs_no_wheel_for_random_weights(monkeypatch):
     build_encoder("offline", pretrained=False)
     with pytest.raises(RuntimeError, match=r"anomalib-ncd\[offline\]"):
         build_encoder("offline")
+
+
+def test_networks_side_by_side_are_built_in_the_order_of_their_names():
+    built = [build_encoders(names, pretrained=False) for names in ("test_vit+resnet10t", "resnet10t+test_vit")]
+    assert [[type(one.encoder) for one in each] for each in built] == [
+        [MaskGuidedVit, MaskGuidedCnn],
+        [MaskGuidedCnn, MaskGuidedVit],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "message"),
+    [
+        ("test_vit+resnet10t", "a", r"'test_vit\+resnet10t' names 2 networks, `backbone_weights` 'a' 1 files"),
+        ("test_vit+test_vit", None, r"'test_vit\+test_vit' names a network twice"),
+        ("test_vit+resnet10", None, "timm knows no model called 'resnet10'; did you mean"),
+        ("test_vit+", None, "timm knows no model called ''"),
+    ],
+)
+def test_names_and_files_that_do_not_go_together(backbone, weights, message):
+    with pytest.raises(ValueError, match=message):
+        build_encoders(backbone, weights, pretrained=False)
+
+
+def test_each_network_has_its_own_file(tmp_path):
+    network = timm.create_model("resnet10t", num_classes=0)
+    torch.save(network.state_dict(), tmp_path / "resnet.pt")
+    [_, built] = build_encoders("offline+resnet10t", f"+{tmp_path / 'resnet.pt'}")
+    own = dict(network.named_parameters())["conv1.0.weight"]
+    assert any(torch.equal(one, own) for one in built.encoder.parameters())
+    with pytest.raises(FileNotFoundError, match="gone"):
+        build_encoders("test_vit+resnet10t", "gone.pt+", pretrained=False)
