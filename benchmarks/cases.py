@@ -11,8 +11,12 @@ from typing import Literal
 
 from anomalib_ncd.settings import PAPER, TrainingSettings
 
-BACKBONES = {"deit": "DeiT-Tiny", "lite": "EfficientNet-Lite0"}
 DEIT = "deit_tiny_patch16_224"
+BACKBONES = {
+    "deit": ("DeiT-Tiny", DEIT),
+    "lite": ("EfficientNet-Lite0", "offline"),
+    "both": ("both", f"offline+{DEIT}"),  # for clusters alone
+}
 SETS = {"mini": "MTD-mini", "mtd": "MTD", "transistor": "transistor", "plates": "drawn plates", "deeppcb": "DeepPCB"}
 DETECTORS = {
     "patchcore": "small Patchcore",
@@ -88,10 +92,11 @@ def _networks(name: str, topic: str, measure: str, label: str, data: str, templa
             measure=measure,
             label=f"{SETS.get(data, data)} | {title}{label and ' | ' + label}",
             data=data,
-            backbone=DEIT if key == "deit" else "offline",
+            backbone=backbone,
         )
-        for key, title in BACKBONES.items()
+        for key, (title, backbone) in BACKBONES.items()
         if key == "deit" or template.training.empty_mask == "region"  # the paper's is for ViTs alone
+        if key != "both" or (topic in {"discovery", "unknown"} and template.method == "cluster")
     ]
 
 
@@ -114,6 +119,8 @@ BASES = {
 
 def _allowed(data: str, way: Case) -> bool:
     """Whether a data set has what a way needs."""
+    if data == "deeppcb":
+        return way.method == "cluster" and way.normal != "other tiles"
     if data in {"transistor", "plates"} and way.normal == "other tiles":
         return False
     return data != "transistor" or way.base is None
@@ -122,7 +129,7 @@ def _allowed(data: str, way: Case) -> bool:
 def _all() -> list[Case]:
     """All cases."""
     cases: list[Case] = []
-    for data in (data for data in SETS if data != "deeppcb"):
+    for data in SETS:
         for name, (label, way) in WAYS.items():
             if _allowed(data, way):
                 cases += _networks(name, "discovery", "discovery", label, data, way)

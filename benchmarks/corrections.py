@@ -10,26 +10,20 @@ ten at a time, each ten followed by a refinement.
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import scores
 from cases import Case, Setup
 
-from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.metrics.matching import match_classes
 from anomalib_ncd.models.clustering.refinement import constrained, probabilities_of, refine_prototypes
 from anomalib_ncd.models.encoded_regions import given
 from anomalib_ncd.regions.classes.merging import merge_image, merging_temperature_of
-from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.results.label_order import doubt_of, label_order
 from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.runs.cluster import discover_by_clustering
 
 NUM_ORDERS, ROUND = 5, 10
 NUMBERS = (5, 10, 20, 40)
@@ -152,19 +146,7 @@ def _of_run(case: Case, setup: Setup) -> Simulation:
 
 def _deeppcb(case: Case, setup: Setup) -> Simulation:
     """Regions of DeepPCB that lie on a labelled box; each is scored by itself."""
-    root = (setup.data or Path()) / "deeppcb"
-    model = AnomalyNcd(**scores.model_arguments(case, setup.weights))
-    datamodule = NcdDataModule(
-        root / "images",
-        root / "anomaly_maps",
-        normal_images=root / "normal",
-        regions=RegionSettings(method="elements"),
-        work_dir=setup.work / "run",
-        seed=setup.seed,
-    )
-    datamodule.setup()
-    batch = NcdBatch.collate(discover_by_clustering(model, datamodule, seed=setup.seed))
-    truth = _truth_of_boxes(batch, root / "regions.csv")
+    model, batch, truth = scores.regions_on_boxes(case, setup)
     on_box = np.flatnonzero(truth >= 0)
     probabilities = given(batch.region_class_probabilities, "no predictions").numpy()[on_box]
     classes = given(batch.region_pred_class_id, "no predictions").numpy()[on_box]
@@ -177,27 +159,3 @@ def _deeppcb(case: Case, setup: Setup) -> Simulation:
         truth[on_box],
         model.model.describer.logit_temperature,
     )
-
-
-def _truth_of_boxes(batch: NcdBatch, file: Path) -> np.ndarray:
-    """Class of the labelled box whose middle lies in a region, the nearest one; -1 where there is none."""
-    with file.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    names = sorted({row["class"] for row in rows})
-    boxes: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
-    for row in rows:
-        left, top, right, bottom = (int(row[edge]) for edge in ("left", "top", "right", "bottom"))
-        boxes[row["image"]].append(((left + right) / 2, (top + bottom) / 2, names.index(row["class"])))
-    truth = []
-    for image, (left, top, right, bottom) in zip(
-        batch.region_image_index.tolist(), batch.region_box_xyxy.tolist(), strict=True
-    ):
-        middle = (left + right) / 2, (top + bottom) / 2
-        inside = [
-            one
-            for one in boxes[Path(batch.image_path[image]).name]
-            if left <= one[0] < right and top <= one[1] < bottom
-        ]
-        nearest = min(inside, key=lambda one: abs(one[0] - middle[0]) + abs(one[1] - middle[1]), default=(0, 0, -1))
-        truth.append(nearest[2])
-    return np.array(truth)

@@ -11,6 +11,7 @@ from typing import Any
 
 from cases import Case
 
+from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
 GAP_BETWEEN_TILES = 80
@@ -32,6 +33,10 @@ def datamodule_arguments(case: Case, data: Path | None, work: Path) -> dict[str,
     if data is None:
         msg = f"The case {case.name!r} needs `--data`, a folder with the data set {case.data!r}."
         raise FileNotFoundError(msg)
+    if case.data == "deeppcb":
+        root, normal = data / "deeppcb", data / "deeppcb" / "normal" if case.normal else None
+        folders = {"images": root / "images", "anomaly_maps": root / "anomaly_maps", "normal_images": normal}
+        return folders | {"regions": RegionSettings(method="elements")}
     arguments: dict[str, Any] = {"labels": "folders"}
     if case.data == "transistor":
         root = data / "transistor"

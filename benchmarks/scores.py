@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections import defaultdict
@@ -28,6 +29,7 @@ from anomalib_ncd.models.encoded_regions import given, rows_of
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.regions.settings import PAPER_REGIONS
 from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.settings import RunOptions
 
 SCORES = ("nmi", "ari", "accuracy", "macro_f1")
@@ -37,9 +39,10 @@ NUM_SPLITS = 5
 def model_arguments(case: Case, weights: Path | None) -> dict[str, Any]:
     """Arguments of :class:`anomalib_ncd.AnomalyNcd` for a case."""
     compared = case.method == "cluster" and case.normal is not None
+    files = ["" if name == "offline" else str(weights or "") for name in case.backbone.split("+")]
     return {
         "backbone": case.backbone,
-        "backbone_weights": None if case.backbone == "offline" else weights,
+        "backbone_weights": "+".join(files) if any(files) else None,
         "num_novel_classes": case.num_novel_classes or num_classes(case),
         "describer": "normal_residuals" if compared else "frozen_features",
         "training": case.training,
@@ -50,7 +53,7 @@ def run(case: Case, setup: Setup, folder: Path, **data: Any) -> tuple[AnomalyNcd
     """Discover classes; model, data and what ``metrics.json`` says."""
     seed_everything(setup.seed, workers=True, verbose=False)
     regions = PAPER_REGIONS if case.training is PAPERS else None
-    arguments = datamodule_arguments(case, setup.data, setup.work) | {"regions": regions} | data
+    arguments = {"regions": regions} | datamodule_arguments(case, setup.data, setup.work) | data
     datamodule = NcdDataModule(**arguments, seed=setup.seed)
     model = AnomalyNcd(**model_arguments(case, setup.weights))
     options = RunOptions(max_epochs=setup.max_epochs, accelerator="cpu")
@@ -58,12 +61,26 @@ def run(case: Case, setup: Setup, folder: Path, **data: Any) -> tuple[AnomalyNcd
 
 
 def discovery(case: Case, setup: Setup) -> dict[str, float]:
-    """Scores of the images, and how well *normal* gathers false alarms."""
+    """Scores of the images, and how well *normal* gathers false alarms; of DeepPCB, scores of regions."""
+    if case.data == "deeppcb":
+        _, batch, truth = regions_on_boxes(case, setup)
+        classes = given(batch.region_pred_class_id, "no predictions").numpy()
+        return clustering_report(classes[truth >= 0], truth[truth >= 0])
     metrics = run(case, setup, setup.work / "run")[2]
     scores = {name: float(metrics["image"][name]) for name in SCORES}
     normal = metrics["image"].get("normal", {})
     shares = {f"normal_{name}": normal.get(name) for name in ("recall", "precision", "defects_lost")}
     return scores | {name: float(value) for name, value in shares.items() if value is not None}
+
+
+def regions_on_boxes(case: Case, setup: Setup) -> tuple[AnomalyNcd, NcdBatch, np.ndarray]:
+    """Clusters of DeepPCB's regions; the class of the labelled box that each lies on, -1 for none."""
+    arguments = datamodule_arguments(case, setup.data, setup.work)
+    model = AnomalyNcd(**model_arguments(case, setup.weights))
+    datamodule = NcdDataModule(**arguments, work_dir=setup.work / "run", seed=setup.seed)
+    datamodule.setup()
+    batch = NcdBatch.collate(discover_by_clustering(model, datamodule, seed=setup.seed))
+    return model, batch, _truth_of_boxes(batch, Path(arguments["images"]).parent / "regions.csv")
 
 
 def number_of_classes(case: Case, setup: Setup) -> dict[str, float]:
@@ -155,3 +172,27 @@ def _classes_and_labels(images: NcdBatch) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and true classes of images."""
     predicted = given(images.pred_class_id, "The images hold no classes")
     return predicted.numpy(), given(images.class_id, "The images hold no labels").numpy()
+
+
+def _truth_of_boxes(batch: NcdBatch, file: Path) -> np.ndarray:
+    """Class of the labelled box whose middle lies in a region, the nearest one; -1 where there is none."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    names = sorted({row["class"] for row in rows})
+    boxes: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
+    for row in rows:
+        left, top, right, bottom = (int(row[edge]) for edge in ("left", "top", "right", "bottom"))
+        boxes[row["image"]].append(((left + right) / 2, (top + bottom) / 2, names.index(row["class"])))
+    truth = []
+    for image, (left, top, right, bottom) in zip(
+        batch.region_image_index.tolist(), batch.region_box_xyxy.tolist(), strict=True
+    ):
+        middle = (left + right) / 2, (top + bottom) / 2
+        inside = [
+            one
+            for one in boxes[Path(batch.image_path[image]).name]
+            if left <= one[0] < right and top <= one[1] < bottom
+        ]
+        nearest = min(inside, key=lambda one: abs(one[0] - middle[0]) + abs(one[1] - middle[1]), default=(0, 0, -1))
+        truth.append(nearest[2])
+    return np.array(truth)

@@ -18,6 +18,7 @@ import anomalib_ncd
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.results.tables import COLUMNS, read_table, write_tables
 from anomalib_ncd.settings import RunOptions, TrainingSettings
 
@@ -201,9 +202,9 @@ def test_every_way_takes_networks_side_by_side(backbone, describer, odd, tmp_pat
     main(["pack", str(run), "--runtime", "torch", "--output", str(tmp_path / "torch")])
     by_classify(tmp_path / "torch", odd, tmp_path / "by_torch")
     assert_same_tables(tmp_path / "by_torch", run)
-    row = rows_of(run, "regions.csv")[0]
-    said = {"image": Path(row["image"]).relative_to(odd[0]).as_posix(), "class": "chosen"}
-    said["box"] = [float(row[side]) for side in ("left", "top", "right", "bottom")]
+    results = RunResults.load(run / "results.npz")
+    image, box = results.batch.region_image_index[0], results.batch.region_box_xyxy[0]
+    said = {"image": results.image_keys[image], "box": box.tolist(), "class": "chosen"}
     (tmp_path / "said.json").write_text(json.dumps({"regions": [said]}))
     main(["refine", str(run), "--corrections", str(tmp_path / "said.json"), "--output", str(tmp_path / "refined")])
     flags = ["--images", str(odd[0]), "--anomaly_maps", str(odd[1]), "--output", str(tmp_path / "extended")]

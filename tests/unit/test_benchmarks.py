@@ -30,7 +30,8 @@ RUNS += [case for case in CASES.values() if case.topic == "number_of_classes"]
 @pytest.fixture
 def data(tmp_path):
     """A folder in the shape of the data sets, as far as cases look into it."""
-    for folder in ("mtd/train/good", "mtd/test/good", "mtd_anomaly_maps", "steel_base", "transistor/normal"):
+    mtd = ("mtd/train/good", "mtd/test/good", "mtd_anomaly_maps")
+    for folder in (*mtd, "steel_base", "transistor/normal", "deeppcb/normal"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "mtd" / "train" / "good" / "exp1_num_7.jpg").touch()
     (tmp_path / "mtd" / "train" / "good" / "exp1_num_207.jpg").touch()
@@ -60,7 +61,7 @@ def test_the_datamodule_takes_every_case(data, tmp_path):
     for case in RUNS:
         arguments = data_sets.datamodule_arguments(case, data, tmp_path / "work")
         datamodule = NcdDataModule(**arguments, seed=0)
-        assert datamodule.labels == "folders"
+        assert datamodule.labels == (None if case.data == "deeppcb" else "folders")
         assert (datamodule.normal_images is not None) == bool(case.normal or case.base == "synthetic"), case.name
         assert (datamodule.base is not None) == (case.base is not None), case.name
 
@@ -71,7 +72,7 @@ def test_the_model_takes_every_case():
     for case in RUNS:
         arguments = scores.model_arguments(case, Path("weights"))
         signature.bind(**arguments)
-        assert case.backbone == "offline" or timm.is_model(case.backbone)
+        assert all(name == "offline" or timm.is_model(name) for name in case.backbone.split("+"))
         key = (case.backbone, arguments["describer"], case.training, case.num_novel_classes)
         made.setdefault(key, arguments | {"backbone_weights": None, "pretrained": False})
     for arguments in made.values():
