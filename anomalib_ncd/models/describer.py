@@ -310,7 +310,7 @@ DESCRIBERS: dict[str, type[FrozenFeatures | NormalResiduals]] = {
 
 
 def build_describer(kind: DescriberKind, *built: BuiltEncoder) -> Describer:
-    """Build a describer for training and plain clusters, or to compare with normal images, of one encoder or several."""
+    """Build a describer for training and plain clusters, or to compare with normal images; of one encoder or more."""
     if kind not in DESCRIBERS:
         msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
         raise ValueError(msg)
