@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def service(artefact, tmp_path):
                 time.sleep(0.3)
         yield port
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGKILL)  # LitServe's workers outlive a server that is only terminated
         server.wait()
 
 
