@@ -54,6 +54,8 @@ def test_the_commands_of_the_docs_run(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(source)
     (tmp_path / "maps").symlink_to(old.anomaly_maps_dir)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("anomalib_ncd.data.synthetic_base.KINDS", ("crack", "hole"))
+    monkeypatch.setattr("anomalib_ncd.data.synthetic_base.NUM_PER_CLASS", 4)
     for page in PAGES:
         for language, code, why in docs.blocks(docs.DOCS / page):
             if why is None:
