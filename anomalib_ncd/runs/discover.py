@@ -23,6 +23,7 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.checkpoints import own_part, read_checkpoint, save_model
 from anomalib_ncd.models.describer import refuse_training
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.devices import device_of
@@ -40,7 +41,7 @@ from anomalib_ncd.runs.folder import (
 )
 from anomalib_ncd.runs.naming import carry_names, check_names, name_classes
 from anomalib_ncd.settings import RunOptions
-from anomalib_ncd.visualization.base_classes import write_base_classes
+from anomalib_ncd.visualization.gallery import draw_base_classes
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +171,8 @@ def _train_and_predict(
     if _epochs_done(checkpoint) < options.max_epochs:
         engine.fit(model, datamodule=datamodule, ckpt_path=checkpoint if checkpoint.is_file() else None)
         if datamodule.base_class_names:
-            write_base_classes(output / BASE_FILE, datamodule.train_regions(), datamodule.base_class_names)
+            picture = draw_base_classes(datamodule.train_regions(), datamodule.base_class_names)
+            write_image(output / BASE_FILE, picture)
     predicted = engine.predict(model, datamodule=datamodule, return_predictions=True, ckpt_path=checkpoint)
     return list(predicted or [])
 

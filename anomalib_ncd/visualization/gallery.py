@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.datasets import TrainRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.classes.slots import first_slots
 from anomalib_ncd.regions.writing import write_image
@@ -106,3 +107,22 @@ def captioned_rows(caption: str, tiles: Sequence[np.ndarray], tiles_per_row: int
         left = GAP_PX + number % tiles_per_row * (TILE_PX + GAP_PX)
         rows[top : top + TILE_PX, left : left + TILE_PX] = tile
     return rows
+
+
+def draw_base_classes(
+    regions: TrainRegions,
+    class_names: Sequence[str],
+    tiles_per_class: int = TILES_PER_ROW,
+) -> np.ndarray:
+    """Draw one row of regions per base class, two of three without the outline of their masks, ``(h, w, 3)`` uint8."""
+    num_base = int(regions.is_base.sum())
+    labels = regions.labels[:num_base].numpy()
+    rows = []
+    for class_id, name in enumerate(class_names):
+        members = np.flatnonzero(labels == class_id)
+        tiles = []
+        for number, member in enumerate(members[:tiles_per_class]):
+            image, mask = regions.load(int(member))
+            tiles.append(region_tile(image, mask if number % 3 == 0 else np.zeros_like(mask)))
+        rows.append(captioned_rows(f"{name}: {len(members)} base regions", tiles, min(tiles_per_class, TILES_PER_ROW)))
+    return np.concatenate(rows)

@@ -41,20 +41,13 @@ class FigureLogger(Callback):
         del trainer, pl_module
         self.batches = []
 
-    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
-        """Forget what an earlier run has left."""
-        del trainer, pl_module
-        self.batches = []
-
     def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Keep the predictions of a batch."""
+        """Keep the predictions of a batch on the CPU, without pixels, where they will be drawn."""
         del pl_module, args, kwargs
-        self._keep(trainer, outputs)
+        if isinstance(outputs, NcdBatch) and image_loggers(trainer):
+            self.batches.append(move_data_to_device(outputs.without_pixels(), torch.device("cpu")))
 
-    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Keep the predictions of a batch."""
-        del pl_module, args, kwargs
-        self._keep(trainer, outputs)
+    on_predict_start, on_predict_batch_end = on_test_start, on_test_batch_end
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Log the figures of the test."""
@@ -63,11 +56,6 @@ class FigureLogger(Callback):
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Log the figures of the prediction."""
         self._log(trainer, pl_module, "predict")
-
-    def _keep(self, trainer: Any, outputs: Any) -> None:  # noqa: ANN401
-        """Keep a batch on the CPU, without pixels, where it will be drawn."""
-        if isinstance(outputs, NcdBatch) and image_loggers(trainer):
-            self.batches.append(move_data_to_device(outputs.without_pixels(), torch.device("cpu")))
 
     def _log(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
         """Draw the figures and give them to the loggers."""

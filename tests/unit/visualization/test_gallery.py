@@ -12,6 +12,7 @@ from anomalib_ncd.visualization.gallery import (
     GAP_PX,
     OUTLINE_RGB,
     TILE_PX,
+    draw_base_classes,
     draw_gallery,
     region_tile,
     write_gallery,
@@ -142,3 +143,23 @@ def test_more_than_a_row_of_tiles_breaks_lines(table, batches):
     merged = ["a", "a", "a"]
     picture = draw_gallery(batches, merged, table, tiles_per_class=len(table))
     assert picture.shape[0] == CAPTION_PX + -(-len(table) // 8) * (TILE_PX + GAP_PX)
+
+
+@pytest.fixture(scope="module")
+def datamodule(tiny_run):
+    return NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, base=tiny_run.base)
+
+
+def test_each_base_class_has_a_row_and_some_outlines(datamodule):
+    regions = datamodule.train_regions()
+    picture = draw_base_classes(regions, datamodule.base_class_names, tiles_per_class=3)
+    row, tile = CAPTION_PX + TILE_PX + GAP_PX, TILE_PX + GAP_PX
+    assert picture.shape == (2 * row, 3 * tile + GAP_PX, 3)
+    outlined = [
+        [
+            (picture[top : top + row, left : left + tile] == OUTLINE_RGB).all(axis=2).any()
+            for left in range(0, 3 * tile, tile)
+        ]
+        for top in (0, row)
+    ]
+    assert np.array(outlined).tolist() == [[True, False, False]] * 2
