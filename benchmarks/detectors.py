@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.models.encoders.offline import OFFLINE_NETWORK
+from anomalib_ncd.models.encoders.hub import OFFLINE_NETWORK
 from anomalib_ncd.models.offline_detector import LAYERS, SmallPatchcore, give_offline_weights
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.runs.detector import fit_detector

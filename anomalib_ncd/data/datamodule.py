@@ -29,8 +29,7 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.synthetic_base import find_normal_images, least_anomalous, write_synthetic_base
 from anomalib_ncd.regions.cutting import fit_range
 from anomalib_ncd.regions.reading.listing import ImageFile, find_files, mark_output
-from anomalib_ncd.regions.reading.maps import MAP_SUFFIXES, read_anomaly_map
-from anomalib_ncd.regions.reading.pairing import MapPairs
+from anomalib_ncd.regions.reading.maps import MAP_SUFFIXES, MapPairs, read_anomaly_map
 from anomalib_ncd.regions.settings import RegionSettings
 
 DEFAULT_IMAGE_SIZE = 224

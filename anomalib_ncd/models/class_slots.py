@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+from anomalib_ncd.regions.classes.prediction import CLASS_SEPARATOR
 
 AUTO: Literal["auto"] = "auto"
 

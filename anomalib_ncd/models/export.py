@@ -20,7 +20,7 @@ from anomalib.deploy.export import CompressionType, ExportType
 from lightning_utilities.core.imports import module_available
 from torch import Tensor, nn
 
-from anomalib_ncd.models.clustering.directions import unit_rows
+from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.describer import Describer
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.torch_model import AnomalyNcdModel

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from anomalib_ncd.models.clustering.directions import unit_rows
+from anomalib_ncd.models.clustering.clustering import unit_rows
 
 LOGIT_TEMPERATURE = 0.1  # of the paper: what cosines are divided by
 

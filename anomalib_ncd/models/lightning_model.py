@@ -28,8 +28,8 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.metrics.clustering import build_evaluator
 from anomalib_ncd.models import checkpoints, export
 from anomalib_ncd.models.class_slots import AUTO, ClassSlots
+from anomalib_ncd.models.clustering.clustering import cluster_prototypes
 from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate, estimate_num_classes
-from anomalib_ncd.models.clustering.prototypes import cluster_prototypes
 from anomalib_ncd.models.describer import DescriberKind, build_describer, refuse_training
 from anomalib_ncd.models.encoded_regions import RegionCache, rows_of
 from anomalib_ncd.models.encoders.build_encoder import build_encoders

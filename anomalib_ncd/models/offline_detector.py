@@ -15,7 +15,7 @@ from anomalib.post_processing import PostProcessor
 from torch import Tensor
 from torchvision.transforms.v2 import Normalize
 
-from anomalib_ncd.models.encoders.offline import OFFLINE_NETWORK, build_offline_backbone
+from anomalib_ncd.models.encoders.hub import OFFLINE_NETWORK, build_offline_backbone
 
 LAYERS = ("blocks.2", "blocks.4")
 """Stages of EfficientNet-Lite0 at an eighth and a sixteenth of the image's side."""

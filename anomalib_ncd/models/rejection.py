@@ -13,7 +13,7 @@ from anomalib.models.components import DynamicBufferMixin
 from torch import Tensor
 from torch.nn import functional as F
 
-from anomalib_ncd.models.clustering.directions import left_out_similarity, neighbour_similarity, unit_rows
+from anomalib_ncd.models.clustering.clustering import left_out_similarity, neighbour_similarity, unit_rows
 from anomalib_ncd.regions.classes.rejection import (
     attained_false_reject_rate,
     check_false_reject_rate,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+from anomalib_ncd.regions.classes.prediction import CLASS_SEPARATOR
 
 NORMAL = "normal"
 FILE_NAME = "class_names.json"

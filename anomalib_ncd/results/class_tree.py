@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 
-from anomalib_ncd.results.directions import unit_rows
+from anomalib_ncd.results.label_order import unit_rows
 
 FEWEST, MOST = 2, 20
 MAX_CLUSTERED = 1500

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+from anomalib_ncd.regions.classes.prediction import CLASS_SEPARATOR
 from anomalib_ncd.results.class_names import PARTS, read_saved
 from anomalib_ncd.results.class_tree import FEWEST, MOST
 from anomalib_ncd.results.run_results import RunResults

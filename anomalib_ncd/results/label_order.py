@@ -7,9 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomalib_ncd.results.directions import unit_rows
-
 MAX_COMPARED = 3000
+
+
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """Scale rows ``(R, D)`` to norm 1, float64; rows of zeros stay zeros.
+
+    Example:
+        >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+        array([[0.6, 0.8],
+               [0. , 0. ]])
+    """
+    rows = np.asarray(features, dtype=np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1)
 
 
 def doubt_of(probabilities: np.ndarray) -> np.ndarray:

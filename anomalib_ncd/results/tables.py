@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from anomalib_ncd.regions.classes.image_classes import CLASS_SEPARATOR
+from anomalib_ncd.regions.classes.prediction import CLASS_SEPARATOR
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.writing import write_file
 

@@ -11,8 +11,7 @@ import torch
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import MAX_NORMAL_REGIONS
-from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
-from anomalib_ncd.models.clustering.directions import unit_rows
+from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features, unit_rows
 from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
 from anomalib_ncd.models.describer import residual_lengths, score_weighted_residuals

@@ -19,8 +19,7 @@ from anomalib.models import AnomalibModule, Patchcore
 from torch.utils.data import DataLoader, Dataset
 
 from anomalib_ncd.data.detector_maps import as_input, detector_digest, load_detector, resize_of
-from anomalib_ncd.models.encoders.hub import is_cached
-from anomalib_ncd.models.encoders.offline import OFFLINE_BACKBONE, WHEEL_MODULE
+from anomalib_ncd.models.encoders.hub import OFFLINE_BACKBONE, WHEEL_MODULE, is_cached
 from anomalib_ncd.models.offline_detector import SmallPatchcore, build_offline_detector
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images

@@ -22,8 +22,7 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.clustering.new_classes import check_numbers, fit_new_prototypes, group_unknown
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.results.joined_runs import free_keys, join_labels, select_images
-from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.results.run_results import RunResults, free_keys, join_labels, select_images
 from anomalib_ncd.runs.files import regions_folder_of, write_run_files
 from anomalib_ncd.runs.folder import (
     CHECKPOINT_FILE,

@@ -17,8 +17,7 @@ import numpy as np
 
 from anomalib_ncd.regions.reading.file_bytes import printable, stamp_of
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, ImageFile, find_files, key_of
-from anomalib_ncd.regions.reading.maps import map_kind, read_anomaly_map
-from anomalib_ncd.regions.reading.pairing import MapPairs
+from anomalib_ncd.regions.reading.maps import MapPairs, map_kind, read_anomaly_map
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
 from torch.nn import functional as F
 
-from anomalib_ncd.models.clustering.clustering import cluster_features
-from anomalib_ncd.models.clustering.directions import unit_rows
+from anomalib_ncd.models.clustering.clustering import cluster_features, unit_rows
 
 LEFT_UNKNOWN = -1
 FITTING_STEPS = 200

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from anomalib_ncd.regions.classes.merging import novel_probabilities
-from anomalib_ncd.results.directions import unit_rows
+from anomalib_ncd.results.label_order import unit_rows
 
 PRIOR_WEIGHT = 30.0
 WEIGHT_RANGE = (20.0, 150.0)

@@ -12,7 +12,7 @@ from torch import nn
 
 from anomalib_ncd.models.encoders.backbone import build_network, own_image_size, preprocessing_of
 from anomalib_ncd.models.encoders.cnn import MaskGuidedCnn
-from anomalib_ncd.models.encoders.offline import OFFLINE_BACKBONE, OFFLINE_NETWORK, build_offline_backbone
+from anomalib_ncd.models.encoders.hub import OFFLINE_BACKBONE, OFFLINE_NETWORK, build_offline_backbone
 from anomalib_ncd.models.encoders.vit import EmptyMask, MaskGuidedVit, VitLike
 
 

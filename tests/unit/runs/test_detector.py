@@ -6,7 +6,7 @@ import pytest
 import torch
 from anomalib.models import Padim, Patchcore
 
-from anomalib_ncd.models.encoders.offline import WHEEL_MODULE
+from anomalib_ncd.models.encoders.hub import WHEEL_MODULE
 from anomalib_ncd.models.offline_detector import SmallPatchcore
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.writing import write_image

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from anomalib_ncd.models.encoders import offline
+from anomalib_ncd.models.encoders import hub
 from anomalib_ncd.models.encoders.build_encoder import build_encoder, build_encoders
 from anomalib_ncd.models.encoders.cnn import MaskGuidedCnn
 from anomalib_ncd.models.encoders.vit import MaskGuidedVit
@@ -95,7 +95,7 @@ def test_networks_of_neither_kind_are_refused(name):
 
 
 def test_the_offline_backbone_needs_no_wheel_for_random_weights(monkeypatch):
-    monkeypatch.setattr(offline, "WHEEL_MODULE", "no_such_wheel")
+    monkeypatch.setattr(hub, "WHEEL_MODULE", "no_such_wheel")
     build_encoder("offline", pretrained=False)
     with pytest.raises(RuntimeError, match=r"anomalib-ncd\[offline\]"):
         build_encoder("offline")

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from anomalib_ncd.results.directions import unit_rows
+from anomalib_ncd.results.label_order import unit_rows
 
 
 def test_rows_have_norm_1():
