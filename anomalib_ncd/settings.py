@@ -3,8 +3,6 @@
 
 """How AnomalyNcd encodes and learns; no torch, so that the command knows its flags at once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

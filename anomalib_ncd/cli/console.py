@@ -3,8 +3,6 @@
 
 """What the command says and how it ends: messages instead of tracebacks, silence of libraries, Ctrl-C and SIGTERM."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import sys

@@ -3,8 +3,6 @@
 
 """What is done with finished runs and results: ``name``, ``refine``, ``export`` and ``trend``."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Literal

@@ -3,8 +3,6 @@
 
 """Entry point of the command ``anomalib-ncd``."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

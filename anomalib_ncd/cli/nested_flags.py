@@ -3,8 +3,6 @@
 
 """Flags of a group of settings, such as ``--regions.padding_ratio``, which have a help of their own."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from typing import Any

@@ -6,8 +6,6 @@
 Flags are declared, and parsed, without torch and anomalib, whose import takes ten seconds of a processor and more.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

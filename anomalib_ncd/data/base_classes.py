@@ -3,8 +3,6 @@
 
 """Labelled base classes: defects of other products that teach what makes two defects alike."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

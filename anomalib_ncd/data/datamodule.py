@@ -3,8 +3,6 @@
 
 """The datamodule that feeds images and anomaly maps to class discovery."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 
 """Datasets over regions: augmented views for training, images with their regions for prediction, and normal regions."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 

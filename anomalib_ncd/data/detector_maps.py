@@ -3,8 +3,6 @@
 
 """Anomaly maps straight from a fitted anomalib detector: of images in memory, or of files into a folder."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json

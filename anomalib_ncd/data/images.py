@@ -3,8 +3,6 @@
 
 """Images of an anomalib datamodule or a folder."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

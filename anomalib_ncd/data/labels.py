@@ -3,8 +3,6 @@
 
 """Ground truth: classes of images and of single defects. It serves evaluation only; nothing else ever sees it."""
 
-from __future__ import annotations
-
 import csv
 import logging
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 
 """Base classes without a labelled data set: kinds of defect painted onto the user's own normal images."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

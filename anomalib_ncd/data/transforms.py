@@ -6,8 +6,6 @@
 OpenCV, as it is an order of magnitude faster here than Pillow. Views stay 8-bit; the model normalises them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2

@@ -6,8 +6,6 @@
 Exported models run here without torch. Those of Lightning are in ``anomalib_ncd.data.detector_maps``.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path

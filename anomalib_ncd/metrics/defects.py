@@ -3,8 +3,6 @@
 
 """Scores of labelled defects: which have a region, and how well the sets of classes of images agree."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 
 """Scores of discovered classes against labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 
 """What is known of a run without labels: numbers, each with what it means and what to do where it is off."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 
 """What a checkpoint of AnomalyNcd holds besides the weights, as plain data."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Sequence
 from pathlib import Path

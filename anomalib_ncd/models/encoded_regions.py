@@ -3,8 +3,6 @@
 
 """Regions that are encoded once: for the number of classes, the start of training, rejection and predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias

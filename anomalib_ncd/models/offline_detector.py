@@ -3,8 +3,6 @@
 
 """A small anomalib detector that is fitted in seconds, also in places without a model hub."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -3,8 +3,6 @@
 
 """What a model knows of the regions it was made from, to tell when a new one is unlike all of them."""
 
-from __future__ import annotations
-
 import logging
 import math
 

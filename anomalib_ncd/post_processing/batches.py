@@ -3,8 +3,6 @@
 
 """anomalib's image batches with what MEBin finds besides the mask."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, cast
 

@@ -3,8 +3,6 @@
 
 """MEBin, the post-processor that gives any anomalib detector a threshold of its own for each image."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple

@@ -8,8 +8,6 @@ weighted mean of a few neighbours, so that the resize is a product with a banded
 multiplied in blocks, and only inside the window that is asked for.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Literal
 

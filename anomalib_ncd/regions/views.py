@@ -3,8 +3,6 @@
 
 """The fixed view of a region that its class is predicted from."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2

@@ -12,8 +12,6 @@ same share one name; so do classes that are given the same name. The slot *norma
 is passed over: a defect becomes normal only where a group of ``same`` says so, and the group is then called normal.
 """
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 
 """Fewer or more classes than a run has: which of them merge first, and which fall apart first."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

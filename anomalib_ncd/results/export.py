@@ -3,8 +3,6 @@
 
 """A run in the formats of other tools: COCO, YOLO, a table, or a folder per class."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

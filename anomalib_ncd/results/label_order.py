@@ -3,8 +3,6 @@
 
 """Which regions to label first."""
 
-from __future__ import annotations
-
 import numpy as np
 
 MAX_COMPARED = 3000

@@ -3,8 +3,6 @@
 
 """The tables of a run and of classified images: the one place that knows their columns; without torch."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -3,8 +3,6 @@
 
 """Kinds of defect over time, and whether images have become other than those of the run."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -3,8 +3,6 @@
 
 """What a run takes that is given neither: a detector fitted on good images and kept in the run, and a backbone."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

@@ -3,8 +3,6 @@
 
 """The device that a user asks for, or a message where this machine has none such."""
 
-from __future__ import annotations
-
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException

@@ -3,8 +3,6 @@
 
 """New kinds of defect in new images, added to the classes of a run."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

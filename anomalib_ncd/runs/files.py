@@ -3,8 +3,6 @@
 
 """The tables and pictures of a run, made from its predictions and made again under other names."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections import Counter

@@ -7,8 +7,6 @@
 a run is made anew, names go with their regions; those whose regions fell apart are dropped.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections import Counter

@@ -3,8 +3,6 @@
 
 """A run whose classes follow what its user says of regions: seconds, without images and without the encoder."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -3,8 +3,6 @@
 
 """Which classes there are once a user has corrected regions, and which of them each region may be of."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

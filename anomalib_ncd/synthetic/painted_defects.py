@@ -7,8 +7,6 @@ Defects painted onto normal images have long served to train detectors: CutPaste
 (Zavrtanik et al., ICCV 2021). Here they are labelled, each kind a class of its own.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

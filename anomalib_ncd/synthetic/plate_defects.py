@@ -3,8 +3,6 @@
 
 """Twelve kinds of surface defect, painted into an image together with their exact pixel masks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import cv2

@@ -3,8 +3,6 @@
 
 """Generated images of a brushed metal plate, with and without defects, and anomaly maps for them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2

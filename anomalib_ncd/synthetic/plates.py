@@ -6,8 +6,6 @@
 The same settings give the same bytes, and an image doesn't depend on how many others are drawn with it.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -3,8 +3,6 @@
 
 """The pictures of a run as arrays: gallery, regions of each class, confusion matrix, map of regions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

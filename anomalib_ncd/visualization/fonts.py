@@ -3,8 +3,6 @@
 
 """Fonts of captions: the one that matplotlib brings along, and the system's where it lacks characters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path

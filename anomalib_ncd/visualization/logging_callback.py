@@ -3,8 +3,6 @@
 
 """Figures of a run for the loggers that take images: anomalib's for TensorBoard, Weights & Biases, MLflow and Comet."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -3,8 +3,6 @@
 
 """Pages in one file that open offline: templates, styles and scripts that lie in the package."""
 
-from __future__ import annotations
-
 from importlib import resources
 from typing import Any
 

@@ -3,8 +3,6 @@
 
 """The page of trends: kinds of defect over time, and drift, in one file that opens offline."""
 
-from __future__ import annotations
-
 from itertools import accumulate
 from pathlib import Path
 from typing import Any

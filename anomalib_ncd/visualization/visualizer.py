@@ -3,8 +3,6 @@
 
 """An anomalib visualizer that draws images with their regions and classes."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 
 """AeBAD-S, single blades of aero-engines (Zhang et al., Computers in Industry 2023, https://arxiv.org/abs/2304.02216)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -6,8 +6,6 @@
 Each file is written under another name and then moved, so an interrupted run goes on when it is started again.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections import Counter

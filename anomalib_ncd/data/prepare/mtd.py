@@ -3,8 +3,6 @@
 
 """Magnetic Tile Defect (Huang, Qiu and Yuan, The Visual Computer 2020)."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path, PurePosixPath
 

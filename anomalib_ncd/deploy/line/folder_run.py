@@ -3,8 +3,6 @@
 
 """A folder of images classified into a folder of results, once or for as long as images come."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable, Iterator

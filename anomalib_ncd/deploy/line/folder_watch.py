@@ -3,8 +3,6 @@
 
 """Images of a folder that have no result yet, or another one than their files would give now."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

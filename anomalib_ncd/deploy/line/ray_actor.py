@@ -11,8 +11,6 @@ another one; on a cluster, images and artefact must lie where every machine can 
 The same command goes on where it was stopped: images that the Parquet files in the output folder hold are left out.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

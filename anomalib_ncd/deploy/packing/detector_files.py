@@ -3,8 +3,6 @@
 
 """The detector of an artefact: exported with its own scores, and compared with the maps of the run."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 
 """The line without training: clusters of mask-guided features, to which a trained model is to be compared."""
 
-from __future__ import annotations
-
 import logging
 from typing import Literal, get_args
 

@@ -3,8 +3,6 @@
 
 """New classes among regions unlike all of a run, and prototypes for them that follow the old ones."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import torch

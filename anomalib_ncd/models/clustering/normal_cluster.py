@@ -3,8 +3,6 @@
 
 """Which cluster of regions, if any, gathers the false alarms of the detector."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.stats import rankdata
 

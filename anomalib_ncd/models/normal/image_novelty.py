@@ -8,8 +8,6 @@ of normal patches are PatchCore's (Roth et al., CVPR 2022). That an image is tak
 image lies at its place in the picture as those of other normal images do, which no crop around a region does.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

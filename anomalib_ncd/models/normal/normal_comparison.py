@@ -3,8 +3,6 @@
 
 """Fits what regions and whole images are compared with to normal images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 

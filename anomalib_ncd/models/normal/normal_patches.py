@@ -8,8 +8,6 @@ it lies from there tells more: the surface, which all kinds of defect share, fal
 Residuals of features: "ResAD" (Yao et al., NeurIPS 2024, arXiv 2410.20047), who use them for detection across products.
 """
 
-from __future__ import annotations
-
 import torch
 from anomalib.models.components import DynamicBufferMixin
 from torch import Tensor

@@ -3,8 +3,6 @@
 
 """Cached tokens on disk: written region by region, taken up again where it stopped, read through a memory map."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

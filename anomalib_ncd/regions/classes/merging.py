@@ -3,8 +3,6 @@
 
 """Class probabilities: of slots of one name, and of the regions of an image."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 
 """From the class probabilities of an image's regions to what is said of the image: the one way for all predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

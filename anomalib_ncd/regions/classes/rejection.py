@@ -8,8 +8,6 @@ the run's own regions, each compared with those of the other images alone, so th
 leave-one-out conformal prediction, Vovk et al., "Algorithmic Learning in a Random World", 2005).
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -3,8 +3,6 @@
 
 """What is said of an image and its regions, as plain data: the same for runs, models and artefacts."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from typing import Any

@@ -3,8 +3,6 @@
 
 """Bytes of a file, as they are: read by Python, within a limit, and from regular files alone."""
 
-from __future__ import annotations
-
 import os
 import stat
 from dataclasses import dataclass

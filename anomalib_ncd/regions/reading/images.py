@@ -3,8 +3,6 @@
 
 """From an image file to 8-bit RGB. Pillow knows a file by its header, before any of its pixels is decoded."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from io import BytesIO

@@ -3,8 +3,6 @@
 
 """Find files: every image is known by its path relative to its source, without the suffix."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

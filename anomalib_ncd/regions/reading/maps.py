@@ -3,8 +3,6 @@
 
 """Anomaly maps: from a file to an array, and from an image to its map."""
 
-from __future__ import annotations
-
 import logging
 import os
 import unicodedata

@@ -3,8 +3,6 @@
 
 """How sure the class of each region is, and which class comes second."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

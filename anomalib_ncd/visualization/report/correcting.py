@@ -3,8 +3,6 @@
 
 """What the page needs so that its user can correct regions: boxes, likeness, and what to look at first."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 
 """The curve behind an estimated number of classes, laid out for the report."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -3,8 +3,6 @@
 
 """Pictures of the report as data URIs: tiles of regions, sheets of many tiles, images with boxes."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Iterable

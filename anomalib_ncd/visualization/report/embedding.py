@@ -3,8 +3,6 @@
 
 """A map of regions in two dimensions."""
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE

@@ -3,8 +3,6 @@
 
 """The section of the report that says what is known of a run without labels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from anomalib_ncd.visualization.report.content import Finding, ReportSection

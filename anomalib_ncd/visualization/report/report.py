@@ -3,8 +3,6 @@
 
 """``report.html``: what a run found, in one file that opens offline."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
