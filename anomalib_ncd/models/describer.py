@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from anomalib_ncd.data.datasets import NormalRegions
 from anomalib_ncd.models.class_slots import ClassSlots
-from anomalib_ncd.models.clustering.directions import unit_rows
+from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, in_parts
 from anomalib_ncd.models.encoders.build_encoder import BuiltEncoder
 from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
