@@ -4,7 +4,7 @@
 """What corrections bring: a simulated user names the classes, then says the true class of some regions.
 
 Naming matches clusters to labels as well as can be. Images with a corrected region are left out of the score, of
-naming and of refining alike. Regions are corrected in five random orders, or in the order that the report proposes,
+naming and of refining alike. Regions are corrected in twenty random orders, or in the order that the report proposes,
 ten at a time, each ten followed by a refinement.
 """
 
@@ -25,7 +25,7 @@ from anomalib_ncd.regions.classes.merging import merge_image, merging_temperatur
 from anomalib_ncd.results.label_order import doubt_of, label_order
 from anomalib_ncd.results.run_results import RunResults
 
-NUM_ORDERS, ROUND = 5, 10
+NUM_ORDERS, ROUND = 20, 10
 NUMBERS = (5, 10, 20, 40)
 
 

@@ -1,28 +1,29 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Classes that follow a user's corrections: clusters are the prior, corrections are constraints and labels.
+"""Classes that follow a user's corrections: clusters are the prior, corrections say where it is wrong.
 
-Seeded clusters (Basu et al., "Semi-supervised Clustering by Seeding", ICML 2002), whose labelled members stay where the
-user put them as in the semi-supervised k-means of generalised category discovery (Vaze et al., CVPR 2022), with what
-the clusters say of all other regions as soft labels that fade near the user's, as in label spreading (Zhou et al.,
-NIPS 2003).
+Where the prior and the user differ is carried to regions that are alike, as "correct and smooth" does on graphs (Huang
+et al., "Combining Label Propagation and Simple Models Out-performs Graph Neural Networks", ICLR 2021); corrected ones
+stay where the user put them, as in the semi-supervised k-means of generalised category discovery (Vaze et al., CVPR
+2022).
 """
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import minimize
 
 from anomalib_ncd.regions.classes.merging import novel_probabilities
 from anomalib_ncd.results.label_order import unit_rows
 
-PRIOR_WEIGHT = 30.0
-WEIGHT_RANGE = (20.0, 150.0)
-ASSUMED_AGREEMENT, ASSUMED_COUNT = 0.6, 5
-STAY_NEAR = 0.03
-REACH, REACH_COUNT = 0.2, 0.1
+STAY_NEAR = 0.003
 FITTING_STEPS = 100
+REACH = 0.8
+NOISE = 0.3
+CUTS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
+"""Of the tree of regions, in clusters for each cluster of the prior."""
 _TINY = 1e-9
 
 
@@ -41,28 +42,44 @@ def constrained(probabilities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     return np.where(total > _TINY, kept / np.maximum(total, _TINY), even).astype(np.float32)
 
 
-def correction_weights(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """How much each region counts, ``(R,)``: 1 where it is corrected, else as corrections agree with its cluster.
+def spread_corrections(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Say of all regions what clusters say, but for what corrections change of it near them.
 
-    All other regions together count as much as 20 to 150 corrections: the more, the more of all corrections agree with
-    their clusters; 45 where nothing is corrected. A single one counts the less, the more alike it is to regions of its
-    cluster that were corrected away from it.
+    The difference between corrections and the prior is a Gaussian process over regions. Two of them are as alike as
+    their directions are near, times the share of cuts of Ward's tree, from coarse to fine, that leave them together.
+
+    Args:
+        features: ``(R, D)`` float, of any norm.
+        prior: ``(R, K)`` float, what clusters say.
+        allowed: ``(R, K)`` bool, what corrections say; rows without a correction allow everything.
+
+    Returns:
+        ``(R, K)`` float32; rows sum to 1.
+
+    Example:
+        >>> rows = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> allowed = np.array([[True, True], [True, True], [False, True], [True, True]])
+        >>> spread_corrections(rows, np.tile([1.0, 0.0], (4, 1)), allowed).round(1)
+        array([[1. , 0. ],
+               [1. , 0. ],
+               [0. , 1. ],
+               [0.2, 0.8]], dtype=float32)
     """
-    cluster, corrected = prior.argmax(axis=1), ~allowed.all(axis=1)
-    agrees = allowed[corrected, cluster[corrected]]
-    share = (agrees.sum() + ASSUMED_AGREEMENT * ASSUMED_COUNT) / (len(agrees) + ASSUMED_COUNT)
-    together = np.clip(PRIOR_WEIGHT * share / max(1 - share, _TINY), *WEIGHT_RANGE)
-    rows = unit_rows(features)
-    rows = unit_rows(rows - rows.mean(axis=0))
-    near = np.exp((rows @ rows[corrected].T - 1) / REACH) * (cluster[:, None] == cluster[corrected])
-    local = (near @ agrees + ASSUMED_AGREEMENT * REACH_COUNT) / (near.sum(axis=1) + REACH_COUNT) / ASSUMED_AGREEMENT
-    return np.where(corrected, 1.0, local * together / max(int((~corrected).sum()), 1))
+    corrected = np.flatnonzero(~allowed.all(axis=1))
+    if not len(corrected):
+        return constrained(prior, allowed)
+    num_clusters = int((prior.sum(axis=0) > _TINY).sum())
+    alike = _alike(features, corrected, num_clusters)
+    wrong = constrained(prior[corrected], allowed[corrected]) - prior[corrected]
+    noise = NOISE * np.eye(len(corrected))
+    found = prior + alike @ np.linalg.solve(alike[corrected] + noise, wrong)
+    return constrained(np.maximum(found, 0), allowed)
 
 
 def refine_prototypes(
     features: np.ndarray, prior: np.ndarray, allowed: np.ndarray, temperature: float = 0.1
 ) -> np.ndarray:
-    """Fit one direction per class to corrections and, with less weight, to what clusters say of all other regions.
+    """Fit one direction per class to what corrections and clusters say of the regions.
 
     Args:
         features: ``(R, D)`` float, of any norm.
@@ -89,8 +106,7 @@ def refine_prototypes(
         )
         raise ValueError(msg)
     rows = unit_rows(features)
-    weights = correction_weights(features, prior, allowed)
-    targets = constrained(prior, allowed).astype(np.float64) * (weights / weights.sum())[:, None]
+    targets = spread_corrections(features, prior, allowed).astype(np.float64) / len(rows)
     # A class that nothing points to starts, and stays, away from all regions.
     sums = targets.T @ rows
     sums[targets.sum(axis=0) <= _TINY] = -rows.sum(axis=0)
@@ -100,6 +116,19 @@ def refine_prototypes(
 def probabilities_of(features: np.ndarray, prototypes: np.ndarray, temperature: float) -> np.ndarray:
     """Class probabilities ``(R, K)`` float32 of features ``(R, D)`` by their cosines to prototypes ``(K, D)``."""
     return novel_probabilities(unit_rows(features) @ unit_rows(prototypes).T, 0, temperature)
+
+
+def _alike(features: np.ndarray, chosen: np.ndarray, num_clusters: int) -> np.ndarray:
+    """How alike all regions ``(R, D)`` are to some of them, ``(R, C)`` in [0, 1]."""
+    rows = unit_rows(features)
+    rows = unit_rows(rows - rows.mean(axis=0))
+    alike = np.exp((rows @ rows[chosen].T - 1) / REACH)
+    counts = sorted({round(num_clusters * cut) for cut in CUTS} & set(range(2, len(rows))))
+    if not counts:
+        return alike
+    tree = linkage(rows, "ward")
+    cuts = [fcluster(tree, count, "maxclust") for count in counts]
+    return alike * np.mean([own[:, None] == own[chosen] for own in cuts], axis=0)
 
 
 def _fit(rows: np.ndarray, targets: np.ndarray, start: np.ndarray, temperature: float) -> np.ndarray:

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from anomalib_ncd.models.clustering.refinement import constrained, correction_weights, refine_prototypes
+from anomalib_ncd.models.clustering.refinement import constrained, refine_prototypes, spread_corrections
 
 
 def blobs(per_class=40, width=8, seed=0, noise=0.25):
@@ -60,17 +60,36 @@ def test_constraints():
     assert constrained(probabilities, allowed) == pytest.approx(np.array(expected))
 
 
-def test_clusters_count_more_where_corrections_agree_with_them():
-    features, prior = np.tile([[1.0, 0.0], [0.0, 1.0]], (50, 1)), np.tile([[0.9, 0.1]], (100, 1))
-    nothing, agreeing, opposed = (np.ones((100, 2), bool) for _ in range(3))
-    agreeing[:40, 1] = False
-    opposed[:40:2, 0] = False  # the first of the two kinds alone
-    assert correction_weights(features, prior, nothing) == pytest.approx(0.45)
-    assert correction_weights(features, prior, agreeing)[:40] == pytest.approx(1)
-    assert correction_weights(features, prior, agreeing)[40:].min() > 150 / 60
-    first, second = correction_weights(features, prior, opposed)[40:42]
-    assert first < 0.01
-    assert second == pytest.approx(20 / 80, rel=0.02)
+def test_corrections_reach_regions_that_are_alike_and_no_others():
+    features, labels = blobs()
+    prior = np.full((len(labels), 4), 0.05) + 0.8 * np.eye(4)[labels]
+    nothing = np.ones_like(prior, dtype=bool)
+    assert spread_corrections(features, prior, nothing) == pytest.approx(prior)
+    agreeing, opposed = nothing.copy(), nothing.copy()
+    agreeing[:5] = np.arange(4) == 0
+    opposed[:5] = np.arange(4) == 3
+    assert (spread_corrections(features, prior, agreeing).argmax(axis=1) == labels).all()
+    found = spread_corrections(features, prior, opposed).argmax(axis=1)
+    assert (found[:5] == 3).all()
+    assert (found[labels == 0] == 3).mean() > 0.8
+    assert (found[labels > 0] == labels[labels > 0]).all()
+
+
+def test_what_a_region_is_not_is_taken_away_from_regions_like_it():
+    features, labels = blobs()
+    prior = np.where(np.eye(3)[labels] > 0, 0.5, 0.25)
+    allowed = np.ones_like(prior, dtype=bool)
+    allowed[:8, 0] = False
+    assert (spread_corrections(features, prior, allowed)[labels == 0, 0] < 0.4).mean() > 0.9
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_regions_are_enough(count):
+    allowed = np.ones((count, 2), dtype=bool)
+    allowed[0, 0] = False
+    found = spread_corrections(np.eye(3)[:count], np.full((count, 2), 0.5), allowed)
+    assert found[0].tolist() == [0, 1]
+    assert found[1:] == pytest.approx(0.5, abs=0.2)
 
 
 @pytest.mark.parametrize("rows", [4, 6])
