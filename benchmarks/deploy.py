@@ -36,8 +36,9 @@ NAMES = ("normal", *(f"class_{number}" for number in range(1, 6)))
 class EvenEncoder:
     """Says of every region that all classes are equally likely, and takes no time."""
 
-    input_shapes: Mapping[str, tuple[int, ...]] = {"image": (), "mask": ()}
-    output_names = ("class_probabilities", "region_feature", "neighbour_similarity")
+    def __init__(self) -> None:
+        self.input_shapes: dict[str, tuple[int, ...]] = {"image": (), "mask": ()}
+        self.output_names = ["class_probabilities", "region_feature", "neighbour_similarity"]
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Make up predictions."""
