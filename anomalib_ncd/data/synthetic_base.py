@@ -100,13 +100,7 @@ def _paint_region(
     """Paint one defect and cut its region out: pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool."""
     view_side = int(image_size / CROP_RATIO)
     painted, mask = paint_on_surface(_workable(image, view_side / max(2 * regions.min_size_ratio, 0.05)), kind, rng)
-    box = region_boxes(
-        mask,
-        num_components=0,
-        padding_ratio=regions.padding_ratio,
-        merge_distance_ratio=regions.merge_distance_ratio,
-        min_size_ratio=regions.min_size_ratio,
-    )[0]
+    box = region_boxes(mask, 0, regions)[0]
     pixels, mask = crop(painted, box), crop(mask, box)
     if min(mask.shape) > view_side:
         pixels, soft_mask = resize_short_side(pixels, mask, view_side)

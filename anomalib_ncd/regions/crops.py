@@ -62,14 +62,7 @@ class Region:
     mask: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool), compare=False, repr=False)
 
 
-def region_boxes(
-    mask: np.ndarray,
-    num_components: int,
-    *,
-    padding_ratio: float = 0.1,
-    merge_distance_ratio: float = 0.01,
-    min_size_ratio: float = 0.1,
-) -> np.ndarray:
+def region_boxes(mask: np.ndarray, num_components: int, settings: RegionSettings | None = None) -> np.ndarray:
     """Find the boxes of the regions of an image.
 
     Each external contour of the mask gets a square box. Boxes that lie close together are merged, and if there are more
@@ -78,15 +71,10 @@ def region_boxes(
     Args:
         mask: Main elements at the size of the image, ``(H, W)`` bool.
         num_components: Estimated number of anomalies, see :func:`~anomalib_ncd.regions.mebin.binarize`.
-        padding_ratio: What is added to the longer side of an element to make the side of its square.
-        merge_distance_ratio: Boxes nearer than this part of the image's longer side are merged.
-        min_size_ratio: Half of a square's side is at least this part of the image's longer side.
+        settings: Padding, least distance and least size; the paper's where ``None``.
 
     Returns:
         ``(N, 4)`` float64, largest first; may be fractional. The whole image where the mask is empty.
-
-    Raises:
-        ValueError: If the mask is not two-dimensional or empty, or an option is negative.
 
     Example:
         >>> mask = np.zeros((100, 200), dtype=bool)
@@ -94,23 +82,17 @@ def region_boxes(
         >>> region_boxes(mask, num_components=1)
         array([[27., 17., 93., 83.]])
     """
-    mask = _check_mask(mask)
-    for name, value in (
-        ("num_components", num_components),
-        ("padding_ratio", padding_ratio),
-        ("merge_distance_ratio", merge_distance_ratio),
-        ("min_size_ratio", min_size_ratio),
-    ):
-        if value < 0:
-            msg = f"`{name}` must be 0 or more, got {value}; the default of the paper's code will do."
-            raise ValueError(msg)
+    mask, settings = _check_mask(mask), settings or RegionSettings()
+    if num_components < 0:
+        msg = f"`num_components` must be 0 or more, got {num_components}; take what MEBin estimates."
+        raise ValueError(msg)
     height, width = mask.shape
     contours = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
     if not contours:
         return np.array([[0, 0, width, height]], dtype=np.float64)
     rectangles = sorted((cv2.boundingRect(contour) for contour in contours), key=lambda r: (r[2] * r[3], r))
-    boxes = square_boxes(np.array(rectangles), (height, width), padding_ratio, min_size_ratio)
-    boxes = merge_close_boxes(boxes, int(max(height, width) * merge_distance_ratio))
+    boxes = square_boxes(np.array(rectangles), (height, width), settings.padding_ratio, settings.min_size_ratio)
+    boxes = merge_close_boxes(boxes, int(max(height, width) * settings.merge_distance_ratio))
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     boxes = boxes[np.argsort(-areas, kind="stable")]
     if len(boxes) > num_components:
@@ -200,24 +182,14 @@ def extract_regions(
         ((14.0, 14.0, 26.0, 26.0), (12, 12, 3), 64)
     """
     settings = settings or RegionSettings()
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        msg = f"`image` must have shape (H, W, 3) and be uint8, got {image.shape}, {image.dtype}; convert it to RGB."
-        raise ValueError(msg)
+    image = check_image(image)
     height, width = image.shape[:2]
     small_mask = _check_mask(binarized.mask)
     is_empty = not small_mask.any()
     if is_empty and settings.peak_if_empty:
         small_mask = peak_mask(anomaly_map)
     mask = cv2.resize(small_mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
-    boxes = region_boxes(
-        mask,
-        binarized.num_components,
-        padding_ratio=settings.padding_ratio,
-        merge_distance_ratio=settings.merge_distance_ratio,
-        min_size_ratio=settings.min_size_ratio,
-    )
-    boxes = _largest_in_memory(boxes)
+    boxes = _largest_in_memory(region_boxes(mask, binarized.num_components, settings))
     scores = region_scores(anomaly_map, score_range, boxes, (height, width))
     regions = []
     for box, score in zip(boxes, scores, strict=True):
@@ -235,6 +207,15 @@ def _largest_in_memory(boxes_xyxy: np.ndarray) -> np.ndarray:
     if count < len(boxes_xyxy):
         logger.warning("An anomaly map leads to %d large regions; the first %d are kept.", len(boxes_xyxy), count)
     return boxes_xyxy[:count]
+
+
+def check_image(image: np.ndarray) -> np.ndarray:
+    """Return an image as an array, or raise."""
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        msg = f"`image` must have shape (H, W, 3) and be uint8, got {image.shape}, {image.dtype}; convert it to RGB."
+        raise ValueError(msg)
+    return image
 
 
 def _check_mask(mask: np.ndarray) -> np.ndarray:

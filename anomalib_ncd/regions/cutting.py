@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from anomalib_ncd.regions.crops import Region, extract_regions
-from anomalib_ncd.regions.element_regions import cut_elements
-from anomalib_ncd.regions.elements import binarize_elements, label_elements
+from anomalib_ncd.regions.elements import binarize_elements, cut_elements, label_elements
 from anomalib_ncd.regions.mebin import BinarizedMap, binarize, check_map
 from anomalib_ncd.regions.robust_range import MapFacts, fit_robust_range, map_facts
 from anomalib_ncd.regions.settings import RegionMethod, RegionSettings
@@ -126,14 +125,7 @@ def cut_regions(
     anomaly_map = check_map(anomaly_map)
     binarized = _binarized(anomaly_map, score_range, settings)
     elements = label_elements(binarized.mask, anomaly_map, settings.merge_distance_ratio)
-    regions = cut_elements(
-        image,
-        elements,
-        anomaly_map,
-        score_range,
-        padding_ratio=settings.padding_ratio,
-        min_size_ratio=settings.min_size_ratio,
-    )
+    regions = cut_elements(image, elements, anomaly_map, score_range, settings)
     return binarized._replace(num_components=len(regions)), regions
 
 

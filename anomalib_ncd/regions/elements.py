@@ -1,12 +1,12 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The elements of an anomaly map: what stands out in it, each by itself.
+"""The elements of an anomaly map: what stands out in it, each by itself, and one region for each.
 
 Where MEBin looks for one threshold at which the number of components is stable, here an image has elements if its peak
 lies above the floor of the score range, see :mod:`~anomalib_ncd.regions.robust_range`. Each element is then cut at half
 its own height, so that weak elements stay beside strong ones and strong ones aren't wider than they are. Nothing is
-eroded, and no length is in pixels: maps of other sizes have the same elements.
+eroded, and no length is in pixels: maps of other sizes have the same elements. Crops may overlap, masks don't.
 """
 
 import logging
@@ -14,7 +14,10 @@ import logging
 import cv2
 import numpy as np
 
-from anomalib_ncd.regions.mebin import BinarizedMap, check_map
+from anomalib_ncd.regions.boxes import square_boxes
+from anomalib_ncd.regions.crops import Region, check_image, crop
+from anomalib_ncd.regions.mebin import BinarizedMap, check_map, check_range
+from anomalib_ncd.regions.settings import RegionSettings
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ def binarize_elements(anomaly_map: np.ndarray, score_range: tuple[float, float])
         (array([[0, 1, 1, 0, 0, 0, 1, 0]]), 2.0, 2)
     """
     array = check_map(anomaly_map)
-    low, high = _check_range(score_range)
+    low, high = check_range(score_range)
     floor = (low + high) / 2
     if float(array.max()) <= floor:
         return BinarizedMap(np.zeros(array.shape, dtype=bool), floor, 0)
@@ -129,9 +132,95 @@ def label_elements(
     return elements
 
 
-def _check_range(score_range: tuple[float, float]) -> tuple[float, float]:
-    low, high = (float(end) for end in score_range)
-    if not (low <= high and np.isfinite(high - low)):
-        msg = f"`score_range` must be finite and ascending, got {(low, high)}; take it from `fit_robust_range`."
+def cut_elements(
+    image: np.ndarray,
+    elements: np.ndarray,
+    anomaly_map: np.ndarray,
+    score_range: tuple[float, float],
+    settings: RegionSettings | None = None,
+) -> list[Region]:
+    """Cut the regions of numbered elements out of an image.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        elements: ``(h, w)`` int32 at any size, see :func:`~anomalib_ncd.regions.elements.label_elements`.
+        anomaly_map: ``(h, w)``, integer or float.
+        score_range: Scores are 0 at its lower end and 1 at its upper one.
+        settings: Padding and least size of the squares around them; the paper's where ``None``.
+
+    Returns:
+        Regions, each with the mask and the highest score of its own element, the largest element first; none where
+        there is no element.
+
+    Example:
+        >>> elements = np.zeros((32, 32), dtype=np.int32)
+        >>> elements[8:12, 8:12], elements[8:12, 14:16] = 1, 2
+        >>> image = np.zeros((64, 64, 3), dtype=np.uint8)
+        >>> [(region.box_xyxy, region.area) for region in cut_elements(image, elements, elements, (0, 2))]
+        [((14.0, 14.0, 26.0, 26.0), 64), ((24.0, 14.0, 36.0, 26.0), 32)]
+    """
+    image, elements, anomaly_map = check_image(image), np.asarray(elements), np.asarray(anomaly_map)
+    settings = settings or RegionSettings()
+    if elements.ndim != 2 or elements.shape != anomaly_map.shape:
+        msg = (
+            "`elements` and `anomaly_map` must have one shape (h, w), "
+            f"got {elements.shape} and {anomaly_map.shape}; take them from one map."
+        )
         raise ValueError(msg)
-    return low, high
+    count = int(elements.max(initial=0))
+    if count == 0:
+        return []
+    size_hw = image.shape[:2]
+    scores = _element_scores(elements, anomaly_map, count, score_range)
+    numbers = _resize_elements(elements, size_hw)
+    rectangles, areas = _rectangles_xywh(numbers, count)
+    order = np.argsort(-areas, kind="stable")
+    order = order[areas[order] > 0]  # of elements that fall on one pixel of a small image, one is left
+    regions = []
+    boxes = square_boxes(rectangles[order], size_hw, settings.padding_ratio, settings.min_size_ratio)
+    for index, box in zip(order, boxes, strict=True):
+        left, top, right, bottom = box.tolist()
+        mask = crop(numbers, box) == index + 1
+        regions.append(Region((left, top, right, bottom), scores[index], int(areas[index]), crop(image, box), mask))
+    return regions
+
+
+def _element_scores(
+    elements: np.ndarray,
+    anomaly_map: np.ndarray,
+    count: int,
+    score_range: tuple[float, float],
+) -> list[float]:
+    """Highest value of each element, 0 to 1 over the range."""
+    low, high = score_range
+    inside = np.flatnonzero(elements)
+    peaks = np.full(count + 1, -np.inf)
+    np.maximum.at(peaks, elements.ravel()[inside], anomaly_map.ravel()[inside].astype(np.float64))
+    if low == high:
+        return (peaks[1:] > high).astype(np.float64).tolist()
+    return np.clip((peaks[1:] - low) / (high - low), 0, 1).tolist()
+
+
+def _resize_elements(elements: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Resize to the image without losing an element: what falls between the pixels keeps one."""
+    height, width = size_hw
+    if elements.shape == (height, width):
+        return elements
+    # Not integers, which OpenCV doesn't resize; exact below 2 ** 24.
+    numbers = cv2.resize(elements.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST).astype(np.int32)
+    found, first = np.unique(elements, return_index=True)
+    is_lost = ~np.isin(found, numbers) & (found > 0)
+    rows, columns = np.unravel_index(first[is_lost], elements.shape)
+    numbers[rows * height // elements.shape[0], columns * width // elements.shape[1]] = found[is_lost]
+    return numbers
+
+
+def _rectangles_xywh(numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bounding rectangles ``(N, 4)`` of numbers 1 to N, and their pixels ``(N,)``; both int64."""
+    inside = np.flatnonzero(numbers)
+    owners = numbers.ravel()[inside] - 1
+    points = np.stack([inside % numbers.shape[1], inside // numbers.shape[1]], axis=1)  # x, y
+    first, last = np.full((count, 2), max(numbers.shape)), np.full((count, 2), -1)
+    np.minimum.at(first, owners, points)
+    np.maximum.at(last, owners, points)
+    return np.concatenate([first, last + 1 - first], axis=1), np.bincount(owners, minlength=count)

@@ -70,7 +70,7 @@ def normalize_anomaly_map(anomaly_map: np.ndarray, score_range: tuple[float, flo
         >>> normalize_anomaly_map(np.array([[1, 3, 5, 7]]), (3, 7))
         array([[  0. ,   0. , 127.5, 255. ]])
     """
-    return _scaled(check_map(anomaly_map), *_check_range(score_range))
+    return _scaled(check_map(anomaly_map), *check_range(score_range))
 
 
 def component_counts(
@@ -87,7 +87,7 @@ def component_counts(
         >>> component_counts(blob, (0, 1), sample_rate=64)
         array([0, 1, 1, 1])
     """
-    sweep = _build_sweep(check_map(anomaly_map), _check_range(score_range), sample_rate, erosion_size)
+    sweep = _build_sweep(check_map(anomaly_map), check_range(score_range), sample_rate, erosion_size)
     return sweep.count_all()
 
 
@@ -152,7 +152,7 @@ def binarize(
         (9, 0.012, 1)
     """
     array = check_map(anomaly_map)
-    low, high = _check_range(score_range)
+    low, high = check_range(score_range)
     _check_at_least("min_interval_len", min_interval_len, 1)
     sweep = _build_sweep(array, (low, high), sample_rate, erosion_size)
     interval = select_interval(sweep.count_stable(min_interval_len), min_interval_len)
@@ -251,10 +251,11 @@ def check_map(anomaly_map: np.ndarray, name: str = "anomaly_map") -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _check_range(score_range: tuple[float, float]) -> tuple[float, float]:
+def check_range(score_range: tuple[float, float]) -> tuple[float, float]:
+    """Return a score range as two floats, or raise."""
     low, high = (float(end) for end in score_range)
     if not (low <= high and np.isfinite(high - low)):
-        msg = f"`score_range` must be finite and ascending, got {(low, high)}; take it from `fit_score_range`."
+        msg = f"`score_range` must be finite and ascending, got {(low, high)}; take it from `fit_range`."
         raise ValueError(msg)
     return low, high
 

@@ -103,11 +103,13 @@ def test_largest_first_and_one_more_than_estimated():
 
 def test_options_reach_the_boxes():
     mask = mask_with((400, 400), (100, 100, 140, 140))
-    np.testing.assert_array_equal(region_boxes(mask, 1, padding_ratio=0.5, min_size_ratio=0), [[90, 90, 150, 150]])
-    np.testing.assert_array_equal(region_boxes(mask, 1, min_size_ratio=0.25), [[20, 20, 220, 220]])
+    np.testing.assert_array_equal(
+        region_boxes(mask, 1, RegionSettings(padding_ratio=0.5, min_size_ratio=0)), [[90, 90, 150, 150]]
+    )
+    np.testing.assert_array_equal(region_boxes(mask, 1, RegionSettings(min_size_ratio=0.25)), [[20, 20, 220, 220]])
     mask |= mask_with((400, 400), (210, 100, 250, 140))
-    assert len(region_boxes(mask, 2, min_size_ratio=0)) == 2
-    assert len(region_boxes(mask, 2, min_size_ratio=0, merge_distance_ratio=0.2)) == 1
+    assert len(region_boxes(mask, 2, RegionSettings(min_size_ratio=0))) == 2
+    assert len(region_boxes(mask, 2, RegionSettings(min_size_ratio=0, merge_distance_ratio=0.2))) == 1
 
 
 def test_holes_make_no_boxes():
@@ -248,8 +250,8 @@ def test_bad_inputs_raise():
         region_boxes(np.zeros((1, 4, 4)), 1)
     with pytest.raises(ValueError, match="`num_components` must be 0 or more"):
         region_boxes(np.zeros((4, 4)), -1)
-    with pytest.raises(ValueError, match="`padding_ratio` must be 0 or more"):
-        region_boxes(np.zeros((4, 4)), 1, padding_ratio=-0.1)
+    with pytest.raises(ValueError, match="`padding_ratio` must be"):
+        region_boxes(np.zeros((4, 4)), 1, RegionSettings(padding_ratio=-0.1))
     with pytest.raises(ValueError, match=r"`array` must have shape"):
         crop(np.zeros(4), (0, 0, 1, 1))
     with pytest.raises(ValueError, match="`box_xyxy` must be left, top, right, bottom"):
