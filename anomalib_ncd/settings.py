@@ -4,7 +4,7 @@
 """How AnomalyNcd encodes and learns; no torch, so that the command knows its flags at once."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 AUTO_CACHED_VIEWS = 8
 DETECTOR_FILE = "detector/model.ckpt"
@@ -67,6 +67,12 @@ class TrainingSettings:
             return self.num_cached_views
         can_keep = self.trainable_blocks == 1 and self.mask_layers > 0
         return AUTO_CACHED_VIEWS if device_type == "cpu" and can_keep else None
+
+    @property
+    def of_encoder(self) -> dict[str, Any]:
+        """Those of the encoder, by name."""
+        names = ("mask_layers", "trainable_blocks", "feature_layers", "empty_mask")
+        return {name: getattr(self, name) for name in names}
 
     def __post_init__(self) -> None:
         """Refuse settings that don't go together."""

@@ -174,7 +174,6 @@ def _rebuild(contents: Sequence[bytes], settings: Mapping[str, Any]) -> RegionCl
     from safetensors.torch import load  # noqa: PLC0415
 
     from anomalib_ncd.models.describer import build_describer  # noqa: PLC0415
-    from anomalib_ncd.models.encoders.build_encoder import build_encoders  # noqa: PLC0415
     from anomalib_ncd.models.export import RegionClassifier  # noqa: PLC0415
 
     if set(settings) != ENCODER_SETTINGS or not re.fullmatch(r"[\w.]+(\+[\w.]+)*", str(settings["backbone"])):
@@ -182,8 +181,7 @@ def _rebuild(contents: Sequence[bytes], settings: Mapping[str, Any]) -> RegionCl
         raise ArtefactError(msg)
     try:
         state, settings = load(contents[0]), dict(settings)
-        kind = settings.pop("describer")
-        describer = build_describer(kind, *build_encoders(pretrained=False, **settings))
+        describer = build_describer(settings.pop("describer"), pretrained=False, **settings)
         classifier = RegionClassifier(describer, torch.zeros_like(state["prototypes"]))
         classifier.load_state_dict(state)
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:

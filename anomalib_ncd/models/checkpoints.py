@@ -13,6 +13,7 @@ from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.pytorch import LightningModule, Trainer
 
 from anomalib_ncd.models.class_slots import ClassSlots
+from anomalib_ncd.regions.writing import whole_file
 
 CHECKPOINT_KEY = "anomalib_ncd"
 
@@ -68,16 +69,14 @@ def refuse_other_settings(saved: dict[str, Any], own: dict[str, Any]) -> None:
 
 def write_class_names(file: str | Path, class_names: Sequence[str]) -> bool:
     """Put class names into a checkpoint of AnomalyNcd; ``False`` where it has these names already."""
-    file = Path(file)
     checkpoint = _read(file, mmap=False)
     saved = own_part(checkpoint)
     named = ClassSlots.from_plain(saved["slots"]).named(class_names).plain()
     if saved["slots"] == named:
         return False
     saved["slots"] = named
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    torch.save(checkpoint, unfinished)
-    unfinished.replace(file)
+    with whole_file(file) as unfinished:
+        torch.save(checkpoint, unfinished)
     return True
 
 
@@ -88,8 +87,6 @@ def save_model(model: LightningModule, file: str | Path) -> None:
         model: Model that can predict as it is; any that ``load_from_checkpoint`` can build again.
         file: Target; its folder must exist.
     """
-    file = Path(file)
-    unfinished = file.with_name(f".{file.name}.unfinished")
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -97,8 +94,8 @@ def save_model(model: LightningModule, file: str | Path) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        default_root_dir=file.parent,
+        default_root_dir=Path(file).parent,
     )
     trainer.strategy.connect(model)
-    trainer.save_checkpoint(unfinished, weights_only=True)
-    unfinished.replace(file)
+    with whole_file(file) as unfinished:
+        trainer.save_checkpoint(unfinished, weights_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from anomalib_ncd.data.datasets import NormalRegions
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, in_parts
-from anomalib_ncd.models.encoders.build_encoder import BuiltEncoder
+from anomalib_ncd.models.encoders.build_encoder import build_encoders
 from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
 from anomalib_ncd.models.normal.image_novelty import ImageNovelty
 from anomalib_ncd.models.normal.normal_comparison import fit_to_images, fit_to_regions
@@ -265,12 +265,6 @@ class SideBySide(Describer):
 
     Raises:
         ValueError: If they take views of different sizes.
-
-    Example:
-        >>> from anomalib_ncd.models.encoders.build_encoder import build_encoders
-        >>> built = build_encoders("test_vit+resnet10t", pretrained=False, image_size=32)
-        >>> build_describer("frozen_features", *built).feature_dim
-        576
     """
 
     why_untrained = "Networks side by side are for clusters; give one `backbone` to train, or cluster instead."
@@ -309,12 +303,22 @@ DESCRIBERS: dict[str, type[FrozenFeatures | NormalResiduals]] = {
 }
 
 
-def build_describer(kind: DescriberKind, *built: BuiltEncoder) -> Describer:
-    """Build a describer for training and plain clusters, or to compare with normal images; of one encoder or more."""
+def build_describer(
+    kind: DescriberKind,
+    backbone: str,
+    weights: str | Path | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> Describer:
+    """Build a describer for training and plain clusters, or to compare with normal images; see :func:`build_encoders`.
+
+    Example:
+        >>> build_describer("frozen_features", "test_vit+resnet10t", pretrained=False, image_size=32).feature_dim
+        576
+    """
     if kind not in DESCRIBERS:
         msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
         raise ValueError(msg)
-    parts = [DESCRIBERS[kind](*one) for one in built]
+    parts = [DESCRIBERS[kind](*built) for built in build_encoders(backbone, weights, **settings)]
     return parts[0] if len(parts) == 1 else SideBySide(parts)
 
 

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from anomalib.deploy.export import CompressionType, ExportType
+from anomalib.models.components import AnomalibModule
 from lightning_utilities.core.imports import module_available
 from torch import Tensor, nn
 
+from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.describer import Describer
 from anomalib_ncd.models.rejection import RegionRejection
@@ -118,26 +121,28 @@ def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> 
         torch.onnx.export(classifier, _example_input(classifier), str(file), dynamo=True, **(options | kwargs))
 
 
-def write_torch(classifier: RegionClassifier, export_root: Path | str, model_file_name: str) -> Path:
-    """Write ``weights/torch/<name>.pt``: ``{"model": RegionClassifier}``, as ``TorchInferencer`` loads it."""
+def to_torch(model: Any, export_root: Path | str, model_file_name: str = "model") -> Path:  # noqa: ANN401
+    """Write ``weights/torch/<name>.pt`` of an AnomalyNcd: ``{"model": RegionClassifier}``, for ``TorchInferencer``."""
+    classifier = RegionClassifier.of(model.model)
     file = _target(export_root, ExportType.TORCH) / f"{model_file_name}.pt"
     torch.save({"model": classifier}, file)
     return file
 
 
-def write_onnx(
-    classifier: RegionClassifier,
+def to_onnx(
+    model: Any,  # noqa: ANN401
     export_root: Path | str,
-    model_file_name: str,
+    model_file_name: str = "model",
     input_size: tuple[int, int] | None = None,
     **kwargs: Any,  # noqa: ANN401
 ) -> Path:
-    """Write ``weights/onnx/<name>.onnx``; arguments as :meth:`AnomalyNcd.to_onnx`.
+    """Write ``weights/onnx/<name>.onnx`` of an AnomalyNcd; `kwargs` as :func:`save_onnx`.
 
     Raises:
-        ValueError: If the size is not the backbone's.
+        ValueError: If the size is not the backbone's, or there are no classes.
         ModuleNotFoundError: If ``onnxscript`` is not installed.
     """
+    classifier = RegionClassifier.of(model.model)
     side = classifier.describer.image_size
     if input_size is not None and tuple(input_size) != (side, side):
         msg = f"`input_size` must be {(side, side)}, the size of a region's view, got {input_size}; leave it out."
@@ -147,11 +152,21 @@ def write_onnx(
     return file
 
 
-def require_nncf(compression: CompressionType | None) -> None:
-    """Raise ``ModuleNotFoundError`` if what a compression to INT8 needs is not installed."""
+def compress(
+    model: Any,  # noqa: ANN401
+    network: Any,  # noqa: ANN401
+    compression_type: CompressionType | None = None,
+    datamodule: Any = None,  # noqa: ANN401
+    *args: Any,  # noqa: ANN401
+    **kwargs: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """Quantise AnomalyNcd's OpenVINO model on a datamodule's regions, with ``ModuleNotFoundError`` without NNCF."""
     if not module_available("nncf"):
-        msg = f"{compression} needs the package nncf: `pip install 'anomalib-ncd[int8]'`; FP16 does without."
+        msg = f"{compression_type} needs the package nncf: `pip install 'anomalib-ncd[int8]'`; FP16 does without."
         raise ModuleNotFoundError(msg)
+    if isinstance(datamodule, NcdDataModule):
+        datamodule.prepare_for(model.inputs)
+    return AnomalibModule._compress_ov_model(model, network, compression_type, datamodule, *args, **kwargs)
 
 
 def quantise(model: Any, datamodule: Any = None) -> Any:  # noqa: ANN401
@@ -203,13 +218,11 @@ def quantise_with_accuracy_control(
 
 def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -> list[dict[str, np.ndarray]]:  # noqa: ANN401
     """Take inputs of regions off an :class:`~anomalib_ncd.NcdDataModule` to calibrate a quantisation with."""
-    from anomalib_ncd.data.datamodule import NcdDataModule  # noqa: PLC0415 - it imports this package's host first
-
     if not isinstance(datamodule, NcdDataModule):
         msg = f"INT8 needs regions to calibrate with: give an NcdDataModule as `datamodule`, got {datamodule!r}."
         raise TypeError(msg)
     datamodule.setup()
-    return list(_first(_regions_of(datamodule), number))
+    return list(islice(_regions_of(datamodule), number))
 
 
 def _regions_of(datamodule: Any) -> Iterator[dict[str, np.ndarray]]:  # noqa: ANN401
@@ -226,11 +239,6 @@ def _calibration_inputs_of(model: Any, datamodule: Any) -> list[dict[str, np.nda
     """Of :func:`calibration_inputs` those that a network has."""
     names = {name for port in model.inputs for name in port.get_names()}
     return [{name: one[name] for name in one if name in names} for one in calibration_inputs(datamodule)]
-
-
-def _first(items: Iterator[dict[str, np.ndarray]], number: int) -> Iterator[dict[str, np.ndarray]]:
-    for _, item in zip(range(number), items, strict=False):
-        yield item
 
 
 def _quantisation_options(model: Any) -> dict[str, Any]:  # noqa: ANN401

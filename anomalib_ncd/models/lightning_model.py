@@ -1,13 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""AnomalyNCD as an anomalib model: the only Lightning code of the method.
-
-Paper: "AnomalyNCD: Towards Novel Anomaly Class Discovery in Industrial Scenarios" (Huang et al., CVPR 2025,
-https://arxiv.org/abs/2410.14379).
-"""
-
-from __future__ import annotations
+"""AnomalyNCD (Huang et al., CVPR 2025, https://arxiv.org/abs/2410.14379) as a model of anomalib."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -32,12 +26,10 @@ from anomalib_ncd.models.clustering.clustering import cluster_prototypes
 from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate, estimate_num_classes
 from anomalib_ncd.models.describer import DescriberKind, build_describer, refuse_training
 from anomalib_ncd.models.encoded_regions import RegionCache, rows_of
-from anomalib_ncd.models.encoders.build_encoder import build_encoders
-from anomalib_ncd.models.export import RegionClassifier
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
-from anomalib_ncd.models.views.view_bank import cache_views, identity_of
+from anomalib_ncd.models.view_bank import cache_views, identity_of
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.settings import TrainingSettings
@@ -57,21 +49,17 @@ class AnomalyNcd(AnomalibModule):
             with the weights that the extra ``[offline]`` installs; several with a plus between them, for clusters.
         backbone_weights: Local file with the backbone's weights (safetensors or PyTorch); of several, files with a plus
             between them. Defaults to ``None``: timm fetches them from its hub or takes them from its cache.
-        num_novel_classes: Number of classes to tell apart, *normal* included: slot 0 gathers false alarms. ``"auto"``
-            estimates it from the regions' frozen features when training or clustering begins.
+        num_novel_classes: Number of classes to tell apart, *normal* (slot 0) included; ``"auto"`` estimates it.
         pretrained: Use trained backbone weights. ``False`` leaves them random; for tests and for loading checkpoints.
         image_size: Side of a region's view in pixels. Defaults to ``None``: the backbone's own input size.
         describer: What classes are made of: ``"frozen_features"`` of the backbone, or, for clusters alone,
             ``"normal_residuals"``, what sets regions apart from normal images.
-        training: How classes are learnt. Defaults to ``None``: :class:`~anomalib_ncd.settings.TrainingSettings` as
-            it is, which differs a little from the paper's.
-        false_reject_rate: Share of new regions of known classes that may be called *unknown*, as those of new kinds
-            are; ``None`` calls none so.
+        training: How classes are learnt. Defaults to ``None``: ``TrainingSettings()``, not quite the paper's.
+        false_reject_rate: Share of new regions of known classes that may be called *unknown*; ``None`` calls none so.
         evaluator: Metrics of the test pass; ``True`` for NMI, ARI, accuracy and macro-F1 of images and regions.
         visualizer: ``True`` for :class:`~anomalib_ncd.visualization.NcdVisualizer`, ``False`` for none.
 
     Attributes:
-        model: The network, which predicts.
         num_classes_estimate: The estimate of the number of classes; ``None`` where that was given, or isn't known yet.
         region_settings: How the regions of the run were cut; ``None`` before they were.
         map_kind: What the maps of the run hold: ``"float"``, ``"uint8"`` or ``"uint16"``.
@@ -105,18 +93,9 @@ class AnomalyNcd(AnomalibModule):
         self.map_kind: str | None = None
         self._encoded = RegionCache()
 
-        built = build_encoders(
-            backbone,
-            backbone_weights,
-            pretrained=pretrained,
-            mask_layers=settings.mask_layers,
-            trainable_blocks=settings.trainable_blocks,
-            feature_layers=settings.feature_layers,
-            empty_mask=settings.empty_mask,
-            image_size=image_size,
-        )
+        of_encoder = {"pretrained": pretrained, "image_size": image_size, **settings.of_encoder}
         self.model: AnomalyNcdModel = AnomalyNcdModel(
-            build_describer(describer, *built),
+            build_describer(describer, backbone, backbone_weights, **of_encoder),
             ClassSlots.asked_for(num_novel_classes),
             settings.num_heads,
             with_projector=settings.contrastive,
@@ -174,9 +153,8 @@ class AnomalyNcd(AnomalibModule):
 
     def on_train_start(self) -> None:
         """Put training that goes on for longer than once planned on its new schedule right away."""
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * self._relative_learning_rate(self.current_epoch)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["initial_lr"] * self._relative_learning_rate(self.current_epoch)
 
     def training_step(self, batch: RegionViewBatch, batch_idx: int) -> torch.Tensor | None:
         """Losses of one batch of regions (paper, section 3.3).
@@ -312,10 +290,8 @@ class AnomalyNcd(AnomalibModule):
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with a cosine schedule per epoch, as in the paper."""
         settings = self.training_settings
-        rates = settings.learning_rate, settings.momentum, settings.weight_decay
-        optimizer = build_optimizer(self.parameters(), *rates)
-        schedule = LambdaLR(optimizer, self._relative_learning_rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+        optimizer = build_optimizer(self.parameters(), settings.learning_rate, settings.momentum, settings.weight_decay)
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self._relative_learning_rate)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a prediction needs besides the weights, as plain data."""
@@ -354,41 +330,14 @@ class AnomalyNcd(AnomalibModule):
         self.num_classes_estimate = None if estimate is None else NumClassesEstimate.from_plain(estimate)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> AnomalyNcd:  # type: ignore[override]  # noqa: ANN401
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "AnomalyNcd":  # type: ignore[override]  # noqa: ANN401
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
         hyper = checkpoints.read_checkpoint(checkpoint_path)["hyper_parameters"]
         defaults = {"pretrained": False, "backbone_weights": None, "training": TrainingSettings(**hyper["training"])}
         defaults["_instantiator"] = None  # which Lightning would import and call
         return super().load_from_checkpoint(checkpoint_path, *args, **defaults | kwargs)  # type: ignore[return-value]
 
-    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Write ``weights/torch/<name>.pt``, see :func:`~anomalib_ncd.models.export.write_torch`."""
-        return export.write_torch(RegionClassifier.of(self.model), export_root, model_file_name)
-
-    def to_onnx(  # type: ignore[override]
-        self,
-        export_root: Path | str,
-        model_file_name: str = "model",
-        input_size: tuple[int, int] | None = None,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Path:
-        """Write ``weights/onnx/<name>.onnx``, see :func:`~anomalib_ncd.models.export.write_onnx`."""
-        return export.write_onnx(RegionClassifier.of(self.model), export_root, model_file_name, input_size, **kwargs)
-
-    def _compress_ov_model(  # anomalib's name, as those of the next two
-        self,
-        model: Any,  # noqa: ANN401
-        compression_type: Any = None,  # noqa: ANN401
-        datamodule: Any = None,  # noqa: ANN401
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
-        """Quantise to INT8 on the datamodule's regions; for accuracy control, against the classes before."""
-        export.require_nncf(compression_type)
-        if isinstance(datamodule, NcdDataModule):
-            datamodule.prepare_for(self.inputs)
-        return super()._compress_ov_model(model, compression_type, datamodule, *args, **kwargs)
-
+    to_torch, to_onnx, _compress_ov_model = export.to_torch, export.to_onnx, export.compress  # type: ignore[assignment]
     _post_training_quantization_ov = staticmethod(export.quantise)
     _accuracy_control_quantization_ov = staticmethod(export.quantise_with_accuracy_control)
 
@@ -401,14 +350,6 @@ class AnomalyNcd(AnomalibModule):
     def trainer_arguments(self) -> dict[str, Any]:
         """The datamodule brings samplers that know about processes; Lightning's would count images twice."""
         return {"use_distributed_sampler": False}
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> None:  # type: ignore[override]
-        """None: regions come from the datamodule as views of the backbone's input size."""
-        del image_size
-
-    def configure_post_processor(self) -> None:
-        """None: region merging is part of the network."""
 
     @classmethod
     def configure_visualizer(cls) -> Visualizer:  # type: ignore[override]
@@ -447,14 +388,13 @@ class AnomalyNcd(AnomalibModule):
         decided = decide() if self.trainer.is_global_zero else None
         return self.trainer.strategy.broadcast(decided)  # type: ignore[return-value]
 
-    def _start(self, datamodule: NcdDataModule) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor | None]:
+    def _start(self, datamodule: NcdDataModule) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """What rejection is fitted to, and the prototypes of a training that begins at centres of clusters."""
-        features, scores, *known = rows_of(self.encode(datamodule))
-        references, image_index = known
+        features, scores, *references = rows_of(self.encode(datamodule))
         if self.is_fitted or self.training_settings.prototypes == "random":
-            return (references, image_index), None
+            return references, None
         numbers = (self.slots.num_classes, self.training_settings.num_heads, datamodule.sampler_seed)
-        return (references, image_index), cluster_prototypes(features, scores, *numbers)
+        return references, cluster_prototypes(features, scores, *numbers)
 
     def _relative_learning_rate(self, epoch: int) -> float:
         return relative_learning_rate(epoch, self.trainer.max_epochs or 1)

@@ -17,7 +17,7 @@ import yaml
 
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.models.views.view_bank import digest_of_frozen
+from anomalib_ncd.models.view_bank import digest_of_frozen
 from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.listing import digest_of_images, mark_output
 from anomalib_ncd.regions.writing import write_file

@@ -12,19 +12,19 @@ from anomalib_ncd.models import describer as describer_module
 from anomalib_ncd.models.describer import (
     FrozenFeatures,
     NormalResiduals,
+    SideBySide,
     build_describer,
     refuse_training,
     residual_lengths,
     score_weighted_residuals,
 )
-from anomalib_ncd.models.encoders.build_encoder import build_encoder, build_encoders
 
 SIDE = 32
 
 
 def build(kind="frozen_features", backbone="test_vit", **settings):
     torch.manual_seed(0)
-    return build_describer(kind, build_encoder(backbone, pretrained=False, image_size=SIDE, **settings)).eval()
+    return build_describer(kind, backbone, pretrained=False, image_size=SIDE, **settings).eval()
 
 
 def inputs(count=5):
@@ -231,7 +231,7 @@ def test_no_region_is_stretched():
 
 def side_by_side(kind="frozen_features", backbone="test_vit+resnet10t"):
     torch.manual_seed(0)
-    return build_describer(kind, *build_encoders(backbone, pretrained=False, image_size=SIDE)).eval()
+    return build_describer(kind, backbone, pretrained=False, image_size=SIDE).eval()
 
 
 @torch.no_grad()
@@ -266,7 +266,9 @@ def test_networks_side_by_side_are_not_trained():
 
 
 def test_networks_side_by_side_see_views_of_one_size():
-    built = [*build_encoders("test_vit", pretrained=False, image_size=32)]
-    built += build_encoders("resnet10t", pretrained=False, image_size=64)
+    built = [("test_vit", 32), ("resnet10t", 64)]
+    parts = [
+        build_describer("frozen_features", backbone, pretrained=False, image_size=size) for backbone, size in built
+    ]
     with pytest.raises(ValueError, match=r"see views of one size, got \[32, 64\] pixels; give one `image_size`"):
-        build_describer("frozen_features", *built)
+        SideBySide(parts)

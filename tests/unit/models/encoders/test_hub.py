@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from anomalib_ncd.models.encoders import hub
-from anomalib_ncd.models.encoders.backbone import build_network
+from anomalib_ncd.models.encoders.build_encoder import build_network
 from anomalib_ncd.models.encoders.hub import build_offline_backbone
 
 DEIT = "deit_tiny_patch16_224"

@@ -12,8 +12,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from anomalib_ncd.models.encoders.attention import cls_mask
-from anomalib_ncd.models.encoders.backbone import build_network
 from anomalib_ncd.models.encoders.base import Frozen
+from anomalib_ncd.models.encoders.build_encoder import build_network
 from anomalib_ncd.models.encoders.vit import MaskGuidedVit
 
 
