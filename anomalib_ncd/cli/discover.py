@@ -33,6 +33,7 @@ class DataFlags:
             top, right and bottom as well, or a folder of masks with numbers of classes.
         normal_label: Label of good images.
         image_list: Text file of relative paths that narrows `images` down.
+        examples: Folder of images of known kinds, `<class>/…`; for clusters.
         normal_images: Folder of good images; a detector is fitted on them where neither maps nor detector are given.
         score_range: Score range of the maps, for MEBin lowest and highest peak; fitted to them by default.
         num_workers: Processes that load images.
@@ -43,6 +44,7 @@ class DataFlags:
     labels: str | None = None
     normal_label: str = "good"
     image_list: str | None = None
+    examples: str | None = None
     normal_images: str | None = None
     score_range: tuple[float, float] | None = None
     num_workers: int = 0
@@ -86,8 +88,9 @@ def add_discover_arguments(parser: CommandParser) -> None:
         type=Literal["train", "cluster"] | None,
         help="Cluster, or train: for the paper's method or base classes. Default: train with `base`, or cluster.",
     )
-    for flags in (DataFlags, ModelFlags, RunOptions):
+    for flags in (DataFlags, ModelFlags):
         parser.add_class_arguments(flags, as_group=False)
+    parser.add_class_arguments(RunOptions, as_group=False, skip={"precision"})
     parser.add_argument("--pretrained", type=bool, default=True, help=SUPPRESS)  # false: random weights, for tests
     parser.add_settings(TrainingSettings, "training")
     parser.add_settings(RegionSettings, "regions")
@@ -142,7 +145,7 @@ def run_discover(config: Namespace) -> None:
         work_dir=config.output,
         **_taken(config, DataFlags),
     )
-    options = RunOptions(**_taken(config, RunOptions))
+    options = RunOptions(config.max_epochs, config.accelerator)
     discover(model, datamodule, config.output, config.method, options, plain_config(config))
     note_finished(config.output, call)
 

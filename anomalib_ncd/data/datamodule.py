@@ -21,6 +21,7 @@ from anomalib_ncd.data.base_classes import BaseRecord, list_base
 from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, OnceSampler, TrainRegions
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
+from anomalib_ncd.data.examples import Example, list_examples
 from anomalib_ncd.data.images import images_of
 from anomalib_ncd.data.labels import Defect, class_ids, has_defects, image_labels, read_defects, read_labels
 from anomalib_ncd.data.region_table import RegionTable
@@ -56,6 +57,8 @@ class NcdDataModule(AnomalibDataModule):
             training sees regions of them as examples of *normal*, and synthetic base classes are painted on them.
             ``None``: synthetic base classes are painted on those of ``images``, if it is such a datamodule, else on
             the quarter of the images that the maps find least anomalous.
+        examples: Folder of images of known kinds, ``<class>/…``, see :func:`~anomalib_ncd.data.examples.list_examples`;
+            for clusters. ``None``: none.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
         normal_maps: Folder of maps of normal images that the detector wasn't trained on. What is higher than all of
@@ -85,6 +88,7 @@ class NcdDataModule(AnomalibDataModule):
         image_list: str | Path | None = None,
         base_list: str | Path | None = None,
         normal_images: str | Path | AnomalibDataModule | None = None,
+        examples: str | Path | None = None,
         normal_label: str = "good",
         detector_ckpt: str | Path | None = None,
         normal_maps: str | Path | None = None,
@@ -103,6 +107,7 @@ class NcdDataModule(AnomalibDataModule):
         self.labels = labels
         self.image_list, self.base_list = image_list, base_list
         self.normal_images = normal_images
+        self.examples = examples
         self.normal_label = normal_label
         self.detector_ckpt = detector_ckpt
         self.normal_maps = normal_maps
@@ -117,6 +122,7 @@ class NcdDataModule(AnomalibDataModule):
         self.map_paths: list[Path] = []
         self.normal_map_paths: list[Path] = []
         self.base_records: list[BaseRecord] = []
+        self.examples_found: list[Example] = []
         self.base_class_names: list[str] = []
         self.class_ids: list[int] | None = None
         self.class_names: list[str] = []
@@ -150,6 +156,8 @@ class NcdDataModule(AnomalibDataModule):
             self.base_class_names = list(synthetic_base.KINDS)
         elif self.base is not None:
             self.base_records, self.base_class_names = list_base(self.base, self.base_list)
+        if self.examples is not None:
+            self.examples_found = list_examples(self.examples, records)
         self.map_paths = self._find_maps(records)
         if self.normal_maps is not None:
             self.normal_map_paths = list(find_files(self.normal_maps, MAP_SUFFIXES))

@@ -72,6 +72,22 @@ def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:  # 
     return [resolved[slot] for slot in slot_names]
 
 
+def naming_of(slot_names: Sequence[str], class_names: Sequence[str]) -> dict[str, Any]:
+    """Names and merges as the file holds them, of the name of each slot.
+
+    Example:
+        >>> naming_of(["class_1", "class_2"], ["dent", "dent"])
+        {'names': {'class_1': 'dent'}, 'same': [['class_1', 'class_2']]}
+    """
+    groups = defaultdict[str, list[str]](list)
+    for slot, name in zip(slot_names, class_names, strict=True):
+        groups[name].append(slot)
+    return {
+        "names": {group[0]: name for name, group in groups.items() if name != group[0]},
+        "same": [group for group in groups.values() if len(group) > 1],
+    }
+
+
 def _checked_names(given: Any, slot_names: Sequence[str]) -> dict[str, str]:  # noqa: ANN401
     """The part ``names``, white space tidied up."""
     if not isinstance(given, dict) or set(given) - PARTS:

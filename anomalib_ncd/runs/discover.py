@@ -27,6 +27,7 @@ from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.devices import device_of
+from anomalib_ncd.runs.examples import learn_examples
 from anomalib_ncd.runs.files import gather_results, write_run_files
 from anomalib_ncd.runs.folder import (
     BASE_FILE,
@@ -39,7 +40,7 @@ from anomalib_ncd.runs.folder import (
     finish,
     notes,
 )
-from anomalib_ncd.runs.naming import carry_names, check_names, name_classes
+from anomalib_ncd.runs.naming import carry_names, check_names, name_classes, name_known
 from anomalib_ncd.settings import RunOptions
 from anomalib_ncd.visualization.gallery import draw_base_classes
 
@@ -100,6 +101,9 @@ def discover(
     """
     output, options = Path(output), options or RunOptions()
     device = device_of(options.accelerator)
+    if method == "train" and datamodule.examples is not None:
+        msg = "`examples` are for clusters; to train on labelled defects, give them as `base`."
+        raise ValueError(msg)
     if method == "train":
         refuse_training(None, model.model.describer, ())
         _refuse_fewer_epochs(output / CHECKPOINT_FILE, options.max_epochs)
@@ -114,6 +118,8 @@ def discover(
         batches = _train_and_predict(model, datamodule, output, options)
     else:
         batches = discover_by_clustering(model, datamodule, seed=datamodule.sampler_seed, device=device)
+        if datamodule.examples_found:
+            batches = learn_examples(model, datamodule, batches)
         check_names(output, model.slots.default_names)
         save_model(model, output / CHECKPOINT_FILE)
     # Of use to a run that is interrupted, and large.
@@ -122,7 +128,7 @@ def discover(
     merging = replace(model.region_merging, class_names=tuple(slot_names))
     estimate = model.num_classes_estimate
     results = gather_results(batches, datamodule, merging, output, None if estimate is None else estimate.plain())
-    class_names = carry_names(output, results)
+    class_names = name_known(output, results, model.class_names if datamodule.examples_found else slot_names)
     results.save(output / RESULTS_FILE)
     results, metrics = write_run_files(output, results, class_names)
     finish(output, class_names)

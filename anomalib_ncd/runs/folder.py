@@ -73,11 +73,13 @@ class MadeFrom:
         own = {name: value for name, value in hparams.items() if name not in NOT_SETTINGS}
         data = {name: getattr(datamodule, name) for name in DATA_SETTINGS}
         base = [file for record in datamodule.base_records for file in (record.image_path, record.mask_path)]
+        examples = [(one.image.key, one.image.path, one.mask_path or "") for one in datamodule.examples_found]
         inputs = {
             "images": digest_of_images(datamodule.records),
             "maps": _digest(_stamp(file) for file in datamodule.map_paths),
             "weights of the backbone": digest_of_frozen(model.model.describer),
             "base": "synthetic" if datamodule.has_synthetic_base else _digest(_stamp(file) for file in base),
+            "examples": _digest(f"{key} {_stamp(image)} {mask and _stamp(mask)}" for key, image, mask in examples),
             "normal images": digest_of_images(datamodule.normal_records),
             "normal maps": _digest(_stamp(file) for file in datamodule.normal_map_paths),
             LABELS: _digest(_labels_of(datamodule)),

@@ -10,10 +10,11 @@ a run is made anew, names go with their regions; those whose regions fell apart 
 import json
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from anomalib_ncd.results.class_names import FILE_NAME, NORMAL, read_class_names, resolve_class_names
+from anomalib_ncd.results.class_names import FILE_NAME, NORMAL, naming_of, read_class_names, resolve_class_names
 from anomalib_ncd.results.corrections import SAME_OVERLAP, majority, overlap
 from anomalib_ncd.results.run_results import RunResults, digest_of_classes, regions_of_images
 from anomalib_ncd.runs.files import write_run_files
@@ -104,6 +105,16 @@ def carry_names(output: Path, results: RunResults) -> list[str]:
         )
     write_json(file, {**carried, "of": digest})
     return class_names
+
+
+def name_known(output: Path, results: RunResults, known: Sequence[str]) -> list[str]:
+    """:func:`carry_names`, but that slots with a `known` name, other than discovery's, have that one."""
+    carried = carry_names(output, results)
+    slots = zip(results.slot_names, known, carried, strict=True)
+    names = [carried_name if name == slot else name for slot, name, carried_name in slots]
+    if names != carried:
+        write_json(output / FILE_NAME, {**naming_of(results.slot_names, names), "of": digest_of_classes(results)})
+    return names
 
 
 def slots_that_stayed(before: RunResults, after: RunResults) -> dict[str, str]:

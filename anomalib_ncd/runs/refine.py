@@ -22,7 +22,7 @@ from anomalib_ncd.models.encoded_regions import given
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.writing import whole_file
 from anomalib_ncd.results.class_names import FILE_NAME as NAMES_FILE
-from anomalib_ncd.results.class_names import resolve_class_names
+from anomalib_ncd.results.class_names import naming_of, resolve_class_names
 from anomalib_ncd.results.corrections import FILE_NAME, Correction, Corrections, read_corrections, rows_of_results
 from anomalib_ncd.results.run_results import RunResults, digest_of_classes
 from anomalib_ncd.runs.files import write_run_files
@@ -84,12 +84,15 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
         return json.loads((output / METRICS_FILE).read_text(encoding="utf-8"))
     model = AnomalyNcd.load_from_checkpoint(run / CHECKPOINT_FILE, map_location="cpu").eval()
     plan, joined, rows = _plan(run, results, model, said, earlier, names)
-    results = _refined(results, model, plan)
+    features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
+    probabilities = torch.from_numpy(refit(model, plan, features))
+    batch = replace(results.batch, region_head_class_id=None).with_predictions(probabilities, model.region_merging)
+    results = replace(results, batch=batch, slot_names=list(plan.slot_names), normal_slot=plan.normal_slot)
     folder = output / "regions"
     shutil.copytree(run / results.regions_folder, folder, dirs_exist_ok=True)
     results = replace(results, regions_folder=folder.name)
     digest = digest_of_classes(results)
-    write_json(output / NAMES_FILE, {**plan.naming(), "of": digest})
+    write_json(output / NAMES_FILE, {**naming_of(plan.slot_names, plan.class_names), "of": digest})
     write_json(output / FILE_NAME, Corrections(tuple(plan.settled(joined, rows)), of=digest).plain())
     with whole_file(output / PRIOR_FILE) as unfinished:
         np.savez_compressed(unfinished, prior=plan.prior.astype(np.float16), slot_names=np.array(plan.slot_names))
@@ -163,9 +166,17 @@ def _plan(
     return plan, joined, rows
 
 
-def _refined(results: RunResults, model: AnomalyNcd, plan: ClassPlan) -> RunResults:
-    """Give the model classes that follow the corrections, and predict the run with it; classes without regions go."""
-    features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
+def refit(model: AnomalyNcd, plan: ClassPlan, features: np.ndarray) -> np.ndarray:
+    """Give a model classes that follow the corrections of a plan; those that no region is of any more go.
+
+    Args:
+        model: Changed in place, as is the plan.
+        plan: Classes of R regions.
+        features: ``(R, D)`` float.
+
+    Returns:
+        ``(R, K)`` float32, probabilities of the classes that there are now.
+    """
     temperature = model.model.describer.logit_temperature
     prototypes = refine_prototypes(features, plan.prior, plan.allowed, temperature)
     found = constrained(probabilities_of(features, prototypes, temperature), plan.allowed)
@@ -182,7 +193,4 @@ def _refined(results: RunResults, model: AnomalyNcd, plan: ClassPlan) -> RunResu
     )
     model.model.replace_classes(torch.from_numpy(prototypes[is_kept])[None], slots)
     model.hparams["num_novel_classes"] = slots.num_novel
-    found = constrained(probabilities_of(features, prototypes[is_kept], temperature), plan.allowed)
-    batch = replace(results.batch, region_head_class_id=None)
-    batch.with_predictions(torch.from_numpy(found), model.region_merging)
-    return replace(results, batch=batch, slot_names=list(plan.slot_names), normal_slot=plan.normal_slot)
+    return constrained(probabilities_of(features, prototypes[is_kept], temperature), plan.allowed)

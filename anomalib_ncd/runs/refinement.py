@@ -113,16 +113,6 @@ class ClassPlan:
         """Number of each class but *normal*."""
         return tuple(int(name.removeprefix("class_")) for name in self.slot_names if name != NORMAL)
 
-    def naming(self) -> dict[str, object]:
-        """Names and merges, as ``class_names.json`` holds them."""
-        firsts = first_slots(self.class_names)
-        groups = [[self.slot_names[i] for i, own in enumerate(firsts) if own == first] for first in sorted(set(firsts))]
-        names = {group[0]: self.class_names[self.slot_names.index(group[0])] for group in groups}
-        return {
-            "names": {slot: name for slot, name in names.items() if name != slot},
-            "same": [group for group in groups if len(group) > 1],
-        }
-
     def settled(self, corrections: Sequence[Correction], rows: Sequence[int | None]) -> list[Correction]:
         """The corrections with their classes as the slots that they have now."""
 

@@ -53,6 +53,9 @@ def test_the_commands_of_the_docs_run(tmp_path, monkeypatch):
     for source, name in ((old.test_dir, "parts"), (old.train_good_dir, "good"), (new.test_dir, "new_parts")):
         (tmp_path / name).symlink_to(source)
     (tmp_path / "maps").symlink_to(old.anomaly_maps_dir)
+    (tmp_path / "known").mkdir()
+    for kind in ("hole", "stain"):
+        (tmp_path / "known" / kind).symlink_to(new.test_dir / kind)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("anomalib_ncd.data.synthetic_base.KINDS", ("crack", "hole"))
     monkeypatch.setattr("anomalib_ncd.data.synthetic_base.NUM_PER_CLASS", 4)

