@@ -285,7 +285,7 @@ class AnomalyNcd(AnomalibModule):
     def make_heads(self, slots: ClassSlots) -> None:
         """Make fresh heads and losses for classes, of which there may be no base ones."""
         self.model.make_heads(slots)
-        self.loss = AnomalyNcdLoss.of(self.training_settings, slots.num_base)
+        self.loss = AnomalyNcdLoss(slots.num_base, self.training_settings)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with a cosine schedule per epoch, as in the paper."""

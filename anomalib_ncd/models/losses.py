@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.settings import TrainingSettings
+from anomalib_ncd.settings import PAPER, TrainingSettings
 
 
 def info_nce(projections: Tensor, temperature: float = 1.0) -> Tensor:
@@ -162,20 +162,12 @@ class AnomalyNcdLoss(nn.Module):
     + s * supervised + (1 - s) * info_nce + s * supervised_contrastive``. A batch without base regions has 0 for the
     supervised terms, one without novel regions 0 for self-training and mean-entropy.
 
+    Where ``prototypes`` tell novel from base classes from the start, mean-entropy spreads the novel regions over the
+    novel classes alone; over all classes in the paper. Without ``contrastive`` its two terms are 0.
+
     Args:
         num_base_classes: Number of base classes, the first columns of the logits; may be 0.
-        supervised_weight: Share of the supervised terms. Default: 0.3, of the paper.
-        mean_entropy_weight: Weight of the mean-entropy term. Default: 4, of the paper's code.
-        student_temp: Divisor of the logits, teacher excepted.
-        teacher_temp_start: First temperature of the pseudo-labels.
-        teacher_temp_end: Last temperature of the pseudo-labels.
-        teacher_warmup_epochs: Epoch at which the last temperature is reached.
-        contrastive_temp: Temperature of InfoNCE.
-        supervised_contrastive_temp: Temperature of the supervised contrast.
-        normal_threshold: Region score under which novel regions are drawn towards *normal*; ``None``: none are.
-        balance_novel: Whether the mean-entropy term spreads the novel regions over the novel classes alone, where
-            prototypes tell those from base classes from the start; over all classes in the paper.
-        contrastive: Whether the two contrastive terms are computed; without, they are 0 and projections aren't needed.
+        settings: Weights and threshold of the terms. Default: the paper's.
 
     Raises:
         ValueError: If ``num_base_classes`` is negative.
@@ -194,50 +186,12 @@ class AnomalyNcdLoss(nn.Module):
         (torch.Size([]), torch.Size([2]))
     """
 
-    def __init__(
-        self,
-        num_base_classes: int,
-        *,
-        supervised_weight: float = 0.3,
-        mean_entropy_weight: float = 4.0,
-        student_temp: float = 0.1,
-        teacher_temp_start: float = 0.07,
-        teacher_temp_end: float = 0.04,
-        teacher_warmup_epochs: int = 40,
-        contrastive_temp: float = 1.0,
-        supervised_contrastive_temp: float = 0.07,
-        normal_threshold: float | None = 0.5,
-        balance_novel: bool = False,
-        contrastive: bool = True,
-    ) -> None:
+    def __init__(self, num_base_classes: int, settings: TrainingSettings = PAPER) -> None:
         super().__init__()
         if num_base_classes < 0:
             msg = f"`num_base_classes` must be 0 or more, got {num_base_classes}."
             raise ValueError(msg)
-        self.balance_novel = balance_novel
-        self.num_base_classes = num_base_classes
-        self.supervised_weight = supervised_weight
-        self.mean_entropy_weight = mean_entropy_weight
-        self.student_temp = student_temp
-        self.teacher_temp_start = teacher_temp_start
-        self.teacher_temp_end = teacher_temp_end
-        self.teacher_warmup_epochs = teacher_warmup_epochs
-        self.contrastive_temp = contrastive_temp
-        self.supervised_contrastive_temp = supervised_contrastive_temp
-        self.normal_threshold = normal_threshold
-        self.contrastive = contrastive
-
-    @classmethod
-    def of(cls, settings: TrainingSettings, num_base_classes: int) -> AnomalyNcdLoss:
-        """The objective with the constants of settings."""
-        return cls(
-            num_base_classes,
-            supervised_weight=settings.supervised_weight,
-            mean_entropy_weight=settings.mean_entropy_weight,
-            normal_threshold=settings.normal_threshold,
-            contrastive=settings.contrastive,
-            balance_novel=settings.prototypes == "clusters",
-        )
+        self.num_base_classes, self.settings = num_base_classes, settings
 
     def forward(
         self,
@@ -270,8 +224,8 @@ class AnomalyNcdLoss(nn.Module):
             contrast, base_contrast = self._contrastive_terms(projections, logits, labels, is_base)
             base = self._base_term(logits, labels, is_base)
             training, entropy = self._novel_terms(logits, is_base, scores, epoch)
-            novel = training + self.mean_entropy_weight * entropy
-            base_weight, novel_weight = self.supervised_weight, 1 - self.supervised_weight
+            novel = training + self.settings.mean_entropy_weight * entropy
+            base_weight, novel_weight = self.settings.supervised_weight, 1 - self.settings.supervised_weight
             total = novel_weight * (novel.mean() + contrast) + base_weight * (base + base_contrast)
         return LossOutput(total, contrast, base_contrast, base, training.mean(), entropy.mean(), novel.detach())
 
@@ -284,37 +238,35 @@ class AnomalyNcdLoss(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """InfoNCE of all regions and the supervised contrast of the base regions."""
         nothing = logits.sum() * 0.0
-        if projections is None or not self.contrastive:
+        if projections is None or not self.settings.contrastive:
             return nothing, nothing
         projections = _at_least_single(projections)
-        contrast = info_nce(projections, self.contrastive_temp)
+        contrast = info_nce(projections)
         if not is_base.any():
             return contrast, nothing
-        of_base = projections[is_base.repeat(2)]
-        return contrast, supervised_contrastive(of_base, labels[is_base], self.supervised_contrastive_temp)
+        return contrast, supervised_contrastive(projections[is_base.repeat(2)], labels[is_base])
 
     def _base_term(self, logits: Tensor, labels: Tensor, is_base: Tensor) -> Tensor:
         if not is_base.any():
             return logits.sum() * 0.0
         of_base, labels = logits[:, is_base.repeat(2)], labels[is_base]
-        return torch.stack([supervised(head, labels, self.student_temp) for head in of_base]).mean()
+        return torch.stack([supervised(head, labels) for head in of_base]).mean()
 
     def _novel_terms(self, logits: Tensor, is_base: Tensor, scores: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Self-training and mean-entropy of the novel regions, each (num_heads,)."""
         if is_base.all():
             nothing = logits.sum(dim=(1, 2)) * 0.0
             return nothing, nothing
-        temp = teacher_temperature(epoch, self.teacher_warmup_epochs, self.teacher_temp_start, self.teacher_temp_end)
-        weights = normal_weights(scores[~is_base], self.normal_threshold)
-        heads = logits[:, ~is_base.repeat(2)]
-        training = [self_training(head, self.num_base_classes, weights, temp, self.student_temp) for head in heads]
-        first = self.num_base_classes if self.balance_novel else 0
-        balance = [mean_entropy(head[:, first:], self.student_temp) for head in heads]
+        weights = normal_weights(scores[~is_base], self.settings.normal_threshold)
+        heads, temperature = logits[:, ~is_base.repeat(2)], teacher_temperature(epoch)
+        training = [self_training(head, self.num_base_classes, weights, temperature) for head in heads]
+        first = 0 if self.settings.prototypes == "random" else self.num_base_classes
+        balance = [mean_entropy(head[:, first:]) for head in heads]
         return torch.stack(training), torch.stack(balance)
 
     def _check(self, projections: Tensor | None, logits: Tensor, is_base: Tensor) -> None:
         views = 2 * len(is_base)
-        if projections is None and self.contrastive:
+        if projections is None and self.settings.contrastive:
             msg = "`projections` are needed for the contrastive terms, got None; set `contrastive=False` to go without."
             raise ValueError(msg)
         others = projections is not None and len(projections) != views
