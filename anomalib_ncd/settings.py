@@ -3,7 +3,7 @@
 
 """How AnomalyNcd encodes and learns; no torch, so that the command knows its flags at once."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Literal
 
 AUTO_CACHED_VIEWS = 8
@@ -110,6 +110,17 @@ class RunOptions:
     max_epochs: int = 50
     accelerator: str = "auto"
     precision: str = "32-true"
+
+
+def plain_data(value: Any) -> Any:  # noqa: ANN401
+    """A value as JSON or YAML gives it back."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {str(key): plain_data(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_data(entry) for entry in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 PAPER = TrainingSettings(

@@ -17,6 +17,7 @@ from anomalib_ncd.cli.detector_flags import (
     detector_flags_of_run,
     flagged_detector,
     needed_detector_flags,
+    refuse_two_sources,
     settings_of_run,
 )
 from anomalib_ncd.cli.discover import plain_config
@@ -230,9 +231,7 @@ def add_extend_arguments(parser: ArgumentParser) -> None:
 
 def run_extend(config: Namespace) -> None:
     """Run ``extend`` with parsed flags."""
-    if config.anomaly_maps is not None and config.detector.class_path is not None:
-        msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."
-        raise ValueError(msg)
+    refuse_two_sources(config)
 
     from anomalib_ncd.data.datamodule import NcdDataModule
     from anomalib_ncd.runs.devices import checked_device

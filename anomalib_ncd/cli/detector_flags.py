@@ -28,6 +28,13 @@ def add_detector_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--detector.ckpt_path", type=Path | None, help="Its Lightning checkpoint.")
 
 
+def refuse_two_sources(config: Namespace) -> None:
+    """Raise ``ValueError`` for flags that name maps and a detector."""
+    if config.anomaly_maps is not None and (config.detector.class_path or config.detector.ckpt_path) is not None:
+        msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."
+        raise ValueError(msg)
+
+
 def detector_class(config: Namespace) -> type[AnomalibModule]:
     """The class that the flags name; ``TypeError`` if it is no anomalib model."""
     from anomalib.models import AnomalibModule

@@ -15,10 +15,15 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from anomalib_ncd.cli.asked_before import digest_of_call, is_finished, note_finished
-from anomalib_ncd.cli.detector_flags import add_detector_arguments, detector_to_discover_with, settings_of_run
+from anomalib_ncd.cli.detector_flags import (
+    add_detector_arguments,
+    detector_to_discover_with,
+    refuse_two_sources,
+    settings_of_run,
+)
 from anomalib_ncd.cli.nested_flags import CommandParser
 from anomalib_ncd.regions.settings import PAPER_REGIONS, RegionSettings
-from anomalib_ncd.settings import PAPER, RunOptions, TrainingSettings
+from anomalib_ncd.settings import PAPER, RunOptions, TrainingSettings, plain_data
 
 logger = logging.getLogger(__name__)
 
@@ -152,10 +157,8 @@ def run_discover(config: Namespace) -> None:
 
 def _check_maps(config: Namespace) -> None:
     """Refuse flags that name no source of anomaly maps, or two."""
+    refuse_two_sources(config)
     detector = config.detector
-    if config.anomaly_maps is not None and (detector.class_path or detector.ckpt_path) is not None:
-        msg = "Give either `--anomaly_maps` or `--detector.class_path` with `--detector.ckpt_path`."
-        raise ValueError(msg)
     if detector.ckpt_path is not None and detector.class_path is None:
         msg = f"`--detector.class_path` is missing: which anomalib model {detector.ckpt_path} is of."
         raise ValueError(msg)
@@ -182,17 +185,9 @@ def _taken(config: Namespace, flags: type) -> dict[str, Any]:
 
 def plain_config(config: Namespace) -> dict[str, Any]:
     """Turn the resolved flags into plain data that can be written as YAML."""
-
-    def plain(value: Any) -> Any:  # noqa: ANN401
-        if isinstance(value, Namespace):
-            return plain(value.as_dict())
-        if isinstance(value, dict):
-            return {key: plain(entry) for key, entry in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(entry) for entry in value]
-        return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-    return {key: plain(value) for key, value in config.as_dict().items() if key not in {"config", "__default_config__"}}
+    return plain_data(
+        {key: value for key, value in config.as_dict().items() if key not in {"config", "__default_config__"}}
+    )
 
 
 def add_demo_arguments(parser: ArgumentParser) -> None:

@@ -138,7 +138,6 @@ def resampled_clusterings(
     cluster: Callable[[np.ndarray], np.ndarray],
     num_resamples: int = 5,
     share: float = 0.8,
-    seed: int = 0,
 ) -> np.ndarray:
     """Cluster random parts of features ``(N, D)``: ``(num_resamples, N)`` int, -1 where a row is not in the part.
 
@@ -155,7 +154,7 @@ def resampled_clusterings(
     if not 0 < share <= 1:
         msg = f"`share` must be in (0, 1], got {share}."
         raise ValueError(msg)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     size = round(share * min(len(features), MAX_REGIONS))
     found = np.full((num_resamples, len(features)), NOT_DRAWN)
     for number in range(num_resamples if size else 0):

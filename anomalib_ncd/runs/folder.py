@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from anomalib_ncd.models.view_bank import digest_of_frozen
 from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.listing import digest_of_images, mark_output
 from anomalib_ncd.regions.writing import write_file
+from anomalib_ncd.settings import plain_data
 
 CHECKPOINT_FILE = "model.ckpt"
 RESULTS_FILE = "results.npz"
@@ -85,7 +86,7 @@ class MadeFrom:
             LABELS: _digest(_labels_of(datamodule)),
         }
         flat: dict[str, Any] = {}
-        for name, value in _plain({"method": method, **own, **data, **settings}).items():
+        for name, value in plain_data({"method": method, **own, **data, **settings}).items():
             # So that a message names what differs; regions have a `method` of their own.
             flat |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
         return cls(flat, inputs, max_epochs)
@@ -186,14 +187,3 @@ def _stamp(file: Path) -> str:
 
 def _digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    """A value as JSON gives it back."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

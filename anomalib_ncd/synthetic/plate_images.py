@@ -129,8 +129,9 @@ def _plate_coordinates(rng: np.random.Generator, size: int) -> tuple[FloatImage,
     return cos * u + sin * v, cos * v - sin * u
 
 
-def _rounded_square(u: FloatImage, v: FloatImage, corner: float = 0.06) -> FloatImage:
+def _rounded_square(u: FloatImage, v: FloatImage) -> FloatImage:
     """Signed distance to the plate's outline in plate units."""
+    corner = 0.06
     over_u, over_v = np.abs(u) - (_PLATE_HALF_RATIO - corner), np.abs(v) - (_PLATE_HALF_RATIO - corner)
     outside = np.hypot(np.maximum(over_u, 0), np.maximum(over_v, 0))
     return outside + np.minimum(np.maximum(over_u, over_v), 0) - np.float32(corner)

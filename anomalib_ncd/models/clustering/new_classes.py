@@ -98,7 +98,6 @@ def fit_new_prototypes(
     slots: Tensor,
     num_new: int,
     temperature: float,
-    num_steps: int = FITTING_STEPS,
 ) -> Tensor:
     """Prototypes ``(H, num_new, D)`` for new classes that leave the old ones ``(H, C, D)`` where they are.
 
@@ -115,13 +114,9 @@ def fit_new_prototypes(
     weights = (1 / counts.to(rows.dtype))[slots]
     optimizer = torch.optim.Adam([new], lr=0.01)
     with torch.enable_grad():
-        for _ in range(num_steps):
+        for _ in range(FITTING_STEPS):
             logits = torch.cat([old_logits, torch.einsum("nd,hcd->hnc", rows, unit_rows(new))], dim=2)
-            losses = F.cross_entropy(
-                logits.flatten(0, 1) / temperature,
-                slots.repeat(len(old)),
-                reduction="none",
-            )
+            losses = F.cross_entropy(logits.flatten(0, 1) / temperature, slots.repeat(len(old)), reduction="none")
             optimizer.zero_grad()
             (losses * weights.repeat(len(old))).mean().backward()
             optimizer.step()

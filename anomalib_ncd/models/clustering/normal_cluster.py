@@ -17,7 +17,6 @@ def find_normal_cluster(
     scores: np.ndarray,
     areas: np.ndarray,
     min_separation: float = MIN_SEPARATION,
-    max_score: float = MAX_SCORE,
 ) -> int | None:
     """Find the cluster that the detector itself hardly calls anomalous; no label is needed.
 
@@ -28,7 +27,6 @@ def find_normal_cluster(
         scores: ``(R,)`` float in [0, 1], anomaly score of each region.
         areas: ``(R,)``, mask pixels; 0 where the detector's mask was empty.
         min_separation: Least probability that a region of the cluster scores lower than one of another cluster.
-        max_score: Highest median score of the cluster.
 
     Returns:
         The cluster; ``None`` where none is clearly normal.
@@ -51,7 +49,7 @@ def find_normal_cluster(
     for cluster in np.unique(labels).tolist():
         members = labels == cluster
         count, others = int(members.sum()), int((~members).sum())
-        if not others or np.median(np.where(areas > 0, scores, 0.0)[members]) > max_score:
+        if not others or np.median(np.where(areas > 0, scores, 0.0)[members]) > MAX_SCORE:
             continue
         # Mann and Whitney's statistic: the share of pairs in which the member scores lower.
         separation = 1 - (ranks[members].sum() - count * (count + 1) / 2) / (count * others)
@@ -65,7 +63,6 @@ def find_cluster_of_normal(
     labels: np.ndarray,
     normal_lengths: np.ndarray,
     normal_labels: np.ndarray,
-    quantile: float = NORMAL_QUANTILE,
 ) -> int | None:
     """Find the cluster that known-normal regions belong to.
 
@@ -78,7 +75,6 @@ def find_cluster_of_normal(
         labels: ``(R,)`` int, cluster of each region.
         normal_lengths: ``(N,)`` float, the same of known-normal regions, compared with other images than their own.
         normal_labels: ``(N,)`` int, the cluster that each of them would be put into.
-        quantile: Where the median of the cluster may lie at most among the normal lengths.
 
     Returns:
         The cluster; ``None`` where none is normal, or no normal region is known.
@@ -104,7 +100,7 @@ def find_cluster_of_normal(
         if (labels == cluster).any()
     }
     cluster = min(medians, key=lambda one: medians[one], default=None)
-    return cluster if cluster is not None and medians[cluster] <= np.quantile(normal_lengths, quantile) else None
+    return cluster if cluster is not None and medians[cluster] <= np.quantile(normal_lengths, NORMAL_QUANTILE) else None
 
 
 def with_slot_first(labels: np.ndarray, slot: int) -> np.ndarray:

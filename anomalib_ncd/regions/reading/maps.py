@@ -104,19 +104,15 @@ class MapPairs:
     twice stands for two images.
     """
 
-    def __init__(self, folder: str | Path, image_keys: Iterable[str] = ()) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             msg = f"There is no folder of anomaly maps {folder}. Check the path given as `anomaly_maps`."
             raise FileNotFoundError(msg)
-        self.refresh(image_keys)
+        self.refresh(())
 
     def refresh(self, image_keys: Iterable[str]) -> None:
-        """Look at the folder anew.
-
-        Args:
-            image_keys: Keys of all images that are there now.
-        """
+        """Look at the folder anew, with the keys of all images that are there now."""
         self._maps: dict[str, list[Path]] = defaultdict(list)
         for path in find_files(self.folder, MAP_SUFFIXES):
             self._maps[_key_of_map(path.relative_to(self.folder))].append(path)
