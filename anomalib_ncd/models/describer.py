@@ -146,15 +146,8 @@ class FrozenFeatures(OneNetwork):
         """What the frozen part makes of views ``(R, 3, S, S)`` uint8 and masks; it can be kept between epochs."""
         return self.encoder.frozen(self.normalised(views), masks.to(self.pixel_mean.device))
 
-    def forward(
-        self,
-        views: Tensor,
-        masks: Tensor,
-        whole_images: Tensor | None = None,
-        image_index: Tensor | None = None,
-    ) -> Description:
+    def forward(self, views: Tensor, masks: Tensor, *_: Tensor | None) -> Description:
         """Describe regions; see :meth:`Describer.forward`. Whole images are not looked at."""
-        del whole_images, image_index
         return in_parts(self._described, REGIONS_PER_PASS, views, masks)
 
     @staticmethod
@@ -285,15 +278,9 @@ class SideBySide(Describer):
         """See :meth:`Describer.fit`."""
         return self.joined([part.fit(regions, image_paths, seed) for part in self.parts])
 
-    def forward(
-        self,
-        views: Tensor,
-        masks: Tensor,
-        whole_images: Tensor | None = None,
-        image_index: Tensor | None = None,
-    ) -> Description:
+    def forward(self, *inputs: Tensor | None) -> Description:
         """Describe regions; see :meth:`Describer.forward`."""
-        found = [part(views, masks, whole_images, image_index) for part in self.parts]
+        found = [part(*inputs) for part in self.parts]
         return Description(*(self.joined(blocks) for blocks in zip(*found, strict=True)))
 
 

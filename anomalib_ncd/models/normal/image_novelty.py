@@ -12,9 +12,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-from anomalib.models.components import DynamicBufferMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from anomalib_ncd.models.normal.normal_patches import SMALLEST, StandardPatches
 
 MAX_PATCHES = 20_000
 """Of each scale; fewer cover the variety of many normal images worse."""
@@ -25,26 +26,11 @@ UPPER_QUANTILE = 0.9
 SPREADS_TO_QUANTILE = 1.2816
 """Standard deviations from the median of a normal distribution to that quantile."""
 LEAST_SPREAD = 0.01
-SMALLEST = 1e-6
 IMAGES_PER_PASS = 8
 
 
-class PatchMemory(DynamicBufferMixin):
-    """Normal patches, to which the distances of others are measured.
-
-    Args:
-        dim: Width D of a patch.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-        self.register_buffer("patches", torch.zeros(0, dim))
-        self.register_buffer("centre", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(dim))
-        self.patches: Tensor
-        self.centre: Tensor
-        self.scale: Tensor
+class PatchMemory(StandardPatches):
+    """Normal patches, to which the distances of others are measured."""
 
     def fit(self, patches: Tensor) -> None:
         """Take over patches ``(P, D)`` float, standardised by themselves."""

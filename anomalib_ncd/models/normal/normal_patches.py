@@ -19,7 +19,21 @@ NEIGHBOURHOOD = 0.05
 SMALLEST = 1e-6
 
 
-class NormalPatches(DynamicBufferMixin):
+class StandardPatches(DynamicBufferMixin):
+    """Keeps patches ``(P, D)`` of normal images, standardised over them, of any number in a checkpoint."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.register_buffer("patches", torch.zeros(0, dim))
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+        self.patches: Tensor
+        self.centre: Tensor
+        self.scale: Tensor
+
+
+class NormalPatches(StandardPatches):
     """Keeps patches of normal images and describes regions by how they differ from them.
 
     Patches are standardised over the normal ones. From each patch of a region, the mean of its normal neighbours is
@@ -40,16 +54,6 @@ class NormalPatches(DynamicBufferMixin):
         >>> patches(torch.tensor([[[0.0, 1.0]], [[3.0, 1.0]]]), torch.ones(2, 1, 1))[:, 0].norm(dim=1)
         tensor([0.0000, 1.4953])
     """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-        self.register_buffer("patches", torch.zeros(0, dim))
-        self.register_buffer("centre", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(dim))
-        self.patches: Tensor
-        self.centre: Tensor
-        self.scale: Tensor
 
     def fit(self, patches: Tensor, seed: int = 0) -> None:
         """Take over normal patches ``(P, D)``, of more than 8,192 random ones, in place of those known before."""
