@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-STYLE = "report/report.css"
+STYLE = "report/page/report.css"
 
 
 def packaged(name: str) -> str:

@@ -4,7 +4,7 @@
 """Pictures of the report as data URIs: tiles of regions, sheets of many tiles, images with boxes."""
 
 import base64
-import re
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from anomalib_ncd.regions.writing import encode_image
 
 TILES_PER_ROW = 20
+DATA_START = '<script type="application/json" id="report-data">'
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,13 @@ class TileSheets:
     data_uris: list[str]
 
 
-_SHEET = re.compile(r'<img class="sheet" src="([^"]+)"')
-_TILE = re.compile(r'"tile":\{"px":(\d+),"perRow":(\d+)\}')
-
-
 def sheets_of_report(file: str | Path) -> TileSheets | None:
     """Sheets of a report that was written before; ``None`` where there is none."""
     if not Path(file).is_file():
         return None
-    page = Path(file).read_text(encoding="utf-8")
-    tile = _TILE.search(page)
-    return None if tile is None else TileSheets(int(tile[1]), int(tile[2]), _SHEET.findall(page))
+    data = Path(file).read_text(encoding="utf-8").partition(DATA_START)[2].partition("</script>")[0]
+    tile = json.loads(data)["tile"]
+    return TileSheets(tile["px"], tile["perRow"], tile["sheets"])
 
 
 def jpeg_data_uri(image: np.ndarray, quality: int = 82) -> str:

@@ -29,6 +29,7 @@ from anomalib_ncd.visualization.report.correcting import correcting_data
 from anomalib_ncd.visualization.report.count_curve import count_curve
 from anomalib_ncd.visualization.report.crops import TileSheets, tile_sheets
 
+SCRIPTS = ("marks", "map", "names", "likeness", "corrections")
 MAX_MAP_REGIONS = 10_000
 LARGE_TILE_PX, SMALL_TILE_PX, MAX_LARGE_TILES = 96, 64, 2000
 SCORES = {"nmi": "NMI", "ari": "ARI", "accuracy": "Accuracy", "macro_f1": "Macro-F1"}
@@ -75,10 +76,10 @@ def write_report(
     data |= correcting_data(results, class_names, shown, np.array(data["classOf"], dtype=int), normal, corrected)
     data |= {"run": run, "slots": results.slot_names, "hasNormal": results.normal_slot is not None}
     data["normalName"] = "" if results.normal_slot is None else class_names[results.normal_slot]
-    script = packaged("report/report.js") + packaged("report/corrections.js")
+    script = "".join(packaged(f"report/page/{name}.js") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     html = render(
-        "report/template.html",
+        "report/page/template.html",
         title=title,
         run=run,
         content=content,
@@ -89,7 +90,6 @@ def write_report(
         found=_found_defects(metrics),
         confusion=_confusion(metrics),
         slots=_slots(results, class_names),
-        sheets=sheets,
         num_regions=len(results.region_position),
         num_on_map=len(shown),
         places={int(region): place for place, region in enumerate(shown)},
@@ -195,7 +195,7 @@ def _script_data(results: RunResults, content: ReportContent, shown: np.ndarray,
         "unknown": content.is_unknown[shown].astype(int).tolist(),
         "imageOf": results.batch.region_image_index.numpy()[shown].tolist(),
         "isProbability": certainty.is_probability,
-        "tile": {"px": sheets.tile_px, "perRow": sheets.tiles_per_row},
+        "tile": {"px": sheets.tile_px, "perRow": sheets.tiles_per_row, "sheets": sheets.data_uris},
     }
 
 

@@ -36,6 +36,7 @@ def test_tiles_lie_row_by_row(count, heights):
 def test_sheets_are_found_in_a_report(tmp_path):
     assert sheets_of_report(tmp_path / "none.html") is None
     (tmp_path / "report.html").write_text(
-        '<img class="sheet" src="data:a" alt=""><img class="sheet" src="data:b" alt=""> {"tile":{"px":64,"perRow":20}}'
+        '<p></p><script type="application/json" id="report-data">'
+        '{"x":[],"tile":{"px":64,"perRow":20,"sheets":["data:a","data:b"]}}</script><script>1</script>'
     )
     assert sheets_of_report(tmp_path / "report.html") == TileSheets(64, 20, ["data:a", "data:b"])

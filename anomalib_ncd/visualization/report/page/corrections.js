@@ -1,6 +1,8 @@
 "use strict";
 (() => {
   const { data, count, selected, corrected, drawCrop, drawRing, refresh, colorOf, whenSelected, nameClassesBy } = report;
+  const { rows, sameAs, nameOfSlot, nameOfClass, namesToSave, mistake } = names;
+  const { alike, groupsOf } = likeness;
   const byId = (id) => document.getElementById(id);
   const MOST_THUMBS = 30;
   const ALIKE = 8;
@@ -9,54 +11,6 @@
     const made = Object.assign(document.createElement(tag), properties);
     made.append(...children);
     return made;
-  }
-
-  // ---------------------------------------------------------------- the names
-  const rows = new Map();
-  document.querySelectorAll(".naming").forEach((row) => {
-    rows.set(row.dataset.slot, { input: row.querySelector("input"), select: row.querySelector("select") });
-  });
-  const typed = (slot) => rows.get(slot)?.input.value.trim().replace(/\s+/g, " ") ?? "";
-  const sameAs = (slot) => rows.get(slot)?.select.value ?? "";
-
-  function root(slot) {
-    let found = slot;
-    while (sameAs(found)) found = sameAs(found);
-    return found;
-  }
-
-  // Name of a slot as the fields say.
-  const nameOfSlot = (slot) => typed(root(slot)) || root(slot);
-
-  // Normal keeps the name that it has; it has no field.
-  function nameOfClass(number) {
-    const { slot, name } = data.classes[number];
-    return slot && rows.has(slot) ? nameOfSlot(slot) : name;
-  }
-
-  function namesToSave() {
-    const names = {};
-    const groups = new Map();
-    for (const slot of data.slots) {
-      const first = root(slot);
-      groups.set(first, [...(groups.get(first) ?? []), slot]);
-      if (first === slot && typed(slot) && typed(slot) !== slot) names[slot] = typed(slot);
-    }
-    const normal = data.slots[0];
-    if (data.hasNormal && data.normalName !== normal) names[normal] = data.normalName;
-    return { names, same: [...groups.values()].filter((group) => group.length > 1) };
-  }
-
-  // The mistakes that reading the file would refuse.
-  function mistake({ names }) {
-    for (const [slot, name] of Object.entries(names)) {
-      if (name.includes(";")) return `The name of ${slot} holds “;”, which parts names in tables: leave it out.`;
-      if (data.hasNormal && name === data.slots[0]) return `To make ${slot} normal, choose “same as ${name}”.`;
-      if (data.slots.includes(name) && name !== slot && !names[name] && root(name) === name) {
-        return `${slot} has the name of another class, ${name}: choose “same as ${name}”.`;
-      }
-    }
-    return "";
   }
 
   // ---------------------------------------------------------- the corrections
@@ -134,53 +88,6 @@
     field.value = "";
     if (name === "normal") assignNormal();
     else assign(classNamed(name));
-  }
-
-  // ---------------------------------------------------- what is alike, groups
-  const { dimensions } = data;
-  const likeness = Int8Array.from(atob(data.likeness), (letter) => letter.charCodeAt(0));
-  const rowOf = (region) => likeness.subarray(region * dimensions, (region + 1) * dimensions);
-
-  function distance(one, other) {
-    let sum = 0;
-    for (let i = 0; i < dimensions; i += 1) sum += (one[i] - other[i]) ** 2;
-    return sum;
-  }
-
-  function alike(region, amount) {
-    const own = rowOf(region);
-    const others = [];
-    for (let other = 0; other < count; other += 1) {
-      if (other !== region && !selected.has(other) && !said.has(other)) others.push([distance(own, rowOf(other)), other]);
-    }
-    return others.sort((a, b) => a[0] - b[0]).slice(0, amount).map(([, other]) => other);
-  }
-
-  // k-means from the farthest points on; the largest group comes first.
-  function groupsOf(regions, amount) {
-    const mean = (group) => {
-      const sum = new Float64Array(dimensions);
-      group.forEach((region) => rowOf(region).forEach((value, i) => (sum[i] += value / group.length)));
-      return sum;
-    };
-    const centres = [mean(regions)];
-    const nearest = (region) => Math.min(...centres.map((centre) => distance(rowOf(region), centre)));
-    for (let i = 0; i < amount; i += 1) {
-      const far = regions.reduce((best, region) => (nearest(region) > nearest(best) ? region : best), regions[0]);
-      if (i === 0) centres.pop();
-      centres.push(Float64Array.from(rowOf(far)));
-    }
-    let groups = [];
-    for (let step = 0; step < 12; step += 1) {
-      groups = centres.map(() => []);
-      for (const region of regions) {
-        const distances = centres.map((centre) => distance(rowOf(region), centre));
-        groups[distances.indexOf(Math.min(...distances))].push(region);
-      }
-      groups.forEach((group, i) => group.length && (centres[i] = mean(group)));
-    }
-    groups.forEach((group, i) => group.sort((a, b) => distance(rowOf(a), centres[i]) - distance(rowOf(b), centres[i])));
-    return groups.filter((group) => group.length).sort((a, b) => b.length - a.length);
   }
 
   function thumb(region, px) {
@@ -456,7 +363,7 @@
   byId("new-name").addEventListener("keydown", (event) => event.key === "Enter" && assignNew());
   byId("as-normal").addEventListener("click", assignNormal);
   byId("not-this").addEventListener("click", () => say([...selected], { not: true }));
-  byId("more").addEventListener("click", () => select(alike([...selected].at(-1), ALIKE), "add"));
+  byId("more").addEventListener("click", () => select(alike([...selected].at(-1), ALIKE, (one) => selected.has(one) || said.has(one)), "add"));
   byId("clear").addEventListener("click", () => select([], "only"));
 
   document.addEventListener("keydown", (event) => {

@@ -8,7 +8,7 @@
   const context = map.getContext("2d");
   const ring = byId("ring").getContext("2d");
   const tip = byId("tip");
-  const sheets = [...document.querySelectorAll("img.sheet")];
+  const sheets = data.tile.sheets.map((src) => Object.assign(new Image(), { src }));
   const count = data.x.length;
   const hidden = new Set();
   const view = { scale: 1, x: 0, y: 0 };
@@ -21,11 +21,9 @@
     members = data.classes.map(() => []);
     data.classOf.forEach((number, region) => members[number].push(region));
   }
-  const CROSS = 4;
   let colors = [];
   let ink = "";
   let accent = "";
-  let paper = "";
   let size = { width: 0, height: 0 };
   let current = -1;
   let frame = null;
@@ -36,58 +34,13 @@
     const style = getComputedStyle(document.documentElement);
     ink = style.getPropertyValue("--ink").trim();
     accent = style.getPropertyValue("--accent").trim();
-    paper = style.getPropertyValue("--panel").trim();
+    marks.readPaper(style.getPropertyValue("--panel").trim());
     colors = data.classes.map(({ color }) =>
       style.getPropertyValue(color < 0 ? "--normal" : `--c${color % 12}`).trim(),
     );
   }
 
-  function shapeOf(number) {
-    const { color } = data.classes[number];
-    return color < 0 ? CROSS : (color + Math.floor(color / 12)) % 4;
-  }
-
-  // Adds one mark to the path: circle, square, triangle, diamond, or a cross for what looks normal.
-  function mark(to, shape, x, y, r) {
-    if (shape === 0) {
-      to.moveTo(x + r, y);
-      to.arc(x, y, r, 0, 2 * Math.PI);
-    } else if (shape === 1) {
-      to.rect(x - 0.9 * r, y - 0.9 * r, 1.8 * r, 1.8 * r);
-    } else if (shape === 2) {
-      to.moveTo(x, y - 1.2 * r);
-      to.lineTo(x + 1.1 * r, y + 0.8 * r);
-      to.lineTo(x - 1.1 * r, y + 0.8 * r);
-      to.closePath();
-    } else if (shape === 3) {
-      to.moveTo(x, y - 1.25 * r);
-      to.lineTo(x + 1.25 * r, y);
-      to.lineTo(x, y + 1.25 * r);
-      to.lineTo(x - 1.25 * r, y);
-      to.closePath();
-    } else {
-      to.moveTo(x - r, y - r);
-      to.lineTo(x + r, y + r);
-      to.moveTo(x + r, y - r);
-      to.lineTo(x - r, y + r);
-    }
-  }
-
-  function paint(to, shape, color) {
-    if (shape === CROSS) {
-      to.strokeStyle = color;
-      to.lineWidth = 1.4;
-      to.stroke();
-      return;
-    }
-    // A thin edge sets marks off from other classes; below the fill, it leaves dense places solid.
-    to.strokeStyle = paper;
-    to.lineWidth = 1.6;
-    to.stroke();
-    to.fillStyle = color;
-    to.fill();
-  }
-
+  const shapeOf = (number) => marks.shapeOf(data.classes[number].color);
   const reachX = Math.max(0.05, ...data.x.map(Math.abs));
   const reachY = Math.max(0.05, ...data.y.map(Math.abs));
   const pixelsPerUnit = () =>
@@ -102,26 +55,6 @@
     return unit;
   }
 
-  // One mark is drawn once and then copied, which is much faster than thousands of paths.
-  const stamps = new Map();
-  function stampOf(number, radius) {
-    const ratio = window.devicePixelRatio || 1;
-    const key = [number, radius, ratio, colors[number], paper].join();
-    if (!stamps.has(key)) {
-      if (stamps.size > 400) stamps.clear();
-      const side = Math.ceil(2 * (1.3 * radius + 2));
-      const canvas = document.createElement("canvas");
-      canvas.width = canvas.height = Math.ceil(side * ratio);
-      const to = canvas.getContext("2d");
-      to.scale(ratio, ratio);
-      to.beginPath();
-      mark(to, shapeOf(number), side / 2, side / 2, radius);
-      paint(to, shapeOf(number), colors[number]);
-      stamps.set(key, { canvas, side });
-    }
-    return stamps.get(key);
-  }
-
   const markRadius = () =>
     (count > 2000 ? 2.6 : count > 500 ? 3.6 : 4.6) * Math.min(2, Math.max(1, Math.sqrt(view.scale)));
 
@@ -133,7 +66,7 @@
     context.globalAlpha = 0.85;
     members.forEach((regions, number) => {
       if (hidden.has(number)) return;
-      const stamp = stampOf(number, radius);
+      const stamp = marks.stampOf(shapeOf(number), radius, colors[number]);
       const half = stamp.side / 2;
       for (const region of regions) {
         const x = screenX[region];
@@ -399,9 +332,7 @@
         symbol.width = symbol.height = 36;
         const to = symbol.getContext("2d");
         to.scale(2, 2);
-        to.beginPath();
-        mark(to, shapeOf(number), 9, 9, 5);
-        paint(to, shapeOf(number), colors[number]);
+        marks.draw(to, shapeOf(number), 9, 9, 5, colors[number]);
         symbol.setAttribute("aria-hidden", "true");
         const name = document.createElement("span");
         name.className = "name";
