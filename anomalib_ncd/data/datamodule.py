@@ -19,7 +19,7 @@ from tqdm import tqdm
 from anomalib_ncd.data import synthetic_base
 from anomalib_ncd.data.base_classes import BaseRecord, list_base
 from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
-from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, OnceSampler, TrainRegions
+from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, TrainRegions
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
 from anomalib_ncd.data.examples import Example, list_examples
 from anomalib_ncd.data.images import images_of
@@ -274,15 +274,16 @@ class NcdDataModule(AnomalibDataModule):
         if num_images < self._world_size:
             msg = f"{num_images} images can't be shared among {self._world_size} processes; use fewer devices."
             raise ValueError(msg)
-        return self._eval_loader(OnceSampler(num_images, self._rank, self._world_size))
+        # Lightning's own sampler for testing repeats images until all processes have the same number.
+        return self._eval_loader(range(self._rank, num_images, self._world_size))
 
     def all_images(self) -> Iterator[NcdBatch]:
         """Batches of all images, whatever process asks, with progress; the random state stays as it was."""
-        loader = self._eval_loader(OnceSampler(len(self.region_table().images)))
+        loader = self._eval_loader(range(len(self.region_table().images)))
         with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and training must not depend on it
             yield from tqdm(loader, desc="Encoding regions", unit="batch")
 
-    def _eval_loader(self, sampler: OnceSampler) -> DataLoader:
+    def _eval_loader(self, sampler: range) -> DataLoader:
         """Batches of images with their regions, and whole where the model needs that."""
         return DataLoader(
             EvalImages(self.region_table(), self.class_ids, self.image_size, self._inputs.whole_images),

@@ -222,19 +222,3 @@ class BalancedSampler(Sampler[int]):
         num_draws = len(self) * self.world_size
         drawn = torch.multinomial(self.weights, num_draws, replacement=True, generator=generator)
         return iter(drawn[self.rank :: self.world_size].tolist())
-
-
-class OnceSampler(Sampler[int]):
-    """Every item once over all processes, in order; processes may get one item more or less.
-
-    Lightning's own sampler for testing repeats items until all processes have the same number.
-    """
-
-    def __init__(self, num_items: int, rank: int = 0, world_size: int = 1) -> None:
-        self.indices = range(rank, num_items, world_size)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)

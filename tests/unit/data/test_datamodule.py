@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from functools import partial
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -381,6 +382,19 @@ def test_a_damaged_image_is_named(own_tiny_run):
     (own_tiny_run.images / "line" / "001.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"Image .*line/001\.png can't be read"):
         build(own_tiny_run).region_table()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_every_image_comes_once_over_all_processes(tiny_run, world_size):
+    module = build(tiny_run)
+    module.trainer = FakeTrainer()
+    module.trainer.strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer.world_size, drawn = world_size, []
+    for module.trainer.global_rank in range(world_size):
+        drawn.append(list(module.test_dataloader().sampler))
+    assert sorted(index for indices in drawn for index in indices) == list(range(18))
+    assert max(map(len, drawn)) - min(map(len, drawn)) <= 1
+    assert all(indices == sorted(indices) for indices in drawn)
 
 
 def test_fewer_images_than_processes_are_refused(tiny_run):

@@ -9,7 +9,7 @@ import torch
 from anomalib_ncd.data import datasets
 from anomalib_ncd.data.base_classes import list_base
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, OnceSampler, TrainRegions
+from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, TrainRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import list_images
@@ -265,19 +265,6 @@ def test_more_processes_than_regions_still_draw():
     sampler = BalancedSampler(torch.tensor([False]), rank=1, world_size=2)
     assert len(sampler) == 1
     assert list(sampler) == [0]
-
-
-@pytest.mark.parametrize(("num_items", "world_size"), [(10, 1), (10, 2), (11, 2), (3, 5), (0, 2)])
-def test_every_item_comes_once(num_items, world_size):
-    samplers = [OnceSampler(num_items, rank, world_size) for rank in range(world_size)]
-    drawn = [index for sampler in samplers for index in sampler]
-    assert sorted(drawn) == list(range(num_items))
-    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
-    assert max(map(len, samplers)) - min(map(len, samplers)) <= 1
-
-
-def test_one_process_keeps_the_order():
-    assert list(OnceSampler(5)) == [0, 1, 2, 3, 4]
 
 
 def _epoch(sampler, epoch):
