@@ -1,13 +1,13 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The interface that all region encoders share."""
+"""What all region encoders share."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Rows = TypeVar("Rows", bound="Tensor | tuple[Tensor, ...]")
 MAX_DEFAULT_LAYERS = 4  # of `feature_layers=None`
@@ -25,52 +25,49 @@ class Frozen(NamedTuple):
     attended: Tensor
 
 
-class RegionEncoder(Protocol):
-    """A network that describes regions, in a frozen and a trained part; a ``torch.nn.Module``."""
+class RegionEncoder(nn.Module):
+    """A network that describes regions, in a frozen and a trained part.
 
-    @property
-    def image_size(self) -> int:
-        """Side S of the square images in pixels."""
-        ...
+    Attributes:
+        image_size: Side S of the square images in pixels.
+        width: Width of the feature.
+        patch_width: Width of patches and references.
+        setting_names: Of what tells the frozen part from another one of the same weights.
+    """
 
-    @property
-    def width(self) -> int:
-        """Width of the feature."""
-        ...
-
-    @property
-    def patch_width(self) -> int:
-        """Width of patches and references."""
-        ...
+    image_size: int
+    width: int
+    patch_width: int
+    setting_names: ClassVar[tuple[str, ...]]
 
     @property
     def settings(self) -> dict[str, Any]:
         """What tells its frozen part from another one of the same weights, as plain data."""
-        ...
+        return {name: getattr(self, name) for name in self.setting_names}
 
-    def __call__(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Run both parts, as :meth:`frozen` and :meth:`trained` do."""
-        ...
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Features (B, width) of normalised images (B, 3, S, S) with masks (B, 1, S, S) in [0, 1]."""
+        return self.trained(self.frozen(images, masks))
 
     def frozen(self, images: Tensor, masks: Tensor) -> Frozen:
-        """Run the frozen part on normalised images (B, 3, S, S) with masks (B, 1, S, S) in [0, 1], without gradient."""
-        ...
+        """Run the frozen part on images and masks as :meth:`forward`, without gradient."""
+        raise NotImplementedError
 
     def trained(self, frozen: Frozen) -> Tensor:
         """Run the trained part on tokens, fresh or kept in half precision: features (B, width)."""
-        ...
+        raise NotImplementedError
 
     def reference(self, frozen: Frozen) -> Tensor:
         """Describe regions (B, patch_width) float32 by the frozen part alone, which training leaves as it is."""
-        ...
+        raise NotImplementedError
 
     def region_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, N, patch_width) that regions are compared by, and the share (B, N, 1) of each in its region."""
-        ...
+        raise NotImplementedError
 
     def whole_patches(self, images: Tensor) -> Tensor:
         """Patches (B, N, patch_width) that whole images (B, 3, S, S) are compared by; N is a square."""
-        ...
+        raise NotImplementedError
 
 
 def in_parts(function: Callable[..., Rows], per_pass: int, *inputs: Tensor) -> Rows:

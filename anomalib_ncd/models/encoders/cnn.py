@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from anomalib_ncd.models.encoders.base import MAX_DEFAULT_LAYERS, Frozen, check_range, check_views, in_parts
+from anomalib_ncd.models.encoders.base import (
+    MAX_DEFAULT_LAYERS,
+    Frozen,
+    RegionEncoder,
+    check_range,
+    check_views,
+    in_parts,
+)
 
 VIEWS_PER_PASS = 64
 FAST_FORMAT = torch.channels_last  # depthwise convolutions take half the time in it, on CPUs as well
@@ -101,7 +108,7 @@ def _has_convolution(module: nn.Module) -> bool:
     return any(isinstance(part, nn.Conv2d) for part in module.modules())
 
 
-class MaskGuidedCnn(nn.Module):
+class MaskGuidedCnn(RegionEncoder):
     """A convolutional network whose feature maps are averaged over the anomaly; see :class:`RegionEncoder`.
 
     The weight of a place is the share of it that the mask covers; an empty mask averages over everything. Each stage's
@@ -128,6 +135,8 @@ class MaskGuidedCnn(nn.Module):
         >>> encoder(torch.rand(4, 3, 64, 64), torch.ones(4, 1, 64, 64)).shape
         torch.Size([4, 768])
     """
+
+    setting_names = ("trainable_blocks", "feature_layers", "image_size")
 
     def __init__(
         self,
@@ -158,11 +167,6 @@ class MaskGuidedCnn(nn.Module):
         self._early = [index for index in self._layers if index < self._first_trained - 1]
         self.patch_width = self._shapes[self._first_trained][0]
         self.width = sum(self._shapes[index + 1][0] for index in self._layers)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What tells the frozen part from another one of the same weights."""
-        return {name: getattr(self, name) for name in ("trainable_blocks", "feature_layers", "image_size")}
 
     def train(self, mode: bool = True) -> MaskGuidedCnn:
         """Set the mode of the trainable stages; the frozen part and all batch norms stay in evaluation mode."""
@@ -202,10 +206,6 @@ class MaskGuidedCnn(nn.Module):
         """Average (B, C) over the anomaly, in single precision, of the map that the trained stages start from."""
         maps, share, _ = self._map_of(frozen.tokens.float())
         return masked_average(maps, share)
-
-    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Features (B, width) of normalised images (B, 3, S, S) with masks (B, 1, S, S) in [0, 1]."""
-        return self.trained(self.frozen(images, masks))
 
     @torch.no_grad()
     def region_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

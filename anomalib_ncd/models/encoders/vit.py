@@ -8,11 +8,19 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.encoders.attention import attended_rows_of_block, cls_mask, cls_of_block, run_block
-from anomalib_ncd.models.encoders.base import MAX_DEFAULT_LAYERS, Frozen, check_range, check_views, in_parts
+from anomalib_ncd.models.encoders.base import (
+    MAX_DEFAULT_LAYERS,
+    Frozen,
+    RegionEncoder,
+    check_range,
+    check_views,
+    in_parts,
+)
 
 EmptyMask = Literal["region", "cls"]
 VitLike: TypeAlias = VisionTransformer | Eva
@@ -23,7 +31,7 @@ CPU_TOKENS_PER_PASS, GPU_TOKENS_PER_PASS = 1600, 50_000
 ROW_OF_PLACES = 1024  # places are kept as two numbers, which half precision holds exactly
 
 
-class MaskGuidedVit(nn.Module):
+class MaskGuidedVit(RegionEncoder):
     """A Vision Transformer whose CLS token looks only at the anomaly; see :class:`RegionEncoder`.
 
     In the last ``mask_layers`` blocks, CLS attends to the patches of which the mask covers at least half, to itself and
@@ -52,6 +60,8 @@ class MaskGuidedVit(nn.Module):
         >>> encoder(torch.rand(4, 3, 32, 32), torch.ones(4, 1, 32, 32)).shape
         torch.Size([4, 24])
     """
+
+    setting_names = ("mask_layers", "empty_mask", "trainable_blocks", "feature_layers", "image_size")
 
     def __init__(
         self,
@@ -84,12 +94,6 @@ class MaskGuidedVit(nn.Module):
         for index in self._trainable:
             backbone.blocks[index].requires_grad_(requires_grad=True)
         self.train(self.training)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What tells the frozen part from another one of the same weights."""
-        names = ("mask_layers", "empty_mask", "trainable_blocks", "feature_layers", "image_size")
-        return {name: getattr(self, name) for name in names}
 
     def train(self, mode: bool = True) -> "MaskGuidedVit":
         """Set the mode of the trainable blocks; the frozen part stays in evaluation mode."""
@@ -131,7 +135,9 @@ class MaskGuidedVit(nn.Module):
             guide = attended if self._is_guided(self.depth - 1) else None
             tokens = cls_of_block(self.backbone.blocks[-1], tokens, guide, rope)
         feature = self.backbone.fc_norm(self.backbone.norm(tokens[:, 0]))
-        return _of_one_norm(torch.cat([feature[:, None], rows], dim=1)).flatten(1) if self._num_rows else feature
+        if not self._num_rows:
+            return feature
+        return unit_rows(torch.cat([feature[:, None], rows], dim=1)).flatten(1) * self.patch_width**0.5
 
     def reference(self, frozen: Frozen) -> Tensor:
         """Mean (B, D) of the attended patches after the frozen blocks, in single precision."""
@@ -139,10 +145,6 @@ class MaskGuidedVit(nn.Module):
         prefix = self.backbone.num_prefix_tokens
         weights = attended[:, prefix:, None].float()
         return (tokens[:, prefix:].float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-
-    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Features (B, width) of normalised images (B, 3, S, S) with masks (B, 1, S, S) in [0, 1]."""
-        return self.trained(self.frozen(images, masks))
 
     @torch.no_grad()
     def region_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,12 +242,6 @@ class MaskGuidedVit(nn.Module):
         share = F.avg_pool2d(masks.float(), self.patch_size).flatten(1)[..., None] * visible
         share = share + (share.sum(dim=1, keepdim=True) == 0) * visible
         return share / share.sum(dim=1, keepdim=True).clamp(min=SMALLEST_SHARE)
-
-
-def _of_one_norm(vectors: Tensor) -> Tensor:
-    """Vectors (..., D) scaled to a root mean square of 1, in at least single precision."""
-    precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-    return F.normalize(precise, dim=-1).to(vectors.dtype) * vectors.shape[-1] ** 0.5
 
 
 def _check_backbone(backbone: object) -> None:
