@@ -21,7 +21,7 @@ from anomalib_ncd.regions.writing import write_file
 from anomalib_ncd.results.class_names import FILE_NAME as NAMES_FILE
 
 ASKED_FILE = "asked.json"
-INPUTS = ("images", "anomaly_maps", "normal_images", "base", "labels", "image_list")
+INPUTS = ("images", "anomaly_maps", "normal_images", "base", "examples", "labels", "image_list")
 
 
 def digest_of_call(config: Namespace, flags: dict[str, Any]) -> str:

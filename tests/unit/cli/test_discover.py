@@ -3,6 +3,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -168,7 +169,7 @@ def test_a_detector_by_its_short_name(tiny_run, tmp_path, detector_ckpt):
 def test_a_finished_run_is_told_at_once_unless_anything_changed(own_tiny_run, tmp_path, monkeypatch, caplog):
     args = arguments(own_tiny_run, tmp_path / "run", *CLUSTER)
     main(args)
-    calls = []
+    calls, examples = [], shutil.copytree(own_tiny_run.images / "line", tmp_path / "examples" / "dent")
     monkeypatch.setattr("anomalib_ncd.runs.discover.discover", lambda *given: calls.append(given))
     with caplog.at_level("INFO", "anomalib_ncd"):
         main(args)
@@ -179,6 +180,8 @@ def test_a_finished_run_is_told_at_once_unless_anything_changed(own_tiny_run, tm
         lambda: (tmp_path / "run" / "class_names.json").write_text('{"names": {"class_1": "dent"}}'),
         (tmp_path / "run" / "report.html").unlink,
         lambda: args.extend(["--seed", "1"]),
+        lambda: args.extend(["--examples", str(examples.parent)]),
+        next(examples.rglob("*.png")).touch,
     ):
         before = len(calls)
         change()
