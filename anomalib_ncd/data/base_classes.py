@@ -3,6 +3,7 @@
 
 """Labelled base classes: defects of other products that teach what makes two defects alike."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,19 +12,19 @@ import numpy as np
 
 from anomalib_ncd.regions.reading.file_bytes import read_bytes
 from anomalib_ncd.regions.reading.images import decode_samples, read_image
-from anomalib_ncd.regions.reading.listing import list_images, narrow
+from anomalib_ncd.regions.reading.listing import ImageFile, list_images, narrow
 
 
 @dataclass(frozen=True)
-class BaseRecord:
-    """A labelled base image and its mask, non-zero on the defect; ``class_id`` counts the base class names."""
+class LabelledImage:
+    """An image of a class and its mask, non-zero on the defect, where there is one."""
 
-    image_path: Path
-    mask_path: Path
-    class_id: int
+    image: ImageFile
+    class_name: str
+    mask_path: Path | None = None
 
 
-def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[list[BaseRecord], list[str]]:
+def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[list[LabelledImage], list[str]]:
     """List the base images of a folder ``images/<class>`` with masks in ``masks/<class>``.
 
     Names of base classes live in a space of their own: a novel class may have the same name.
@@ -33,47 +34,51 @@ def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[
         base_list: Text file that narrows the images down: one path relative to ``images`` a line.
 
     Returns:
-        Records in the order of their paths, and the class names in the order of the class ids.
+        Images in the order of their paths, and the class names, sorted.
 
     Raises:
         FileNotFoundError: If a folder is missing or empty, or an image has no mask of the same stem.
         ValueError: If an image lies in no folder of a class.
     """
     folder = Path(folder)
-    images = _files_by_key(folder / "images")
-    masks = _files_by_key(folder / "masks")
+    images, masks = _files_by_key(folder / "images"), _files_by_key(folder / "masks")
     keys = sorted(images) if base_list is None else narrow(images, base_list, folder / "images")
     class_names = sorted({Path(key).parent.as_posix() for key in keys})
     if "." in class_names:
-        msg = f"Base images must lie in a folder of their class, but {images[keys[0]]} lies at the top of `images`."
+        msg = (
+            f"Base images must lie in a folder of their class, but {images[keys[0]].path} lies at the top of `images`."
+        )
         raise ValueError(msg)
     _check_masks(keys, images, masks, folder)
-    ids = {name: i for i, name in enumerate(class_names)}
-    records = [BaseRecord(images[key], masks[key], ids[Path(key).parent.as_posix()]) for key in keys]
-    return records, class_names
+    return [LabelledImage(images[key], Path(key).parent.as_posix(), masks[key].path) for key in keys], class_names
 
 
-def read_base_region(record: BaseRecord) -> tuple[np.ndarray, np.ndarray]:
+def files_of(images: Iterable[LabelledImage]) -> list[Path]:
+    """Images and masks as files, in order."""
+    return [file for one in images for file in (one.image.path, one.mask_path) if file is not None]
+
+
+def read_base_region(labelled: LabelledImage) -> tuple[np.ndarray, np.ndarray]:
     """Read a base image, one region as a whole: pixels ``(H, W, 3)`` uint8 and mask ``(H, W)`` bool."""
-    image = read_image(record.image_path)
-    return image, _read_mask(record.mask_path, image.shape[:2])
+    image, mask_path = read_image(labelled.image.path), labelled.mask_path
+    return image, np.ones(image.shape[:2], bool) if mask_path is None else _read_mask(mask_path, image.shape[:2])
 
 
-def _files_by_key(folder: Path) -> dict[str, Path]:
+def _files_by_key(folder: Path) -> dict[str, ImageFile]:
     """Image files below a folder by relative path without suffix."""
     if not folder.is_dir():
         msg = f"There is no folder {folder}; base data needs images/<class> and masks/<class>."
         raise FileNotFoundError(msg)
-    return {image.key: image.path for image in list_images(folder, argument="base")}
+    return {image.key: image for image in list_images(folder, argument="base")}
 
 
-def _check_masks(keys: list[str], images: dict[str, Path], masks: dict[str, Path], folder: Path) -> None:
+def _check_masks(keys: list[str], images: dict[str, ImageFile], masks: dict[str, ImageFile], folder: Path) -> None:
     """Every base image needs a mask: its class is learnt from what the mask shows."""
     missing = [key for key in keys if key not in masks]
     if missing:
         classes = sorted({Path(key).parent.as_posix() for key in missing})
         msg = (
-            f"{len(missing)} base images of the classes {classes} have no mask, such as {images[missing[0]]}. "
+            f"{len(missing)} base images of the classes {classes} have no mask, such as {images[missing[0]].path}. "
             f"Put a mask of the same name below {folder / 'masks'}, or take the images away."
         )
         raise FileNotFoundError(msg)

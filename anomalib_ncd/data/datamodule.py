@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from anomalib_ncd.data import synthetic_base
-from anomalib_ncd.data.base_classes import BaseRecord, list_base
+from anomalib_ncd.data.base_classes import LabelledImage, list_base
 from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, TrainRegions
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.examples import Example, list_examples
+from anomalib_ncd.data.examples import list_examples
 from anomalib_ncd.data.images import images_of
 from anomalib_ncd.data.labels import Defect, class_ids, has_defects, image_labels, read_defects, read_labels
 from anomalib_ncd.data.region_table import RegionTable
@@ -121,8 +121,8 @@ class NcdDataModule(AnomalibDataModule):
         self.records: list[ImageFile] = []
         self.map_paths: list[Path] = []
         self.normal_map_paths: list[Path] = []
-        self.base_records: list[BaseRecord] = []
-        self.examples_found: list[Example] = []
+        self.base_records: list[LabelledImage] = []
+        self.examples_found: list[LabelledImage] = []
         self.base_class_names: list[str] = []
         self.class_ids: list[int] | None = None
         self.class_names: list[str] = []
@@ -330,7 +330,7 @@ class NcdDataModule(AnomalibDataModule):
         ids, self.class_names = class_ids([*names, self.normal_label, *kinds], self.normal_label)
         self.class_ids = ids[: len(records)]
 
-    def _paint_base(self, table: RegionTable) -> list[BaseRecord]:
+    def _paint_base(self, table: RegionTable) -> list[LabelledImage]:
         """Paint base classes, or take up those in ``work_dir``."""
         folder = self._folder("synthetic_base")
         normal = self.normal_records or least_anomalous(table)

@@ -12,10 +12,11 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
-from anomalib_ncd.data.base_classes import BaseRecord, read_base_region
+from anomalib_ncd.data.base_classes import LabelledImage, files_of, read_base_region
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import TrainView
+from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
 from anomalib_ncd.regions.views import eval_views, whole_view
@@ -92,23 +93,22 @@ class TrainRegions(Dataset):
     def __init__(
         self,
         table: RegionTable,
-        base: Sequence[BaseRecord] = (),
+        base: Sequence[LabelledImage] = (),
         image_size: int = 224,
         normal: NormalRegions | None = None,
     ) -> None:
         self.table = table
         self.view = TrainView(image_size)
         normal_crops = [] if normal is None else _cut(normal)
-        self._labelled_crops = [read_base_region(record) for record in base] + normal_crops
+        self._labelled_crops = [read_base_region(labelled) for labelled in base] + normal_crops
         self.num_base, num_novel = len(base), len(table)
-        normal_label = 1 + max((record.class_id for record in base), default=-1)
-        labels = [record.class_id for record in base] + [normal_label] * len(normal_crops)
+        names = sorted({labelled.class_name for labelled in base})
+        labels = [names.index(labelled.class_name) for labelled in base] + [len(names)] * len(normal_crops)
         self.is_base = torch.tensor([True] * len(labels) + [False] * num_novel)
         self.labels = torch.tensor(labels + [0] * num_novel)
         digest = hashlib.sha256(f"{image_size}".encode())
-        for record in base:
-            stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (record.image_path, record.mask_path)]
-            digest.update(repr((str(record.image_path), str(record.mask_path), stamps)).encode())
+        for file in files_of(base):
+            digest.update(repr((str(file), stamp_of(file))).encode())
         if normal is not None:
             digest.update(normal.identity().encode())
         self._labelled_digest = digest.hexdigest()

@@ -6,9 +6,9 @@
 import os
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
+from anomalib_ncd.data.base_classes import LabelledImage
 from anomalib_ncd.regions.classes.prediction import CLASS_SEPARATOR
 from anomalib_ncd.regions.reading.listing import ImageFile, list_images
 
@@ -16,16 +16,7 @@ MASK_SUFFIX = "_mask"
 _OWN_NAME = re.compile(r"class_\d+")
 
 
-@dataclass(frozen=True)
-class Example:
-    """An image of a known kind; its mask, if there is one, is non-zero on the defect."""
-
-    image: ImageFile
-    class_name: str
-    mask_path: Path | None
-
-
-def list_examples(folder: str | Path, images: Collection[ImageFile] = ()) -> list[Example]:
+def list_examples(folder: str | Path, images: Collection[ImageFile] = ()) -> list[LabelledImage]:
     """List examples in folders of their classes, ``<class>/<name>.png``; masks lie beside, ``<name>_mask.png``.
 
     Args:
@@ -44,7 +35,9 @@ def list_examples(folder: str | Path, images: Collection[ImageFile] = ()) -> lis
     masks = {key.removesuffix(MASK_SUFFIX): key for key in files if key.endswith(MASK_SUFFIX)}
     masks = {key: mask for key, mask in masks.items() if key in files}
     found = [
-        Example(image, key.partition("/")[0] if "/" in key else "", files[masks[key]].path if key in masks else None)
+        LabelledImage(
+            image, key.partition("/")[0] if "/" in key else "", files[masks[key]].path if key in masks else None
+        )
         for key, image in files.items()
         if key not in masks.values()
     ]
@@ -62,7 +55,7 @@ def list_examples(folder: str | Path, images: Collection[ImageFile] = ()) -> lis
     return found
 
 
-def _check_names(examples: Collection[Example]) -> None:
+def _check_names(examples: Collection[LabelledImage]) -> None:
     """Refuse what no class can be called."""
     for example in examples:
         name = example.class_name

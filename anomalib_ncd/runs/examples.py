@@ -18,11 +18,11 @@ import torch
 from anomalib.models import AnomalibModule
 from torch.utils.data import DataLoader
 
+from anomalib_ncd.data.base_classes import LabelledImage
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import EvalImages
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.examples import Example
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.encoded_regions import encode_images, given
 from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -74,7 +74,7 @@ def learn_examples(model: AnomalyNcd, datamodule: NcdDataModule, batches: Sequen
     return [model.model.classify_encoded(batch) for batch in batches]
 
 
-def _encode(model: AnomalyNcd, datamodule: NcdDataModule) -> tuple[list[NcdBatch], list[Example]]:
+def _encode(model: AnomalyNcd, datamodule: NcdDataModule) -> tuple[list[NcdBatch], list[LabelledImage]]:
     """Examples, described and predicted, and the example that each region lies in.
 
     Regions are where masks are, or else where the run's detector finds something, or else whole images.
@@ -85,7 +85,7 @@ def _encode(model: AnomalyNcd, datamodule: NcdDataModule) -> tuple[list[NcdBatch
         by_detector = []
     masked = [one for one in datamodule.examples_found if one not in by_detector]
     as_masks = replace(settings, method="masks", threshold=None)
-    encoded, rows = list[NcdBatch](), list[Example]()
+    encoded, rows = list[NcdBatch](), list[LabelledImage]()
     with tempfile.TemporaryDirectory() as folder:
         np.save(whole := Path(folder) / "whole.npy", np.ones((8, 8), np.uint8))
         cuts = [(masked, [one.mask_path or whole for one in masked], as_masks)]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
+from anomalib_ncd.data.base_classes import files_of
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.view_bank import digest_of_frozen
@@ -73,13 +74,14 @@ class MadeFrom:
         hparams = {**model.hparams, **model.hparams["training"]}
         own = {name: value for name, value in hparams.items() if name not in NOT_SETTINGS}
         data = {name: getattr(datamodule, name) for name in DATA_SETTINGS}
-        base = [file for record in datamodule.base_records for file in (record.image_path, record.mask_path)]
         examples = [(one.image.key, one.image.path, one.mask_path or "") for one in datamodule.examples_found]
         inputs = {
             "images": digest_of_images(datamodule.records),
             "maps": _digest(_stamp(file) for file in datamodule.map_paths),
             "weights of the backbone": digest_of_frozen(model.model.describer),
-            "base": "synthetic" if datamodule.has_synthetic_base else _digest(_stamp(file) for file in base),
+            "base": "synthetic"
+            if datamodule.has_synthetic_base
+            else _digest(_stamp(file) for file in files_of(datamodule.base_records)),
             "examples": _digest(f"{key} {_stamp(image)} {mask and _stamp(mask)}" for key, image, mask in examples),
             "normal images": digest_of_images(datamodule.normal_records),
             "normal maps": _digest(_stamp(file) for file in datamodule.normal_map_paths),

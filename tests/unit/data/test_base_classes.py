@@ -7,14 +7,19 @@ import cv2
 import numpy as np
 import pytest
 
-from anomalib_ncd.data.base_classes import BaseRecord, list_base, read_base_region
+from anomalib_ncd.data.base_classes import LabelledImage, list_base, read_base_region
+from anomalib_ncd.regions.reading.listing import ImageFile
+
+
+def in_folder(folder):
+    return LabelledImage(ImageFile(folder / "image.png", "image"), "dent", folder / "mask.png")
 
 
 def test_classes_are_numbered_by_name(tiny_run):
     records, names = list_base(tiny_run.base)
     assert names == ["base_line", "base_square"]
-    assert [record.class_id for record in records] == [0] * 4 + [1] * 4
-    assert all(record.image_path.stem == record.mask_path.stem for record in records)
+    assert [record.class_name for record in records] == ["base_line"] * 4 + ["base_square"] * 4
+    assert all(record.image.path.stem == record.mask_path.stem for record in records)
 
 
 def test_a_list_narrows_the_base_down(tiny_run, tmp_path):
@@ -50,7 +55,7 @@ def test_a_base_image_is_one_region(tmp_path):
     mask[10:20, 10:20] = mask[70:80, 70:80] = 255
     for name, pixels in (("image.png", image), ("mask.png", mask)):
         cv2.imwrite(str(tmp_path / name), pixels)
-    pixels, region_mask = read_base_region(BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0))
+    pixels, region_mask = read_base_region(in_folder(tmp_path))
     assert pixels.shape == (100, 90, 3)
     np.testing.assert_array_equal(region_mask, mask > 0)
 
@@ -60,7 +65,7 @@ def test_masks_of_ones_and_of_another_size_are_read(tmp_path):
     mask = np.zeros((20, 30), np.uint8)
     mask[:10] = 1
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
-    _, region_mask = read_base_region(BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0))
+    _, region_mask = read_base_region(in_folder(tmp_path))
     assert region_mask.shape == (40, 60)
     assert region_mask.sum() == 20 * 60
 
@@ -69,4 +74,4 @@ def test_an_unreadable_mask_is_named(tmp_path):
     cv2.imwrite(str(tmp_path / "image.png"), np.zeros((40, 60, 3), np.uint8))
     (tmp_path / "mask.png").touch()
     with pytest.raises(ValueError, match=r"mask\.png"):
-        read_base_region(BaseRecord(tmp_path / "image.png", tmp_path / "mask.png", 0))
+        read_base_region(in_folder(tmp_path))

@@ -103,7 +103,7 @@ def test_base_regions_come_first(table, base):
     num_base = len(base)
     assert len(regions) == num_base + len(table)
     assert regions.is_base.tolist() == [True] * num_base + [False] * len(table)
-    assert regions.labels.tolist() == [record.class_id for record in base] + [0] * len(table)
+    assert regions.labels.tolist() == [record.class_name == "base_square" for record in base] + [0] * len(table)
     assert set(regions.labels[:num_base].tolist()) == {0, 1}
     assert (regions.scores[:num_base] == 1).all()
     np.testing.assert_allclose(regions.scores[num_base:], [row.score for row in table.rows], rtol=1e-6)

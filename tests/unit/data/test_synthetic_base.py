@@ -43,7 +43,7 @@ def normal(tiny_run):
 def test_a_base_folder_is_written(normal, tmp_path):
     records, names = list_base(write(tmp_path / "base", normal))
     assert names == ["crack", "stain"]
-    assert [record.class_id for record in records] == [0] * 3 + [1] * 3
+    assert [record.class_name for record in records] == ["crack"] * 3 + ["stain"] * 3
     for record in records:
         pixels, mask = read_base_region(record)
         assert mask.sum() >= 6
@@ -59,7 +59,7 @@ def test_regions_are_cut_as_novel_ones_are(tmp_path, monkeypatch):
     paint(monkeypatch, "hole", count=3)
     for ratio, side in ((0.1, 50), (0.3, 150)):
         folder = write(tmp_path / str(ratio), images, RegionSettings(min_size_ratio=ratio))
-        assert [cv2.imread(str(record.image_path)).shape[:2] for record in list_base(folder)[0]] == [(side, side)] * 3
+        assert [cv2.imread(str(record.image.path)).shape[:2] for record in list_base(folder)[0]] == [(side, side)] * 3
 
 
 def test_the_number_decides_and_nothing_else(normal, tmp_path):
