@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
 from anomalib_ncd.settings import PAPER, TrainingSettings
 
 
@@ -83,7 +84,6 @@ def self_training(
     num_base: int,
     weights: Tensor,
     teacher_temp: float,
-    student_temp: float = 0.1,
 ) -> Tensor:
     """Cross-entropy of each view with the pseudo-label that the other view gives.
 
@@ -95,7 +95,6 @@ def self_training(
         num_base: Number of base classes, the first columns.
         weights: Weights (N,) of *normal* in [0, 1].
         teacher_temp: Divisor of the logits that make pseudo-labels; no gradient flows there.
-        student_temp: Divisor of the logits that learn.
 
     Example:
         >>> self_training(torch.zeros(4, 5), 1, torch.zeros(2), teacher_temp=0.07).round(decimals=4)  # log 5
@@ -106,11 +105,11 @@ def self_training(
     weight = weights.repeat(2)[:, None]
     pseudo_label = (1 - weight) * novel + weight * normal.repeat(2, 1)
     from_other_view = pseudo_label.roll(len(weights), dims=0)
-    log_probs = (logits / student_temp).log_softmax(dim=-1)[:, num_base:]
+    log_probs = (logits / LOGIT_TEMPERATURE).log_softmax(dim=-1)[:, num_base:]
     return -(from_other_view * log_probs).sum(-1).mean()
 
 
-def mean_entropy(logits: Tensor, temperature: float = 0.1) -> Tensor:
+def mean_entropy(logits: Tensor) -> Tensor:
     """How far the classes of logits (M, C) by one head are from being used equally: ``log C - H(mean prediction)``.
 
     Example:
@@ -118,19 +117,19 @@ def mean_entropy(logits: Tensor, temperature: float = 0.1) -> Tensor:
         tensor(0.)
     """
     # In logarithms: a class that nobody predicts must not make the gradient infinite.
-    log_probs = (logits / temperature).log_softmax(dim=-1)
+    log_probs = (logits / LOGIT_TEMPERATURE).log_softmax(dim=-1)
     log_mean = log_probs.logsumexp(dim=0) - math.log(len(logits))
     return (log_mean.exp() * (log_mean + math.log(logits.shape[1]))).sum()
 
 
-def supervised(logits: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+def supervised(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of both views, logits (2N, C) view-major, with the classes (N,) of their regions.
 
     Example:
         >>> supervised(torch.zeros(4, 5), torch.tensor([0, 3])).round(decimals=4)  # log 5
         tensor(1.6094)
     """
-    return F.cross_entropy(logits / temperature, labels.repeat(2))
+    return F.cross_entropy(logits / LOGIT_TEMPERATURE, labels.repeat(2))
 
 
 class LossOutput(NamedTuple):
