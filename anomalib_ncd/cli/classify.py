@@ -85,9 +85,7 @@ def run_classify(config: Namespace) -> None:
             return
         raise
     logger.info(
-        "%d images classified, %d could not be used, %d were done before. Results are in %s.",
-        *counts,
-        config.output,
+        "%d images classified, %d could not be used, %d were done before. Results are in %s.", *counts, config.output
     )
 
 

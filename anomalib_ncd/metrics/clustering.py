@@ -19,10 +19,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from anomalib_ncd.metrics.discovery import ari, labelled, nmi
 from anomalib_ncd.metrics.matching import clustering_accuracy, matched_macro_f1
 
-LEVELS = {
-    "image_": ("pred_class_id", "class_id"),
-    "region_": ("region_pred_class_id", "region_class_id"),
-}
+LEVELS = {"image_": ("pred_class_id", "class_id"), "region_": ("region_pred_class_id", "region_class_id")}
 
 
 class GatheringMetric(Metric):

@@ -103,10 +103,7 @@ def discovery_report(
     }
     report: dict[str, Any] = {"count": len(target), **clustering_report(preds, target)}
     if is_defect.any():
-        report["defects"] = {
-            "count": int(is_defect.sum()),
-            **clustering_report(preds[is_defect], target[is_defect]),
-        }
+        report["defects"] = {"count": int(is_defect.sum()), **clustering_report(preds[is_defect], target[is_defect])}
     return report | {"matching": matching, "confusion": confusion}
 
 

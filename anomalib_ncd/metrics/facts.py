@@ -134,10 +134,7 @@ def pairwise_agreement(partitions: np.ndarray) -> float:
 
 
 def resampled_clusterings(
-    features: np.ndarray,
-    cluster: Callable[[np.ndarray], np.ndarray],
-    num_resamples: int = 5,
-    share: float = 0.8,
+    features: np.ndarray, cluster: Callable[[np.ndarray], np.ndarray], num_resamples: int = 5, share: float = 0.8
 ) -> np.ndarray:
     """Cluster random parts of features ``(N, D)``: ``(num_resamples, N)`` int, -1 where a row is not in the part.
 

@@ -63,12 +63,7 @@ class RegionClassifier(nn.Module):
         rejection: What is known of the run's regions. Defaults to ``None``: nothing, no region is unknown.
     """
 
-    def __init__(
-        self,
-        describer: Describer,
-        prototypes: Tensor,
-        rejection: RegionRejection | None = None,
-    ) -> None:
+    def __init__(self, describer: Describer, prototypes: Tensor, rejection: RegionRejection | None = None) -> None:
         super().__init__()
         self.describer = describer
         self.rejection = rejection or RegionRejection()
@@ -86,11 +81,7 @@ class RegionClassifier(nn.Module):
         return (*INPUT_NAMES, *WHOLE_IMAGE_NAMES) if self.describer.needs_whole_images else INPUT_NAMES
 
     def forward(
-        self,
-        image: Tensor,
-        mask: Tensor,
-        whole_image: Tensor | None = None,
-        image_index: Tensor | None = None,
+        self, image: Tensor, mask: Tensor, whole_image: Tensor | None = None, image_index: Tensor | None = None
     ) -> RegionOutput:
         """Classify regions; arguments as :meth:`Describer.forward`."""
         feature, rejection_feature = self.describer(image, mask, whole_image, image_index)

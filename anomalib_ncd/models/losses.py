@@ -52,11 +52,7 @@ def supervised_contrastive(projections: Tensor, labels: Tensor, temperature: flo
 
 
 def teacher_temperature(
-    epoch: int,
-    warmup_epochs: int = 40,
-    start: float = 0.07,
-    end: float = 0.04,
-    repeats: int = 4,
+    epoch: int, warmup_epochs: int = 40, start: float = 0.07, end: float = 0.04, repeats: int = 4
 ) -> float:
     """Temperature of the pseudo-labels: it falls in steps of ``repeats`` epochs until ``warmup_epochs``, then stays.
 
@@ -79,12 +75,7 @@ def normal_weights(scores: Tensor, threshold: float | None = 0.5) -> Tensor:
     return torch.zeros_like(scores) if threshold is None else (threshold - scores).clamp(min=0.0)
 
 
-def self_training(
-    logits: Tensor,
-    num_base: int,
-    weights: Tensor,
-    teacher_temp: float,
-) -> Tensor:
+def self_training(logits: Tensor, num_base: int, weights: Tensor, teacher_temp: float) -> Tensor:
     """Cross-entropy of each view with the pseudo-label that the other view gives.
 
     The pseudo-label is a softmax over the novel classes alone, mixed with certainty of the first novel class, which
@@ -193,13 +184,7 @@ class AnomalyNcdLoss(nn.Module):
         self.num_base_classes, self.settings = num_base_classes, settings
 
     def forward(
-        self,
-        projections: Tensor | None,
-        logits: Tensor,
-        labels: Tensor,
-        is_base: Tensor,
-        scores: Tensor,
-        epoch: int,
+        self, projections: Tensor | None, logits: Tensor, labels: Tensor, is_base: Tensor, scores: Tensor, epoch: int
     ) -> LossOutput:
         """Compute the loss of a batch of B regions, at least one.
 
@@ -229,11 +214,7 @@ class AnomalyNcdLoss(nn.Module):
         return LossOutput(total, contrast, base_contrast, base, training.mean(), entropy.mean(), novel.detach())
 
     def _contrastive_terms(
-        self,
-        projections: Tensor | None,
-        logits: Tensor,
-        labels: Tensor,
-        is_base: Tensor,
+        self, projections: Tensor | None, logits: Tensor, labels: Tensor, is_base: Tensor
     ) -> tuple[Tensor, Tensor]:
         """InfoNCE of all regions and the supervised contrast of the base regions."""
         nothing = logits.sum() * 0.0

@@ -13,10 +13,7 @@ FINAL_LEARNING_RATE = 1e-3
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter],
-    learning_rate: float = 0.003,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-5,
+    parameters: Iterable[nn.Parameter], learning_rate: float = 0.003, momentum: float = 0.9, weight_decay: float = 5e-5
 ) -> SGD:
     """SGD without weight decay of vectors such as biases, and without frozen parameters; in one pass on a CPU."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]

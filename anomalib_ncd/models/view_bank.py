@@ -198,10 +198,7 @@ class _ManyViews(Dataset):
 
 
 def _with_progress(
-    loader: Iterable[RegionViewBatch],
-    num_views: int,
-    num_done: int,
-    num_regions: int,
+    loader: Iterable[RegionViewBatch], num_views: int, num_done: int, num_regions: int
 ) -> Iterable[RegionViewBatch]:
     """Batches, with a progress bar that counts regions; none where all are done."""
     with tqdm(
@@ -216,11 +213,7 @@ def _with_progress(
             progress.update(batch.batch_size)
 
 
-def _attended_tokens(
-    batch: RegionViewBatch,
-    trunk: Trunk,
-    device: torch.device,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _attended_tokens(batch: RegionViewBatch, trunk: Trunk, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Attended tokens of a batch, region by region and view by view, and their number per view ``(B, V)``."""
     if batch.image is None or batch.mask is None:
         msg = "A bank is made from images, but the batch holds none."

@@ -60,10 +60,7 @@ class MEBinBatch(ImageBatch):
 
 
 def add_mebin_results(
-    batch: Batch,
-    pred_mask: torch.Tensor,
-    threshold: torch.Tensor,
-    num_anomalies: torch.Tensor,
+    batch: Batch, pred_mask: torch.Tensor, threshold: torch.Tensor, num_anomalies: torch.Tensor
 ) -> None:
     """Put MEBin's results into a batch of predictions, in place.
 

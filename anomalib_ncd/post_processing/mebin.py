@@ -236,7 +236,7 @@ class MEBin(PostProcessor):
             logger.warning(
                 "MEBin's score range was never fitted, so each map is binarised over its own range and even images "
                 "without anomalies get masks. Run `Engine.validate(model=..., datamodule=...)` once, set "
-                "`MEBin(score_range=(low, high))`, or fit on the images to predict: `MEBin(score_range='predict')`.",
+                "`MEBin(score_range=(low, high))`, or fit on the images to predict: `MEBin(score_range='predict')`."
             )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401

@@ -71,9 +71,7 @@ def range_of_extremes(extremes: torch.Tensor, robust: bool = False) -> tuple[flo
 
 
 def first_pass(
-    trainer: Trainer,
-    pl_module: LightningModule,
-    stage: Literal["predict", "test"],
+    trainer: Trainer, pl_module: LightningModule, stage: Literal["predict", "test"]
 ) -> Iterator[torch.Tensor]:
     """Run a detector over the set that is about to be predicted, and yield its own anomaly maps, batch by batch."""
     step = getattr(trainer.strategy, f"{stage}_step")

@@ -12,10 +12,7 @@ MAX_PAIRS = 1_000_000
 
 
 def square_boxes(
-    rectangles_xywh: np.ndarray,
-    size_hw: tuple[int, int],
-    padding_ratio: float,
-    min_size_ratio: float,
+    rectangles_xywh: np.ndarray, size_hw: tuple[int, int], padding_ratio: float, min_size_ratio: float
 ) -> np.ndarray:
     """Put a padded square ``(N, 4)`` float64 xyxy around each rectangle ``(N, 4)``, shifted back into the image.
 

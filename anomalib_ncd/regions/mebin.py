@@ -74,10 +74,7 @@ def normalize_anomaly_map(anomaly_map: np.ndarray, score_range: tuple[float, flo
 
 
 def component_counts(
-    anomaly_map: np.ndarray,
-    score_range: tuple[float, float],
-    sample_rate: int = 4,
-    erosion_size: int = 6,
+    anomaly_map: np.ndarray, score_range: tuple[float, float], sample_rate: int = 4, erosion_size: int = 6
 ) -> np.ndarray:
     """Count the 8-connected components of a map at each threshold of the sweep, from 255 downwards.
 
@@ -202,10 +199,7 @@ def binarize_batch(
 
 
 def _build_sweep(
-    array: np.ndarray,
-    score_range: tuple[float, float],
-    sample_rate: int,
-    erosion_size: int,
+    array: np.ndarray, score_range: tuple[float, float], sample_rate: int, erosion_size: int
 ) -> ThresholdSweep:
     """Quantise and erode a map, ready for the sweep."""
     _check_at_least("erosion_size", erosion_size, 0)

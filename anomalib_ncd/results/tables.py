@@ -19,18 +19,7 @@ LINES_NAME = "results.jsonl"
 CLASSIFIER_NAME = "classifier.json"
 COLUMNS = {
     "predictions.csv": ("image", "class", "confidence", "normal", "num_regions", "unknown", "classes"),
-    "regions.csv": (
-        "image",
-        "left",
-        "top",
-        "right",
-        "bottom",
-        "area",
-        "score",
-        "class",
-        "confidence",
-        "unknown",
-    ),
+    "regions.csv": ("image", "left", "top", "right", "bottom", "area", "score", "class", "confidence", "unknown"),
     "errors.csv": ("image", "error"),
 }
 # What spreadsheets take for the beginning of a formula, which may run a program.

@@ -157,10 +157,7 @@ def _settle_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, output: Pa
 
 
 def _train_and_predict(
-    model: AnomalyNcd,
-    datamodule: NcdDataModule,
-    output: Path,
-    options: RunOptions,
+    model: AnomalyNcd, datamodule: NcdDataModule, output: Path, options: RunOptions
 ) -> list[NcdBatch]:
     """Train as far as it is not done yet, then predict every image."""
     checkpoint = output / CHECKPOINT_FILE

@@ -108,10 +108,7 @@ def extend_run(
 
 
 def extend_classes(
-    model: AnomalyNcd,
-    images: NcdBatch,
-    num_new_classes: int | None = None,
-    min_regions: int = 3,
+    model: AnomalyNcd, images: NcdBatch, num_new_classes: int | None = None, min_regions: int = 3
 ) -> Extension:
     """Discover classes among unknown regions, add them to the model, and predict all images with it.
 

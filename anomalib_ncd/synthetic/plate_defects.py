@@ -39,10 +39,7 @@ Painter = Callable[[FloatImage, Spot, np.random.Generator], tuple[FloatImage, Fl
 
 
 def paint_defect(
-    image: NDArray[np.uint8],
-    kind: str,
-    rng: np.random.Generator,
-    avoid: BoolMask | None = None,
+    image: NDArray[np.uint8], kind: str, rng: np.random.Generator, avoid: BoolMask | None = None
 ) -> tuple[NDArray[np.uint8], BoolMask]:
     """Paint one defect at a random place, size and orientation.
 

@@ -27,9 +27,7 @@ def draw_part(rng: np.random.Generator, size: int = 256) -> NDArray[np.uint8]:
 
 
 def make_image(
-    kinds: Sequence[str],
-    rng: np.random.Generator,
-    size: int = 256,
+    kinds: Sequence[str], rng: np.random.Generator, size: int = 256
 ) -> tuple[NDArray[np.uint8], dict[str, BoolMask]]:
     """Draw a part with one defect of each given kind; the defects keep a distance from each other.
 
@@ -46,11 +44,7 @@ def make_image(
     return image, masks
 
 
-def simulate_anomaly_map(
-    mask: BoolMask,
-    rng: np.random.Generator,
-    size_hw: tuple[int, int] = (256, 256),
-) -> FloatImage:
+def simulate_anomaly_map(mask: BoolMask, rng: np.random.Generator, size_hw: tuple[int, int] = (256, 256)) -> FloatImage:
     """Simulate what a detector would answer, ``float32`` in 0..1, to an image with defects ``(H, W)``, bool, or none.
 
     The answer is blurred, differs in strength from defect to defect, is weaker at the border of the image, sits on a

@@ -224,11 +224,7 @@ def _write_dataset(dataset: GeneratedDataset, settings: _Settings) -> None:
 
 
 def _write_test_image(
-    dataset: GeneratedDataset,
-    settings: _Settings,
-    tables: _Tables,
-    kinds: list[str],
-    stream: tuple[int, int],
+    dataset: GeneratedDataset, settings: _Settings, tables: _Tables, kinds: list[str], stream: tuple[int, int]
 ) -> None:
     """Draw one test image; write it with its mask and map, and note it in the tables."""
     name = f"{stream[1]:03d}"

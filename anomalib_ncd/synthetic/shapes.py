@@ -108,9 +108,7 @@ def ring(distance: FloatImage, at: float, width: float) -> FloatImage:
 
 
 def blend(
-    image: FloatImage,
-    colour: tuple[float, float, float] | NDArray[np.floating],
-    alpha: NDArray[np.floating],
+    image: FloatImage, colour: tuple[float, float, float] | NDArray[np.floating], alpha: NDArray[np.floating]
 ) -> FloatImage:
     """Lay a colour, or an image of colours, over an image ``(H, W, 3)`` where ``alpha`` ``(H, W)`` in 0..1 is high."""
     return (image + alpha[..., None] * (np.asarray(colour, dtype=np.float32) - image)).astype(np.float32)

@@ -47,11 +47,7 @@ def run_figures(
         figures["gallery"] = draw_gallery(predicted, class_names, table)
         for slot in sorted(set(regions.tolist())):
             figures[f"classes/{class_names[slot]}"] = draw_gallery(
-                predicted,
-                class_names,
-                table,
-                tiles_per_class=EXAMPLES_PER_CLASS,
-                only=class_names[slot],
+                predicted, class_names, table, tiles_per_class=EXAMPLES_PER_CLASS, only=class_names[slot]
             )
     labelled = [batch for batch in predicted if batch.class_id is not None]
     if labelled and label_names:
@@ -64,10 +60,7 @@ def run_figures(
 
 
 def count_confusion(
-    preds: np.ndarray,
-    target: np.ndarray,
-    class_names: Sequence[str],
-    label_names: Sequence[str],
+    preds: np.ndarray, target: np.ndarray, class_names: Sequence[str], label_names: Sequence[str]
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Count how often a true class, ``(N,)`` and not negative, was put into a discovered one.
 

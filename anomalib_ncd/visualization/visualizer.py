@@ -51,10 +51,7 @@ class NcdVisualizer(Visualizer):
         self.side_range_px = side_range_px
 
     def visualize(
-        self,
-        predictions: NcdBatch,
-        merging: RegionMerging,
-        table: RegionTable | None = None,
+        self, predictions: NcdBatch, merging: RegionMerging, table: RegionTable | None = None
     ) -> list[Image.Image]:
         """Draw the images of a batch from their files, one picture each; without ``table`` no outlines of masks.
 

@@ -20,11 +20,7 @@ from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES
 EXPECTED = "train/good/<domain>, test/<class>/<domain> and ground_truth/<class>/<domain> of AeBAD_S"
 
 
-def prepare_aebad(
-    raw: str | Path,
-    out: str | Path,
-    domains: list[str] | None = None,
-) -> PreparedData:
+def prepare_aebad(raw: str | Path, out: str | Path, domains: list[str] | None = None) -> PreparedData:
     """Put AeBAD-S, as published, into the layout of MVTec AD.
 
     File names repeat between the domains ``same``, ``background``, ``illumination`` and ``view``, so the domain goes
@@ -57,11 +53,7 @@ def _images(folder: Path, split: Literal["train", "test"], domains: list[str] | 
     """Images of a class with their masks."""
     return [
         PlannedImage(
-            image,
-            split,
-            folder.name,
-            f"{domain.name}_{image.name}",
-            None if folder.name == "good" else _mask_of(image),
+            image, split, folder.name, f"{domain.name}_{image.name}", None if folder.name == "good" else _mask_of(image)
         )
         for domain in list_folders(folder)
         if domains is None or domain.name in domains

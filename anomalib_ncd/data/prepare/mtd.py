@@ -27,11 +27,7 @@ EXPECTED = "MT_Free/Imgs and MT_Blowhole/Imgs, MT_Break/Imgs and so on"
 
 
 def prepare_mtd(
-    raw: str | Path,
-    out: str | Path,
-    train_list: str | Path | None = None,
-    train_ratio: float = 0.8,
-    seed: int = 0,
+    raw: str | Path, out: str | Path, train_list: str | Path | None = None, train_ratio: float = 0.8, seed: int = 0
 ) -> PreparedData:
     """Put Magnetic Tile Defect, as published, into the layout of MVTec AD.
 

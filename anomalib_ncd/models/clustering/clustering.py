@@ -171,11 +171,7 @@ def _in_order_of_appearance(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.i
 
 
 def cluster_prototypes(
-    features: torch.Tensor,
-    scores: torch.Tensor,
-    num_classes: int,
-    num_heads: int,
-    seed: int = 0,
+    features: torch.Tensor, scores: torch.Tensor, num_classes: int, num_heads: int, seed: int = 0
 ) -> torch.Tensor:
     """Cluster regions, once for each head, and number the clusters alike: ``(num_heads, num_classes, D)`` of norm 1.
 

@@ -17,11 +17,7 @@ FITTING_STEPS = 200
 
 
 def group_unknown(
-    unknown: Tensor,
-    known: Tensor,
-    known_classes: Tensor,
-    num_new_classes: int | None = None,
-    min_regions: int = 3,
+    unknown: Tensor, known: Tensor, known_classes: Tensor, num_new_classes: int | None = None, min_regions: int = 3
 ) -> npt.NDArray[np.int64]:
     """Sort unknown regions into new classes.
 
@@ -55,10 +51,7 @@ def group_unknown(
     if len(unknown) == 1:
         return np.full(1, 0 if min_regions == 1 else LEFT_UNKNOWN, dtype=np.int64)
     merger = AgglomerativeClustering(
-        n_clusters=None,
-        metric="cosine",
-        linkage="average",
-        distance_threshold=class_width(known, known_classes),
+        n_clusters=None, metric="cosine", linkage="average", distance_threshold=class_width(known, known_classes)
     )
     labels = merger.fit_predict(unknown.cpu().double().numpy())
     return _large_groups(labels, min_regions)
@@ -92,13 +85,7 @@ def class_width(features: Tensor, classes: Tensor) -> float:
     return max((inner + outer) / 2, torch.finfo(torch.float32).eps)
 
 
-def fit_new_prototypes(
-    weight: Tensor,
-    features: Tensor,
-    slots: Tensor,
-    num_new: int,
-    temperature: float,
-) -> Tensor:
+def fit_new_prototypes(weight: Tensor, features: Tensor, slots: Tensor, num_new: int, temperature: float) -> Tensor:
     """Prototypes ``(H, num_new, D)`` for new classes that leave the old ones ``(H, C, D)`` where they are.
 
     They start as the directions of their regions and move by cross-entropy, all old prototypes fixed. What training has

@@ -13,10 +13,7 @@ MIN_NORMAL_SHARE = 0.25
 
 
 def find_normal_cluster(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    areas: np.ndarray,
-    min_separation: float = MIN_SEPARATION,
+    labels: np.ndarray, scores: np.ndarray, areas: np.ndarray, min_separation: float = MIN_SEPARATION
 ) -> int | None:
     """Find the cluster that the detector itself hardly calls anomalous; no label is needed.
 
@@ -59,10 +56,7 @@ def find_normal_cluster(
 
 
 def find_cluster_of_normal(
-    lengths: np.ndarray,
-    labels: np.ndarray,
-    normal_lengths: np.ndarray,
-    normal_labels: np.ndarray,
+    lengths: np.ndarray, labels: np.ndarray, normal_lengths: np.ndarray, normal_labels: np.ndarray
 ) -> int | None:
     """Find the cluster that known-normal regions belong to.
 

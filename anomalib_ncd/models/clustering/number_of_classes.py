@@ -67,9 +67,7 @@ class NumClassesEstimate:
 
 
 def estimate_num_classes(
-    features: npt.NDArray[np.floating] | torch.Tensor,
-    max_classes: int = MAX_CLASSES,
-    seed: int = 0,
+    features: npt.NDArray[np.floating] | torch.Tensor, max_classes: int = MAX_CLASSES, seed: int = 0
 ) -> NumClassesEstimate:
     """Estimate the number of classes among regions.
 

@@ -22,11 +22,7 @@ from anomalib_ncd.models.encoders.weights import load_weights
 
 
 def build_network(
-    name: str,
-    weights: str | Path | None = None,
-    *,
-    pretrained: bool = True,
-    image_size: int | None = None,
+    name: str, weights: str | Path | None = None, *, pretrained: bool = True, image_size: int | None = None
 ) -> nn.Module:
     """Build a network of timm without a classifier, in training mode.
 

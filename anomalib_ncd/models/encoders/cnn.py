@@ -139,12 +139,7 @@ class MaskGuidedCnn(RegionEncoder):
     setting_names = ("trainable_blocks", "feature_layers", "image_size")
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        image_size: int = 224,
-        trainable_blocks: int = 1,
-        feature_layers: int | None = 1,
+        self, backbone: nn.Module, *, image_size: int = 224, trainable_blocks: int = 1, feature_layers: int | None = 1
     ) -> None:
         super().__init__()
         links = chain_of(backbone)

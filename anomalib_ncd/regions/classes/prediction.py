@@ -44,10 +44,7 @@ def counting_regions(
 
 
 def classes_of_image(
-    image_class: int,
-    region_classes: Sequence[int],
-    class_names: Sequence[str],
-    normal_slot: int | None,
+    image_class: int, region_classes: Sequence[int], class_names: Sequence[str], normal_slot: int | None
 ) -> list[int]:
     """List the classes of an image, each once: that of the merged regions first, then those of regions that count.
 

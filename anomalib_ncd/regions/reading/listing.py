@@ -48,11 +48,7 @@ class ImageFile:
         return Path(self.key).parent.name
 
 
-def list_images(
-    source: str | Path,
-    image_list: str | Path | None = None,
-    argument: str = "images",
-) -> list[ImageFile]:
+def list_images(source: str | Path, image_list: str | Path | None = None, argument: str = "images") -> list[ImageFile]:
     """List the images of a folder (searched recursively, see :func:`find_files`) or one image file, sorted by key.
 
     Args:
