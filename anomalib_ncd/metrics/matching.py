@@ -9,6 +9,7 @@ predictions as possible agree (the Hungarian method); a class left over on eithe
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import f1_score
 
 
 def match_classes(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
@@ -48,8 +49,8 @@ def clustering_accuracy(preds: np.ndarray, target: np.ndarray) -> float:
         >>> clustering_accuracy(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
         0.8
     """
-    is_correct = _correct(preds, target)[0]
-    return float(is_correct.mean()) if len(is_correct) else float("nan")
+    matched, target = _matched(preds, target)
+    return float((matched == target).mean()) if len(target) else float("nan")
 
 
 def matched_macro_f1(preds: np.ndarray, target: np.ndarray) -> float:
@@ -59,25 +60,16 @@ def matched_macro_f1(preds: np.ndarray, target: np.ndarray) -> float:
         >>> matched_macro_f1(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
         0.9
     """
-    is_correct, matches = _correct(preds, target)
-    if not len(is_correct):
+    matched, target = _matched(preds, target)
+    if not len(target):
         return float("nan")
-    pred_of = {true: pred for pred, true in matches.items()}
-    preds, target = np.asarray(preds), np.asarray(target)
-    scores = []
-    for true in np.unique(target).tolist():
-        is_true = target == true
-        num_predicted = int((preds == pred_of[true]).sum()) if true in pred_of else 0
-        scores.append(2 * int(is_correct[is_true].sum()) / (num_predicted + int(is_true.sum())))
-    return float(np.mean(scores))
+    return float(f1_score(target, matched, labels=np.unique(target), average="macro"))
 
 
-def _correct(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-    """Tell which predictions agree after matching, and how classes were matched."""
+def _matched(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions by the numbers of the true classes, those left over by a number of their own, and true classes."""
     preds, target = _check_labels(preds, target)
-    matches = match_classes(preds, target)
-    pairs = zip(preds.tolist(), target.tolist(), strict=True)
-    return np.array([pred in matches and matches[pred] == true for pred, true in pairs], dtype=bool), matches
+    return matched_predictions(preds, target, unmatched=int(target.min(initial=0)) - 1), target
 
 
 def _check_labels(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
