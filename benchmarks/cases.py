@@ -24,6 +24,7 @@ DETECTORS = {
     "padim": "PaDiM, same stages",
 }
 PLATE_KINDS = (3, 5, 8, 12)
+FEW = (5, 20)
 
 DEFAULTS = TrainingSettings(merging_temperature=50.0)  # the paper's T for MTD
 PAPERS = replace(PAPER, merging_temperature=50.0)
@@ -42,6 +43,7 @@ class Case:
         backbone: timm name, or ``"offline"``.
         method: See :func:`anomalib_ncd.discover`.
         normal: Normal images: all of the data set, or those of tiles that no test image shows.
+        num_normal: So many of them, drawn at random.
         base: Labelled base classes of the data set, or painted ones.
         num_novel_classes: Number of classes; that of the labels where ``None``.
         training: How classes are learnt.
@@ -55,6 +57,7 @@ class Case:
     backbone: str = "offline"
     method: Literal["cluster", "train"] = "cluster"
     normal: Literal["all", "other tiles"] | None = None
+    num_normal: int | None = None
     base: Literal["labelled", "synthetic"] | None = None
     num_novel_classes: int | Literal["auto"] | None = None
     training: TrainingSettings = DEFAULTS
@@ -105,6 +108,20 @@ WAYS = {
     "cluster": ("clusters", _PLAIN),
     "cluster-normal": ("clusters, normal images", replace(_PLAIN, normal="all")),
     "cluster-tiles": ("clusters, normal images of other tiles", replace(_PLAIN, normal="other tiles")),
+    **{
+        f"cluster-tiles-{count}": (
+            f"clusters, {count} normal images of other tiles",
+            replace(_PLAIN, normal="other tiles", num_normal=count),
+        )
+        for count in FEW
+    },
+    **{
+        f"cluster-normal-{count}": (
+            f"clusters, {count} normal images",
+            replace(_PLAIN, normal="all", num_normal=count),
+        )
+        for count in FEW
+    },
     "train": ("training, labelled base", replace(_PLAIN, method="train", base="labelled")),
     "train-normal": ("training, normal images", replace(_PLAIN, method="train", normal="all")),
     "paper": ("paper's preset, labelled base", replace(_PLAIN, method="train", base="labelled", training=PAPERS)),
@@ -119,6 +136,8 @@ BASES = {
 
 def _allowed(data: str, way: Case) -> bool:
     """Whether a data set has what a way needs."""
+    if way.num_normal is not None and (data, way.normal) not in {("mini", "other tiles"), ("plates", "all")}:
+        return False
     if data == "deeppcb":
         return way.method == "cluster" and way.normal != "other tiles"
     if data in {"transistor", "plates"} and way.normal == "other tiles":

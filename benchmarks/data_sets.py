@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cases import Case
 
 from anomalib_ncd.regions.settings import RegionSettings
@@ -28,6 +30,16 @@ def datamodule_arguments(case: Case, data: Path | None, work: Path) -> dict[str,
     Raises:
         FileNotFoundError: If the data set isn't there.
     """
+    arguments = _arguments(case, data, work)
+    if case.num_normal is not None:
+        images = sorted(path for path in arguments["normal_images"].iterdir())
+        chosen = np.random.default_rng(0).permutation(len(images))[: case.num_normal]
+        arguments["normal_images"] = _linked([images[index] for index in chosen], work / "few")
+    return arguments
+
+
+def _arguments(case: Case, data: Path | None, work: Path) -> dict[str, Any]:
+    """:func:`datamodule_arguments` with all normal images."""
     if case.data.startswith("plates"):
         return _plates(case, work / case.data)
     if data is None:
@@ -104,8 +116,13 @@ def link_other_tiles(data: Path, folder: Path) -> Path:
             tiles.append([])
         tiles[-1].append(path)
         last = number
+    return _linked((path for tile in tiles if all("train" in path.parts for path in tile) for path in tile), folder)
+
+
+def _linked(paths: Iterable[Path], folder: Path) -> Path:
+    """A folder of links."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (path for tile in tiles if all("train" in path.parts for path in tile) for path in tile):
+    for path in paths:
         link = folder / path.name
         link.unlink(missing_ok=True)
         link.symlink_to(path.resolve())

@@ -24,13 +24,11 @@ from anomalib_ncd.models.normal.normal_patches import NormalPatches
 
 DescriberKind: TypeAlias = Literal["frozen_features", "normal_residuals"]
 REGIONS_PER_PASS = 64
-CONSTANT = 1.5
-"""Beside the residual, so that its length counts for classifiers that look at directions alone."""
-NOVELTY_WEIGHT = 0.5
-"""How far apart images like normal ones and others lie."""
-SCORE_POWER = 0.5
-"""How far the detector's score stretches the residuals that are clustered."""
-LEAST_SCORE = 0.02
+CONSTANT = 0.7
+"""In each network's feature, so that what is near normal lies together instead of in all directions."""
+IMAGE_WEIGHT = 0.7
+"""Of what sets the whole image apart, beside what sets the region apart."""
+REJECTION_CONSTANT = 1.5
 
 
 class Description(NamedTuple):
@@ -63,7 +61,7 @@ class Describer(nn.Module):
     needs_whole_images: bool = False
     why_untrained: ClassVar[str] = ""
 
-    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
+    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Description:
         """Take over normal images in place of those known before, for a describer that compares with them.
 
         Args:
@@ -162,11 +160,11 @@ class FrozenFeatures(OneNetwork):
 
 
 class NormalResiduals(OneNetwork):
-    """What sets regions apart from normal images, and how unlike those the image is that a region lies in.
+    """What sets regions, and the images that they lie in, apart from normal images.
 
-    The feature is the residual of :class:`NormalPatches`, the novelty of :class:`ImageNovelty` and a constant. Regions
-    of images like normal ones and of others lie on two sides, apart by half of what a residual of length 1 is long. For
-    what is known and unknown, the novelty doesn't count. Nothing of it is trained.
+    The feature is the direction of the residual of :class:`NormalPatches`, of length l / (l + m) where its longest
+    residual has the length l and that of normal regions the median m; the direction of :class:`ImageNovelty`, as long
+    as the image is novel; and a constant. For what is known and unknown, images don't count. Nothing of it is trained.
 
     Args:
         encoder: See :class:`OneNetwork`, as for the others.
@@ -176,27 +174,28 @@ class NormalResiduals(OneNetwork):
     Attributes:
         normal_patches: What regions are compared with.
         novelty: What whole images are compared with.
+        usual_length: Median length m of normal regions, compared with other images than their own.
     """
 
-    logit_temperature = 0.05
-    """As the constant brings cosines nearer to 1; as sure as frozen features, on painted sets."""
     needs_whole_images = True
     why_untrained = "Nothing of `describer='normal_residuals'` can be trained; leave it out, or cluster instead."
 
     def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(encoder, mean, std)
         self.normal_patches, self.novelty = NormalPatches(encoder.patch_width), ImageNovelty(encoder.patch_width)
-        self.feature_dim = encoder.patch_width + 2
+        self.register_buffer("usual_length", torch.ones(()))
+        self.usual_length: Tensor
+        self.feature_dim = 2 * encoder.patch_width + 1
         self.requires_grad_(requires_grad=False)
 
     @torch.no_grad()
-    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
+    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Description:
         """See :meth:`Describer.fit`."""
         rows = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
         bit_depth = regions.table.settings.bit_depth
         fit_to_images(self.novelty, self._whole_patches, image_paths, self.image_size, seed, bit_depth)
-        novelty = torch.full((len(rows),), 0.0 if len(image_paths) > 1 else 0.5)  # they count as seen
-        return self._joined(rows, novelty).feature
+        self.usual_length.fill_(rows[:, 0].norm(dim=1).quantile(0.5) if len(rows) else 1.0)
+        return self._joined(rows, torch.zeros_like(rows[:, 0]))  # their images count as seen
 
     @torch.no_grad()
     def forward(
@@ -224,11 +223,8 @@ class NormalResiduals(OneNetwork):
 
     @staticmethod
     def joined(blocks: Sequence[Tensor]) -> Tensor:
-        """See :meth:`OneNetwork.joined`: residuals side by side, each as long as before, one novelty, one constant."""
-        scaled = [block / (block.shape[1] - 2) ** 0.5 for block in blocks]
-        residuals = torch.cat([block[:, :-2] / len(blocks) ** 0.5 for block in scaled], dim=1)
-        extra = torch.stack([block[:, -2:] for block in scaled]).mean(dim=0)
-        return torch.cat([residuals, extra], dim=1) * residuals.shape[1] ** 0.5
+        """See :meth:`OneNetwork.joined`: as they are, for lengths have a meaning."""
+        return torch.cat(list(blocks), dim=1)
 
     def _rows(self, views: Tensor, masks: Tensor) -> Tensor:
         """Residuals ``(R, 2, D)``."""
@@ -241,11 +237,12 @@ class NormalResiduals(OneNetwork):
         return self.encoder.whole_patches(self.normalised(views))
 
     def _joined(self, rows: Tensor, novelty: Tensor) -> Description:
-        """Residuals ``(R, 2, D)`` with the novelty ``(R,)`` of the images that the regions lie in."""
-        side = (novelty.to(rows) - 0.5) * NOVELTY_WEIGHT
-        extra = torch.stack([side, torch.zeros_like(side)], dim=1)[..., None]
-        joined = torch.cat([rows, extra, torch.full_like(extra, CONSTANT)], dim=2) * self.normal_patches.dim**0.5
-        return Description(*joined.unbind(dim=1))
+        """Residuals ``(R, 2, D)`` with those ``(R, D)`` of the images that the regions lie in."""
+        longest, mean = rows.unbind(dim=1)
+        own = longest / (longest.norm(dim=1, keepdim=True) + self.usual_length.to(rows))
+        one = torch.ones_like(own[:, :1])
+        feature = torch.cat([own, novelty.to(rows) * IMAGE_WEIGHT, one * CONSTANT], dim=1)
+        return Description(feature, torch.cat([mean, one * REJECTION_CONSTANT], dim=1))
 
 
 class SideBySide(Describer):
@@ -269,18 +266,18 @@ class SideBySide(Describer):
             msg = f"Networks side by side see views of one size, got {sizes} pixels; give one `image_size` for all."
             raise ValueError(msg)
         self.parts, self.joined, self.image_size = nn.ModuleList(parts), parts[0].joined, sizes[0]
-        self.logit_temperature, self.needs_whole_images = parts[0].logit_temperature, parts[0].needs_whole_images
-        # What the networks share, such as the constant, is there once.
-        self.feature_dim = self.joined([torch.zeros(1, part.feature_dim) for part in parts]).shape[1]
+        self.needs_whole_images, self.feature_dim = parts[0].needs_whole_images, sum(part.feature_dim for part in parts)
         self.requires_grad_(requires_grad=False)
 
-    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
+    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Description:
         """See :meth:`Describer.fit`."""
-        return self.joined([part.fit(regions, image_paths, seed) for part in self.parts])
+        return self._joined([part.fit(regions, image_paths, seed) for part in self.parts])
 
     def forward(self, *inputs: Tensor | None) -> Description:
         """Describe regions; see :meth:`Describer.forward`."""
-        found = [part(*inputs) for part in self.parts]
+        return self._joined([part(*inputs) for part in self.parts])
+
+    def _joined(self, found: Sequence[Description]) -> Description:
         return Description(*(self.joined(blocks) for blocks in zip(*found, strict=True)))
 
 
@@ -307,36 +304,6 @@ def build_describer(
         raise ValueError(msg)
     parts = [DESCRIBERS[kind](*built) for built in build_encoders(backbone, weights, **settings)]
     return parts[0] if len(parts) == 1 else SideBySide(parts)
-
-
-def residual_lengths(features: Tensor) -> Tensor:
-    """How unlike normal images regions are: length ``(R,)`` of the residuals in features ``(R, D)``."""
-    return features[:, :-2].norm(dim=1)
-
-
-def score_weighted_residuals(features: Tensor, scores: Tensor) -> Tensor:
-    """Stretch residuals by the detector's scores, for the detector has another view of what is normal.
-
-    By the root of the score over the median of all. It is for the search of clusters alone; predictions do without.
-
-    Args:
-        features: ``(R, D)`` float, of :class:`NormalResiduals`.
-        scores: ``(R,)`` float in [0, 1], anomaly score of each region.
-
-    Returns:
-        ``(R, D)`` float; the novelty and the constant stay.
-
-    Example:
-        >>> features = torch.tensor([[3.0, 0.2, 1.5], [3.0, 0.2, 1.5]])
-        >>> score_weighted_residuals(features, torch.tensor([0.05, 0.8]))
-        tensor([[1.0290, 0.2000, 1.5000],
-                [4.1160, 0.2000, 1.5000]])
-    """
-    clamped = scores.to(features).clamp(min=LEAST_SCORE)
-    if not len(clamped):
-        return features
-    factors = (clamped / clamped.quantile(0.5)) ** SCORE_POWER
-    return torch.cat([features[:, :-2] * factors[:, None], features[:, -2:]], dim=1)
 
 
 def refuse_training(trained: ClassSlots | None, describer: Describer, base_names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from anomalib_ncd.data.datasets import MAX_NORMAL_REGIONS
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features, unit_rows
 from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
-from anomalib_ncd.models.describer import residual_lengths, score_weighted_residuals
+from anomalib_ncd.models.describer import Description
 from anomalib_ncd.models.encoded_regions import rows_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
@@ -37,15 +37,18 @@ def discover_by_clustering(
     """
     model.eval().to(device).forget_regions()
     datamodule.prepare_for(model.inputs)
-    normal_features = _compare_with_normal(model, datamodule, seed)
+    known_normal = _compare_with_normal(model, datamodule, seed)
     encoded = model.encode(datamodule)
     features, scores, references, image_index = rows_of(encoded)
-    clustered = features if normal_features is None else score_weighted_residuals(features, scores)
     if model.slots.num_novel is None:
-        model.set_num_classes(estimate_num_classes(clustered, seed=seed))
-    labels = cluster_features(clustered, model.slots.num_classes)
-    areas = torch.cat([batch.region_area for batch in encoded])
-    normal = _normal_cluster(labels, features, scores, areas, normal_features)
+        model.set_num_classes(estimate_num_classes(features, seed=seed))
+    labels = cluster_features(features, model.slots.num_classes)
+    normal = None
+    if known_normal is not None:
+        normal = _cluster_of_normal(labels, Description(features, references), known_normal)
+    if normal is None:
+        areas = torch.cat([batch.region_area for batch in encoded])
+        normal = find_normal_cluster(labels, scores.numpy(), areas.numpy())
     if normal is not None:
         labels = with_slot_first(labels, normal)
     centres = cluster_centres(features, torch.as_tensor(labels), model.slots.num_classes)
@@ -54,8 +57,8 @@ def discover_by_clustering(
     return [model.model.classify_encoded(batch) for batch in encoded]
 
 
-def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> torch.Tensor | None:
-    """Fit a describer that compares with normal images: features of known-normal regions, ``None`` for another one."""
+def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> Description | None:
+    """Fit a describer that compares with normal images, and describe some regions of them; ``None`` for another one."""
     describer, regions = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
     if describer.needs_whole_images != (regions is not None):
         wanted = "frozen_features" if regions is None else "normal_residuals"
@@ -69,20 +72,9 @@ def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int
     return describer.fit(regions, [record.path for record in datamodule.normal_records], seed)
 
 
-def _normal_cluster(
-    labels: np.ndarray,
-    features: torch.Tensor,
-    scores: torch.Tensor,
-    areas: torch.Tensor,
-    normal_features: torch.Tensor | None,
-) -> int | None:
-    """The cluster of normal regions: by known-normal ones where there are any, else by the detector's scores."""
-    normal = None
-    if normal_features is not None:
-        centres = cluster_centres(features, torch.as_tensor(labels), int(labels.max()) + 1)
-        normal_labels = (unit_rows(normal_features) @ centres.T).argmax(dim=1).numpy()
-        lengths, normal_lengths = (residual_lengths(rows).numpy() for rows in (features, normal_features))
-        normal = find_cluster_of_normal(lengths, labels, normal_lengths, normal_labels)
-    if normal is None:
-        normal = find_normal_cluster(labels, scores.numpy(), areas.numpy())
-    return normal
+def _cluster_of_normal(labels: np.ndarray, found: Description, known_normal: Description) -> int | None:
+    """The cluster that known-normal regions belong to, if any; lengths of rejection features grow with residuals."""
+    centres = cluster_centres(found.feature, torch.as_tensor(labels), int(labels.max()) + 1)
+    normal_labels = (unit_rows(known_normal.feature) @ centres.T).argmax(dim=1).numpy()
+    lengths, normal_lengths = (each.rejection_feature.norm(dim=1).numpy() for each in (found, known_normal))
+    return find_cluster_of_normal(lengths, labels, normal_lengths, normal_labels)

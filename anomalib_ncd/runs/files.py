@@ -31,7 +31,6 @@ from anomalib_ncd.metrics.facts import (
 )
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.clustering.clustering import cluster_features
-from anomalib_ncd.models.describer import score_weighted_residuals
 from anomalib_ncd.regions.classes.merging import first_slots
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.reading.images import read_image
@@ -63,7 +62,7 @@ def discovery_facts(batch: NcdBatch, datamodule: NcdDataModule) -> dict[str, flo
 
     Numbers without meaning for the run are left out.
     """
-    facts = {**_map_facts(datamodule), **_cluster_facts(batch, datamodule.normal_images is not None)}
+    facts = {**_map_facts(datamodule), **_cluster_facts(batch)}
     return {name: value for name, value in facts.items() if not math.isnan(value)}
 
 
@@ -93,7 +92,7 @@ def _map_facts(datamodule: NcdDataModule) -> dict[str, float]:
     return facts
 
 
-def _cluster_facts(batch: NcdBatch, has_normal_images: bool) -> dict[str, float]:
+def _cluster_facts(batch: NcdBatch) -> dict[str, float]:
     """Agreement of the heads of a trained network, or of clusters of resamples, in the space that was clustered."""
     heads = batch.region_head_class_id
     if heads is not None and heads.shape[1] > 1:
@@ -101,8 +100,6 @@ def _cluster_facts(batch: NcdBatch, has_normal_images: bool) -> dict[str, float]
     if batch.region_feature is None or batch.region_pred_class_id is None:
         return {}
     features = batch.region_feature
-    if has_normal_images and heads is None:
-        features = score_weighted_residuals(features, batch.region_score)
     num_used = len(batch.region_pred_class_id.unique())
     if num_used < 2:
         return {}

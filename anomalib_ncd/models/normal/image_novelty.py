@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How unlike the normal images an image is as a whole.
+"""How unlike the normal images an image is as a whole, and in which way.
 
 The detector has looked at it before, but with another network, or another idea of what is normal. Distances to a memory
 of normal patches are PatchCore's (Roth et al., CVPR 2022). That an image is taken whole matters: a patch of a normal
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.models.normal.normal_patches import SMALLEST, StandardPatches
+from anomalib_ncd.models.normal.normal_patches import SMALLEST, NormalPatches, StandardPatches
 
 MAX_PATCHES = 20_000
 """Of each scale; fewer cover the variety of many normal images worse."""
@@ -48,13 +48,14 @@ class PatchMemory(StandardPatches):
 
 
 class ImageNovelty(nn.Module):
-    """Keeps patches of whole normal images and says how unlike them an image is.
+    """Keeps patches of whole normal images and says how unlike them an image is, and in which way.
 
     On two scales: by the single patch that is farthest from the nearest normal one, for small defects, and by the mean
     distance of averages of 3 x 3 patches, for what is wrong everywhere. Each is measured in spreads of normal images,
     which are compared with the others; the larger of the two counts. Which scale defects are of nobody knows before.
 
-    All that is fitted lies in buffers, so that it travels with checkpoints.
+    The way is the direction of the residual of :class:`NormalPatches`. All that is fitted lies in buffers, so that it
+    travels with checkpoints.
 
     Args:
         dim: Width D of a patch.
@@ -63,14 +64,14 @@ class ImageNovelty(nn.Module):
         >>> novelty = ImageNovelty(dim=2)
         >>> normal = torch.rand(20, 9, 2, generator=torch.Generator().manual_seed(0))
         >>> novelty.fit([normal], num_images=20)
-        >>> novelty(torch.stack([normal[0], normal[0] + 3])).round()
+        >>> novelty(torch.stack([normal[0], normal[0] + 3])).norm(dim=1).round()
         tensor([0., 1.])
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
-        self.single, self.smooth = PatchMemory(dim), PatchMemory(dim)
+        self.single, self.smooth, self.normal = PatchMemory(dim), PatchMemory(dim), NormalPatches(dim)
         self.register_buffer("middle", torch.zeros(2))
         self.register_buffer("softness", torch.full((2,), torch.inf))
         self.middle: Tensor
@@ -98,6 +99,7 @@ class ImageNovelty(nn.Module):
                 of_scale += [one[torch.randperm(len(one), generator=generator)[:count].to(one.device)] for one in rows]
         for memory, of_scale in zip((self.single, self.smooth), kept, strict=True):
             memory.fit(torch.cat(of_scale))
+        self.normal.fit(torch.cat(kept[0]), seed)
         if len(kept[0]) < 2:
             self.middle, self.softness = torch.zeros_like(self.middle), torch.full_like(self.softness, torch.inf)
             return
@@ -114,17 +116,22 @@ class ImageNovelty(nn.Module):
         self.middle, self.softness = median + THRESHOLD * spread, SOFTNESS * spread
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Novelty ``(B,)`` in [0, 1] of images by their patches ``(B, N, D)``, N a square.
+        """What sets images apart from normal ones, ``(B, D)``, by their patches ``(B, N, D)``, N a square.
 
-        Near 0 for what looks like a normal image, a half at 1.5 spreads above their median.
+        As long as an image is novel: near 0 for what looks like a normal image, a half at 1.5 spreads above their
+        median, 1 at most.
         """
         if not len(self.single.patches):
             msg = "No normal images are known yet; fit them, or load a checkpoint that has some."
             raise RuntimeError(msg)
         with torch.autocast(patches.device.type, enabled=False):
             parts = (patches,) if torch.compiler.is_compiling() else patches.split(IMAGES_PER_PASS)
-            distances = torch.cat([self._distances(part.float()) for part in parts])
-            return ((distances - self.middle) / self.softness).amax(dim=1).sigmoid()
+            return torch.cat([self._novelty(part.float()) for part in parts])
+
+    def _novelty(self, patches: Tensor) -> Tensor:
+        """:meth:`forward` of a bounded number of images."""
+        length = ((self._distances(patches) - self.middle) / self.softness).amax(dim=1, keepdim=True).sigmoid()
+        return length * F.normalize(self.normal(patches, torch.ones_like(patches[..., :1]))[:, 0], dim=1)
 
     def _distances(self, patches: Tensor, left_out: Sequence[Tensor | None] = (None, None)) -> Tensor:
         """Logarithms ``(B, 2)`` of the largest distance of single patches and the mean one of smoothed ones."""

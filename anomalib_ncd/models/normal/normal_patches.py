@@ -39,9 +39,9 @@ class NormalPatches(StandardPatches):
     Patches are standardised over the normal ones. From each patch of a region, the mean of its normal neighbours is
     taken, by attention: a normal patch at the squared distance d counts with exp(-d / 0.05 D). The region points where
     the mean of these residuals does, weighted by the mask and by the fourth power of their length, for masks of
-    detectors are larger than defects. Its length is the root of the longest residual's: the mean of a small defect in a
-    large mask is short, and the root keeps strong defects from drowning out weak ones. To tell whether a region is like
-    a known one, the mean's length is better, so there is a second description with it.
+    detectors are larger than defects. It is as long as its longest residual, for the mean of a small defect in a large
+    mask is short. To tell whether a region is like a known one, the root of the mean's length is better, so there is a
+    second description with it.
 
     All that is fitted lies in buffers, so that it travels with checkpoints.
 
@@ -52,7 +52,7 @@ class NormalPatches(StandardPatches):
         >>> patches = NormalPatches(dim=2)
         >>> patches.fit(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]]))
         >>> patches(torch.tensor([[[0.0, 1.0]], [[3.0, 1.0]]]), torch.ones(2, 1, 1))[:, 0].norm(dim=1)
-        tensor([0.0000, 1.4953])
+        tensor([0.0000, 2.2361])
     """
 
     def fit(self, patches: Tensor, seed: int = 0) -> None:
@@ -86,8 +86,8 @@ class NormalPatches(StandardPatches):
             largest = squares.amax(dim=1, keepdim=True)
             weights = share.float() * (squares / largest.clamp(min=SMALLEST)).square()
             mean = (residuals * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=SMALLEST)
-            squared_lengths = torch.cat([largest[:, 0], mean.square().mean(dim=1, keepdim=True)], dim=1)
-            return F.normalize(mean, dim=1)[:, None] * squared_lengths[..., None] ** 0.25  # the root of the length
+            lengths = torch.stack([largest[:, 0] ** 0.5, mean.square().mean(dim=1, keepdim=True) ** 0.25], dim=1)
+            return F.normalize(mean, dim=1)[:, None] * lengths
 
     def _residuals(self, patches: Tensor, share: Tensor) -> Tensor:
         """Residuals of patches ``(B, N, D)``; zeros where they have no share in a region."""

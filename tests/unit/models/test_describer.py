@@ -15,8 +15,6 @@ from anomalib_ncd.models.describer import (
     SideBySide,
     build_describer,
     refuse_training,
-    residual_lengths,
-    score_weighted_residuals,
 )
 
 SIDE = 32
@@ -105,20 +103,21 @@ def test_regions_pass_in_bounded_numbers(describe, monkeypatch):
 
 @pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
 @torch.no_grad()
-def test_residuals_novelty_and_a_constant_make_the_feature(backbone):
+def test_residuals_of_region_and_image_and_a_constant_make_the_feature(backbone):
     describer, (views, masks, whole, image_index) = fitted(backbone), inputs()
+    describer.usual_length.fill_(2.0)
     assert isinstance(describer, NormalResiduals)
-    assert (describer.logit_temperature, describer.needs_whole_images) == (0.05, True)
+    assert (describer.logit_temperature, describer.needs_whole_images) == (0.1, True)
     rows = describer.normal_patches(*describer.encoder.region_patches(describer.normalised(views), masks))
     novelty = describer.novelty(describer.encoder.whole_patches(describer.normalised(whole)))[image_index]
-    root = describer.normal_patches.dim**0.5
-    feature, rejection_feature = describer(views, masks, whole, image_index)
-    torch.testing.assert_close(feature[:, :-2], rows[:, 0] * root)
-    torch.testing.assert_close(feature[:, -2], (novelty - 0.5) / 2 * root)
-    torch.testing.assert_close(feature[:, -1], torch.full((5,), 1.5 * root))
-    torch.testing.assert_close(rejection_feature[:, :-2], rows[:, 1] * root)
-    assert not rejection_feature[:, -2].any()
-    assert torch.equal(rejection_feature[:, -1], feature[:, -1])
+    own, image, constant = describer(views, masks, whole, image_index).feature.split([rows.shape[2]] * 2 + [1], dim=1)
+    lengths = rows[:, 0].norm(dim=1)
+    torch.testing.assert_close(own.norm(dim=1), lengths / (lengths + 2))
+    torch.testing.assert_close(F.normalize(own, dim=1), F.normalize(rows[:, 0], dim=1))
+    torch.testing.assert_close(image, novelty * 0.7)
+    assert torch.equal(constant, torch.full((5, 1), 0.7))
+    rejection_feature = describer(views, masks, whole, image_index).rejection_feature
+    assert torch.equal(rejection_feature, torch.cat([rows[:, 1], torch.full((5, 1), 1.5)], dim=1))
 
 
 @torch.no_grad()
@@ -192,41 +191,34 @@ def test_an_unknown_kind_is_refused():
 @torch.no_grad()
 def test_regions_of_normal_images_are_nearer_than_defects(tiny_run, backbone):
     describer, held_out, datamodule = fit(tiny_run, backbone=backbone)
-    assert held_out.shape[1] == describer.feature_dim
-    assert 50 < len(held_out) < 250  # of 300 regions, those of every other image
+    assert held_out.feature.shape[1] == describer.feature_dim
+    assert 50 < len(held_out.feature) < 250  # of 300 regions, those of every other image
     [batch] = datamodule.test_dataloader()
-    features = describer(batch.image, batch.region_mask, batch.whole_image, batch.region_image_index).feature
-    good = batch.region_image_index < 6
-    lengths, novelty = residual_lengths(features), features[:, -2]
-    assert lengths[good].max() < lengths[~good].min()
+    found = describer(batch.image, batch.region_mask, batch.whole_image, batch.region_image_index)
+    good, dim = batch.region_image_index < 6, describer.normal_patches.dim
+    for lengths in (found.rejection_feature.norm(dim=1), found.feature[:, :dim].norm(dim=1)):
+        assert lengths[good].max() < lengths[~good].min()
+    novelty = found.feature[:, dim : 2 * dim].norm(dim=1)
     assert novelty[good].max() < novelty[~good].min()
-    assert residual_lengths(held_out).median() < lengths[~good].min()
-    assert (held_out[:, -2] <= novelty.min()).all()  # they count as seen
+    assert held_out.rejection_feature.norm(dim=1).median() < found.rejection_feature.norm(dim=1)[~good].min()
+    assert not held_out.feature[:, dim : 2 * dim].any()  # they count as seen
+    own = held_out.feature[:, :dim].norm(dim=1)
+    torch.testing.assert_close(own.quantile(0.5), torch.tensor(0.5), atol=1e-3, rtol=0)  # the usual length
 
 
 def test_a_single_normal_image_has_no_other_to_be_compared_with(tiny_run):
     describer, held_out, _ = fit(tiny_run, "good/000.png")
-    assert held_out.shape == (0, describer.feature_dim)
-    assert not describer(*inputs()).feature[:, -2].any()  # half novel, all of them
+    assert held_out.feature.shape == (0, describer.feature_dim)
+    assert describer.usual_length == 1
+    dim = describer.normal_patches.dim
+    novelty = describer(*inputs()).feature[:, dim : 2 * dim].norm(dim=1)
+    torch.testing.assert_close(novelty, torch.full((5,), 0.35))  # half novel, all of them
 
 
 def test_the_seed_decides(tiny_run):
     first, second, other = (fit(tiny_run, seed=seed)[0].normal_patches.patches for seed in (3, 3, 4))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
-
-
-def test_scores_stretch_residuals_and_leave_the_rest():
-    features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
-    weighted = score_weighted_residuals(features, torch.tensor([0.0, 0.02, 0.1, 0.5, 1.0]))
-    factors = torch.tensor([0.2, 0.2, 1.0, 5.0, 10.0]) ** 0.5  # a score of 0 counts as 0.02
-    torch.testing.assert_close(weighted[:, :-2], features[:, :-2] * factors[:, None])
-    assert torch.equal(weighted[:, -2:], features[:, -2:])
-    torch.testing.assert_close(residual_lengths(weighted), residual_lengths(features) * factors)
-
-
-def test_no_region_is_stretched():
-    assert score_weighted_residuals(torch.zeros(0, 8), torch.zeros(0)).shape == (0, 8)
 
 
 def side_by_side(kind="frozen_features", backbone="test_vit+resnet10t"):
@@ -247,16 +239,11 @@ def test_networks_side_by_side_count_alike():
 def test_networks_side_by_side_compare_with_normal_images(tiny_run):
     describer, (datamodule, regions) = side_by_side("normal_residuals"), normal_data(tiny_run)
     held_out = describer.fit(regions, [record.path for record in datamodule.normal_records])
-    assert held_out.shape[1] == describer.feature_dim
+    assert held_out.feature.shape[1] == describer.feature_dim
     [batch] = datamodule.test_dataloader()
     given = batch.image, batch.region_mask, batch.whole_image, batch.region_image_index
-    features, own = describer(*given).feature, [part(*given).feature for part in describer.parts]
-    scaled = [one / (one.shape[1] - 2) ** 0.5 for one in own]
-    root = (describer.feature_dim - 2) ** 0.5
-    lengths = torch.stack([residual_lengths(one) for one in scaled]).square().mean(dim=0).sqrt()
-    torch.testing.assert_close(residual_lengths(features) / root, lengths)
-    torch.testing.assert_close(features[:, -2] / root, (scaled[0][:, -2] + scaled[1][:, -2]) / 2)
-    torch.testing.assert_close(features[:, -1], torch.full((len(features),), 1.5 * root))
+    for block, *own in zip(describer(*given), *(part(*given) for part in describer.parts), strict=True):
+        assert torch.equal(block, torch.cat(own, dim=1))
 
 
 def test_networks_side_by_side_are_not_trained():

@@ -8,11 +8,9 @@ from anomalib.engine import Engine
 from torch.nn import functional as F
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
-from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
-from anomalib_ncd.models.describer import score_weighted_residuals
 from anomalib_ncd.runs import cluster as cluster_discovery
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.settings import TrainingSettings
@@ -174,25 +172,6 @@ def test_a_cluster_is_normal_only_if_it_looks_it(tiny_run, monkeypatch):
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: None)
     discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good"))
     assert model.class_names == ["class_1", "class_2", "class_3"]
-
-
-def test_scores_stretch_what_is_compared_with_normal_images(tiny_run, monkeypatch):
-    seen = []
-
-    def cluster(rows, *args, **kwargs):
-        seen.append(rows)
-        return cluster_features(rows, *args, **kwargs)
-
-    monkeypatch.setattr(cluster_discovery, "cluster_features", cluster)
-    for normal_images in (tiny_run.images / "good", None):
-        kind = "normal_residuals" if normal_images else "frozen_features"
-        fresh = AnomalyNcd(backbone="test_vit", pretrained=False, describer=kind, num_novel_classes=3)
-        found = NcdBatch.collate(discover_by_clustering(fresh, data(tiny_run, normal_images=normal_images)))
-        expected = found.region_feature
-        if normal_images is not None:
-            expected = score_weighted_residuals(expected, found.region_score)
-            assert not torch.equal(expected, found.region_feature)
-        torch.testing.assert_close(seen[-1], expected)
 
 
 def test_scores_decide_where_there_is_but_one_normal_image(tiny_run, monkeypatch):

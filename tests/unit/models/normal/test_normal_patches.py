@@ -33,7 +33,7 @@ def described_by_hand(module, patches, share):
         total, weights = total + part * length**4 * residual, weights + part * length**4
         longest = max(longest, length if part else 0.0)
     mean_length = float(total.norm()) / weights / DIM**0.5
-    return total / total.norm() * torch.tensor([[longest], [mean_length]]).sqrt()
+    return total / total.norm() * torch.tensor([[longest], [mean_length**0.5]])
 
 
 def test_regions_are_weighted_residuals_of_their_patches(fitted):
