@@ -265,7 +265,8 @@ class SideBySide(Describer):
         if len(set(sizes)) > 1:
             msg = f"Networks side by side see views of one size, got {sizes} pixels; give one `image_size` for all."
             raise ValueError(msg)
-        self.parts, self.joined, self.image_size = nn.ModuleList(parts), parts[0].joined, sizes[0]
+        self.parts: Any = nn.ModuleList(parts)
+        self.joined, self.image_size = parts[0].joined, sizes[0]
         self.needs_whole_images, self.feature_dim = parts[0].needs_whole_images, sum(part.feature_dim for part in parts)
         self.requires_grad_(requires_grad=False)
 

@@ -74,15 +74,13 @@ class MadeFrom:
         hparams = {**model.hparams, **model.hparams["training"]}
         own = {name: value for name, value in hparams.items() if name not in NOT_SETTINGS}
         data = {name: getattr(datamodule, name) for name in DATA_SETTINGS}
-        examples = [(one.image.key, one.image.path, one.mask_path or "") for one in datamodule.examples_found]
+        base, examples = files_of(datamodule.base_records), datamodule.examples_found
         inputs = {
             "images": digest_of_images(datamodule.records),
             "maps": _digest(_stamp(file) for file in datamodule.map_paths),
             "weights of the backbone": digest_of_frozen(model.model.describer),
-            "base": "synthetic"
-            if datamodule.has_synthetic_base
-            else _digest(_stamp(file) for file in files_of(datamodule.base_records)),
-            "examples": _digest(f"{key} {_stamp(image)} {mask and _stamp(mask)}" for key, image, mask in examples),
+            "base": "synthetic" if datamodule.has_synthetic_base else _digest(map(_stamp, base)),
+            "examples": _digest(" ".join((one.image.key, *map(_stamp, files_of([one])))) for one in examples),
             "normal images": digest_of_images(datamodule.normal_records),
             "normal maps": _digest(_stamp(file) for file in datamodule.normal_map_paths),
             LABELS: _digest(_labels_of(datamodule)),
