@@ -76,11 +76,7 @@ class Describer(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self,
-        views: Tensor,
-        masks: Tensor,
-        whole_images: Tensor | None = None,
-        image_index: Tensor | None = None,
+        self, views: Tensor, masks: Tensor, whole_images: Tensor | None = None, image_index: Tensor | None = None
     ) -> Description:
         """Describe regions.
 
@@ -199,11 +195,7 @@ class NormalResiduals(OneNetwork):
 
     @torch.no_grad()
     def forward(
-        self,
-        views: Tensor,
-        masks: Tensor,
-        whole_images: Tensor | None = None,
-        image_index: Tensor | None = None,
+        self, views: Tensor, masks: Tensor, whole_images: Tensor | None = None, image_index: Tensor | None = None
     ) -> Description:
         """Describe regions; see :meth:`Describer.forward`.
 

@@ -20,10 +20,7 @@ from anomalib_ncd.models.lightning_model import AnomalyNcd
 
 
 def discover_by_clustering(
-    model: AnomalyNcd,
-    datamodule: NcdDataModule,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
+    model: AnomalyNcd, datamodule: NcdDataModule, seed: int = 0, device: torch.device | str = "cpu"
 ) -> list[NcdBatch]:
     """Cluster all regions, make the model a classifier by their centres, and predict every image with it.
 

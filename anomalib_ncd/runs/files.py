@@ -177,10 +177,7 @@ def regions_folder_of(table: RegionTable, output: Path) -> str:
 
 
 def write_run_files(
-    output: Path,
-    results: RunResults,
-    class_names: Sequence[str],
-    report_before: Path | None = None,
+    output: Path, results: RunResults, class_names: Sequence[str], report_before: Path | None = None
 ) -> tuple[RunResults, dict[str, Any]]:
     """Write tables, scores, gallery and report of a run, and put the names into its checkpoint if there is one.
 

@@ -117,7 +117,7 @@ def _slots(results: RunResults, class_names: Sequence[str]) -> list[dict[str, st
                 "slot": found,
                 "name": "" if given == found or first != slot else given,
                 "same": "" if first == slot else results.slot_names[first],
-            },
+            }
         )
     return slots
 
