@@ -123,6 +123,7 @@
 
   // ------------------------------------------------------------ how many classes
   const slider = byId("cut-number");
+  const hasNormal = original.some((number) => data.classes[number].color < 0);
   let cut = data.tree ? data.tree.count : null;
 
   function thumbsOf(regions) {
@@ -134,7 +135,7 @@
     if (cut === null) return;
     const { count: now, merges, splits } = data.tree;
     slider.value = cut;
-    byId("cut-value").textContent = `${cut} classes${cut === now ? ", as found" : ""}`;
+    byId("cut-value").textContent = `${cut} classes${hasNormal ? " with normal" : ""}${cut === now ? ", as found" : ""}`;
     const lines = merges
       .slice(0, Math.max(0, now - cut))
       .map(([one, other]) => element("p", {}, `${nameOfClass(other)} becomes part of ${nameOfClass(one)}`));
@@ -262,7 +263,6 @@
     document.querySelector(".save").classList.toggle("changed", !isSaved);
     if (problem) tell(problem, true);
     else if (!isSaved) tell(`${parts.join(", ") || "Nothing"}; not saved yet.`);
-    else if (!parts.length) tell("Click regions that are in a wrong class, say what they are, save.");
   }
 
   function update() {
@@ -392,5 +392,6 @@
   });
   refresh();
   showCut();
+  tell("Name classes, click regions that are in a wrong one and say what they are; then save.");
   showState();
 })();
