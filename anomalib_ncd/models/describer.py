@@ -61,7 +61,7 @@ class Describer(nn.Module):
     needs_whole_images: bool = False
     why_untrained: ClassVar[str] = ""
 
-    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Description:
+    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
         """Take over normal images in place of those known before, for a describer that compares with them.
 
         Args:
@@ -185,13 +185,13 @@ class NormalResiduals(OneNetwork):
         self.requires_grad_(requires_grad=False)
 
     @torch.no_grad()
-    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Description:
+    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
         """See :meth:`Describer.fit`."""
         rows = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
         bit_depth = regions.table.settings.bit_depth
         fit_to_images(self.novelty, self._whole_patches, image_paths, self.image_size, seed, bit_depth)
         self.usual_length.fill_(rows[:, 0].norm(dim=1).quantile(0.5) if len(rows) else 1.0)
-        return self._joined(rows, torch.zeros_like(rows[:, 0]))  # their images count as seen
+        return self._joined(rows, torch.zeros_like(rows[:, 0])).feature  # their images count as seen
 
     @torch.no_grad()
     def forward(
@@ -262,15 +262,13 @@ class SideBySide(Describer):
         self.needs_whole_images, self.feature_dim = parts[0].needs_whole_images, sum(part.feature_dim for part in parts)
         self.requires_grad_(requires_grad=False)
 
-    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Description:
+    def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
         """See :meth:`Describer.fit`."""
-        return self._joined([part.fit(regions, image_paths, seed) for part in self.parts])
+        return self.joined([part.fit(regions, image_paths, seed) for part in self.parts])
 
     def forward(self, *inputs: Tensor | None) -> Description:
         """Describe regions; see :meth:`Describer.forward`."""
-        return self._joined([part(*inputs) for part in self.parts])
-
-    def _joined(self, found: Sequence[Description]) -> Description:
+        found = [part(*inputs) for part in self.parts]
         return Description(*(self.joined(blocks) for blocks in zip(*found, strict=True)))
 
 

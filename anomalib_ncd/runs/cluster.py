@@ -14,7 +14,6 @@ from anomalib_ncd.data.datasets import MAX_NORMAL_REGIONS
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features, unit_rows
 from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
-from anomalib_ncd.models.describer import Description
 from anomalib_ncd.models.encoded_regions import rows_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
@@ -34,15 +33,15 @@ def discover_by_clustering(
     """
     model.eval().to(device).forget_regions()
     datamodule.prepare_for(model.inputs)
-    known_normal = _compare_with_normal(model, datamodule, seed)
+    normal_features = _compare_with_normal(model, datamodule, seed)
     encoded = model.encode(datamodule)
     features, scores, references, image_index = rows_of(encoded)
     if model.slots.num_novel is None:
         model.set_num_classes(estimate_num_classes(features, seed=seed))
     labels = cluster_features(features, model.slots.num_classes)
     normal = None
-    if known_normal is not None:
-        normal = _cluster_of_normal(labels, Description(features, references), known_normal)
+    if normal_features is not None:
+        normal = _cluster_of_normal(labels, features, normal_features)
     if normal is None:
         areas = torch.cat([batch.region_area for batch in encoded])
         normal = find_normal_cluster(labels, scores.numpy(), areas.numpy())
@@ -54,8 +53,8 @@ def discover_by_clustering(
     return [model.model.classify_encoded(batch) for batch in encoded]
 
 
-def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> Description | None:
-    """Fit a describer that compares with normal images, and describe some regions of them; ``None`` for another one."""
+def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> torch.Tensor | None:
+    """Fit a describer that compares with normal images: features of known-normal regions, ``None`` for another one."""
     describer, regions = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
     if describer.needs_whole_images != (regions is not None):
         wanted = "frozen_features" if regions is None else "normal_residuals"
@@ -69,9 +68,13 @@ def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int
     return describer.fit(regions, [record.path for record in datamodule.normal_records], seed)
 
 
-def _cluster_of_normal(labels: np.ndarray, found: Description, known_normal: Description) -> int | None:
-    """The cluster that known-normal regions belong to, if any; lengths of rejection features grow with residuals."""
-    centres = cluster_centres(found.feature, torch.as_tensor(labels), int(labels.max()) + 1)
-    normal_labels = (unit_rows(known_normal.feature) @ centres.T).argmax(dim=1).numpy()
-    lengths, normal_lengths = (each.rejection_feature.norm(dim=1).numpy() for each in (found, known_normal))
+def _cluster_of_normal(labels: np.ndarray, features: torch.Tensor, normal_features: torch.Tensor) -> int | None:
+    """The cluster that known-normal regions belong to, if any, by the regions alone: their images count as seen."""
+    if not len(normal_features):
+        return None
+    own = normal_features.any(dim=0)
+    features, normal_features = features[:, own], normal_features[:, own]
+    centres = cluster_centres(features, torch.as_tensor(labels), int(labels.max()) + 1)
+    normal_labels = (unit_rows(normal_features) @ centres.T).argmax(dim=1).numpy()
+    lengths, normal_lengths = (rows.norm(dim=1).numpy() for rows in (features, normal_features))  # grow with residuals
     return find_cluster_of_normal(lengths, labels, normal_lengths, normal_labels)

@@ -191,8 +191,8 @@ def test_an_unknown_kind_is_refused():
 @torch.no_grad()
 def test_regions_of_normal_images_are_nearer_than_defects(tiny_run, backbone):
     describer, held_out, datamodule = fit(tiny_run, backbone=backbone)
-    assert held_out.feature.shape[1] == describer.feature_dim
-    assert 50 < len(held_out.feature) < 250  # of 300 regions, those of every other image
+    assert held_out.shape[1] == describer.feature_dim
+    assert 50 < len(held_out) < 250  # of 300 regions, those of every other image
     [batch] = datamodule.test_dataloader()
     found = describer(batch.image, batch.region_mask, batch.whole_image, batch.region_image_index)
     good, dim = batch.region_image_index < 6, describer.normal_patches.dim
@@ -200,15 +200,15 @@ def test_regions_of_normal_images_are_nearer_than_defects(tiny_run, backbone):
         assert lengths[good].max() < lengths[~good].min()
     novelty = found.feature[:, dim : 2 * dim].norm(dim=1)
     assert novelty[good].max() < novelty[~good].min()
-    assert held_out.rejection_feature.norm(dim=1).median() < found.rejection_feature.norm(dim=1)[~good].min()
-    assert not held_out.feature[:, dim : 2 * dim].any()  # they count as seen
-    own = held_out.feature[:, :dim].norm(dim=1)
+    assert held_out[:, :dim].norm(dim=1).median() < found.feature[:, :dim].norm(dim=1)[~good].min()
+    assert not held_out[:, dim : 2 * dim].any()  # they count as seen
+    own = held_out[:, :dim].norm(dim=1)
     torch.testing.assert_close(own.quantile(0.5), torch.tensor(0.5), atol=1e-3, rtol=0)  # the usual length
 
 
 def test_a_single_normal_image_has_no_other_to_be_compared_with(tiny_run):
     describer, held_out, _ = fit(tiny_run, "good/000.png")
-    assert held_out.feature.shape == (0, describer.feature_dim)
+    assert held_out.shape == (0, describer.feature_dim)
     assert describer.usual_length == 1
     dim = describer.normal_patches.dim
     novelty = describer(*inputs()).feature[:, dim : 2 * dim].norm(dim=1)
@@ -239,7 +239,7 @@ def test_networks_side_by_side_count_alike():
 def test_networks_side_by_side_compare_with_normal_images(tiny_run):
     describer, (datamodule, regions) = side_by_side("normal_residuals"), normal_data(tiny_run)
     held_out = describer.fit(regions, [record.path for record in datamodule.normal_records])
-    assert held_out.feature.shape[1] == describer.feature_dim
+    assert held_out.shape[1] == describer.feature_dim
     [batch] = datamodule.test_dataloader()
     given = batch.image, batch.region_mask, batch.whole_image, batch.region_image_index
     for block, *own in zip(describer(*given), *(part(*given) for part in describer.parts), strict=True):
