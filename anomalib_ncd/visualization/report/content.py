@@ -324,7 +324,7 @@ class ContentBuilder:
         """The numbers at the top."""
         figures = [
             ("images", f"{len(self.batch.image_path):,}"),
-            ("regions with a mask", f"{int((self.batch.region_area > 0).sum()):,}"),
+            ("marked regions", f"{int((self.batch.region_area > 0).sum()):,}"),
             ("classes", str(sum(card.num_regions > 0 for card in cards))),
         ]
         if normal is not None:

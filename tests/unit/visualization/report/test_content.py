@@ -28,7 +28,7 @@ def test_one_sentence_and_the_numbers(results_of):
     expected = "4 regions in 4 images fall into 2 classes; 1 more looks normal; 1 region is worth a second look."
     assert content.sentence == expected
     assert content.figures == [
-        *[("images", "4"), ("regions with a mask", "5"), ("classes", "2")],
+        *[("images", "4"), ("marked regions", "5"), ("classes", "2")],
         *[("look normal", "1"), ("doubtful", "1")],
         *[("NMI with labels", "0.50"), ("accuracy", "0.25")],
     ]
