@@ -11,7 +11,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import EvalImages
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
+from anomalib_ncd.data.examples import MASK_SUFFIX
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.encoded_regions import encode_images, given
 from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -77,18 +77,22 @@ def learn_examples(model: AnomalyNcd, datamodule: NcdDataModule, batches: Sequen
 def _encode(model: AnomalyNcd, datamodule: NcdDataModule) -> tuple[list[NcdBatch], list[LabelledImage]]:
     """Examples, described and predicted, and the example that each region lies in.
 
-    Regions are where masks are, or else where the run's detector finds something, or else whole images.
+    Regions are where masks are, or else where the run's detector finds something.
     """
     settings, detector = datamodule.region_settings, datamodule.anomaly_maps
-    by_detector = [one for one in datamodule.examples_found if one.mask_path is None]
-    if not isinstance(detector, AnomalibModule):
-        by_detector = []
-    masked = [one for one in datamodule.examples_found if one not in by_detector]
-    as_masks = replace(settings, method="masks", threshold=None)
+    masks = {one.image.key: one.mask_path for one in datamodule.examples_found if one.mask_path is not None}
+    masked = [one for one in datamodule.examples_found if one.image.key in masks]
+    by_detector = [one for one in datamodule.examples_found if one.image.key not in masks]
+    if by_detector and not isinstance(detector, AnomalibModule):
+        path = by_detector[0].image.path
+        msg = (
+            f"Nothing says where the defect of the example {path} is: the run has saved maps, not a detector. Put a "
+            f"mask beside it, {path.stem}{MASK_SUFFIX}.png, or give a detector."
+        )
+        raise ValueError(msg)
+    cuts = [(masked, list(masks.values()), replace(settings, method="masks", threshold=None))]
     encoded, rows = list[NcdBatch](), list[LabelledImage]()
     with tempfile.TemporaryDirectory() as folder:
-        np.save(whole := Path(folder) / "whole.npy", np.ones((8, 8), np.uint8))
-        cuts = [(masked, [one.mask_path or whole for one in masked], as_masks)]
         if isinstance(detector, AnomalibModule):
             images, checkpoint = [one.image for one in by_detector], datamodule.detector_ckpt
             maps = predict_anomaly_maps(detector, images, folder, ckpt_path=checkpoint, bit_depth=settings.bit_depth)

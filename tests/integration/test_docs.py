@@ -5,6 +5,7 @@
 
 import importlib.util
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def test_the_commands_of_the_docs_run(tmp_path, monkeypatch):
     (tmp_path / "maps").symlink_to(old.anomaly_maps_dir)
     (tmp_path / "known").mkdir()
     for kind in ("hole", "stain"):
-        (tmp_path / "known" / kind).symlink_to(new.test_dir / kind)
+        for source in (new.test_dir / kind, new.ground_truth_dir / kind):
+            shutil.copytree(source, tmp_path / "known" / kind, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("anomalib_ncd.data.synthetic_base.KINDS", ("crack", "hole"))
     monkeypatch.setattr("anomalib_ncd.data.synthetic_base.NUM_PER_CLASS", 4)

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections import Counter
 
-import cv2
 import pytest
 
 from anomalib_ncd import AnomalyNcd
@@ -27,18 +26,14 @@ def classes_of(run, file="predictions.csv"):
 
 @pytest.fixture(scope="module")
 def known(tiny_run, tmp_path_factory):
-    """Examples of both kinds, with masks for one; the run's clusters don't tell them apart."""
+    """Examples of both kinds with masks; the run's clusters don't tell them apart."""
     folder = tmp_path_factory.mktemp("examples")
-    for kind, has_masks in (("line", True), ("square", False)):
+    for kind in ("line", "square"):
         (folder / f"a {kind}").mkdir()
         for number in range(3):
-            image = cv2.imread(str(tiny_run.base / "images" / f"base_{kind}" / f"{number}.png"))
-            mask = cv2.imread(str(tiny_run.base / "masks" / f"base_{kind}" / f"{number}.png"), cv2.IMREAD_GRAYSCALE)
-            top, left, height, width = *(max(0, side - 4) for side in cv2.boundingRect(mask)[1::-1]), 28, 64
-            image = image if has_masks else image[top : top + height, left : left + width]
-            cv2.imwrite(str(folder / f"a {kind}" / f"{number}.png"), image)
-            if has_masks:
-                cv2.imwrite(str(folder / f"a {kind}" / f"{number}_mask.png"), mask)
+            for part, suffix in (("images", ""), ("masks", "_mask")):
+                source = tiny_run.base / part / f"base_{kind}" / f"{number}.png"
+                shutil.copyfile(source, folder / f"a {kind}" / f"{number}{suffix}.png")
     return folder
 
 
@@ -70,6 +65,9 @@ def test_examples_are_for_clusters_and_come_from_elsewhere(tiny_run, known, tmp_
         discovered(tiny_run, known, tmp_path / "trained", "--method", "train")
     with pytest.raises(SystemExit, match="is one of the images, too"):
         discovered(tiny_run, tiny_run.images, tmp_path / "same")
+    shutil.copytree(known, tmp_path / "known", ignore=shutil.ignore_patterns("2_mask.png"))
+    with pytest.raises(SystemExit, match=r"Nothing says where .*a line/2\.png is.*2_mask\.png"):
+        discovered(tiny_run, tmp_path / "known", tmp_path / "run")
 
 
 @pytest.mark.slow
