@@ -34,6 +34,8 @@ PALETTE_RGB = (
     (0, 90, 70),
 )
 MAX_NAME = 32
+DARKEST, BRIGHTEST = 0.01, 0.99  # quantiles of an image's values that a picture spans
+MAX_GAIN = 4.0
 
 
 def draw_result(
@@ -138,6 +140,30 @@ def draw_regions(
         for index, name in enumerate(class_names)
     ]
     return _with_captions(canvas, corners, captions, colours)
+
+
+def stretch_contrast(image: np.ndarray) -> np.ndarray:
+    """Stretch the contrast of a picture for people's eyes; the network sees images as they are.
+
+    The values from the 1 % to the 99 % quantile are spread over black to white, in all channels alike. They are spread
+    by no more than a factor of four, and what is dark then stays dark, what is bright bright.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, not empty.
+
+    Returns:
+        A copy of the same shape and type.
+
+    Example:
+        >>> stretch_contrast(np.array([[[10, 10, 10], [110, 110, 110]]], np.uint8))[0, :, 0]
+        array([  0, 255], dtype=uint8)
+    """
+    shares = np.bincount(image.ravel(), minlength=256).cumsum() / image.size
+    low, high = np.searchsorted(shares, (DARKEST, BRIGHTEST)).tolist()
+    gain = min(255 / max(high - low, 1), MAX_GAIN)
+    darkest = low / max(255 - (high - low), 1) * (255 - gain * (high - low))
+    table = np.clip((np.arange(256) - low) * gain + darkest, 0, 255).round().astype(np.uint8)
+    return cv2.LUT(image, table)
 
 
 def _band(text: str, width: int) -> np.ndarray:

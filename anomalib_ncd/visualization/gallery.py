@@ -17,6 +17,7 @@ from anomalib_ncd.data.datasets import TrainRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.classes.merging import first_slots
 from anomalib_ncd.regions.writing import write_image
+from anomalib_ncd.visualization.drawing import stretch_contrast
 from anomalib_ncd.visualization.fonts import load_font
 
 TILE_PX = 128
@@ -64,10 +65,11 @@ def draw_gallery(
 
 
 def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX, margin: int = 255) -> np.ndarray:
-    """A region, centred on a grey `margin`, scaled to a tile ``(size, size, 3)`` uint8, its mask outlined."""
+    """A region, centred on a grey `margin`, scaled to a tile ``(size, size, 3)`` uint8: stretched, its mask outlined."""
     scale = size / max(image.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    resized = stretch_contrast(resized)
     resized_mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(resized_mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(resized, contours, -1, OUTLINE_RGB, 1)

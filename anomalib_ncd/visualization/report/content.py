@@ -15,7 +15,7 @@ import numpy as np
 from anomalib_ncd.regions.classes.merging import first_slots
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.visualization.drawing import draw_regions
+from anomalib_ncd.visualization.drawing import draw_regions, stretch_contrast
 from anomalib_ncd.visualization.gallery import OUTLINE_RGB, region_tile
 from anomalib_ncd.visualization.report.certainty import Certainty, region_certainty
 from anomalib_ncd.visualization.report.crops import jpeg_data_uri
@@ -252,7 +252,8 @@ class ContentBuilder:
             except (OSError, ValueError):  # moved since the run; the crops are still there
                 continue
             boxes = self._boxes(image, slot) if boxes_of is None else boxes_of(image)
-            drawn = draw_regions(pixels, boxes, None, [OUTLINE_RGB] * len(boxes), side_range_px=(1, IMAGE_PX))
+            colours = [OUTLINE_RGB] * len(boxes)
+            drawn = draw_regions(stretch_contrast(pixels), boxes, None, colours, side_range_px=(1, IMAGE_PX))
             key = self.results.image_keys[image]
             alt = f"Image {key} with {len(boxes)} outlined region{'s' * (len(boxes) != 1)}"
             lines = [key, caption(image)] if caption(image) else [key]

@@ -17,6 +17,7 @@ from anomalib_ncd.visualization.drawing import (
     draw_regions,
     draw_result,
     shortened,
+    stretch_contrast,
     title_of,
 )
 
@@ -235,3 +236,25 @@ def test_boxes_may_leave_the_image_and_small_images_stay_small():
     assert small.shape == image.shape
     assert tuple(small[0, 30]) == tuple(small[39, 30]) == tuple(small[20, 0]) == tuple(small[20, 59]) == RED
     assert (image == 90).all()
+
+
+def test_dark_pictures_are_stretched():
+    dark = np.tile(np.arange(20, 120, dtype=np.uint8)[:, None, None], (1, 30, 3))
+    dark[0, 0] = 255  # one bright pixel doesn't keep the rest dark
+    stretched = stretch_contrast(dark)
+    assert (stretched.min(), stretched.max(), dark.max()) == (0, 255, 255)
+    assert (np.diff(stretched[:, 1, 0].astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize("value", [0, 50, 255])
+def test_flat_pictures_stay_as_they_are(value):
+    flat = np.full((8, 8, 3), value, np.uint8)
+    np.testing.assert_array_equal(stretch_contrast(flat), flat)
+
+
+def test_noise_is_not_blown_up_and_colours_stay():
+    image = np.full((10, 10, 3), (100, 104, 108), np.uint8)
+    assert np.ptp(stretch_contrast(image)) == 32
+    red = np.zeros((10, 10, 3), np.uint8)
+    red[:5, :, 0] = 120
+    assert stretch_contrast(red)[0, 0].tolist() == [255, 0, 0]
