@@ -65,7 +65,7 @@ def draw_gallery(
 
 
 def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX, margin: int = 255) -> np.ndarray:
-    """A region, centred on a grey `margin`, scaled to a tile ``(size, size, 3)`` uint8: stretched, its mask outlined."""
+    """A region as a tile ``(size, size, 3)`` uint8 on a grey `margin`, stretched in contrast, its mask outlined."""
     scale = size / max(image.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
