@@ -356,7 +356,6 @@ class NcdDataModule(AnomalibDataModule):
             method,
             (read_anomaly_map(path) for path in self.normal_map_paths),
             [str(path) for path in self.map_paths],
-            self.region_settings.robust_range,
         )
         # The model keeps the range in single precision; the same numbers on both sides mean the same regions.
         return float(np.float32(low)), float(np.float32(high))

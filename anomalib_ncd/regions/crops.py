@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from anomalib_ncd.regions.boxes import merge_close_boxes, square_boxes
-from anomalib_ncd.regions.mebin import BinarizedMap, check_map, normalize_anomaly_map
+from anomalib_ncd.regions.mebin import BinarizedMap, normalize_anomaly_map
 from anomalib_ncd.regions.resampling import resize_antialiased
 from anomalib_ncd.regions.settings import RegionSettings
 
@@ -22,25 +22,6 @@ MAX_CROP_PIXELS = 100_000_000
 """Pixels of the regions of an image, all together."""
 
 logger = logging.getLogger(__name__)
-
-
-def peak_mask(anomaly_map: np.ndarray) -> np.ndarray:
-    """Find the part of a map around its highest value, ``(H, W)`` bool; empty for a constant map.
-
-    It is what is connected with the highest value, diagonals included, and above half way from the median to it. Not
-    in the paper, which takes the whole image where MEBin finds nothing.
-
-    Example:
-        >>> peak_mask(np.array([[0, 0, 5], [0, 9, 0], [0, 0, 0], [6, 0, 0]])).astype(int)
-        array([[0, 0, 1],
-               [0, 1, 0],
-               [0, 0, 0],
-               [0, 0, 0]])
-    """
-    array = check_map(anomaly_map).astype(np.float64)
-    above = array > (np.median(array) + array.max()) / 2
-    parts = cv2.connectedComponents(above.view(np.uint8), connectivity=8)[1]
-    return (parts == parts[np.unravel_index(array.argmax(), array.shape)]) & above
 
 
 @dataclass(frozen=True)
@@ -163,11 +144,10 @@ def extract_regions(
         anomaly_map: Its anomaly map at any size, ``(h, w)``, integer or float.
         binarized: The binarised map, see :func:`~anomalib_ncd.regions.mebin.binarize`.
         score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.mebin.fit_score_range`.
-        settings: How they are cut; the paper's settings where ``None``. With ``peak_if_empty`` an empty mask gives what
-            stands out most, see :func:`~anomalib_ncd.regions.crops.peak_mask`, with the area 0.
+        settings: How they are cut; the paper's settings where ``None``.
 
     Returns:
-        Regions, largest first. Where the mask is empty there is one: around the peak, or else the whole image.
+        Regions, largest first. Where the mask is empty there is one: the whole image.
 
     Raises:
         ValueError: If the image, the map or the mask is not valid.
@@ -185,9 +165,6 @@ def extract_regions(
     image = check_image(image)
     height, width = image.shape[:2]
     small_mask = _check_mask(binarized.mask)
-    is_empty = not small_mask.any()
-    if is_empty and settings.peak_if_empty:
-        small_mask = peak_mask(anomaly_map)
     mask = cv2.resize(small_mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
     boxes = _largest_in_memory(region_boxes(mask, binarized.num_components, settings))
     scores = region_scores(anomaly_map, score_range, boxes, (height, width))
@@ -195,8 +172,7 @@ def extract_regions(
     for box, score in zip(boxes, scores, strict=True):
         left, top, right, bottom = box.tolist()
         cut = crop(mask, box)
-        area = 0 if is_empty else int(cut.sum())
-        regions.append(Region((left, top, right, bottom), float(score), area, crop(image, box), cut))
+        regions.append(Region((left, top, right, bottom), float(score), int(cut.sum()), crop(image, box), cut))
     return regions
 
 

@@ -9,13 +9,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from anomalib_ncd.regions.crops import Region, extract_regions
-from anomalib_ncd.regions.elements import binarize_elements, cut_elements, label_elements
+from anomalib_ncd.regions.elements import cut_elements, find_elements, label_elements
 from anomalib_ncd.regions.mebin import BinarizedMap, binarize, check_map
 from anomalib_ncd.regions.robust_range import MapFacts, fit_robust_range, map_facts
 from anomalib_ncd.regions.settings import RegionMethod, RegionSettings
-
-SMALL_MAP_PX = 128
-"""Shorter side of a map below which MEBin's erosion shrinks with it."""
 
 logger = logging.getLogger(__name__)
 
@@ -25,16 +22,14 @@ def fit_range(
     method: RegionMethod,
     normal_maps: Iterable[np.ndarray] = (),
     names: Sequence[str] | None = None,
-    robust: bool = True,
 ) -> tuple[float, float]:
     """Find the score range of a set of maps, and warn of maps that look wrong.
 
     Args:
         maps: Anomaly maps, each ``(H, W)``; read one at a time.
-        method: For ``"mebin"`` the range is from the lowest to the highest peak.
+        method: For ``"mebin"`` the range is the paper's, from the lowest to the highest peak.
         normal_maps: Maps of normal images that the detector wasn't trained on; the paper has none.
         names: What maps are called in warnings, such as their files. Defaults to ``None``: their numbers.
-        robust: Whether MEBin's range, too, leaves out maps with peaks far above all others; not so in the paper.
 
     Returns:
         Lower and upper end of the range.
@@ -45,19 +40,19 @@ def fit_range(
     Example:
         >>> maps = [np.array([[0, 1, 8]]), np.array([[1, 0, 8]]), np.array([[1, 0, 90]])]
         >>> fit_range(maps, "mebin"), fit_range(maps, "elements")
-        ((0.0, 8.0), (0.25, 8.75))
+        ((8.0, 90.0), (0.25, 8.75))
     """
     facts = [map_facts(array) for array in maps]
     fitted = fit_robust_range(facts, [map_facts(array) for array in normal_maps])
     names = [f"map {index}" for index in range(len(facts))] if names is None else names
     if fitted.hot:
-        is_spoilt = method == "mebin" and not robust
-        spoilt = "leaves the others without a mask; set `score_range` or `regions.robust_range`"
         logger.warning(
             "%s has a peak more than five times as high as all others%s. The score range %s.",
             names[fitted.hot[-1]],
             f", as have {len(fitted.hot) - 1} more" if len(fitted.hot) > 1 else "",
-            spoilt if is_spoilt else "is that of the others",
+            "leaves the others without a mask; set `score_range`, or another `regions.method`"
+            if method == "mebin"
+            else "is that of the others",
         )
     if fitted.is_inverted:
         logger.warning(
@@ -67,7 +62,7 @@ def fit_range(
         )
     if method != "mebin":
         return fitted.score_range
-    return _range_of_peaks([entry for index, entry in enumerate(facts) if not robust or index not in fitted.hot])
+    return _range_of_peaks(facts)
 
 
 class UnitCheck:
@@ -119,29 +114,23 @@ def cut_regions(
         )
         raise ValueError(msg)
     if settings.method == "mebin":
-        erosion_size = _fitting_erosion(settings.erosion_size, anomaly_map.shape)
-        binarized = binarize(anomaly_map, score_range, settings.sample_rate, settings.min_interval_len, erosion_size)
+        sweep = settings.sample_rate, settings.min_interval_len, settings.erosion_size
+        binarized = binarize(anomaly_map, score_range, *sweep)
         return binarized, extract_regions(image, anomaly_map, binarized, score_range, settings)
-    anomaly_map = check_map(anomaly_map)
-    binarized = _binarized(anomaly_map, score_range, settings)
-    elements = label_elements(binarized.mask, anomaly_map, settings.merge_distance_ratio)
+    elements, threshold = _elements(check_map(anomaly_map), score_range, settings)
     regions = cut_elements(image, elements, anomaly_map, score_range, settings)
-    return binarized._replace(num_components=len(regions)), regions
+    return BinarizedMap(elements > 0, threshold, len(regions)), regions
 
 
-def _binarized(anomaly_map: np.ndarray, score_range: tuple[float, float], settings: RegionSettings) -> BinarizedMap:
-    """Mask of all elements; their number is not counted yet with a mask or a threshold for all."""
-    if settings.method == "masks":
-        return BinarizedMap(anomaly_map > 0, 0.0, 0)
-    if settings.threshold is not None:
-        return BinarizedMap(anomaly_map >= settings.threshold, float(settings.threshold), 0)
-    return binarize_elements(anomaly_map, score_range)
-
-
-def _fitting_erosion(erosion_size: int, map_hw: tuple[int, ...]) -> int:
-    """The erosion, less on maps that are so small that it would leave nothing of a defect."""
-    share = min(map_hw, default=0) / SMALL_MAP_PX
-    return erosion_size if share >= 1 or erosion_size == 0 else max(1, round(erosion_size * share))
+def _elements(
+    anomaly_map: np.ndarray, score_range: tuple[float, float], settings: RegionSettings
+) -> tuple[np.ndarray, float]:
+    """Numbered elements and their threshold, with all methods but MEBin."""
+    if settings.method == "elements":
+        return find_elements(anomaly_map, score_range, settings.merge_distance_ratio)
+    threshold = settings.threshold
+    mask = anomaly_map > 0 if threshold is None else anomaly_map >= threshold
+    return label_elements(mask, anomaly_map, settings.merge_distance_ratio), float(threshold or 0)
 
 
 def _range_of_peaks(facts: Sequence[MapFacts]) -> tuple[float, float]:

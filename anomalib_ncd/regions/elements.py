@@ -4,9 +4,10 @@
 """The elements of an anomaly map: what stands out in it, each by itself, and one region for each.
 
 Where MEBin looks for one threshold at which the number of components is stable, here an image has elements if its peak
-lies above the floor of the score range, see :mod:`~anomalib_ncd.regions.robust_range`. Each element is then cut at half
-its own height, so that weak elements stay beside strong ones and strong ones aren't wider than they are. Nothing is
-eroded, and no length is in pixels: maps of other sizes have the same elements. Crops may overlap, masks don't.
+lies above the floor of the score range, see :mod:`~anomalib_ncd.regions.robust_range`. What stands out must do so among
+all maps, and in its own map: above a restless background only what comes near the peak counts, above a quiet one weak
+elements count as well. Each element is then cut at half its own height. Nothing is eroded, and no length is in pixels:
+maps of other sizes have the same elements. Crops may overlap, masks don't.
 """
 
 import logging
@@ -16,61 +17,75 @@ import numpy as np
 
 from anomalib_ncd.regions.boxes import square_boxes
 from anomalib_ncd.regions.crops import Region, check_image, crop
-from anomalib_ncd.regions.mebin import BinarizedMap, check_map, check_range
+from anomalib_ncd.regions.mebin import check_map, check_range
 from anomalib_ncd.regions.settings import RegionSettings
 
 logger = logging.getLogger(__name__)
 
-_SUPPORT = 2 / 3
+_SUPPORT = 0.5
+_NUM_DEVIATIONS = 5.0
+_SHARE_OF_PEAK = 0.8
+_SAMPLES_PER_SIDE = 128
 
 
-def binarize_elements(anomaly_map: np.ndarray, score_range: tuple[float, float]) -> BinarizedMap:
-    """Find the pixels of a map that stand out.
+def find_elements(
+    anomaly_map: np.ndarray, score_range: tuple[float, float], merge_distance_ratio: float = 0.01
+) -> tuple[np.ndarray, float]:
+    """Find the elements of a map.
 
-    An image whose peak isn't above the floor, the middle of the range, has none. In others whatever lies at least two
-    thirds of the way from the background to the floor stands out: what is weak alone counts beside what is strong. Each
-    component is then cut at half its height above the background.
+    An image whose peak isn't above the floor, the middle of the range, has none. In others what stands out lies at
+    least half of the way from the background to the floor. It also lies above the image's own median, by five standard
+    deviations or by 0.8 of what the peak lies above it. Each element is then cut at half its height.
 
     Args:
         anomaly_map: ``(H, W)``, integer or float.
         score_range: Background, and an upper end as far above the floor as that is above the background.
+        merge_distance_ratio: See :func:`label_elements`.
 
     Returns:
-        Mask, threshold in map units before each component is cut, and number of components. The mask is empty and the
-        threshold the floor where nothing stands out; else the peak is in the mask.
+        Numbered elements ``(H, W)`` int32, see :func:`label_elements`, and the threshold in map units before elements
+        are cut. Where nothing stands out all are 0 and the threshold is the floor; else the peak is in the first one.
 
     Raises:
         ValueError: If the map or the range is not valid.
 
     Example:
-        >>> mask, threshold, num_components = binarize_elements(np.array([[0, 9, 5, 3, 0, 0, 2, 0]]), (0, 6))
-        >>> mask.astype(int), threshold, num_components
-        (array([[0, 1, 1, 0, 0, 0, 1, 0]]), 2.0, 2)
+        >>> find_elements(np.array([[0, 9, 5, 3, 0, 0, 2, 0, 0, 0]]), (0, 4))
+        (array([[0, 1, 1, 0, 0, 0, 2, 0, 0, 0]], dtype=int32), 1.0)
     """
     array = check_map(anomaly_map)
     low, high = check_range(score_range)
-    floor = (low + high) / 2
-    if float(array.max()) <= floor:
-        return BinarizedMap(np.zeros(array.shape, dtype=bool), floor, 0)
-    threshold = low + _SUPPORT * (floor - low)
-    mask = cut_at_half_height(array, array >= threshold, low)
-    return BinarizedMap(mask, threshold, cv2.connectedComponents(mask.view(np.uint8), connectivity=8)[0] - 1)
+    floor, peak = (low + high) / 2, float(array.max())
+    if peak <= floor:
+        return np.zeros(array.shape, dtype=np.int32), floor
+    median, deviation = _background(array)
+    own = median + min(_NUM_DEVIATIONS * deviation, _SHARE_OF_PEAK * (peak - median))
+    threshold = max(low + _SUPPORT * (floor - low), own)
+    is_level = threshold in {low, median} and threshold < peak  # what is as high as the background isn't above it
+    mask = array > threshold if is_level else array >= threshold
+    return cut_at_half_height(label_elements(mask, array, merge_distance_ratio), array, low), threshold
 
 
-def cut_at_half_height(anomaly_map: np.ndarray, mask: np.ndarray, low: float) -> np.ndarray:
-    """Take from each 8-connected component of a mask ``(H, W)`` what lies below half its height above `low`.
+def _background(array: np.ndarray) -> tuple[float, float]:
+    """Median of a map and its standard deviation by the upper quartile, both of an even sample of large maps."""
+    rows, columns = (max(1, side // _SAMPLES_PER_SIDE) for side in array.shape)
+    median, high = np.quantile(array[::rows, ::columns], (0.5, 0.75)).tolist()
+    return median, (high - median) / 0.6745
+
+
+def cut_at_half_height(elements: np.ndarray, anomaly_map: np.ndarray, low: float) -> np.ndarray:
+    """Take from each numbered element ``(H, W)`` what lies below half its height above `low`.
 
     Example:
-        >>> cut_at_half_height(np.array([[8, 5, 3, 0, 3]]), np.array([[True, True, True, False, True]]), 0)
-        array([[ True,  True, False, False,  True]])
+        >>> cut_at_half_height(np.array([[1, 1, 1, 0, 2]]), np.array([[8, 5, 3, 0, 3]]), 0)
+        array([[1, 1, 0, 0, 2]])
     """
-    num_labels, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-    inside = np.flatnonzero(mask)
-    values, owners = anomaly_map.ravel()[inside].astype(np.float64), labels.ravel()[inside]
-    peaks = np.full(num_labels, -np.inf)
-    np.maximum.at(peaks, owners.astype(np.intp), values)
-    cut = np.zeros(mask.shape, dtype=bool)
-    cut.ravel()[inside[values >= (low + peaks[owners]) / 2]] = True
+    inside = np.flatnonzero(elements)
+    values, owners = anomaly_map.ravel()[inside].astype(np.float64), elements.ravel()[inside]
+    peaks = np.full(int(elements.max(initial=0)) + 1, -np.inf)
+    np.maximum.at(peaks, owners, values)
+    cut = elements.copy()
+    cut.ravel()[inside[values < (low + peaks[owners]) / 2]] = 0
     return cut
 
 

@@ -81,8 +81,10 @@ def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts]
     """Find the score range of a set of maps.
 
     Each map is divided into 4 × 4 parts. The background is the lower quartile of their peaks; the floor divides them in
-    two classes, background and abnormal, by Otsu's method. Where maps of normal images are given, it lies between the
-    median and the maximum of their peaks: an image whose peak is above all of theirs stands out, half of them don't.
+    two classes, background and abnormal, by Otsu's method. What a quarter of all parts reach doesn't stand out either,
+    so the floor is at least their upper quartile, as far as nine of ten maps have peaks above that. Where maps of
+    normal images are given, it lies between the median and the maximum of their peaks: an image whose peak is above all
+    of theirs stands out, half of them don't.
 
     Maps are left out, from the highest peak down, as long as the highest peak lies more than five times as far above
     the others' lowest value as the next peak. So a map with such a peak changes nothing for any other, exactly; any
@@ -115,6 +117,7 @@ def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts]
     parts = np.concatenate([entry.part_peaks for entry in pooled])
     low = float(np.quantile(parts, _QUIET_QUANTILE))
     floor = otsu_threshold(np.minimum(parts, np.quantile(peaks, _PEAK_QUANTILE)))
+    floor = max(floor, float(min(np.quantile(parts, 1 - _QUIET_QUANTILE), np.quantile(peaks, 1 - _PEAK_QUANTILE))))
     if normal:
         normal_peaks = [entry.peak for entry in normal]
         floor = min(max(floor, float(np.median(normal_peaks))), max(normal_peaks))

@@ -15,24 +15,20 @@ RegionMethod = Literal["elements", "mebin", "threshold", "masks"]
 
 @dataclass(frozen=True)
 class RegionSettings:
-    """How regions are found and cut; the defaults are the paper's, but for ``robust_range``.
+    """How regions are found and cut; with ``method="mebin"`` the defaults are the paper's.
 
     Attributes:
-        method: How masks are found: ``"mebin"`` as in the paper, ``"elements"`` for one region for each element that
-            stands out, ``"threshold"`` for one threshold for all maps, ``"masks"`` for maps that are masks, where all
+        method: How masks are found: ``"elements"`` for one region for each element that stands out, ``"mebin"`` as in
+            the paper, ``"threshold"`` for one threshold for all maps, ``"masks"`` for maps that are masks, where all
             but 0 is anomalous. With all but ``"mebin"`` an image without anything has no region.
         threshold: What ``"threshold"`` takes, in units of the maps.
         sample_rate: Step of MEBin's threshold sweep, in units of 1/255 of the score range.
         min_interval_len: Shortest run of equal component counts that MEBin takes as stable.
-        erosion_size: Side of MEBin's erosion kernel in map pixels, less on maps with a side below 128; 0 for none.
+        erosion_size: Side of MEBin's erosion kernel in map pixels; 0 for none.
         padding_ratio: Widening of a region around the defect's bounding box.
         merge_distance_ratio: What is nearer than this share of the longer image side is merged: the crops in MEBin, the
             masks of elements otherwise.
         min_size_ratio: Least half side of a region as a share of the longer image side.
-        peak_if_empty: Where MEBin finds no main element, take the region around the map's peak instead of the whole
-            image; see docs/guides/images_and_maps.md for when that pays.
-        robust_range: Whether maps whose peaks lie far above all others are left out of MEBin's score range; else they
-            leave the others without a mask.
         bit_depth: Bits that are used in images of 16-bit files, 9 to 16: 12 for a camera whose brightest value is
             4,095. Images of 8-bit files stay as they are.
 
@@ -44,7 +40,7 @@ class RegionSettings:
         0.2
     """
 
-    method: RegionMethod = "mebin"
+    method: RegionMethod = "elements"
     threshold: float | None = None
     sample_rate: int = 4
     min_interval_len: int = 4
@@ -52,8 +48,6 @@ class RegionSettings:
     padding_ratio: float = 0.1
     merge_distance_ratio: float = 0.01
     min_size_ratio: float = 0.1
-    peak_if_empty: bool = False
-    robust_range: bool = True
     bit_depth: int = 16
 
     def __post_init__(self) -> None:
@@ -75,8 +69,6 @@ class RegionSettings:
             self._check(name, int, lowest, highest)
         for name in ("padding_ratio", "merge_distance_ratio", "min_size_ratio"):
             self._check(name, int | float, 0, math.inf)
-        for name in ("peak_if_empty", "robust_range"):
-            self._check(name, bool, 0, 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for checkpoints and manifests."""
@@ -106,5 +98,5 @@ class RegionSettings:
             raise ValueError(msg)
 
 
-PAPER_REGIONS = RegionSettings(robust_range=False)
+PAPER_REGIONS = RegionSettings(method="mebin")
 """How regions are found and cut in the paper."""

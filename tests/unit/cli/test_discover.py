@@ -87,10 +87,10 @@ def test_settings_are_written_and_can_be_given_again(tiny_run, tmp_path):
 def test_region_flags_reach_the_regions(tiny_run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("anomalib_ncd.runs.discover.discover", lambda _model, data, *_: seen.append(data))
-    main(arguments(tiny_run, tmp_path, *CLUSTER, "--regions.peak_if_empty", "true"))
+    main(arguments(tiny_run, tmp_path, *CLUSTER, "--regions.method", "mebin"))
     [datamodule] = seen
     assert isinstance(datamodule, NcdDataModule)
-    assert datamodule.region_settings == RegionSettings(peak_if_empty=True)
+    assert datamodule.region_settings == RegionSettings(method="mebin")
     assert datamodule.work_dir == tmp_path
 
 

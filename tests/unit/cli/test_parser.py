@@ -78,7 +78,7 @@ def test_what_a_preset_sets_gives_way_to_flags_and_files(tmp_path):
     required = ["--images", "a", "--output", "b"]
     config = parse(["discover", "--training.num_heads", "2", *required, "--preset", "paper"]).discover
     assert vars(config.training) == vars(PAPER) | {"num_heads": 2}
-    assert vars(config.regions) == vars(RegionSettings(robust_range=False))
+    assert vars(config.regions) == vars(RegionSettings(method="mebin"))
     assert (config.method, config.max_epochs, config.backbone) == ("train", 50, "vit_base_patch8_224.dino")
     file = tmp_path / "config.yaml"
     file.write_text("preset: paper\nmax_epochs: 3\n")

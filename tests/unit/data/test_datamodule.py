@@ -16,7 +16,7 @@ from anomalib_ncd.data import datamodule as datamodule_module
 from anomalib_ncd.data import synthetic_base
 from anomalib_ncd.data.batches import ModelInputs
 from anomalib_ncd.regions.cutting import fit_range
-from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.regions.settings import PAPER_REGIONS, RegionSettings
 
 
 class FakeTrainer:
@@ -144,7 +144,7 @@ def test_the_range_of_a_fitted_model_comes_second(tiny_run):
 
 
 def test_a_range_is_fitted_where_the_model_has_none(tiny_run):
-    module = build(tiny_run)
+    module = build(tiny_run, regions=PAPER_REGIONS)
     module.prepare_for(ModelInputs(64))
     module.region_table()
     peaks = [np.load(path).max() for path in module.map_paths]
@@ -160,7 +160,7 @@ def test_normal_maps_move_the_range_of_other_methods_than_mebin(tiny_run):
     assert module.fitted_score_range == pytest.approx(fit_range(maps, "elements", normal), rel=1e-6)
     assert len(module.region_table().empty_images) == 6
     with pytest.raises(ValueError, match="of which MEBin knows nothing"):
-        build(tiny_run, normal_maps=tiny_run.anomaly_maps / "good").region_table()
+        build(tiny_run, regions=PAPER_REGIONS, normal_maps=tiny_run.anomaly_maps / "good").region_table()
 
 
 def test_many_images_without_a_region_are_warned_of(tiny_run, caplog):
@@ -319,15 +319,18 @@ def test_a_map_with_nan_is_named(own_tiny_run):
 def test_constant_maps_give_whole_images(own_tiny_run):
     for path in own_tiny_run.anomaly_maps.rglob("*.npy"):
         np.save(path, np.full((64, 64), 0.5, np.float32))
-    module = build(own_tiny_run)
+    module = build(own_tiny_run, regions=PAPER_REGIONS)
     assert regions_of(module) == [(0, 0, 64, 64)] * 18
     assert all(row.area == 0 for row in module.region_table().rows)
     assert len(list(module.test_dataloader())) == 1
+    module = build(own_tiny_run)
+    assert len(module.region_table().empty_images) == 18
+    assert not module.region_table().rows
 
 
 def test_one_constant_map_among_others_is_a_whole_image(own_tiny_run):
     np.save(own_tiny_run.anomaly_maps / "good" / "000.npy", np.zeros((64, 64), np.float32))
-    table = build(own_tiny_run).region_table()
+    table = build(own_tiny_run, regions=PAPER_REGIONS).region_table()
     [row] = table.rows_of_image(0)
     assert table.rows[row].box_xyxy == (0, 0, 64, 64)
     assert table.rows[row].score == 0

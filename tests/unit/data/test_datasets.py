@@ -14,14 +14,14 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.reading.maps import MapPairs
-from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.regions.settings import PAPER_REGIONS
 from anomalib_ncd.regions.views import eval_view, whole_view
 
 
 @pytest.fixture(scope="module")
 def table_of_all(tiny_run):
     images = list_images(tiny_run.images)
-    return RegionTable(images).build(MapPairs(tiny_run.anomaly_maps).pair(images), (0.2, 1.1), RegionSettings())
+    return RegionTable(images).build(MapPairs(tiny_run.anomaly_maps).pair(images), (0.2, 1.1), PAPER_REGIONS)
 
 
 def test_masks_are_those_of_the_novel_regions(table_of_all, tiny_run):
@@ -90,7 +90,7 @@ def test_a_region_lies_in_the_image_that_is_told(table_of_all, tmp_path):
 def table(tiny_run):
     images = list_images(tiny_run.images)
     maps = MapPairs(tiny_run.anomaly_maps).pair(images)
-    return RegionTable(images).build(maps, (0.2, 1.1), RegionSettings())
+    return RegionTable(images).build(maps, (0.2, 1.1), PAPER_REGIONS)
 
 
 @pytest.fixture(scope="module")

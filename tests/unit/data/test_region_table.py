@@ -19,7 +19,7 @@ from anomalib_ncd.regions.reading.maps import MapPairs, read_anomaly_map
 from anomalib_ncd.regions.settings import RegionSettings
 
 RANGE = (0.2, 1.1)
-SETTINGS = RegionSettings()
+SETTINGS = RegionSettings(method="mebin")
 
 
 class Source:
@@ -105,21 +105,6 @@ def test_every_image_has_regions_that_say_where_they_come_from(tiny_run):
         assert 0 <= row.score <= 1
 
 
-def test_the_peak_stands_in_for_main_elements_where_that_is_asked_for(tiny_run):
-    source = Source(tiny_run)
-    table, whole = source.build(settings=replace(SETTINGS, peak_if_empty=True)), source.build()
-    empty = [image for image, count in enumerate(table.num_components) if not count]
-    assert empty
-    for image in empty:
-        [row], [whole_row] = table.rows_of_image(image), whole.rows_of_image(image)
-        assert whole.rows[whole_row].box_xyxy == (0, 0, 64, 64)
-        assert not whole.load(whole_row)[1].any()
-        _, mask = table.load(row)
-        assert 0 < mask.sum() < 64 * 64
-        assert (table.rows[row].area, table.rows[row].score) == (0, whole.rows[whole_row].score)
-    assert table.fingerprint() != whole.fingerprint()
-
-
 def test_squares_are_cut_where_they_are(tiny_run):
     table = Source(tiny_run).build()
     for image, record in enumerate(table.images):
@@ -177,7 +162,7 @@ def test_a_line_that_was_cut_short_is_done_again(source, monkeypatch, caplog):
     [
         {"settings": replace(SETTINGS, padding_ratio=0.5)},
         {"settings": replace(SETTINGS, padding_ratio=0.3)},
-        {"settings": replace(SETTINGS, peak_if_empty=True)},
+        {"settings": replace(SETTINGS, min_size_ratio=0.2)},
         {"settings": replace(SETTINGS, sample_rate=2)},
         {"score_range": (0.3, 1.1)},
     ],

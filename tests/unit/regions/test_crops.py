@@ -8,52 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anomalib_ncd.regions.crops import crop, extract_regions, peak_mask, region_boxes, region_scores
+from anomalib_ncd.regions.crops import crop, extract_regions, region_boxes, region_scores
 from anomalib_ncd.regions.mebin import BinarizedMap, normalize_anomaly_map
 from anomalib_ncd.regions.settings import RegionSettings
-
-
-def test_is_what_is_connected_with_the_peak():
-    anomaly_map = np.zeros((40, 60), dtype=np.uint8)
-    anomaly_map[5:10, 5:12] = 60
-    anomaly_map[7, 8] = 100
-    anomaly_map[30:35, 40:50] = 90
-    expected = np.zeros((40, 60), dtype=bool)
-    expected[5:10, 5:12] = True
-    np.testing.assert_array_equal(peak_mask(anomaly_map), expected)
-
-
-def test_neither_offset_nor_scale_matters():
-    anomaly_map = np.random.default_rng(0).random((30, 30))
-    np.testing.assert_array_equal(peak_mask(anomaly_map), peak_mask(3 * anomaly_map - 7))
-
-
-def test_ends_half_way_to_the_median():
-    ramp = np.tile(10 - np.abs(np.arange(21) - 10.0), (9, 1))
-    half_way = (np.median(ramp) + ramp.max()) / 2
-    np.testing.assert_array_equal(peak_mask(ramp), ramp > half_way)
-
-
-@pytest.mark.parametrize("value", [0, 3.5, -1])
-def test_constant_map_has_none(value):
-    assert not peak_mask(np.full((5, 6), value)).any()
-
-
-def test_one_pixel_is_enough():
-    anomaly_map = np.zeros((5, 6))
-    anomaly_map[4, 0] = 1e-9
-    assert np.argwhere(peak_mask(anomaly_map)).tolist() == [[4, 0]]
-
-
-@pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 4, 4)])
-def test_bad_shape_raises(shape):
-    with pytest.raises(ValueError, match=r"`anomaly_map` must have shape \(H, W\)"):
-        peak_mask(np.zeros(shape))
-
-
-def test_broken_maps_raise():
-    with pytest.raises(ValueError, match="`anomaly_map` must be finite, got NaN or infinity"):
-        peak_mask(np.array([[0.0, np.nan]]))
 
 
 def coordinate_image(height, width):
@@ -205,38 +162,6 @@ def test_normal_image_is_one_region():
     assert region.box_xyxy == (0.0, 0.0, 30.0, 20.0)
     np.testing.assert_array_equal(region.image, image)
     assert (region.score, region.area, region.mask.shape) == (0.0, 0, (20, 30))
-
-
-def test_peak_stands_in_for_an_empty_mask():
-    image, anomaly_map = coordinate_image(60, 80), np.zeros((30, 40))
-    anomaly_map[10:14, 20:24] = 0.4
-    binarized = BinarizedMap(np.zeros((30, 40), dtype=bool), 1.0, 0)
-    [region] = extract_regions(image, anomaly_map, binarized, (0, 1), RegionSettings(peak_if_empty=True))
-    left, top, right, bottom = (int(edge) for edge in region.box_xyxy)
-    assert (left, top, right, bottom) == (36, 16, 52, 32)
-    np.testing.assert_array_equal(region.image, image[top:bottom, left:right])
-    np.testing.assert_array_equal(region.mask, mask_with((60, 80), (40, 20, 48, 28))[top:bottom, left:right])
-    [whole] = extract_regions(image, anomaly_map, binarized, (0, 1))
-    assert (region.area, region.score) == (0, whole.score)
-
-
-def test_peak_is_not_asked_for_where_there_are_main_elements():
-    image, anomaly_map = coordinate_image(60, 80), np.zeros((30, 40))
-    anomaly_map[10:14, 20:24], anomaly_map[25, 35] = 0.4, 0.9
-    binarized = BinarizedMap(anomaly_map == 0.4, 0.3, 1)
-    [region] = extract_regions(image, anomaly_map, binarized, (0, 1), RegionSettings(peak_if_empty=True))
-    [expected] = extract_regions(image, anomaly_map, binarized, (0, 1))
-    assert (region.box_xyxy, region.area) == (expected.box_xyxy, expected.area)
-    assert region.area == 64
-
-
-def test_constant_map_is_one_region_even_with_the_peak():
-    binarized = BinarizedMap(np.zeros((8, 8), dtype=bool), 1.0, 0)
-    [region] = extract_regions(
-        coordinate_image(20, 30), np.ones((8, 8)), binarized, (0, 1), RegionSettings(peak_if_empty=True)
-    )
-    assert region.box_xyxy == (0.0, 0.0, 30.0, 20.0)
-    assert not region.mask.any()
 
 
 def test_bad_inputs_raise():

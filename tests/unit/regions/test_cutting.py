@@ -4,6 +4,7 @@
 """Tests of regions as the settings say."""
 
 import logging
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from anomalib_ncd.regions.cutting import cut_regions, fit_range
 from anomalib_ncd.regions.mebin import binarize, fit_score_range
 from anomalib_ncd.regions.robust_range import fit_robust_range, map_facts
-from anomalib_ncd.regions.settings import RegionMethod, RegionSettings
+from anomalib_ncd.regions.settings import PAPER_REGIONS, RegionSettings
 
 IMAGE = np.zeros((64, 64, 3), dtype=np.uint8)
 ELEMENTS = RegionSettings(method="elements")
@@ -50,24 +51,48 @@ def test_the_paper_s_range_takes_hot_maps_but_not_without_a_word(caplog: pytest.
     maps = [_map(), 60 * _map(), 0.9 * _map(), 400 * _map()]
     with caplog.at_level(logging.WARNING):
         names = ["a.npy", "b.npy", "c.npy", "d.npy"]
-        assert fit_range(maps, "mebin", names=names, robust=False) == (0.9, 400.0)
+        assert fit_range(maps, "mebin", names=names) == (0.9, 400.0)
     assert "d.npy has a peak more than five times as high as all others, as have 1 more." in caplog.text
     assert "leaves the others without a mask" in caplog.text
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 8), method=st.sampled_from(["mebin", "elements"]))
-def test_an_image_with_ten_times_the_peak_changes_no_other_mask(seed: int, count: int, method: RegionMethod) -> None:
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 8))
+def test_an_image_with_ten_times_the_peak_changes_no_other_mask(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     maps = [cv2.GaussianBlur(rng.random((40, 40)), (9, 9), 0) * rng.uniform(0.5, 1) for _ in range(count)]
     hot = maps[0].copy()
     hot[20, 20] = 10 * max(array.max() for array in maps)
-    before, after = fit_range(maps, method), fit_range([*maps, hot], method)
+    before, after = fit_range(maps, "elements"), fit_range([*maps, hot], "elements")
     assert before == after
-    image, chosen = np.zeros((40, 40, 3), np.uint8), RegionSettings(method=method)
     for array in maps:
-        mask, other = (cut_regions(image, array, score_range, chosen)[0].mask for score_range in (before, after))
-        np.testing.assert_array_equal(mask, other)
+        masks = [cut_regions(IMAGE, array, score_range, ELEMENTS)[0].mask for score_range in (before, after)]
+        np.testing.assert_array_equal(*masks)
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), factor=st.floats(1.2, 4.9), with_normal=st.booleans())
+def test_one_image_with_a_somewhat_higher_peak_takes_no_regions_away(
+    seed: int, factor: float, with_normal: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    grid = np.indices((56, 56)) - 28
+
+    def product(height: float) -> np.ndarray:
+        """A restless map with a defect; heights as of a detector whose peaks are 20 to 36.7, the median 27.6."""
+        y, x = (grid[axis] - rng.integers(-20, 20) for axis in range(2))
+        noise = cv2.GaussianBlur(rng.uniform(0, 40, (56, 56)), (7, 7), 0) * 0.6
+        return noise + max(height - noise.max(), 0) * np.exp(-(x**2 + y**2) / 18)
+
+    maps = [product(height) for height in np.clip(rng.normal(27.6, 4, 60), 20, 36.7)]
+    good = [product(0) for _ in range(20)]
+    hot = product(0)
+    hot[20:24, 20:24] = factor * max(array.max() for array in maps)
+    normal = good if with_normal else []
+    before, after = (fit_range([*maps, *more], "elements", normal) for more in ([], [hot]))
+    num_found = [sum(bool(cut_regions(IMAGE, array, r, ELEMENTS)[1]) for array in maps) for r in (before, after)]
+    assert num_found[0] >= (0.8 if with_normal else 0.7) * len(maps)
+    assert num_found[1] >= num_found[0] - 3
 
 
 def test_elements_have_a_region_each() -> None:
@@ -109,26 +134,33 @@ def test_mebin_is_the_papers() -> None:
     anomaly_map = np.zeros((128, 128))
     anomaly_map[8:20, 8:20] = 1
     image = np.zeros((256, 256, 3), dtype=np.uint8)
-    settings = RegionSettings(padding_ratio=1.0, min_size_ratio=0.01)
+    settings = replace(PAPER_REGIONS, padding_ratio=1.0, min_size_ratio=0.01)
     binarized, [region] = cut_regions(image, anomaly_map, (0, 1), settings)
     assert binarized.num_components == 1
     assert region.image.shape[0] == 28
-    _, [whole] = cut_regions(image, anomaly_map, (0, 1), RegionSettings(erosion_size=20))
+    _, [whole] = cut_regions(image, anomaly_map, (0, 1), replace(PAPER_REGIONS, erosion_size=20))
     assert whole.image.shape == image.shape
 
 
-@pytest.mark.parametrize(("side", "erosion_size"), [(200, 6), (128, 6), (64, 3), (28, 1), (4, 1)])
-def test_small_maps_are_eroded_less(side: int, erosion_size: int) -> None:
+@pytest.mark.parametrize("side", [200, 64, 28, 4])
+def test_the_papers_erosion_is_that_of_maps_of_any_size(side: int) -> None:
     anomaly_map = np.pad(np.ones((side // 2, side // 2)), ((0, side - side // 2), (0, side - side // 2)))
-    binarized = cut_regions(np.zeros((300, 300, 3), np.uint8), anomaly_map, (0, 1), RegionSettings())[0]
-    np.testing.assert_array_equal(binarized.mask, binarize(anomaly_map, (0, 1), erosion_size=erosion_size).mask)
-    assert binarized.mask.any()
-    none = cut_regions(np.zeros((300, 300, 3), np.uint8), anomaly_map, (0, 1), RegionSettings(erosion_size=0))[0]
-    np.testing.assert_array_equal(none.mask, anomaly_map > 0)
+    image = np.zeros((300, 300, 3), np.uint8)
+    binarized, regions = cut_regions(image, anomaly_map, (0, 1), PAPER_REGIONS)
+    np.testing.assert_array_equal(binarized.mask, binarize(anomaly_map, (0, 1), 4, 4, 6).mask)
+    assert bool(regions[0].area) == (side > 4)
+
+
+def test_the_papers_regions_are_those_of_the_golden_maps(golden_maps) -> None:  # type: ignore[no-untyped-def]
+    score_range = fit_range(golden_maps.maps, "mebin")
+    assert score_range == fit_score_range(golden_maps.maps)
+    for anomaly_map in golden_maps.maps[:20]:
+        binarized, _ = cut_regions(np.zeros((256, 256, 3), np.uint8), anomaly_map, score_range, PAPER_REGIONS)
+        np.testing.assert_array_equal(binarized.mask, binarize(anomaly_map, score_range).mask)
 
 
 def test_sides_of_a_map_must_not_be_swapped() -> None:
     image = np.zeros((40, 60, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match="the image is 60x40 pixels and its anomaly map 40x60: sides are swapped"):
         cut_regions(image, np.zeros((60, 40)), (0, 1), ELEMENTS)
-    assert len(cut_regions(image, np.zeros((32, 32)), (0, 1), RegionSettings())[1]) == 1
+    assert cut_regions(image, np.zeros((32, 32)), (0, 1), ELEMENTS)[1] == []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from anomalib_ncd.regions.elements import binarize_elements
+from anomalib_ncd.regions.elements import find_elements
 from anomalib_ncd.regions.robust_range import fit_robust_range, map_facts, otsu_threshold
 
 MAPS = hnp.arrays(np.float64, (6, 8, 8), elements=st.integers(0, 64).map(lambda value: value / 64))
@@ -79,8 +79,8 @@ def test_a_map_with_ten_times_the_peak_changes_no_other_mask(maps: np.ndarray, p
     hot.ravel()[pixel] = 10 * maps.max()
     before, after = _fit(maps), _fit(np.concatenate([maps, hot[None]]))
     for anomaly_map in maps:
-        old, new = (binarize_elements(anomaly_map, fitted.score_range) for fitted in (before, after))
-        np.testing.assert_array_equal(new.mask, old.mask)
+        old, new = (find_elements(anomaly_map, fitted.score_range)[0] for fitted in (before, after))
+        np.testing.assert_array_equal(new, old)
 
 
 @pytest.mark.parametrize("factors", [[10], [10, 100], [7, 70, 700]])
@@ -120,9 +120,16 @@ def test_normal_maps_bound_the_floor_from_both_sides() -> None:
 def test_a_peak_above_all_normal_ones_stands_out() -> None:
     maps, normal = _maps(), _maps(9, 0)
     maps[-1, 5, 5] = 0.35
-    result = binarize_elements(maps[-1], _fit(maps, normal).score_range)
-    assert result.mask[5, 5]
-    assert result.mask.sum() < 10
+    elements, _ = find_elements(maps[-1], _fit(maps, normal).score_range)
+    assert elements[5, 5] == 1
+    assert np.count_nonzero(elements) < 10
+
+
+def test_what_a_quarter_of_all_parts_reach_does_not_stand_out() -> None:
+    maps = np.random.default_rng(0).uniform(0, 0.1, (40, 32, 32))
+    maps[:, ::8, 8], maps[:30, 4, 4] = 0.4, 0.9  # four of sixteen parts are restless in all maps
+    maps[::3, 20, 20] = 0.9
+    assert sum(_fit(maps).score_range) / 2 >= 0.4
 
 
 def test_inverted_maps_are_noticed() -> None:

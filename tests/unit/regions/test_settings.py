@@ -9,7 +9,7 @@ from anomalib_ncd.regions.settings import RegionSettings
 
 
 def test_settings_survive_json():
-    settings = RegionSettings(sample_rate=2, padding_ratio=1, peak_if_empty=True, bit_depth=12)
+    settings = RegionSettings(sample_rate=2, padding_ratio=1, method="mebin", bit_depth=12)
     assert RegionSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
@@ -24,7 +24,6 @@ def test_settings_survive_json():
         ("padding_ratio", float("nan")),
         ("min_size_ratio", float("inf")),
         ("merge_distance_ratio", "0.1"),
-        ("peak_if_empty", 1),
         ("bit_depth", 8),
         ("bit_depth", 17),
     ],

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from anomalib_ncd import NcdDataModule
+from anomalib_ncd.regions.settings import PAPER_REGIONS
 from anomalib_ncd.visualization.gallery import (
     CAPTION_PX,
     GAP_PX,
@@ -23,13 +24,13 @@ ROW_PX = CAPTION_PX + TILE_PX + GAP_PX
 
 @pytest.fixture(scope="module")
 def table(tiny_run):
-    return NcdDataModule(tiny_run.images, tiny_run.anomaly_maps).region_table()
+    return NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=PAPER_REGIONS).region_table()
 
 
 @pytest.fixture
 def batches(tiny_run):
     """Predictions: classes 0, 1 and 2 by turns, the surer the later."""
-    module = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, eval_batch_size=5)
+    module = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=PAPER_REGIONS, eval_batch_size=5)
     batches, number = [], 0
     for batch in module.test_dataloader():
         count = len(batch.region_area)

@@ -13,6 +13,7 @@ from anomalib.visualization import ImageVisualizer, Visualizer
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.regions.settings import PAPER_REGIONS
 from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.visualization import NcdVisualizer
 from anomalib_ncd.visualization.drawing import BAND_PX, NORMAL_RGB, PALETTE_RGB
@@ -29,7 +30,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def module(tiny_run):
-    module = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, eval_batch_size=9)
+    module = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=PAPER_REGIONS, eval_batch_size=9)
     module.region_table()
     return module
 

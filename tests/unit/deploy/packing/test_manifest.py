@@ -15,7 +15,7 @@ def build_manifest(**values):
         class_names=("normal", "dent"),
         normal_slot=0,
         score_range=(0.25, 0.75),
-        regions=RegionSettings(peak_if_empty=True),
+        regions=RegionSettings(padding_ratio=0.2),
         image_size=224,
         encoder=NetworkEntry("onnx", ("encoder.onnx",)),
         files={"encoder.onnx": FileEntry("0" * 64, 1)},
@@ -76,8 +76,7 @@ def test_no_field_takes_what_is_none_of_its_kind(value):
         allowed = {("origin",), ("encoder", "settings"), ("class_names",), ("detector",), ("rejection",)}
         optional = {("merging_temperature",), ("normal_slot",), ("map_kind",), ("regions", "threshold")}
         is_number = place in {("rejection", "threshold"), ("regions", "min_size_ratio")}
-        is_flag = place in {("regions", "peak_if_empty"), ("regions", "robust_range")} and value is True
-        assert place in allowed | optional or is_number or is_flag, (place, value)
+        assert place in allowed | optional or is_number, (place, value)
 
 
 @pytest.mark.parametrize(
