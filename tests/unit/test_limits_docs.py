@@ -77,9 +77,9 @@ TESTS = {
     "file in the place of the output folder": [f"{LISTING}test_a_file_in_the_place_of_results_is_named"],
     "map with height and width swapped": [f"{TABLE}test_a_map_whose_sides_are_swapped_is_named"],
     "map of other proportions than its image": [f"{TABLE}test_maps_of_other_proportions_are_said"],
-    "map with a side below 128 pixels (MEBin)": [
+    "small map, such as the grid of patches of a detector": [
         f"{CASES}test_small_maps_keep_their_defects",
-        "unit/regions/test_cutting.py::test_small_maps_are_eroded_less",
+        "unit/regions/test_elements.py::test_maps_of_other_sizes_have_the_same_elements",
     ],
     "map with thousands of elements (MEBin)": [
         f"{CASES}test_thousands_of_elements_fit_into_memory",

@@ -14,7 +14,7 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.reading.maps import MapPairs
-from anomalib_ncd.regions.settings import PAPER_REGIONS
+from anomalib_ncd.regions.settings import PAPER_REGIONS, RegionSettings
 from anomalib_ncd.regions.views import eval_view, whole_view
 
 
