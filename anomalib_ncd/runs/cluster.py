@@ -25,7 +25,8 @@ def discover_by_clustering(
 
     Where the datamodule has normal images, regions are described by what sets them apart from those, see
     :class:`~anomalib_ncd.models.describer.NormalResiduals`, and the cluster that normal regions belong to is *normal*,
-    slot 0. Else it is the cluster that the detector clearly scores low; where there is none, all slots are defects.
+    slot 0. Else it is the cluster that the detector clearly scores low. Where there is none, images without a region
+    are *normal* if they are many, and then counted as one of the classes; else all slots are defects.
 
     Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
     and whenever it comes again. They come in batches as ``Engine.predict`` would return them. The model gives the
@@ -36,18 +37,26 @@ def discover_by_clustering(
     normal_features = _compare_with_normal(model, datamodule, seed)
     encoded = model.encode(datamodule)
     features, scores, references, image_index = rows_of(encoded)
-    if model.slots.num_novel is None:
+    is_estimated = model.slots.num_novel is None
+    if is_estimated:
         model.set_num_classes(estimate_num_classes(features, seed=seed))
-    labels = cluster_features(features, model.slots.num_classes)
+    count = model.slots.num_classes
+    labels = cluster_features(features, count)
     normal = None
     if normal_features is not None:
         normal = _cluster_of_normal(labels, features, normal_features)
     if normal is None:
         areas = torch.cat([batch.region_area for batch in encoded])
         normal = find_normal_cluster(labels, scores.numpy(), areas.numpy())
+    num_images = sum(len(batch.image_path) for batch in encoded)
+    num_empty = num_images - len(set(image_index.tolist()))
     if normal is not None:
         labels = with_slot_first(labels, normal)
-    centres = cluster_centres(features, torch.as_tensor(labels), model.slots.num_classes)
+    elif count > 1 and 2 * count * num_empty >= num_images:
+        # Images without a region, at least half as many as a class has, are *normal*, of which there is no cluster.
+        labels, normal = 1 + (labels if is_estimated else cluster_features(features, count - 1)), 0
+        count += is_estimated
+    centres = cluster_centres(features, torch.as_tensor(labels), count)
     model.model.set_prototypes(centres, has_normal=normal is not None)
     model.take_regions(datamodule, references, image_index)
     return [model.model.classify_encoded(batch) for batch in encoded]

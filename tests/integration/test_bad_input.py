@@ -238,6 +238,8 @@ def test_thousands_of_elements_fit_into_memory(tmp_path, caplog):
     save_png(data.images / "hole" / "zz", image)
     save_npy(data.maps / "hole" / "zz", anomaly_map)
     data.discover()
+    assert "elements in one map; the 200 with the highest peaks are kept" in caplog.text
+    data.discover("--regions.method", "mebin", output="mebin")
     assert "large regions; the first" in caplog.text
 
 
@@ -271,7 +273,8 @@ def test_a_new_map_makes_an_image_be_classified_again(copied):
 
 def test_names_are_not_put_onto_other_clusters(tmp_path, caplog):
     data = Data(tmp_path, count=8)
-    run = data.discover(classes="auto")
+    mebin = ["--regions.method", "mebin"]  # whose range moves with new images
+    run = data.discover(*mebin, classes="auto")
     kinds = {row["class"]: Path(row["image"]).parent.name for row in table(run / "predictions.csv")}
     (tmp_path / "names.json").write_text(
         json.dumps({"names": {old: new for old, new in kinds.items() if new != "good"}})
@@ -284,7 +287,7 @@ def test_names_are_not_put_onto_other_clusters(tmp_path, caplog):
             save_png(data.images / kind / f"n{number:02}", image)
             save_npy(data.maps / kind / f"n{number:02}", anomaly_map)
     shutil.rmtree(data.images / "good")
-    data.discover(classes="auto")
+    data.discover(*mebin, classes="auto")
     called = [(Path(row["image"]).parent.name, row["class"]) for row in table(run / "predictions.csv")]
     assert len(called) == 41
     for name in {name for _, name in called} & set(KINDS):  # a cluster may take in some of another kind
@@ -295,9 +298,12 @@ def test_names_are_not_put_onto_other_clusters(tmp_path, caplog):
 
 def test_defects_without_good_images_are_warned_of(tmp_path, caplog):
     data = Data(tmp_path, kinds=KINDS[1:])
-    data.discover(classes="3")
+    assert nmi(data.discover(classes="3")) == pytest.approx(1.0)
+    flags = ["--regions.method", "mebin"]
+    data.discover(*flags, output="mebin", classes="3")
     assert "or give `score_range`" in caplog.text
-    assert nmi(data.discover("--score_range", "[0.15, 0.85]", output="ranged", classes="3")) == pytest.approx(1.0)
+    flags += ["--score_range", "[0.15, 0.85]"]
+    assert nmi(data.discover(*flags, output="ranged", classes="3")) == pytest.approx(1.0)
 
 
 def test_no_region_in_any_image_is_an_error(tmp_path):
