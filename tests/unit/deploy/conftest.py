@@ -51,7 +51,7 @@ def run_folder(tiny_run, tmp_path_factory):
     model.make_heads(ClassSlots(("base_line", "base_square"), 4))
     model.class_names = CLASS_NAMES
     model.model.best_head.fill_(2)
-    regions = RegionSettings(padding_ratio=0.2)
+    regions = RegionSettings(method="mebin", padding_ratio=0.2, erosion_size=3)
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=regions, work_dir=folder)
     datamodule.region_table()
     encoded = model.eval().encode(datamodule)
@@ -67,7 +67,7 @@ def run_folder(tiny_run, tmp_path_factory):
 def predicted(run_folder, tiny_run, tmp_path_factory):
     """What ``Engine.predict`` says of each tiny image, by path."""
     model = AnomalyNcd.load_from_checkpoint(run_folder / "model.ckpt")
-    regions = RegionSettings(padding_ratio=0.2)
+    regions = RegionSettings(method="mebin", padding_ratio=0.2, erosion_size=3)
     datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, regions=regions)
     options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     engine = Engine(accelerator="cpu", devices=1, default_root_dir=tmp_path_factory.mktemp("engine"), **options)

@@ -339,9 +339,9 @@ def test_a_map_becomes_regions_with_views(manifest):
     anomaly_map[8:20, 8:20] = 1
     regions = cut_regions(image, anomaly_map, manifest.score_range, manifest.regions)[1]
     [region] = regions
-    # 12 px eroded by 2, which is 6 on such a small map, leave 11, doubled 22, widened by the padding of 0.2 to 26
-    assert region.box_xyxy[2] - region.box_xyxy[0] == 26
-    assert region.area == 22**2
+    # 12 px eroded by 3 leave 10, doubled 20, widened by the padding of 0.2 to 24
+    assert region.box_xyxy[2] - region.box_xyxy[0] == 24
+    assert region.area == 20**2
     views, masks = eval_views([(region.image, region.mask) for region in regions])
     assert (views.shape, masks.shape) == ((1, 3, 224, 224), (1, 1, 224, 224))
 

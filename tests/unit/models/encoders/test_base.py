@@ -8,7 +8,7 @@ from anomalib_ncd.models.encoders.base import Frozen, check_range, check_views, 
 
 
 @pytest.mark.parametrize(
-    ("rows", "per_pass", "sizes"), [(5, 2, [2, 2, 1]), (4, 4, [4]), (0, 3, [0]), (3, 1, [1, 1, 1])]
+    ("rows", "per_pass", "sizes"), [(5, 2, [2, 2, 1]), (4, 4, [4]), (0, 3, [1]), (3, 1, [1, 1, 1])]
 )
 def test_rows_pass_in_parts(rows, per_pass, sizes):
     found = []
