@@ -182,6 +182,7 @@ def clustered_run(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -
     output = tmp_path_factory.mktemp("clustered") / "run"
     flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps), "--labels", "folders"]
     flags += ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
+    flags += ["--regions.method", "mebin", "--regions.erosion_size", "3"]  # good images have a region as well
     main(["discover", *flags, "--output", str(output), "--method", "cluster", "--num_novel_classes", "2"])
     return output
 

@@ -14,6 +14,7 @@ from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.report.crops import sheets_of_report
 
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
+SMALL += ["--regions.method", "mebin", "--regions.erosion_size", "3"]
 
 
 def rows_of(file):

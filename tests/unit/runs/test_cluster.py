@@ -11,6 +11,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
+from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.runs import cluster as cluster_discovery
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.settings import TrainingSettings
@@ -24,8 +25,12 @@ def model():
     )
 
 
+# Good images have a region as well, the whole of each.
+WHOLE_IMAGES = RegionSettings(method="mebin", erosion_size=3)
+
+
 def data(run, **arguments):
-    return NcdDataModule(run.images, run.anomaly_maps, **arguments)
+    return NcdDataModule(run.images, run.anomaly_maps, **{"regions": WHOLE_IMAGES} | arguments)
 
 
 def classes(batches, name="pred_class_id"):
@@ -43,6 +48,15 @@ def test_every_image_and_region_gets_a_class(model, tiny_run):
         torch.testing.assert_close(batch.region_class_probabilities.sum(dim=1), torch.ones(len(batch.region_area)))
         assert ((batch.region_pred_class_score > 1 / 3) & (batch.region_pred_class_score < 1)).all()
     assert all(batch.image is None for batch in batches)
+
+
+def test_many_images_without_a_region_are_normal_and_one_of_the_classes(model, tiny_run):
+    module = data(tiny_run, regions=RegionSettings())
+    batches = discover_by_clustering(model, module)
+    assert set(classes(batches)) == {0, 1, 2}
+    assert set(classes(batches, "region_pred_class_id")) == {1, 2}
+    assert model.class_names == ["normal", "class_1", "class_2"]
+    assert [number for number, slot in enumerate(classes(batches)) if slot == 0] == module.region_table().empty_images
 
 
 def test_images_get_the_classes_of_their_regions(model, tiny_run):

@@ -23,7 +23,7 @@ def test_the_manifest_says_what_the_run_says(run_folder, torch_artefact):
     manifest = Artefact.load(torch_artefact).manifest
     settings = json.loads((run_folder / "regions" / "settings.json").read_text())
     assert list(manifest.score_range) == settings["score_range"]
-    assert manifest.regions == RegionSettings(padding_ratio=0.2)
+    assert manifest.regions == RegionSettings(method="mebin", padding_ratio=0.2, erosion_size=3)
     assert settings == {"score_range": settings["score_range"], **manifest.regions.to_dict()}
     assert manifest.class_names == ("normal", "dark", "bright", "dark")
     assert manifest.image_size == 224
