@@ -101,14 +101,11 @@ class NcdDataModule(AnomalibDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(train_batch_size, eval_batch_size, num_workers, seed=seed)
-        self.images = images
-        self.anomaly_maps = anomaly_maps
+        self.images, self.anomaly_maps = images, anomaly_maps
         self.base = base
         self.labels = labels
         self.image_list, self.base_list = image_list, base_list
-        self.normal_images = normal_images
-        self.examples = examples
-        self.normal_label = normal_label
+        self.normal_images, self.normal_label, self.examples = normal_images, normal_label, examples
         self.detector_ckpt = detector_ckpt
         self.normal_maps = normal_maps
         self.score_range = score_range
@@ -233,6 +230,12 @@ class NcdDataModule(AnomalibDataModule):
                 self.base_records = self._paint_base(table)
             self._train_regions = TrainRegions(table, self.base_records, self.image_size, self.normal_regions())
         return self._train_regions
+
+    def refuse_examples(self) -> None:
+        """Raise ``ValueError`` for examples, which training doesn't look at."""
+        if self.examples is not None:
+            msg = "`examples` are for clusters; to train on labelled defects, give them as `base`."
+            raise ValueError(msg)
 
     def normal_regions(self, num_regions: int | None = None) -> NormalRegions | None:
         """Regions of the normal images, ``None`` where none were given; see :class:`NormalRegions`."""

@@ -42,7 +42,8 @@ def list_examples(folder: str | Path, images: Collection[ImageFile] = ()) -> lis
         if key not in masks.values()
     ]
     classes = {example.class_name for example in found}
-    empty = sorted(one.name for one in folder.iterdir() if one.is_dir() and one.name not in classes)
+    folders = [one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")]
+    empty = sorted(set(folders) - classes)
     if empty:
         msg = f"The class {empty[0]!r} of the examples in {folder} has no images; put some there or take it away."
         raise FileNotFoundError(msg)

@@ -20,7 +20,7 @@ from anomalib_ncd.models.encoders.build_encoder import build_encoders
 from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
 from anomalib_ncd.models.normal.image_novelty import ImageNovelty
 from anomalib_ncd.models.normal.normal_comparison import fit_to_images, fit_to_regions
-from anomalib_ncd.models.normal.normal_patches import NormalPatches
+from anomalib_ncd.models.normal.normal_patches import SMALLEST, NormalPatches
 
 DescriberKind: TypeAlias = Literal["frozen_features", "normal_residuals"]
 REGIONS_PER_PASS = 64
@@ -190,7 +190,8 @@ class NormalResiduals(OneNetwork):
         rows = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
         bit_depth = regions.table.settings.bit_depth
         fit_to_images(self.novelty, self._whole_patches, image_paths, self.image_size, seed, bit_depth)
-        self.usual_length.fill_(rows[:, 0].norm(dim=1).quantile(0.5) if len(rows) else 1.0)
+        usual = rows[:, 0].norm(dim=1).quantile(0.5) if len(rows) else torch.tensor(1.0)
+        self.usual_length.copy_(usual.clamp(min=SMALLEST))  # copies of one image differ by nothing
         return self._joined(rows, torch.zeros_like(rows[:, 0])).feature  # their images count as seen
 
     @torch.no_grad()

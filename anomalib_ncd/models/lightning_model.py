@@ -118,8 +118,8 @@ class AnomalyNcd(AnomalibModule):
             raise TypeError(msg)
         datamodule.prepare_for(self.inputs)
         if stage == "fit":  # before optimizers are made of the heads
-            trained = self.slots if self.is_fitted else None
-            refuse_training(trained, self.model.describer, datamodule.base_class_names)
+            datamodule.refuse_examples()
+            refuse_training(self.slots if self.is_fitted else None, self.model.describer, datamodule.base_class_names)
             self.settle_num_classes(datamodule, self.trainer.strategy.root_device)
             if not self.is_fitted:
                 self.make_heads(replace(self.slots, base_names=tuple(datamodule.base_class_names)))

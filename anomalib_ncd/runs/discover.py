@@ -101,10 +101,8 @@ def discover(
     """
     output, options = Path(output), options or RunOptions()
     device = device_of(options.accelerator)
-    if method == "train" and datamodule.examples is not None:
-        msg = "`examples` are for clusters; to train on labelled defects, give them as `base`."
-        raise ValueError(msg)
     if method == "train":
+        datamodule.refuse_examples()
         refuse_training(None, model.model.describer, ())
         _refuse_fewer_epochs(output / CHECKPOINT_FILE, options.max_epochs)
     datamodule.keep_in(output)

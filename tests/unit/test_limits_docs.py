@@ -114,6 +114,16 @@ TESTS = {
         "unit/data/test_base_classes.py::test_missing_folders_and_loose_images_are_named",
     ],
     "base and novel class of one name": [f"{DATAMODULE}test_base_and_novel_classes_may_share_names"],
+    "example outside a class folder, or one of the images; class without any, or that can't be called so": [
+        "unit/data/test_examples.py::test_what_cannot_be_used_is_named"
+    ],
+    "class of examples in which nothing is found": [
+        "unit/runs/test_examples.py::test_a_kind_without_any_defect_in_its_examples_is_named"
+    ],
+    "examples, or networks side by side, with training": [
+        "unit/runs/test_examples.py::test_examples_are_for_clusters_and_come_from_elsewhere",
+        "unit/models/test_describer.py::test_networks_side_by_side_are_not_trained",
+    ],
     "label file missing, without its columns, with a short row or two classes for an image": [
         f"{CASES}test_a_short_row_of_labels_is_named",
         "unit/data/test_labels.py::test_bad_label_files_are_named",
@@ -130,6 +140,10 @@ TESTS = {
         f"{WEIGHTS}test_weights_that_are_no_numbers_are_refused",
         f"{WEIGHTS}test_pointers_of_git_lfs_are_told",
         f"{WEIGHTS}test_files_of_something_else_are_refused",
+    ],
+    "networks side by side: one twice, views of two sizes, another number of files": [
+        "unit/models/encoders/test_build_encoder.py::test_names_and_files_that_do_not_go_together",
+        "unit/models/test_describer.py::test_networks_side_by_side_see_views_of_one_size",
     ],
     "detector without maps, or with NaN": ["unit/data/test_detector_maps.py::test_useless_maps_are_refused"],
     "class path that is no anomalib model, checkpoint missing": [

@@ -33,12 +33,12 @@ class TileSheets:
 
 
 def sheets_of_report(file: str | Path) -> TileSheets | None:
-    """Sheets of a report that was written before; ``None`` where there is none."""
+    """Sheets of a report that was written before; ``None`` where there is none, or it is another page."""
     if not Path(file).is_file():
         return None
     data = Path(file).read_text(encoding="utf-8").partition(DATA_START)[2].partition("</script>")[0]
-    tile = json.loads(data)["tile"]
-    return TileSheets(tile["px"], tile["perRow"], tile["sheets"])
+    tile = json.loads(data or "{}").get("tile")
+    return None if tile is None else TileSheets(tile["px"], tile["perRow"], tile["sheets"])
 
 
 def jpeg_data_uri(image: np.ndarray, quality: int = 82) -> str:

@@ -22,6 +22,7 @@ def folder(own_tiny_run, tmp_path):
 
 
 def test_images_masks_and_classes(folder):
+    (folder / ".hidden").mkdir()
     found = list_examples(folder)
     assert [(one.image.key, one.class_name) for one in found] == [
         ("big square/a", "big square"),

@@ -1,6 +1,8 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -213,6 +215,18 @@ def test_a_single_normal_image_has_no_other_to_be_compared_with(tiny_run):
     dim = describer.normal_patches.dim
     novelty = describer(*inputs()).feature[:, dim : 2 * dim].norm(dim=1)
     torch.testing.assert_close(novelty, torch.full((5,), 0.35))  # half novel, all of them
+
+
+def test_copies_of_one_flat_image_are_compared_as_well(tiny_run, tmp_path):
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((64, 64, 3), 128, np.uint8))
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, normal_images=tmp_path)
+    datamodule.prepare_for(ModelInputs(SIDE, whole_images=True))
+    describer = build("normal_residuals", "resnet10t")
+    held_out = describer.fit(datamodule.normal_regions(8), [record.path for record in datamodule.normal_records])
+    assert held_out.isfinite().all()
+    flat, masks = torch.full((1, 3, SIDE, SIDE), 128, dtype=torch.uint8), torch.ones(1, 1, SIDE, SIDE)
+    assert describer(flat, masks, flat, torch.tensor([0])).feature.isfinite().all()
 
 
 def test_the_seed_decides(tiny_run):

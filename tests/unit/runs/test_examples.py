@@ -6,10 +6,13 @@ import json
 import shutil
 from collections import Counter
 
+import cv2
 import pytest
+from anomalib.engine import Engine
 
-from anomalib_ncd import AnomalyNcd
+from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.cli.main import main
+from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
@@ -68,6 +71,18 @@ def test_examples_are_for_clusters_and_come_from_elsewhere(tiny_run, known, tmp_
     shutil.copytree(known, tmp_path / "known", ignore=shutil.ignore_patterns("2_mask.png"))
     with pytest.raises(SystemExit, match=r"Nothing says where .*a line/2\.png is.*2_mask\.png"):
         discovered(tiny_run, tmp_path / "known", tmp_path / "run")
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path / "engine")
+    model = AnomalyNcd("test_vit", pretrained=False, num_novel_classes=2, training=TrainingSettings(mask_layers=3))
+    with pytest.raises(ValueError, match="are for clusters"):
+        engine.fit(model, datamodule=NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, examples=known))
+
+
+def test_a_kind_without_any_defect_in_its_examples_is_named(tiny_run, known, tmp_path):
+    folder = shutil.copytree(known, tmp_path / "examples")
+    for mask in (folder / "a line").glob("*_mask.png"):
+        cv2.imwrite(str(mask), cv2.imread(str(mask)) * 0)
+    with pytest.raises(SystemExit, match="Nothing was found in the examples of 'a line'; put masks"):
+        discovered(tiny_run, folder, tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -35,6 +35,8 @@ def test_tiles_lie_row_by_row(count, heights):
 
 def test_sheets_are_found_in_a_report(tmp_path):
     assert sheets_of_report(tmp_path / "none.html") is None
+    (tmp_path / "other.html").write_text("<p>another page</p>")
+    assert sheets_of_report(tmp_path / "other.html") is None
     (tmp_path / "report.html").write_text(
         '<p></p><script type="application/json" id="report-data">'
         '{"x":[],"tile":{"px":64,"perRow":20,"sheets":["data:a","data:b"]}}</script><script>1</script>'
