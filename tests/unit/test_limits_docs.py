@@ -114,10 +114,10 @@ TESTS = {
         "unit/data/test_base_classes.py::test_missing_folders_and_loose_images_are_named",
     ],
     "base and novel class of one name": [f"{DATAMODULE}test_base_and_novel_classes_may_share_names"],
-    "example outside a class folder, or one of the images; class without any, or that can't be called so": [
+    "example outside a class folder, or among the images; class without any": [
         "unit/data/test_examples.py::test_what_cannot_be_used_is_named"
     ],
-    "class of examples in which nothing is found": [
+    "examples in which nothing is found": [
         "unit/runs/test_examples.py::test_a_kind_without_any_defect_in_its_examples_is_named"
     ],
     "examples, or networks side by side, with training": [
@@ -141,7 +141,7 @@ TESTS = {
         f"{WEIGHTS}test_pointers_of_git_lfs_are_told",
         f"{WEIGHTS}test_files_of_something_else_are_refused",
     ],
-    "networks side by side: one twice, views of two sizes, another number of files": [
+    "networks side by side that don't go together": [
         "unit/models/encoders/test_build_encoder.py::test_names_and_files_that_do_not_go_together",
         "unit/models/test_describer.py::test_networks_side_by_side_see_views_of_one_size",
     ],
