@@ -31,7 +31,7 @@ class Region:
     Attributes:
         box_xyxy: Its box in the image; may be fractional, or leave the image.
         score: Highest normalised anomaly score inside, from 0 to 1.
-        area: Number of anomalous pixels; 0 where the map has no main element, whatever the mask is then.
+        area: Number of anomalous pixels; 0 where the map has no main element.
         image: Pixels, ``(h, w, 3)`` uint8; black outside the image. Empty where they are kept elsewhere.
         mask: Anomalous pixels, ``(h, w)`` bool; likewise.
     """
