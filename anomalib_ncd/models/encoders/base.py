@@ -83,7 +83,9 @@ def in_parts(function: Callable[..., Rows], per_pass: int, *inputs: Tensor) -> R
         return function(*inputs)
     if not len(inputs[0]):  # networks can't tell the shape of nothing
         one = function(*(each.new_zeros((1, *each.shape[1:])) for each in inputs))
-        return one[:0] if isinstance(one, Tensor) else type(one)(*(each[:0] for each in one))
+        if isinstance(one, Tensor):
+            return one[:0]  # type: ignore[return-value]
+        return type(one)(*(each[:0] for each in one))
     parts = [function(*part) for part in zip(*(each.split(per_pass) for each in inputs), strict=True)]
     if isinstance(parts[0], Tensor):
         return torch.cat(cast("list[Tensor]", parts))  # type: ignore[return-value]

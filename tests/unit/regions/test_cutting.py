@@ -151,7 +151,7 @@ def test_the_papers_erosion_is_that_of_maps_of_any_size(side: int) -> None:
     assert bool(regions[0].area) == (side > 4)
 
 
-def test_the_papers_regions_are_those_of_the_golden_maps(golden_maps) -> None:  # type: ignore[no-untyped-def]
+def test_the_papers_regions_are_those_of_the_golden_maps(golden_maps):
     score_range = fit_range(golden_maps.maps, "mebin")
     assert score_range == fit_score_range(golden_maps.maps)
     for anomaly_map in golden_maps.maps[:20]:
