@@ -37,10 +37,8 @@ def discover_by_clustering(
     normal_features = _compare_with_normal(model, datamodule, seed)
     encoded = model.encode(datamodule)
     features, scores, references, image_index = rows_of(encoded)
-    is_estimated = model.slots.num_novel is None
-    if is_estimated:
-        model.set_num_classes(estimate_num_classes(features, seed=seed))
-    count = model.slots.num_classes
+    estimate = estimate_num_classes(features, seed=seed) if model.slots.num_novel is None else None
+    count = model.slots.num_classes if estimate is None else estimate.count
     labels = cluster_features(features, count)
     normal = None
     if normal_features is not None:
@@ -54,8 +52,11 @@ def discover_by_clustering(
         labels = with_slot_first(labels, normal)
     elif count > 1 and 2 * count * num_empty >= num_images:
         # Images without a region, at least half as many as a class has, are *normal*, of which there is no cluster.
-        labels, normal = 1 + (labels if is_estimated else cluster_features(features, count - 1)), 0
-        count += is_estimated
+        if estimate is not None:
+            estimate, count = estimate.with_normal(), count + 1
+        labels, normal = 1 + cluster_features(features, count - 1), 0
+    if estimate is not None:
+        model.set_num_classes(estimate)
     centres = cluster_centres(features, torch.as_tensor(labels), count)
     model.model.set_prototypes(centres, has_normal=normal is not None)
     model.take_regions(datamodule, references, image_index)

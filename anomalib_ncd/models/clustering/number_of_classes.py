@@ -10,7 +10,7 @@ samples of the regions, and the middle of all votes is the estimate. docs/resear
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,11 @@ class NumClassesEstimate:
         """The estimate as plain data, for checkpoints and JSON."""
         curve = [[count, score] for count, score in self.curve]
         return {"count": self.count, "low": self.low, "high": self.high, "curve": curve, "method": self.method}
+
+    def with_normal(self) -> NumClassesEstimate:
+        """The estimate with *normal*, of which there was no region, as one class more."""
+        curve = [(count + 1, score) for count, score in self.curve]
+        return replace(self, count=self.count + 1, low=self.low + 1, high=self.high + 1, curve=curve)
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> NumClassesEstimate:

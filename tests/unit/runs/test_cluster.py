@@ -59,6 +59,17 @@ def test_many_images_without_a_region_are_normal_and_one_of_the_classes(model, t
     assert [number for number, slot in enumerate(classes(batches)) if slot == 0] == module.region_table().empty_images
 
 
+def test_an_estimate_counts_images_without_a_region_as_normal(tiny_run):
+    auto = AnomalyNcd(backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3))
+    batches = discover_by_clustering(auto, data(tiny_run, regions=RegionSettings()))
+    estimate = auto.num_classes_estimate
+    assert 0 in classes(batches)
+    assert estimate.count == auto.slots.num_classes == len(auto.class_names)
+    assert auto.class_names[0] == "normal"
+    assert estimate.low <= estimate.count <= estimate.high
+    assert not estimate.curve or estimate.curve[0][0] == 3
+
+
 def test_images_get_the_classes_of_their_regions(model, tiny_run):
     for batch in discover_by_clustering(model, data(tiny_run)):
         temperature = float(batch.image_size[0].prod()) ** 0.5 / 8
