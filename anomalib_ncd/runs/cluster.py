@@ -81,7 +81,6 @@ def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int
 def _cluster_of_normal(labels: np.ndarray, features: torch.Tensor, normal_features: torch.Tensor) -> int | None:
     """The cluster that known-normal regions belong to, if any."""
     centres = cluster_centres(features, torch.as_tensor(labels), int(labels.max()) + 1)
-    normal_labels = (unit_rows(normal_features) @ centres.T).argmax(dim=1).numpy()
-    own = normal_features.any(dim=0)  # what regions add; the images of known-normal ones count as seen
-    lengths, normal_lengths = (rows[:, own].norm(dim=1).numpy() for rows in (features, normal_features))
-    return find_cluster_of_normal(lengths, labels, normal_lengths, normal_labels)
+    own = (unit_rows(features) * centres[torch.as_tensor(labels)]).sum(dim=1)
+    nearest = (unit_rows(normal_features) @ centres.T).max(dim=1)
+    return find_cluster_of_normal(own.numpy(), labels, nearest.values.numpy(), nearest.indices.numpy())

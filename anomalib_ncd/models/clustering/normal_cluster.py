@@ -8,8 +8,7 @@ from scipy.stats import rankdata
 
 MIN_SEPARATION = 0.9
 MAX_SCORE = 0.3
-NORMAL_QUANTILE = 0.95
-MIN_NORMAL_SHARE = 0.25
+OUTERMOST = 0.05
 
 
 def find_normal_cluster(
@@ -56,19 +55,18 @@ def find_normal_cluster(
 
 
 def find_cluster_of_normal(
-    lengths: np.ndarray, labels: np.ndarray, normal_lengths: np.ndarray, normal_labels: np.ndarray
+    cosines: np.ndarray, labels: np.ndarray, normal_cosines: np.ndarray, normal_labels: np.ndarray
 ) -> int | None:
     """Find the cluster that known-normal regions belong to.
 
-    Of the clusters that at least a quarter of them are put into, it is the one most like normal images, if its own
-    regions are no more unlike those than known-normal regions are. Otherwise normal regions have no cluster, and merely
-    went to the nearest one.
+    It is the one that most of them are put into, if they lie inside of it: their median cosine to its centre is no less
+    than that of its outermost twentieth. Otherwise normal regions have no cluster, and merely went to the nearest one.
 
     Args:
-        lengths: ``(R,)`` float, how unlike normal images each region is.
+        cosines: ``(R,)`` float, cosine of each region to the centre of its cluster.
         labels: ``(R,)`` int, cluster of each region.
-        normal_lengths: ``(N,)`` float, the same of known-normal regions, compared with other images than their own.
-        normal_labels: ``(N,)`` int, the cluster that each of them would be put into.
+        normal_cosines: ``(N,)`` float, cosine of each known-normal region to the centre of the nearest cluster.
+        normal_labels: ``(N,)`` int, that cluster.
 
     Returns:
         The cluster; ``None`` where none is normal, or no normal region is known.
@@ -77,24 +75,24 @@ def find_cluster_of_normal(
         ValueError: If the shapes differ.
 
     Example:
-        >>> lengths, labels = np.array([0.1, 0.2, 0.9, 0.8]), np.array([1, 1, 0, 0])
-        >>> find_cluster_of_normal(lengths, labels, np.array([0.1, 0.3, 0.2]), np.array([1, 1, 0]))
+        >>> cosines, labels = np.array([0.9, 0.8, 0.9, 0.8]), np.array([1, 1, 0, 0])
+        >>> find_cluster_of_normal(cosines, labels, np.array([0.85, 0.9, 0.2]), np.array([1, 1, 0]))
         1
+        >>> find_cluster_of_normal(cosines, labels, np.array([0.5, 0.6, 0.2]), np.array([1, 1, 0])) is None
+        True
     """
-    if lengths.shape != labels.shape or normal_lengths.shape != normal_labels.shape:
-        shapes = [tuple(each.shape) for each in (lengths, labels, normal_lengths, normal_labels)]
-        msg = f"Lengths and labels must have one shape each for regions and for normal regions, got {shapes}."
+    if cosines.shape != labels.shape or normal_cosines.shape != normal_labels.shape:
+        shapes = [tuple(each.shape) for each in (cosines, labels, normal_cosines, normal_labels)]
+        msg = f"Cosines and labels must have one shape each for regions and for normal regions, got {shapes}."
         raise ValueError(msg)
     if not len(normal_labels):
         return None
-    shares = np.bincount(normal_labels) / len(normal_labels)
-    medians = {
-        cluster: float(np.median(lengths[labels == cluster]))
-        for cluster in np.flatnonzero(shares >= MIN_NORMAL_SHARE).tolist()
-        if (labels == cluster).any()
-    }
-    cluster = min(medians, key=lambda one: medians[one], default=None)
-    return cluster if cluster is not None and medians[cluster] <= np.quantile(normal_lengths, NORMAL_QUANTILE) else None
+    cluster = int(np.bincount(normal_labels).argmax())
+    members = cosines[labels == cluster]
+    if not len(members):
+        return None
+    inside = np.median(normal_cosines[normal_labels == cluster]) >= np.quantile(members, OUTERMOST)
+    return cluster if inside else None
 
 
 def with_slot_first(labels: np.ndarray, slot: int) -> np.ndarray:

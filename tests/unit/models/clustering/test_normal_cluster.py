@@ -44,32 +44,27 @@ def test_slots_before_move_up():
         find_normal_cluster(np.zeros(3), np.zeros(2), np.zeros(3))
 
 
-NORMAL_LENGTHS = np.linspace(0.1, 0.4, 20)
+COSINES = np.tile(np.linspace(0.7, 0.9, 10), 3)
+INSIDE = np.linspace(0.72, 0.8, 20)
 
 
 def test_the_cluster_that_known_normal_regions_go_to_is_normal():
-    lengths = scores(0.8, 0.25, 0.7)
-    assert find_cluster_of_normal(lengths, LABELS, NORMAL_LENGTHS, np.repeat([1, 2], [15, 5])) == 1
+    assert find_cluster_of_normal(COSINES, LABELS, INSIDE, np.repeat([1, 2], [15, 5])) == 1
+    assert find_cluster_of_normal(COSINES, LABELS, INSIDE, np.repeat([1, 2], [9, 11])) == 2
 
 
 def test_a_cluster_of_defects_is_not_normal_for_being_the_nearest():
-    lengths = scores(0.8, 0.5, 0.7)  # no cluster is as near to normal images as normal regions are
-    assert find_cluster_of_normal(lengths, LABELS, NORMAL_LENGTHS, np.ones(20, int)) is None
-    assert find_cluster_of_normal(lengths, LABELS, NORMAL_LENGTHS + 0.2, np.ones(20, int)) == 1
-
-
-def test_of_two_clusters_with_normal_regions_the_nearer_is_normal():
-    lengths = scores(0.3, 0.25, 0.7)
-    assert find_cluster_of_normal(lengths, LABELS, NORMAL_LENGTHS, np.repeat([0, 1], [14, 6])) == 1
-    assert find_cluster_of_normal(lengths, LABELS, NORMAL_LENGTHS, np.repeat([0, 1], [17, 3])) == 0
+    assert find_cluster_of_normal(COSINES, LABELS, INSIDE - 0.1, np.ones(20, int)) is None
+    wider = np.where(LABELS == 1, COSINES - 0.1, COSINES)
+    assert find_cluster_of_normal(wider, LABELS, INSIDE - 0.1, np.ones(20, int)) == 1
 
 
 def test_without_known_normal_regions_or_members_none_is_normal():
     nothing = np.zeros(0)
-    assert find_cluster_of_normal(scores(0.1, 0.2, 0.3), LABELS, nothing, nothing.astype(int)) is None
-    assert find_cluster_of_normal(scores(0.1, 0.2, 0.3), LABELS, NORMAL_LENGTHS, np.full(20, 3)) is None
+    assert find_cluster_of_normal(COSINES, LABELS, nothing, nothing.astype(int)) is None
+    assert find_cluster_of_normal(COSINES, LABELS, INSIDE, np.full(20, 3)) is None
 
 
-def test_lengths_and_labels_belong_together():
+def test_cosines_and_labels_belong_together():
     with pytest.raises(ValueError, match="one shape each"):
         find_cluster_of_normal(np.zeros(3), np.zeros(2, int), np.zeros(1), np.zeros(1, int))
