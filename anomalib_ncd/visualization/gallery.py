@@ -98,9 +98,9 @@ def table_rows(batch: NcdBatch, table: RegionTable) -> list[int]:
 
 
 def captioned_rows(caption: str, tiles: Sequence[np.ndarray], tiles_per_row: int) -> np.ndarray:
-    """Draw a caption over one row of tiles ``(128, 128, 3)`` uint8 or more, on white."""
+    """Draw a caption over rows of tiles ``(128, 128, 3)`` uint8, on white."""
     width = tiles_per_row * (TILE_PX + GAP_PX) + GAP_PX
-    num_rows = max(1, -(-len(tiles) // tiles_per_row))
+    num_rows = -(-len(tiles) // tiles_per_row)
     picture = Image.new("RGB", (width, CAPTION_PX + num_rows * (TILE_PX + GAP_PX)), "white")
     ImageDraw.Draw(picture).text((GAP_PX, CAPTION_PX // 2), caption, INK_RGB, load_font(FONT_PX, caption), "lm")
     rows = np.asarray(picture).copy()
