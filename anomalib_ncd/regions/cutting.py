@@ -40,7 +40,7 @@ def fit_range(
     Example:
         >>> maps = [np.array([[0, 1, 8]]), np.array([[1, 0, 8]]), np.array([[1, 0, 90]])]
         >>> fit_range(maps, "mebin"), fit_range(maps, "elements")
-        ((8.0, 90.0), (0.25, 8.75))
+        ((8.0, 90.0), (0.25, 12.25))
     """
     facts = [map_facts(array) for array in maps]
     fitted = fit_robust_range(facts, [map_facts(array) for array in normal_maps])

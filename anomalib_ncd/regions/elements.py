@@ -50,8 +50,8 @@ def find_elements(
         ValueError: If the map or the range is not valid.
 
     Example:
-        >>> find_elements(np.array([[0, 9, 5, 3, 0, 0, 2, 0, 0, 0]]), (0, 4))
-        (array([[0, 1, 1, 0, 0, 0, 2, 0, 0, 0]], dtype=int32), 1.0)
+        >>> find_elements(np.array([[0, 9, 5, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0]]), (0, 4))
+        (array([[0, 1, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]], dtype=int32), 1.0)
     """
     array = check_map(anomaly_map)
     low, high = check_range(score_range)

@@ -20,6 +20,7 @@ _HOT_FACTOR = 5.0
 _PEAK_QUANTILE = 0.9
 _QUIET_QUANTILE = 0.25
 _LEAST_SKEW = 0.4
+_LEAST_ABOVE = 0.5
 
 
 class MapFacts(NamedTuple):
@@ -82,7 +83,8 @@ def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts]
 
     Each map is divided into 4 × 4 parts. The background is the lower quartile of their peaks; the floor divides them in
     two classes, background and abnormal, by Otsu's method. What a quarter of all parts reach doesn't stand out either,
-    so the floor is at least their upper quartile, as far as nine of ten maps have peaks above that. Where maps of
+    so the floor is at least their upper quartile, as far as nine of ten maps have peaks above that; not where half of
+    the maps have not, as they saturate. Where maps of
     normal images are given, it lies between the median and the maximum of their peaks: an image whose peak is above all
     of theirs stands out, half of them don't.
 
@@ -117,7 +119,9 @@ def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts]
     parts = np.concatenate([entry.part_peaks for entry in pooled])
     low = float(np.quantile(parts, _QUIET_QUANTILE))
     floor = otsu_threshold(np.minimum(parts, np.quantile(peaks, _PEAK_QUANTILE)))
-    floor = max(floor, float(min(np.quantile(parts, 1 - _QUIET_QUANTILE), np.quantile(peaks, 1 - _PEAK_QUANTILE))))
+    usual = float(min(np.quantile(parts, 1 - _QUIET_QUANTILE), np.quantile(peaks, 1 - _PEAK_QUANTILE)))
+    if (peaks > usual).mean() >= _LEAST_ABOVE:  # not where maps saturate, and most peaks are the highest value
+        floor = max(floor, usual)
     if normal:
         normal_peaks = [entry.peak for entry in normal]
         floor = min(max(floor, float(np.median(normal_peaks))), max(normal_peaks))

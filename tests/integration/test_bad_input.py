@@ -231,8 +231,8 @@ def test_the_network_is_built_for_the_size_that_is_asked_for(tmp_path):
 def test_thousands_of_elements_fit_into_memory(tmp_path, caplog):
     data = Data(tmp_path, count=2)
     image, anomaly_map = np.full((900, 1200, 3), 120, np.uint8), np.zeros((900, 1200), np.float32)
-    for top in range(10, 890, 20):
-        for left in range(10, 1190, 20):
+    for top in range(10, 890, 30):
+        for left in range(10, 1190, 30):
             anomaly_map[top - 5 : top + 6, left - 5 : left + 6] = 1
             image[top - 3 : top + 4, left - 3 : left + 4] = 20
     save_png(data.images / "hole" / "zz", image)

@@ -18,6 +18,7 @@ from anomalib_ncd.models.describer import (
     build_describer,
     refuse_training,
 )
+from anomalib_ncd.regions.settings import RegionSettings
 
 SIDE = 32
 
@@ -45,7 +46,9 @@ def fitted(backbone="test_vit", **settings):
 
 
 def normal_data(run, name="good"):
-    datamodule = NcdDataModule(run.images, run.anomaly_maps, normal_images=run.images / name)
+    # Good images have a region as well, the whole of each.
+    regions = RegionSettings(method="mebin", erosion_size=3)
+    datamodule = NcdDataModule(run.images, run.anomaly_maps, normal_images=run.images / name, regions=regions)
     datamodule.prepare_for(ModelInputs(SIDE, whole_images=True))
     return datamodule, datamodule.normal_regions(MAX_NORMAL_REGIONS)
 

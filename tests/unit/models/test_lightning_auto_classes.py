@@ -161,8 +161,9 @@ def test_clustering_estimates_from_the_features_it_clusters(tiny_run, estimates,
     [batch] = discover_by_clustering(model, build_data(tiny_run))
     assert len(passes) == 1
     assert len(estimates) == 1
-    assert model.class_names == ["normal", "class_1", "class_2", "class_3"]
-    assert batch.class_probabilities.shape == (18, 4)
+    # Good images have no region: they are normal, one class more than there are clusters.
+    assert model.class_names == ["normal", "class_1", "class_2", "class_3", "class_4"]
+    assert batch.class_probabilities.shape == (18, 5)
 
 
 def test_a_pass_over_the_regions_leaves_no_trace(tiny_run):

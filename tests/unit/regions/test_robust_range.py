@@ -164,3 +164,10 @@ def test_otsu_is_the_split_with_the_highest_variance_between_classes(values: np.
     else:
         levels = np.unique(values)
         assert between(threshold) == pytest.approx(max(between(level) for level in levels[:-1]))
+
+
+def test_maps_that_saturate_keep_their_elements():
+    maps = np.zeros((6, 40, 40))
+    maps[:, 2:22, 2:22] = 1  # a quarter of all parts, and all peaks, have the highest value
+    low, high = fit_robust_range([map_facts(one) for one in maps]).score_range
+    assert low < (low + high) / 2 < 1
