@@ -13,16 +13,17 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from cases import Setup
 
 from anomalib_ncd.deploy import AnomalyClassifier, Manifest
+from anomalib_ncd.deploy import classifier as steps
 from anomalib_ncd.deploy.line.folder_run import classify_folder
 from anomalib_ncd.deploy.packing.manifest import NetworkEntry
 from anomalib_ncd.regions.settings import RegionSettings
@@ -30,6 +31,15 @@ from anomalib_ncd.regions.settings import RegionSettings
 SIDE_PX = 96
 NUM_IMAGES = 20_000
 EARLY = 1_000
+STAGES = {
+    "read_image": "read",
+    "cut_regions": "crops",
+    "eval_views": "crops",
+    "whole_view": "crops",
+    "_run": "encoder",
+    "classify_image": "merge",
+}
+"""Which stage a function of the classifier's module belongs to."""
 NAMES = ("normal", *(f"class_{number}" for number in range(1, 6)))
 
 
@@ -66,17 +76,30 @@ class GreyDetector:
 
 
 class Clock:
-    """Adds up the seconds of each stage of the current image; a classifier's ``timer``."""
+    """Adds up the seconds of each stage of the current image."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Time a stage."""
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - start
+    def attach(self, classifier: AnomalyClassifier) -> None:
+        """Time the stages of a classifier."""
+        self._time(classifier.detector, "detect", "detector")
+        for name, stage in STAGES.items():
+            self._time(steps, name, stage)
+
+    def _time(self, owner: Any, name: str, stage: str) -> None:  # noqa: ANN401
+        function = getattr(owner, name)
+        function = getattr(function, "__wrapped__", function)  # another clock may have timed it before
+
+        @wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[stage] += time.perf_counter() - start
+
+        setattr(owner, name, timed)
 
 
 def many(way: Literal["stream", "folder"], setup: Setup) -> dict[str, float]:
@@ -105,10 +128,11 @@ def latency(runtime: Literal["eager", "onnx", "openvino"], setup: Setup) -> dict
     discover(model, NcdDataModule(plates.test_dir, detector), run, "cluster")
     clock = Clock()
     if runtime == "eager":
-        classifier = classifier_of_run(run, detector, timer=clock)
+        classifier = classifier_of_run(run, detector)
     else:
         build_artefact(run, setup.work / "artefact", detector=detector, runtime=runtime)
-        classifier = AnomalyClassifier.load(setup.work / "artefact", timer=clock)
+        classifier = AnomalyClassifier.load(setup.work / "artefact")
+    clock.attach(classifier)
     return _times(classifier, clock, sorted(plates.test_dir.rglob("*.png")))
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -34,7 +33,6 @@ logger = logging.getLogger(__name__)
 MAX_ERROR_CHARS = 1000
 ImageLike: TypeAlias = str | os.PathLike[str] | np.ndarray
 OnError = Literal["raise", "report"]
-StageTimer: TypeAlias = Callable[[str], AbstractContextManager[object]]
 
 
 class AnomalyClassifier:
@@ -49,7 +47,6 @@ class AnomalyClassifier:
         batch_size: Images that go through the detector together, and are held in memory at a time.
         region_batch_size: Regions that go through the encoder together.
         keep_masks: Keep masks and features of regions in the results.
-        timer: Gives what is entered before and left after each step, of which it gets the name.
 
     Raises:
         ValueError: If there is no detector.
@@ -70,7 +67,6 @@ class AnomalyClassifier:
         batch_size: int = 8,
         region_batch_size: int = 32,
         keep_masks: bool = True,
-        timer: StageTimer | None = None,
     ) -> None:
         if detector is None:
             msg = "The artefact has no detector; give one as `detector`, or pack the run with one."
@@ -87,7 +83,6 @@ class AnomalyClassifier:
         self.region_batch_size = region_batch_size
         self.keep_masks = keep_masks
         self._check_units = UnitCheck(manifest.score_range, manifest.regions)
-        self._timer: StageTimer = timer or (lambda _: nullcontext())
 
     @classmethod
     def load(
@@ -101,7 +96,6 @@ class AnomalyClassifier:
         limits: ImageLimits | None = None,
         batch_size: int = 8,
         keep_masks: bool = True,
-        timer: StageTimer | None = None,
     ) -> AnomalyClassifier:
         """Load an artefact; no code in it is run.
 
@@ -111,10 +105,9 @@ class AnomalyClassifier:
             sha256: Digest that the artefact must have. ``None``: any.
             num_threads: Threads for one call of a runtime. ``None``: the runtime's choice.
             device: Device of PyTorch, for artefacts packed with ``runtime="torch"``.
-            limits: See the class, as for all that follow.
+            limits: See the class, as for those that follow.
             batch_size: See the class.
             keep_masks: See the class.
-            timer: See the class.
 
         Raises:
             FileNotFoundError: If there is nothing at the path.
@@ -127,15 +120,7 @@ class AnomalyClassifier:
             detector = load_artefact_detector(artefact, num_threads)
         encoder = load_encoder(artefact, num_threads, device)
         _check_encoder(encoder, artefact.manifest)
-        return cls(
-            artefact.manifest,
-            encoder,
-            detector,
-            limits=limits,
-            batch_size=batch_size,
-            keep_masks=keep_masks,
-            timer=timer,
-        )
+        return cls(artefact.manifest, encoder, detector, limits=limits, batch_size=batch_size, keep_masks=keep_masks)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -216,10 +201,9 @@ class AnomalyClassifier:
     def _read(self, source: ImageLike, path: Path | None, on_error: OnError) -> np.ndarray | ImageResult:
         """Bring an image or a file into one form, or say what is wrong with it."""
         try:
-            with self._timer("read"):
-                if path is None:
-                    return _checked(np.asarray(source))
-                return read_image(path, self.manifest.regions.bit_depth, self.limits)
+            if path is None:
+                return _checked(np.asarray(source))
+            return read_image(path, self.manifest.regions.bit_depth, self.limits)
         except Exception as error:
             if on_error == "raise":
                 raise
@@ -229,31 +213,21 @@ class AnomalyClassifier:
         """Classify images of which one that fails makes all of them fail."""
         if not images:
             return []
-        with self._timer("detector"):
-            anomaly_maps = self.detector.detect(images, paths)
+        anomaly_maps = self.detector.detect(images, paths)
         cuts = [self._cut(*one) for one in zip(images, anomaly_maps, paths, strict=True)]
         outputs = self._encode(images, cuts)
-        stops = np.cumsum([len(cut) for cut in cuts])[:-1]
-        parts = {name: np.split(array, stops) for name, array in outputs.items()}
-        with self._timer("merge"):
-            return [
-                classify_image(
-                    (image.shape[0], image.shape[1]),
-                    cut,
-                    {name: part[index] for name, part in parts.items()},
-                    self.manifest,
-                    path,
-                    keep_masks=self.keep_masks,
-                )
-                for index, (image, cut, path) in enumerate(zip(images, cuts, paths, strict=True))
-            ]
+        results, first = [], 0
+        for image, cut, path in zip(images, cuts, paths, strict=True):
+            own = {name: values[first : first + len(cut)] for name, values in outputs.items()}
+            first += len(cut)
+            size_hw = (image.shape[0], image.shape[1])
+            results.append(classify_image(size_hw, cut, own, self.manifest, path, keep_masks=self.keep_masks))
+        return results
 
     def _cut(self, image: np.ndarray, anomaly_map: np.ndarray, path: Path | None) -> list[Region]:
-        """Find and cut the regions of an image."""
         try:
-            with self._timer("crops"):
-                self._check_units(anomaly_map, path or "an image")
-                return cut_regions(image, anomaly_map, self.manifest.score_range, self.manifest.regions)[1]
+            self._check_units(anomaly_map, path or "an image")
+            return cut_regions(image, anomaly_map, self.manifest.score_range, self.manifest.regions)[1]
         except ValueError as error:
             msg = f"The detector's map of {path or 'the image'} can't be used: {error}"
             raise ValueError(msg) from error
@@ -265,18 +239,15 @@ class AnomalyClassifier:
             names = ("class_probabilities", "region_feature", "neighbour_similarity")
             shapes = ((0, len(self.class_names)), (0, 0), (0,))
             return {name: np.zeros(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
-        owner = np.repeat(np.arange(len(cuts)), [len(cut) for cut in cuts])
-        wholes = None
-        if _needs_whole_images(self.encoder):
-            with self._timer("crops"):
-                wholes = np.stack([whole_view(image, self.manifest.image_size) for image in images])
+        image_of = np.repeat(np.arange(len(cuts)), [len(cut) for cut in cuts])
+        side, wholes = self.manifest.image_size, None
+        if WHOLE_IMAGE_NAMES[0] in self.encoder.input_shapes:
+            wholes = np.stack([whole_view(image, side) for image in images])
         parts = []
         for first in range(0, len(regions), self.region_batch_size):
             chosen = slice(first, first + self.region_batch_size)
-            with self._timer("crops"):
-                views = eval_views([(one.image, one.mask) for one in regions[chosen]], self.manifest.image_size)
-            with self._timer("encoder"):
-                parts.append(_run(self.encoder, *views, *_shown(wholes, owner[chosen])))
+            views, masks = eval_views([(one.image, one.mask) for one in regions[chosen]], side)
+            parts.append(_run(self.encoder, views, masks, wholes, image_of[chosen]))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -300,31 +271,22 @@ def classify_image(
         outputs["neighbour_similarity"] < threshold,
         None if path is None else str(path),
     )
-    kept = [
-        replace(found, neighbour_similarity=float(similarity))
-        for found, similarity in zip(result.regions, outputs["neighbour_similarity"], strict=True)
-    ]
-    if keep_masks:
-        kept = [
-            replace(found, mask=region.mask, feature=feature)
-            for found, region, feature in zip(kept, regions, outputs["region_feature"], strict=True)
-        ]
+    kept = []
+    rows = zip(result.regions, regions, outputs["neighbour_similarity"], outputs["region_feature"], strict=True)
+    for found, region, similarity, feature in rows:
+        mask, vector = (region.mask, feature) if keep_masks else (None, None)
+        kept.append(replace(found, neighbour_similarity=float(similarity), mask=mask, feature=vector))
     return replace(result, regions=tuple(kept))
 
 
-def _shown(wholes: np.ndarray | None, owner: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of the views of whole images, those that regions lie in, and which each lies in; nothing without any."""
-    if wholes is None:
-        return ()
-    shown, image_index = np.unique(owner, return_inverse=True)
-    return wholes[shown], image_index.astype(np.int64)
-
-
-def _needs_whole_images(encoder: Network) -> bool:
-    return WHOLE_IMAGE_NAMES[0] in encoder.input_shapes
-
-
-def _run(encoder: Network, *inputs: np.ndarray) -> dict[str, np.ndarray]:
+def _run(
+    encoder: Network, views: np.ndarray, masks: np.ndarray, wholes: np.ndarray | None, image_of: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Classify regions; an encoder that takes ``wholes`` gets those of the images that these regions lie in."""
+    inputs = [views, masks]
+    if wholes is not None:
+        shown, image_index = np.unique(image_of, return_inverse=True)
+        inputs += [wholes[shown], image_index.astype(np.int64)]
     return encoder(dict(zip((*INPUT_NAMES, *WHOLE_IMAGE_NAMES), inputs, strict=False)))
 
 
@@ -332,9 +294,9 @@ def _check_encoder(encoder: Network, manifest: Manifest) -> None:
     """Classify a made-up region, and refuse an encoder that doesn't go with the manifest."""
     side, num_classes = manifest.image_size, len(manifest.class_names)
     views, masks = np.zeros((1, 3, side, side), np.uint8), np.ones((1, 1, side, side), np.float32)
-    whole = _shown(views if _needs_whole_images(encoder) else None, np.zeros(1, np.int64))
+    wholes = views if WHOLE_IMAGE_NAMES[0] in encoder.input_shapes else None
     try:
-        shape = _run(encoder, views, masks, *whole)["class_probabilities"].shape
+        shape = _run(encoder, views, masks, wholes, np.zeros(1, np.int64))["class_probabilities"].shape
     except Exception as error:
         msg = f"The encoder of the artefact can't classify regions of {side} pixels a side: {error}"
         raise ArtefactError(msg) from error
@@ -344,7 +306,6 @@ def _check_encoder(encoder: Network, manifest: Manifest) -> None:
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
-    """Take an array if it is an image."""
     if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8 and pixels.size:
         return pixels
     msg = f"An image must have shape (H, W, 3) and be uint8, got {pixels.shape}, {pixels.dtype}; convert it."

@@ -26,11 +26,9 @@ class Detector(Protocol):
     """
 
     def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
-        """One anomaly map ``(h, w)`` for each image ``(H, W, 3)`` uint8 RGB, in order: integer or float, at any size.
+        """One anomaly map ``(h, w)``, integer or float, for each image ``(H, W, 3)`` uint8 RGB, in order.
 
-        Args:
-            images: The images.
-            paths: Their files; ``None`` for arrays.
+        ``paths`` are the images' files; ``None`` for arrays.
         """
         ...
 
@@ -51,7 +49,7 @@ class FunctionDetector:
 
 
 class NetworkDetector:
-    """A detector exported by anomalib, in ONNX Runtime or OpenVINO.
+    """A detector exported by anomalib, in ONNX Runtime or OpenVINO; ``ArtefactError`` if the network is none.
 
     Args:
         network: Network with one input and the output ``anomaly_map``.
@@ -59,9 +57,6 @@ class NetworkDetector:
             ``Resize`` did in training; an exported ``Resize`` aliases. ``None``: the size that the network
             is fixed to, or the image's own.
         sha256: Digest of the network's files.
-
-    Raises:
-        ArtefactError: If the network is no such detector.
     """
 
     def __init__(self, network: Network, input_size: tuple[int, int] | None = None, sha256: str = "") -> None:
@@ -115,25 +110,31 @@ def load_detector_file(
     ``FileNotFoundError`` if there is no such file, ``ValueError`` if it has another suffix.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in {".onnx", ".xml"}:
-        msg = (
-            f"The detector {path} must be an .onnx or .xml file; a .pt file runs code when it is loaded. Export it to "
-            "ONNX or OpenVINO, or give its class and checkpoint."
-        )
-        raise ValueError(msg)
-    files = [path] if suffix == ".onnx" else [path, path.with_suffix(".bin")]
-    for file in files:
-        if not file.is_file():
-            msg = f"There is no detector {file}; give the .onnx file, or .xml next to its .bin, that anomalib exported."
-            raise FileNotFoundError(msg)
-    if suffix == ".onnx":
-        network: Network = OnnxNetwork(path, num_threads)  # by its path, as weights may lie next to the file
+    files = files_of_detector(path)
+    network: Network
+    if files == [path]:
+        network = OnnxNetwork(path, num_threads)  # by its path, as weights may lie next to the file
     else:
         network = OpenVinoNetwork([file.read_bytes() for file in files], num_threads)
     weights = Path(f"{path}.data")
     digest = file_digest(*files, *([weights] if weights.is_file() else []))
     return NetworkDetector(network, input_size, digest)
+
+
+def files_of_detector(path: Path) -> list[Path]:
+    """Files of an exported detector: an ``.onnx`` file, or an ``.xml`` and a ``.bin`` file; see the loader's errors."""
+    if path.suffix.lower() not in {".onnx", ".xml"}:
+        msg = (
+            f"The detector {path} must be an .onnx or .xml file; a .pt file runs code when it is loaded. Export it to "
+            "ONNX or OpenVINO, or give its class and checkpoint."
+        )
+        raise ValueError(msg)
+    files = [path] if path.suffix.lower() == ".onnx" else [path, path.with_suffix(".bin")]
+    for file in files:
+        if not file.is_file():
+            msg = f"There is no detector {file}; give the .onnx file, or .xml next to its .bin, that anomalib exported."
+            raise FileNotFoundError(msg)
+    return files
 
 
 def file_digest(*files: Path) -> str:

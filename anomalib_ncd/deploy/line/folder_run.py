@@ -18,13 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Counts(NamedTuple):
-    """How many images a call classified.
-
-    Attributes:
-        classified: Images with a class.
-        failed: Images that could not be used; ``errors.csv`` says why, and the next call tries them again.
-        before: Images of the folder that the output folder held already.
-    """
+    """Images with a class, images that could not be used, and those that the output folder held already."""
 
     classified: int
     failed: int
@@ -44,7 +38,8 @@ def classify_folder(
 ) -> Counts:
     """Classify the images of a folder; what the output folder holds already is not done again.
 
-    A result is kept for as long as image and anomaly map are the files that it was made from.
+    A result is kept for as long as image and anomaly map are the files that it was made from. Images that could not be
+    used stand in ``errors.csv``, and are tried again by the next call.
 
     Args:
         classifier: The classifier.
@@ -66,21 +61,23 @@ def classify_folder(
         msg = f"There is no image folder {images}. Check the path given as `images`."
         raise FileNotFoundError(msg)
     classified = failed = 0
-    detector = classifier.detector
-    maps = detector if isinstance(detector, MapFolder) else None
+    maps = classifier.detector if isinstance(classifier.detector, MapFolder) else None
     if maps is not None:
         maps.expect(classifier.manifest.map_kind)
-    options = {"pictures": pictures, "masks": masks}
-    with ResultFolder(output, classifier.sha256, classifier.manifest, **options) as results:
+    with ResultFolder(output, classifier.sha256, classifier.manifest, pictures=pictures, masks=masks) as results:
         source = FolderWatch(images, results.store.made_from, watch, maps)
         arrivals = source.poll() if watch is None else _forever(source, poll_seconds, stop_after_idle)
         for batch in _batches(arrivals, classifier.batch_size):
-            finished = _classify(classifier, source, batch)
+            # Images that are tried again later are left out.
+            found = zip(batch, classifier.classify_files([one.path for one in batch]), strict=True)
+            finished = [
+                Finished(source.identity(one), one.name, one.made_from, result, image)
+                for one, (image, result) in found
+                if result.error is None or not source.put_off(one)
+            ]
             results.add(finished)
-            results.write_tables_if_due()
-            num_failed = sum(one.result.error is not None for one in finished)
-            failed += num_failed
-            classified += len(finished) - num_failed
+            failed += sum(one.result.error is not None for one in finished)
+            classified += sum(one.result.error is None for one in finished)
             logger.debug("%d images done.", classified + failed)
         return Counts(classified, failed, source.num_done)
 
@@ -93,7 +90,7 @@ def _forever(source: FolderWatch, poll_seconds: float, stop_after_idle: float | 
             yield arrived
             last = time.monotonic()
         yield None
-        if stop_after_idle is not None and not source.num_pending and time.monotonic() - last > stop_after_idle:
+        if stop_after_idle is not None and not source.pending and time.monotonic() - last > stop_after_idle:
             return
         time.sleep(poll_seconds)
 
@@ -108,13 +105,3 @@ def _batches(arrivals: Iterable[ImageFile | None], size: int) -> Iterator[list[I
             yield batch
             batch = []
     yield batch
-
-
-def _classify(classifier: AnomalyClassifier, source: FolderWatch, batch: list[ImageFile]) -> list[Finished]:
-    """Classify a batch; images that are tried again later are left out."""
-    found = zip(batch, classifier.classify_files([one.path for one in batch]), strict=True)
-    return [
-        Finished(source.identity(one), one.name, one.made_from, result, image)
-        for one, (image, result) in found
-        if result.error is None or not source.put_off(one)
-    ]

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +43,12 @@ class MapFolder:
 
     def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
         """Read the maps of images; an error where one has none, or one of another kind than those before."""
-        return [self._read(path) for _, path in zip_longest(images, paths)]
-
-    def _read(self, image: Path | None) -> np.ndarray:
-        if image is None:
+        if len(paths) < len(images) or None in paths:
             msg = "A folder of maps needs images with a path; give files instead of arrays."
             raise ValueError(msg)
+        return [self._read(path) for path in paths if path is not None]
+
+    def _read(self, image: Path) -> np.ndarray:
         file = self.find(image)
         if file is None:
             msg = f"{image} has no anomaly map in {self._maps.folder}, where it is looked for by relative path."
@@ -82,8 +81,6 @@ class WatchOptions:
 
 @dataclass
 class _Pending:
-    """An image that is waited for."""
-
     made_from: str
     ready_at: float
     tries: int = 0
@@ -100,6 +97,10 @@ class FolderWatch:
         options: How patient to be. ``None``: files are there as a whole, what can't be used is an error.
         maps: Finds the file of an image's anomaly map.
         clock: Seconds, for tests.
+
+    Attributes:
+        pending: Images that are waited for.
+        num_done: Images that had a result at the first look.
     """
 
     def __init__(
@@ -118,17 +119,12 @@ class FolderWatch:
         self._made_from = made_from
         self._maps = maps
         self._clock = clock
-        self._pending: dict[Path, _Pending] = {}
+        self.pending: dict[Path, _Pending] = {}
         self._is_first_look = True
-
-    @property
-    def num_pending(self) -> int:
-        """Number of images that are waited for."""
-        return len(self._pending)
 
     def poll(self) -> Iterator[ImageFile]:
         """Look through the folder once, and yield the images that are to be classified now."""
-        missing = set(self._pending)
+        missing = set(self.pending)
         if self._maps is not None:
             self._maps.refresh()
         for path in find_files(self.source, IMAGE_SUFFIXES):
@@ -149,7 +145,7 @@ class FolderWatch:
         if self._state_of(arrived.path) is None:
             self._forget(arrived.path)
             return True
-        pending = self._pending.get(arrived.path)
+        pending = self.pending.get(arrived.path)
         if self.options is None or pending is None:
             return False
         pending.tries += 1
@@ -164,15 +160,15 @@ class FolderWatch:
             return None
         arrived = ImageFile(path, key_of(path.relative_to(self._folder)), made_from)
         if self._made_from(self.identity(arrived)) == made_from:
-            self._pending.pop(path, None)
+            self.pending.pop(path, None)
             self.num_done += self._is_first_look
             return None
         if self.options is None:
             return arrived
-        pending = self._pending.get(path)
+        pending = self.pending.get(path)
         if pending is None or pending.made_from != made_from:
             pending = _Pending(made_from, self._clock() + self.options.settle_seconds)
-            self._pending[path] = pending
+            self.pending[path] = pending
         return arrived if self._clock() >= pending.ready_at else None
 
     def _state_of(self, path: Path) -> str | None:
@@ -190,4 +186,4 @@ class FolderWatch:
     def _forget(self, path: Path) -> None:
         """Wait no more for an image whose file is gone."""
         logger.info("%s vanished before it was classified.", path)
-        self._pending.pop(path, None)
+        self.pending.pop(path, None)

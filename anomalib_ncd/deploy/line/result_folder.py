@@ -69,12 +69,11 @@ class ResultStore:
             raise OutputError.of(self.file.parent, error) from error
         with self._reasons():
             self._database = sqlite3.connect(self.file, timeout=1, isolation_level=None)
-        try:
-            with self._reasons():
+            try:
                 self._open(classifier)
-        except BaseException:
-            self._database.close()
-            raise
+            except BaseException:
+                self._database.close()
+                raise
 
     def __len__(self) -> int:
         """Number of images."""
@@ -177,21 +176,13 @@ def _to_json(result: dict[str, Any]) -> bytes:
 
 
 class Finished(NamedTuple):
-    """A classified image.
-
-    Attributes:
-        key: What tells it from all other images.
-        name: Its path relative to the folder of images, which its picture has as well.
-        made_from: The state that its files were in.
-        result: What was found.
-        pixels: The image, for its picture; ``None`` where it could not be read.
-    """
+    """A classified image; ``key`` tells it from all others, ``made_from`` is the state that its files were in."""
 
     key: str
-    name: str
+    name: str  # path relative to the folder of images, which its picture has as well
     made_from: str
     result: ImageResult
-    pixels: np.ndarray | None
+    pixels: np.ndarray | None  # None where it could not be read
 
 
 class ResultFolder:
@@ -240,16 +231,15 @@ class ResultFolder:
             self.store.close()
 
     def add(self, finished: Sequence[Finished]) -> None:
-        """Record classified images: pictures first, then the database; none in part if that fails with OutputError."""
-        if self.pictures:
-            for one in finished:
-                self._draw(one)
-        entries = [(one, one.result.to_dict(masks=self.masks) | {"modified": _modified(one)}) for one in finished]
-        self.store.save([(one.key, one.made_from, result) for one, result in entries])
-        self._is_old |= bool(finished)
+        """Record classified images: pictures first, then the database; none in part if that fails with OutputError.
 
-    def write_tables_if_due(self) -> None:
-        """Write the tables where results came and the last writing is long enough ago."""
+        The tables are written where the last writing is long enough ago.
+        """
+        for one in finished if self.pictures else ():
+            self._draw(one)
+        results = [one.result.to_dict(masks=self.masks) | {"modified": _modified(one)} for one in finished]
+        self.store.save([(one.key, one.made_from, result) for one, result in zip(finished, results, strict=True)])
+        self._is_old |= bool(finished)
         if self._is_old and time.monotonic() - self._written_at > max(TABLE_SECONDS, TABLE_SHARE * self._seconds):
             self._write_tables()
 
@@ -285,8 +275,8 @@ def _about(classifier: str, manifest: Manifest) -> str:
         "classifier": classifier,
         "class_names": manifest.class_names,
         "normal": "normal" if manifest.normal_slot is None else manifest.class_names[manifest.normal_slot],
-        "false_reject_rate": None if rejection is None else rejection.false_reject_rate,
-        "similarities": None if rejection is None else rejection.similarities,
+        "false_reject_rate": rejection and rejection.false_reject_rate,
+        "similarities": rejection and rejection.similarities,
     }
     return json.dumps(about, ensure_ascii=False) + "\n"
 

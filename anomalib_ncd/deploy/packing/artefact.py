@@ -44,9 +44,7 @@ class Artefact:
     def load(cls, path: str | Path, sha256: str | None = None) -> Artefact:
         """Read and check a folder or zip file, which must have the digest ``sha256`` unless that is ``None``.
 
-        Raises:
-            FileNotFoundError: If there is nothing at the path.
-            ArtefactError: If it is no artefact, or not as it was built.
+        ``FileNotFoundError`` if nothing is there, ``ArtefactError`` if it is no artefact, or not as it was built.
         """
         path = Path(path)
         if path.is_dir():
@@ -95,7 +93,6 @@ class Artefact:
 
     @classmethod
     def _checked(cls, source: Path | zipfile.Path, sha256: str | None) -> Artefact:
-        """Read the manifest and all that it names, comparing sizes and digests."""
         manifest = Manifest.from_json(_read(source / MANIFEST_NAME, MAX_MANIFEST_BYTES))
         if sha256 is not None and manifest.sha256 != sha256.lower():
             msg = f"The artefact's digest is {manifest.sha256}, not {sha256}: it is another one or was tampered with."

@@ -22,7 +22,7 @@ from anomalib_ncd.data.detector_maps import LightningDetector
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, MapFunction, file_digest
 from anomalib_ncd.deploy.packing.artefact import Artefact
-from anomalib_ncd.deploy.packing.detector_files import pack_detector, read_all
+from anomalib_ncd.deploy.packing.detector_files import pack_detector
 from anomalib_ncd.deploy.packing.manifest import MAX_SIMILARITIES, Manifest, NetworkEntry, Rejection
 from anomalib_ncd.deploy.runtimes import ENCODER_SETTINGS, TorchNetwork
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
@@ -68,8 +68,7 @@ def classifier_of_run(
     return AnomalyClassifier(manifest, TorchNetwork(RegionClassifier.of(model.model), device), detector, **options)
 
 
-def _require_export_packages(runtime: PackRuntime, compression: str | None = None) -> None:
-    """Refuse to begin where a package that packing needs is missing."""
+def _require_export_packages(runtime: PackRuntime, compression: str | None) -> None:
     missing = [name for name in EXPORT_PACKAGES[runtime] if find_spec(name) is None]
     extra = "export"
     if compression is not None and compression.startswith("int8") and find_spec("nncf") is None:
@@ -120,8 +119,7 @@ def build_artefact(
     if datamodule is not None:
         datamodule.regions, datamodule.score_range = manifest.regions, manifest.score_range
     files = _encoder_files(model, runtime, compression, datamodule)
-    entry = replace(manifest.encoder, runtime=runtime, files=tuple(files))
-    manifest = replace(manifest, encoder=entry)
+    manifest = replace(manifest, encoder=replace(manifest.encoder, runtime=runtime, files=tuple(files)))
     if detector is not None:
         packed, detector_files = pack_detector(detector, detector_input_size, runtime)
         manifest = replace(manifest, detector=packed)
@@ -183,7 +181,6 @@ def _encoder_files(
     compression: CompressionType | str | None,
     datamodule: Any,  # noqa: ANN401
 ) -> dict[str, bytes]:
-    """Encoder and head as files of a runtime."""
     classifier = RegionClassifier.of(model.model)
     if runtime == "torch":
         state = {name: value.contiguous() for name, value in classifier.state_dict().items()}
@@ -195,4 +192,4 @@ def _encoder_files(
             return {file.name: file.read_bytes()}
         wanted = None if compression is None else CompressionType(compression)
         file = model.to_openvino(folder, "encoder", compression_type=wanted, datamodule=datamodule)
-        return read_all([file, file.with_suffix(".bin")])
+        return {part.name: part.read_bytes() for part in (file, file.with_suffix(".bin"))}

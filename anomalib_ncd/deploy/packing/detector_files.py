@@ -6,7 +6,6 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from anomalib.data import InferenceBatch
 from anomalib.models import AnomalibModule
 
 from anomalib_ncd.data.detector_maps import resize_of
-from anomalib_ncd.deploy.detectors import Detector
+from anomalib_ncd.deploy.detectors import Detector, files_of_detector
 from anomalib_ncd.deploy.packing.manifest import NetworkEntry
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.maps import read_anomaly_map
@@ -61,37 +60,31 @@ def pack_detector(
     """A detector as entry and files."""
     if isinstance(detector, AnomalibModule):
         contents, size = export_raw_detector(detector)
-        files = {"detector.onnx": contents}
-        if runtime == "openvino":
-            files = _as_openvino(contents)
-        used: Literal["onnx", "openvino"] = "openvino" if runtime == "openvino" else "onnx"
-        return NetworkEntry(used, tuple(files), {"input_size": list(size)}), files
-    file = Path(detector)
-    if file.suffix not in {".onnx", ".xml"}:
+        settings = {"input_size": list(size)}
+        if runtime != "openvino":
+            return NetworkEntry("onnx", ("detector.onnx",), settings), {"detector.onnx": contents}
+        files = _as_openvino(contents)
+        return NetworkEntry("openvino", tuple(files), settings), files
+    found = files_of_detector(Path(detector))
+    weights = Path(f"{detector}.data")
+    if weights.is_file():
         msg = (
-            f"The detector {file} can't be packed: an artefact holds no file that runs code when it is loaded. "
-            "Export it to ONNX or OpenVINO, or give its checkpoint and class."
+            f"{found[0]} keeps its weights in {weights.name}; export it with `onnx_kwargs={{'external_data': False}}`."
         )
         raise ValueError(msg)
-    weights = Path(f"{file}.data")
-    if weights.is_file():
-        msg = f"{file} keeps its weights in {weights.name}; export it with `onnx_kwargs={{'external_data': False}}`."
-        raise ValueError(msg)
-    found = read_all([file] if file.suffix == ".onnx" else [file, file.with_suffix(".bin")])
-    files = {f"detector{Path(name).suffix}": contents for name, contents in found.items()}
+    files = {f"detector{file.suffix.lower()}": file.read_bytes() for file in found}
     settings = {} if input_size is None else {"input_size": list(input_size)}
-    return NetworkEntry("onnx" if file.suffix == ".onnx" else "openvino", tuple(files), settings), files
+    return NetworkEntry("onnx" if len(found) == 1 else "openvino", tuple(files), settings), files
 
 
 def _as_openvino(contents: bytes) -> dict[str, bytes]:
-    """Turn an ONNX file into OpenVINO's two."""
     import openvino  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder:
         source, target = Path(folder) / "detector.onnx", Path(folder) / "detector.xml"
         source.write_bytes(contents)
         openvino.save_model(openvino.convert_model(source), target, compress_to_fp16=False)
-        return read_all([target, target.with_suffix(".bin")])
+        return {file.name: file.read_bytes() for file in (target, target.with_suffix(".bin"))}
 
 
 class _RawDetector(torch.nn.Module):
@@ -152,12 +145,3 @@ def _trace(raw: _RawDetector, file: Path, size: tuple[int, int], num_images: int
         )
     shape = program.model.graph.inputs[0].shape  # type: ignore[union-attr]
     return shape is not None and not isinstance(shape[0], int)
-
-
-def read_all(files: Sequence[Path]) -> dict[str, bytes]:
-    """Bytes of files by name."""
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing:
-        msg = f"There is no {missing[0]}; an OpenVINO model is an .xml and a .bin file side by side."
-        raise FileNotFoundError(msg)
-    return {file.name: file.read_bytes() for file in files}

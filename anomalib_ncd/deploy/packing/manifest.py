@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -105,9 +105,9 @@ class Manifest:
         normal_slot: Slot of *normal*, whatever its name; ``None`` where there is none.
         score_range: Score range that MEBin was fitted to.
         regions: How images are read and regions are cut.
-        map_kind: What the maps of the run hold, see :func:`~anomalib_ncd.regions.reading.maps.map_kind`.
         image_size: Side of a region's view in pixels.
         encoder: The network that classifies regions; mean, standard deviation and head are part of it.
+        map_kind: What the maps of the run hold, see :func:`~anomalib_ncd.regions.reading.maps.map_kind`.
         detector: The detector that goes with it; ``None`` where maps come from elsewhere.
         merging_temperature: T of region merging; ``None`` for an eighth of the root of the image's area.
         rejection: When a region is unknown; ``None`` for never.
@@ -150,19 +150,7 @@ class Manifest:
             _refuse("map_kind", self.map_kind, f"one of {MAP_KINDS} or null")
         if not isinstance(self.origin, dict):
             _refuse("origin", self.origin, "a dictionary")
-        self._check_detector()
-
-    def _check_detector(self) -> None:
-        """Check the settings of the detector, which decide about memory before it runs."""
-        if self.detector is None:
-            return
-        if self.detector.runtime == "torch" or set(self.detector.settings) - {"input_size"}:
-            _refuse("detector", self.detector, "of runtime 'onnx' or 'openvino', with `input_size` alone")
-        size = self.detector.settings.get("input_size", (1, 1))
-        if not isinstance(size, list | tuple) or len(size) != 2:
-            _refuse("detector.input_size", size, "height and width")
-        for side in size:
-            _check_integer("detector.input_size", side, 1, MAX_SIDE_PX)
+        _check_detector(self.detector)
 
     @property
     def region_merging(self) -> RegionMerging:
@@ -185,11 +173,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
-        """Read and check the text of ``manifest.json``.
-
-        ``ArtefactError`` if it is no manifest, of another version, lacks or misstates something, or names files
-        elsewhere or files that nothing uses.
-        """
+        """Read and check the text of ``manifest.json``; ``ArtefactError`` says what is wrong with it."""
         values = _parsed(text)
         try:
             manifest = _built(values)
@@ -205,7 +189,6 @@ class Manifest:
 
 
 def _parsed(text: str | bytes) -> dict[str, Any]:
-    """A manifest of this format and version as plain data."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -226,51 +209,58 @@ def _built(values: dict[str, Any]) -> Manifest:
     missing = {one.name for one in fields(Manifest)} - set(values)
     if missing:
         _refuse("manifest", f"none of {sorted(missing)}", "complete")
-    detector = values.pop("detector")
+    detector, rejection = values.pop("detector"), values.pop("rejection")
     low, high = values.pop("score_range")
-    names: list[str] = values.pop("class_names")
-    if not isinstance(names, list):
-        _refuse("class_names", names, "a list")
     return Manifest(
-        class_names=tuple(names),
+        class_names=_tuple("class_names", values.pop("class_names")),
         score_range=(low, high),
         regions=RegionSettings.from_dict(values.pop("regions")),
         encoder=_network(values.pop("encoder")),
         detector=None if detector is None else _network(detector),
-        rejection=_rejection(values.pop("rejection")),
+        rejection=None if rejection is None else _rejection(**rejection),
         files={name: FileEntry(**entry) for name, entry in values.pop("files").items()},
         **values,
     )
 
 
-def _rejection(values: Mapping[str, Any] | None) -> Rejection | None:
-    if values is None:
-        return None
-    if not isinstance(values["similarities"], list):
-        _refuse("rejection.similarities", values["similarities"], "a list")
-    return Rejection(values["threshold"], values["false_reject_rate"], tuple(values["similarities"]))
+def _rejection(threshold: float, false_reject_rate: float, similarities: Sequence[float]) -> Rejection:
+    return Rejection(threshold, false_reject_rate, _tuple("rejection.similarities", similarities))
 
 
 def _network(values: Mapping[str, Any]) -> NetworkEntry:
-    if not isinstance(values["files"], list):
-        _refuse("files", values["files"], "a list")
-    return NetworkEntry(values["runtime"], tuple(values["files"]), values["settings"])
+    return NetworkEntry(values["runtime"], _tuple("files", values["files"]), values["settings"])
+
+
+def _tuple(name: str, values: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    if not isinstance(values, list):
+        _refuse(name, values, "a list")
+    return tuple(values)
+
+
+def _check_detector(detector: NetworkEntry | None) -> None:
+    """Check the settings of the detector, which decide about memory before it runs."""
+    if detector is None:
+        return
+    if detector.runtime == "torch" or set(detector.settings) - {"input_size"}:
+        _refuse("detector", detector, "of runtime 'onnx' or 'openvino', with `input_size` alone")
+    size = detector.settings.get("input_size", (1, 1))
+    if not isinstance(size, list | tuple) or len(size) != 2:
+        _refuse("detector.input_size", size, "height and width")
+    for side in size:
+        _check_integer("detector.input_size", side, 1, MAX_SIDE_PX)
 
 
 def _check_number(name: str, value: Any, above: float = -math.inf, below: float = math.inf) -> None:  # noqa: ANN401
-    """Refuse what is no finite number between two others."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not above < value < below:
         _refuse(name, value, f"a finite number above {above} and below {below}")
 
 
 def _check_integer(name: str, value: Any, lowest: int, highest: int) -> None:  # noqa: ANN401
-    """Refuse what is no integer of a range."""
     if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
         _refuse(name, value, f"an integer from {lowest} to {highest}")
 
 
 def _refuse(name: str, value: Any, wanted: str) -> None:  # noqa: ANN401
-    """Say which value is wrong, and what it must be."""
     msg = f"`{name}` of the artefact must be {wanted}, got {str(value)[:200]!r}; it is refused. Build it again."
     raise ArtefactError(msg)

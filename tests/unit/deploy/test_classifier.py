@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import tracemalloc
-from contextlib import contextmanager
 from dataclasses import replace
 
 import cv2
@@ -269,19 +268,6 @@ def test_an_image_without_anomaly_is_one_region_and_normal(onnx_artefact):
     [region] = result.regions
     assert region.box_xyxy == (0, 0, 60, 40)
     assert region.area == 0
-
-
-def test_steps_can_be_timed(onnx_artefact, function_detector, tiny_run):
-    stages = []
-
-    @contextmanager
-    def timer(stage):
-        stages.append(stage)
-        yield
-
-    classifier = AnomalyClassifier.load(onnx_artefact, function_detector, timer=timer)
-    classifier.predict(tiny_run.images / "line" / "000.png")
-    assert stages == ["read", "detector", "crops", "crops", "encoder", "merge"]
 
 
 def test_masks_and_features_can_be_left_out(onnx_artefact, function_detector, tiny_run):

@@ -154,9 +154,9 @@ def test_a_file_is_looked_at_when_it_has_settled(watch, folder, results, clock):
     assert results.poll(watch) == []
     clock.now = 1.0
     assert results.poll(watch) == ["a.png"]
-    assert watch.num_pending == 1  # until the next look finds its result
+    assert len(watch.pending) == 1  # until the next look finds its result
     assert results.poll(watch) == []
-    assert watch.num_pending == 0
+    assert not watch.pending
 
 
 def test_a_file_that_grows_is_waited_for(watch, folder, results, clock):
@@ -205,11 +205,11 @@ def test_a_file_that_stays_broken_is_given_up_after_growing_pauses(watch, folder
 def test_what_vanishes_is_forgotten(watch, folder, results, clock):
     (folder / "a.png").write_bytes(encoded())
     results.poll(watch)
-    assert watch.num_pending == 1
+    assert len(watch.pending) == 1
     (folder / "a.png").unlink()
     clock.now = 5
     assert results.poll(watch) == []
-    assert watch.num_pending == 0
+    assert not watch.pending
     shutil.rmtree(folder)
     assert results.poll(watch) == []
 
