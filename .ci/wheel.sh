@@ -6,7 +6,7 @@ python -m build --outdir dist
 wheel=$(realpath "$(ls dist/*.whl)")
 work=$(mktemp -d)
 cd "$work"
-python -m venv full && full/bin/pip install --quiet torch torchvision --index-url https://download.pytorch.org/whl/cpu
+python -m venv full
 full/bin/pip install --quiet "$wheel[offline,export]"
 full/bin/anomalib-ncd demo --output demo
 full/bin/anomalib-ncd pack demo --output parts.zip

@@ -31,7 +31,7 @@ class Shape:
 
     Attributes:
         image: Index of the image.
-        class_name: Its class; ``"unknown"`` where it is like none of the run.
+        class_name: Its class; ``"unknown"`` where it resembles no class of the run.
         confidence: Probability of the class, 0 to 1.
         box_xyxy: Tight box of the mask in image pixels, half-open.
         area: Pixels of the mask.
