@@ -3,8 +3,8 @@
 
 """Clustering scores as anomalib metrics.
 
-They take class ids from a batch's ``pred_class_id`` and ``class_id`` unless told otherwise. Class ids below 0 in
-``class_id`` mean that the label is not known; such samples are left out.
+They take class ids from a batch's ``pred_class_id`` and ``class_id`` unless told otherwise; samples whose ``class_id``
+is below 0 have no label and are left out.
 """
 
 from collections.abc import Callable
@@ -81,43 +81,19 @@ class NMI(AnomalibMetric, _ClusteringMetric):  # type: ignore[misc]
 
 
 class ARI(AnomalibMetric, _ClusteringMetric):  # type: ignore[misc]
-    """Adjusted Rand index between discovered and true classes; 1 at best, 0 for chance.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> metric = ARI()
-        >>> metric.update(SimpleNamespace(pred_class_id=torch.tensor([3, 3, 5]), class_id=torch.tensor([1, 1, 0])))
-        >>> metric.compute()
-        tensor(1.)
-    """
+    """Adjusted Rand index between discovered and true classes; 1 at best, 0 for chance. Used as :class:`NMI`."""
 
     score = staticmethod(ari)
 
 
 class ClusterAccuracy(AnomalibMetric, _ClusteringMetric):  # type: ignore[misc]
-    """Accuracy after Hungarian matching of discovered with true classes, from 0 to 1.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> metric = ClusterAccuracy()
-        >>> metric.update(SimpleNamespace(pred_class_id=torch.tensor([3, 3, 5]), class_id=torch.tensor([1, 1, 1])))
-        >>> metric.compute()
-        tensor(0.6667)
-    """
+    """Accuracy after Hungarian matching of discovered with true classes, from 0 to 1. Used as :class:`NMI`."""
 
     score = staticmethod(clustering_accuracy)
 
 
 class ClusterMacroF1(AnomalibMetric, _ClusteringMetric):  # type: ignore[misc]
-    """Mean over true classes of F1 after Hungarian matching, from 0 to 1.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> metric = ClusterMacroF1()
-        >>> metric.update(SimpleNamespace(pred_class_id=torch.tensor([3, 3, 5]), class_id=torch.tensor([1, 1, 1])))
-        >>> metric.compute()
-        tensor(0.8000)
-    """
+    """Mean over true classes of F1 after Hungarian matching, from 0 to 1. Used as :class:`NMI`."""
 
     score = staticmethod(matched_macro_f1)
 
@@ -129,9 +105,10 @@ def build_evaluator() -> Evaluator:
         >>> [metric.name for metric in build_evaluator().test_metrics][:2]
         ['image_NMI', 'image_ARI']
     """
-    metrics: list[AnomalibMetric] = [
-        metric(fields=fields, prefix=prefix, strict=False)
-        for prefix, fields in LEVELS.items()
-        for metric in (NMI, ARI, ClusterAccuracy, ClusterMacroF1)
-    ]
-    return Evaluator(test_metrics=metrics)
+    return Evaluator(
+        test_metrics=[
+            metric(fields=fields, prefix=prefix, strict=False)
+            for prefix, fields in LEVELS.items()
+            for metric in (NMI, ARI, ClusterAccuracy, ClusterMacroF1)
+        ]
+    )

@@ -13,6 +13,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from anomalib_ncd.data.labels import Defect
 from anomalib_ncd.metrics.clustering import GatheringMetric
+from anomalib_ncd.metrics.discovery import share_of
 
 UNLABELLED = -1
 
@@ -21,10 +22,6 @@ def match_label_sets(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
     """Match discovered ``(N, K)`` with true classes ``(N, L)``, bool, so that as many labels as possible agree.
 
     With one class per image it is the matching of the accuracy. Discovered classes that are left over are absent.
-
-    Example:
-        >>> match_label_sets(np.array([[1, 0], [1, 1]], bool), np.array([[0, 1], [1, 1]], bool))
-        {0: 1, 1: 0}
     """
     preds, target = _checked(preds, target)
     agreements = preds.T.astype(np.int64) @ target.astype(np.int64)
@@ -117,12 +114,7 @@ def touches(
 
 
 def region_classes(table: np.ndarray, classes: Sequence[int], normal: int) -> np.ndarray:
-    """True class of each region of an image; that of `normal` on no defect, -1 on defects of several classes.
-
-    Example:
-        >>> region_classes(np.array([[1, 1, 0], [0, 1, 1], [0, 0, 0]], bool), [1, 1, 2], normal=0)
-        array([ 1, -1,  0])
-    """
+    """True class of each region of an image; that of `normal` on no defect, -1 on defects of several classes."""
     found = [{classes[column] for column in np.flatnonzero(row).tolist()} or {normal} for row in table]
     return np.array([next(iter(kinds)) if len(kinds) == 1 else UNLABELLED for kinds in found], dtype=np.int64)
 
@@ -156,16 +148,16 @@ def defect_report(counts: dict[str, int], preds: np.ndarray, target: np.ndarray)
 
     Returns:
         ``count`` of defects, ``recall`` (share with a region of its own), ``touched`` (share that any region touches),
-        ``num_regions``, ``false_alarms`` (share of the regions on no defect; ``None`` without regions), and ``images``
-        of :func:`~anomalib_ncd.metrics.defects.multilabel_report`.
+        ``num_regions``, ``false_alarms`` (share of the regions on no defect), and ``images``, see
+        :func:`multilabel_report`. A share of nothing is ``None``.
     """
     num_defects, num_regions = counts["defects"], counts["regions"]
     return {
         "count": num_defects,
-        "recall": counts["own"] / num_defects if num_defects else None,
-        "touched": counts["touched"] / num_defects if num_defects else None,
+        "recall": share_of(counts["own"], num_defects),
+        "touched": share_of(counts["touched"], num_defects),
         "num_regions": num_regions,
-        "false_alarms": counts["false"] / num_regions if num_regions else None,
+        "false_alarms": share_of(counts["false"], num_regions),
         "images": {"count": len(preds), **multilabel_report(preds, target)},
     }
 

@@ -31,12 +31,7 @@ def clustering_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]
 
 
 def labelled(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Leave out samples whose true class is below 0.
-
-    Example:
-        >>> labelled(np.array([3, 5]), np.array([1, -1]))
-        (array([3]), array([1]))
-    """
+    """Leave out samples whose true class is below 0."""
     preds, target = np.asarray(preds), np.asarray(target)
     if preds.ndim != 1 or preds.shape != target.shape:
         msg = f"`preds` and `target` must both have shape (N,), got {preds.shape} and {target.shape}; flatten them."
@@ -46,22 +41,12 @@ def labelled(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def nmi(preds: np.ndarray, target: np.ndarray) -> float:
-    """Normalised mutual information of two ``(N,)`` clusterings, from 0 to 1; NaN for none.
-
-    Example:
-        >>> nmi(np.array([3, 3, 5]), np.array([1, 1, 0]))
-        1.0
-    """
+    """Normalised mutual information of two ``(N,)`` clusterings, from 0 to 1; NaN for none."""
     return float(normalized_mutual_info_score(target, preds)) if len(target) else float("nan")
 
 
 def ari(preds: np.ndarray, target: np.ndarray) -> float:
-    """Adjusted Rand index of two ``(N,)`` clusterings, up to 1, 0 for chance; NaN for none.
-
-    Example:
-        >>> ari(np.array([3, 3, 5]), np.array([1, 1, 0]))
-        1.0
-    """
+    """Adjusted Rand index of two ``(N,)`` clusterings, up to 1, 0 for chance; NaN for none."""
     return float(adjusted_rand_score(target, preds)) if len(target) else float("nan")
 
 
@@ -75,11 +60,11 @@ def discovery_report(
     """Score discovered classes against labels.
 
     Args:
-        preds: Discovered class per image or region, ``(N,)`` int.
+        preds: Discovered class of each image or region, ``(N,)`` int.
         target: True class, ``(N,)`` int; what is negative is unlabelled and left out.
         pred_names: Name of each discovered class.
         target_names: Name of each true class.
-        normal_label: Name of the true class of good images, which the scores over defects alone leave out.
+        normal_label: True class of good images, which the scores over defects alone leave out.
 
     Returns:
         ``nmi``, ``ari``, ``accuracy`` (which equals micro-F1 after matching) and ``macro_f1`` over all, the same under
@@ -91,8 +76,7 @@ def discovery_report(
         >>> report["accuracy"], report["matching"]
         (1.0, {'normal': 'dent', 'class_1': 'good'})
     """
-    known = target >= 0
-    preds, target = preds[known], target[known]
+    preds, target = labelled(preds, target)
     if len(target) == 0:
         return {"count": 0}
     is_defect = np.array([target_names[class_id] != normal_label for class_id in target])
@@ -111,10 +95,9 @@ def normal_report(is_predicted: np.ndarray, is_good: np.ndarray) -> dict[str, in
     """Score *normal* as a detector of false alarms, out of ``(N,)`` bool of images or regions.
 
     Returns:
-        ``false_alarms``, the number of good ones; ``predicted``, the number predicted to be normal; ``recall``, the
-        share of the good ones that are predicted to be normal; ``precision``, the share of those predicted to be normal
-        that are good; ``defects_lost``, the share of the defective ones that are predicted to be normal. A share of
-        nothing is ``None``.
+        ``false_alarms`` and ``predicted``, the numbers of good ones and of those predicted to be normal; ``recall`` and
+        ``precision`` of these; ``defects_lost``, the share of the defective ones that are predicted to be normal. A
+        share of nothing is ``None``.
 
     Example:
         >>> report = normal_report(np.array([True, True, False, False]), np.array([True, False, True, False]))
@@ -130,12 +113,12 @@ def normal_report(is_predicted: np.ndarray, is_good: np.ndarray) -> dict[str, in
     return {
         "false_alarms": good,
         "predicted": predicted,
-        "recall": _share(both, good),
-        "precision": _share(both, predicted),
-        "defects_lost": _share(predicted - both, len(is_good) - good),
+        "recall": share_of(both, good),
+        "precision": share_of(both, predicted),
+        "defects_lost": share_of(predicted - both, len(is_good) - good),
     }
 
 
-def _share(part: int, whole: int) -> float | None:
+def share_of(part: int, whole: int) -> float | None:
     """A part of a whole; ``None`` where there is no whole."""
     return part / whole if whole else None

@@ -16,8 +16,7 @@ from sklearn.metrics import adjusted_rand_score, roc_auc_score
 NOT_DRAWN = -1
 MAX_REGIONS = 2000  # of which a resample is drawn; more change no figure and take time
 
-CELLS = 24
-"""Images and maps are compared on a grid of so many cells a side."""
+CELLS = 24  # a side of the grid on which images and maps are compared
 CELL_PX = 8
 NUM_HIGHEST = 6  # cells, a hundredth of a map
 MAX_CELLS = 3000  # of all images, to which a cell is compared
@@ -116,9 +115,8 @@ def tell_facts(values: Mapping[str, float]) -> dict[str, dict[str, Any]]:
 def pairwise_agreement(partitions: np.ndarray) -> float:
     """Mean adjusted Rand index of all pairs of partitions ``(P, N)`` int: up to 1, 0 for chance, NaN without pairs.
 
-    Below 0 a sample is not part of a partition; a pair is compared over the samples that both have. The stability of
-    clusterings of resamples tells how real clusters are: Ben-Hur, Elisseeff and Guyon, "A stability based method for
-    discovering structure in clustered data" (PSB 2002).
+    Below 0 a sample is not part of a partition; a pair is compared over the samples that both have. That clusterings of
+    resamples agree tells how real clusters are: Ben-Hur, Elisseeff and Guyon (PSB 2002).
 
     Example:
         >>> pairwise_agreement(np.array([[0, 0, 1, 1], [5, 5, 3, 3], [7, 7, 2, -1]]))
@@ -130,7 +128,7 @@ def pairwise_agreement(partitions: np.ndarray) -> float:
         raise ValueError(msg)
     pairs = [_shared_ari(one, other) for one, other in combinations(partitions, 2)]
     known = [value for value in pairs if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+    return float(np.mean(known)) if known else NAN
 
 
 def resampled_clusterings(
@@ -139,10 +137,6 @@ def resampled_clusterings(
     """Cluster random parts of features ``(N, D)``: ``(num_resamples, N)`` int, -1 where a row is not in the part.
 
     Each part has a ``share`` of the rows, drawn without putting back; ``cluster`` gives ``(n,)`` int of ``(n, D)``.
-
-    Example:
-        >>> resampled_clusterings(np.array([[1.0], [0.0]]), lambda rows: rows[:, 0] > 0, num_resamples=1, share=1.0)
-        array([[1, 0]])
     """
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2:
@@ -163,7 +157,7 @@ def resampled_clusterings(
 def _shared_ari(one: np.ndarray, other: np.ndarray) -> float:
     """Adjusted Rand index over the samples of both; NaN for fewer than two."""
     shared = (one >= 0) & (other >= 0)
-    return float(adjusted_rand_score(one[shared], other[shared])) if shared.sum() > 1 else float("nan")
+    return float(adjusted_rand_score(one[shared], other[shared])) if shared.sum() > 1 else NAN
 
 
 def map_cells(anomaly_map: np.ndarray) -> np.ndarray:
@@ -188,8 +182,8 @@ def own_image_share(images: np.ndarray, maps: np.ndarray) -> float:
     """How often an image is more unusual where its own map is high than where another image's map is; ties half.
 
     A cell is as unusual as it is far from the most alike cells of other images. Maps that don't follow what is in their
-    images, those of other images or noise, come to a half. Takes :func:`image_cells` ``(N, 24, 24, 7)`` and
-    :func:`map_cells` ``(N, 24, 24)``; NaN for fewer than ten images.
+    images come to a half. Takes :func:`image_cells` ``(N, 24, 24, 7)`` and :func:`map_cells` ``(N, 24, 24)``; NaN for
+    fewer than ten images.
     """
     count = len(images)
     if count < FEWEST_IMAGES:
@@ -214,12 +208,7 @@ def same_place_share(maps: np.ndarray, others: np.ndarray | None = None) -> floa
 
 
 def peak_height(maps: Sequence[np.ndarray]) -> float:
-    """Part of the span of a typical map ``(H, W)`` that lies above its median, 0 to 1: small where high means normal.
-
-    Example:
-        >>> peak_height([np.array([[0, 0, 0, 1]]), np.array([[0, 0, 0, 5]])])
-        1.0
-    """
+    """Part of the span of a typical map ``(H, W)`` that lies above its median, 0 to 1: small if high means normal."""
     heights = []
     for anomaly_map in maps:
         lowest, median, highest = (float(value) for value in np.quantile(anomaly_map, [0, 0.5, 1]))
@@ -228,12 +217,7 @@ def peak_height(maps: Sequence[np.ndarray]) -> float:
 
 
 def detector_separation(peaks: Sequence[float], normal_peaks: Sequence[float]) -> float:
-    """How surely a map's peak is above that of a normal image: an AUROC; NaN where there is none of either.
-
-    Example:
-        >>> detector_separation([3, 5], normal_peaks=[1, 4])
-        0.75
-    """
+    """How surely a map's peak is above that of a normal image: an AUROC; NaN where there is none of either."""
     if not len(peaks) or not len(normal_peaks):
         return NAN
     return float(roc_auc_score([1] * len(peaks) + [0] * len(normal_peaks), [*peaks, *normal_peaks]))

@@ -1,10 +1,9 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Matching of discovered classes with true ones, and scores that need it.
+"""Discovered classes, whose numbers mean nothing, matched one to one with true ones, and scores that need it.
 
-Discovered classes have numbers of no meaning. They are matched one to one with the true classes so that as many
-predictions as possible agree (the Hungarian method); a class left over on either side agrees with nothing.
+As many predictions as possible agree (the Hungarian method); a class left over on either side agrees with nothing.
 """
 
 import numpy as np
@@ -31,35 +30,19 @@ def match_classes(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
 
 
 def matched_predictions(preds: np.ndarray, target: np.ndarray, unmatched: int = -1) -> np.ndarray:
-    """Rename predicted classes to the true classes that they match, ``(N,)`` int64; those left over are `unmatched`.
-
-    Example:
-        >>> matched_predictions(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
-        array([ 1,  1,  0,  0, -1])
-    """
-    preds, target = _check_labels(preds, target)
+    """Rename predicted classes to the true classes that they match, ``(N,)`` int64; those left over are `unmatched`."""
     matches = match_classes(preds, target)
-    return np.array([matches.get(pred, unmatched) for pred in preds.tolist()], dtype=np.int64)
+    return np.array([matches.get(pred, unmatched) for pred in np.asarray(preds).tolist()], dtype=np.int64)
 
 
 def clustering_accuracy(preds: np.ndarray, target: np.ndarray) -> float:
-    """Part of the predictions that agree after matching, 0 to 1 or NaN for none; equal to micro-F1.
-
-    Example:
-        >>> clustering_accuracy(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
-        0.8
-    """
+    """Part of the predictions that agree after matching, 0 to 1 or NaN for none; equal to micro-F1."""
     matched, target = _matched(preds, target)
     return float((matched == target).mean()) if len(target) else float("nan")
 
 
 def matched_macro_f1(preds: np.ndarray, target: np.ndarray) -> float:
-    """Mean over the true classes of F1 after matching; a class that nothing matches scores 0; NaN for no predictions.
-
-    Example:
-        >>> matched_macro_f1(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
-        0.9
-    """
+    """Mean over the true classes of F1 after matching; a class that nothing matches scores 0; NaN for none."""
     matched, target = _matched(preds, target)
     if not len(target):
         return float("nan")

@@ -285,12 +285,7 @@ def build_describer(
     weights: str | Path | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> Describer:
-    """Build a describer for training and plain clusters, or to compare with normal images; see :func:`build_encoders`.
-
-    Example:
-        >>> build_describer("frozen_features", "test_vit+resnet10t", pretrained=False, image_size=32).feature_dim
-        576
-    """
+    """Build a describer for training and plain clusters, or to compare with normal images; :func:`build_encoders`."""
     if kind not in DESCRIBERS:
         msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
         raise ValueError(msg)

@@ -66,12 +66,7 @@ def teacher_temperature(
 
 
 def normal_weights(scores: Tensor, threshold: float | None = 0.5) -> Tensor:
-    """How much regions of scores (N,) are taught to be normal: ``max(0, threshold - score)``; ``None``: not at all.
-
-    Example:
-        >>> normal_weights(torch.tensor([0.25, 0.75]))
-        tensor([0.2500, 0.0000])
-    """
+    """How much regions of scores (N,) are taught to be normal: ``max(0, threshold - score)``; ``None``: not at all."""
     return torch.zeros_like(scores) if threshold is None else (threshold - scores).clamp(min=0.0)
 
 
@@ -158,9 +153,6 @@ class AnomalyNcdLoss(nn.Module):
     Args:
         num_base_classes: Number of base classes, the first columns of the logits; may be 0.
         settings: Weights and threshold of the terms. Default: the paper's.
-
-    Raises:
-        ValueError: If ``num_base_classes`` is negative.
 
     Example:
         >>> loss = AnomalyNcdLoss(num_base_classes=1)

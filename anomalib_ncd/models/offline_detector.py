@@ -49,12 +49,7 @@ class SmallPatchcore(Patchcore):
 
 
 def farthest_rows(rows: Tensor, count: int) -> Tensor:
-    """Choose `count` rows greedily, each the farthest from those before it, beginning with the first; by index.
-
-    Example:
-        >>> farthest_rows(torch.tensor([[0.0], [1.0], [9.0], [4.0]]), 3)
-        tensor([0, 2, 3])
-    """
+    """Choose `count` rows greedily, each the farthest from those before it, beginning with the first; by index."""
     squares = rows.square().sum(dim=1)
     nearest = torch.full_like(squares, torch.inf)
     chosen = [0]

@@ -38,9 +38,6 @@ class RegionRejection(DynamicBufferMixin):
     Args:
         false_reject_rate: Share of new regions of known classes that may be called unknown. ``None``: none ever is.
 
-    Raises:
-        ValueError: If the rate is no rate.
-
     Example:
         >>> rejection = RegionRejection(false_reject_rate=0.5)
         >>> rejection.fit(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]]), groups=torch.tensor([0, 1, 2]))

@@ -50,12 +50,7 @@ class MEBinSettings:
     scale_erosion: bool = False
 
     def erosion_size_for(self, size_hw: tuple[int, int]) -> int:
-        """Side of the erosion for a map: scaled by its longer side if asked, and then 1 pixel at least.
-
-        Example:
-            >>> MEBinSettings(scale_erosion=True).erosion_size_for((512, 300))
-            12
-        """
+        """Side of the erosion for a map: scaled by its longer side if asked, and then 1 pixel at least."""
         if not self.scale_erosion or self.erosion_size == 0:
             return self.erosion_size
         return max(1, round(self.erosion_size * max(size_hw) / REFERENCE_SIZE_PX))

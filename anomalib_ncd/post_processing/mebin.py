@@ -46,7 +46,7 @@ class MEBin(PostProcessor):
     2025, arXiv 2410.14379), section on Main Element Binarization.
 
     MEBin needs the score range of a set of maps: their lowest and highest peak. Once it is known, the mask of an image
-    depends on that image alone.
+    depends on that image alone. ``ValueError`` if a setting is out of range.
 
     Args:
         score_range: ``"validation"`` fits the range on the validation set, along with anomalib's normalisation.
@@ -66,9 +66,6 @@ class MEBin(PostProcessor):
         enable_threshold_matching: Whether to use the pixel threshold for images where there is no image threshold.
         image_sensitivity: Sensitivity of the labels, 0 to 1.
         pixel_sensitivity: Has no effect on MEBin's masks; kept for anomalib's sake.
-
-    Raises:
-        ValueError: If a setting is out of range.
 
     Example:
         >>> from anomalib.data import InferenceBatch

@@ -19,15 +19,7 @@ from anomalib_ncd.regions.robust_range import hot_maps
 
 
 class MapExtremes(Metric):
-    """Gathers the highest and the lowest value of each anomaly map, over batches and processes.
-
-    Example:
-        >>> extremes = MapExtremes()
-        >>> extremes.update(torch.tensor([[[1.0, 5.0]], [[2.0, 3.0]]]))
-        >>> extremes.compute()
-        tensor([[5., 1.],
-                [3., 2.]])
-    """
+    """Gathers the highest and the lowest value of each anomaly map, over batches and processes."""
 
     full_state_update = False
     extremes: list[torch.Tensor]
@@ -53,10 +45,6 @@ def range_of_extremes(extremes: torch.Tensor, robust: bool = False) -> tuple[flo
     highest peak, and from the lowest value over all maps where all peaks are equal. Maps with NaN or infinity are left
     out, and with ``robust`` those with peaks far above all others. ``None`` where there is no map, or all are constant
     at one value.
-
-    Example:
-        >>> range_of_extremes(torch.tensor([[0.5, 0.0], [0.75, 0.0], [0.25, 0.0]]))
-        (0.25, 0.75)
     """
     values = extremes.cpu().double().numpy()
     values = values[np.isfinite(values).all(axis=1)]

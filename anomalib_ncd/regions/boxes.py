@@ -18,10 +18,6 @@ def square_boxes(
 
     A square is at most as large as the image's longer side, so it can still leave the shorter one; half of it is at
     least `min_size_ratio` of the longer side, and `padding_ratio` is added to the longer side of a rectangle.
-
-    Example:
-        >>> square_boxes(np.array([[0, 10, 20, 4]]), (100, 100), 0.1, 0.1)
-        array([[ 0.,  1., 22., 23.]])
     """
     corners, sides = rectangles_xywh[:, :2], rectangles_xywh[:, 2:]
     longest = max(size_hw)
@@ -86,13 +82,7 @@ def _largest_groups(groups: np.ndarray, owners: np.ndarray, boxes_xyxy: np.ndarr
 
 
 def box_distances(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray | None = None) -> np.ndarray:
-    """Distances ``(N, M)`` from each box to each other, or of others: Euclidean between edges, -1 where they overlap.
-
-    Example:
-        >>> box_distances(np.array([[0, 0, 2, 2], [5, 6, 7, 8]]))
-        array([[-1.,  5.],
-               [ 5., -1.]])
-    """
+    """Distances ``(N, M)`` from each box to each other, or of others: Euclidean between edges, -1 for overlap."""
     others_xyxy = boxes_xyxy if others_xyxy is None else others_xyxy
     upper, lower = boxes_xyxy[:, None, :2], boxes_xyxy[:, None, 2:]
     gaps = np.maximum(upper - others_xyxy[None, :, 2:], others_xyxy[None, :, :2] - lower)  # (N, M, 2)

@@ -149,9 +149,6 @@ def extract_regions(
     Returns:
         Regions, largest first. Where the mask is empty there is one: the whole image.
 
-    Raises:
-        ValueError: If the image, the map or the mask is not valid.
-
     Example:
         >>> image = np.zeros((64, 64, 3), dtype=np.uint8)
         >>> anomaly_map = np.zeros((32, 32))

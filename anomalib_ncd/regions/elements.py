@@ -46,9 +46,6 @@ def find_elements(
         Numbered elements ``(H, W)`` int32, see :func:`label_elements`, and the threshold in map units before elements
         are cut. Where nothing stands out all are 0 and the threshold is the floor; else the peak is in the first one.
 
-    Raises:
-        ValueError: If the map or the range is not valid.
-
     Example:
         >>> find_elements(np.array([[0, 9, 5, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0]]), (0, 4))
         (array([[0, 1, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]], dtype=int32), 1.0)
@@ -74,12 +71,7 @@ def _background(array: np.ndarray) -> tuple[float, float]:
 
 
 def cut_at_half_height(elements: np.ndarray, anomaly_map: np.ndarray, low: float) -> np.ndarray:
-    """Take from each numbered element ``(H, W)`` what lies below half its height above `low`.
-
-    Example:
-        >>> cut_at_half_height(np.array([[1, 1, 1, 0, 2]]), np.array([[8, 5, 3, 0, 3]]), 0)
-        array([[1, 1, 0, 0, 2]])
-    """
+    """Take from each numbered element ``(H, W)`` what lies below half its height above `low`."""
     inside = np.flatnonzero(elements)
     values, owners = anomaly_map.ravel()[inside].astype(np.float64), elements.ravel()[inside]
     peaks = np.full(int(elements.max(initial=0)) + 1, -np.inf)
@@ -107,9 +99,6 @@ def label_elements(
 
     Returns:
         ``(H, W)`` int32: 0 outside elements, 1 for the element with the highest peak, and so on.
-
-    Raises:
-        ValueError: If shapes differ or an option is out of range.
 
     Example:
         >>> mask = np.array([[1, 0, 1, 0, 0, 0, 1]], dtype=bool)

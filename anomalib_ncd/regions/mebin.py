@@ -76,14 +76,7 @@ def normalize_anomaly_map(anomaly_map: np.ndarray, score_range: tuple[float, flo
 def component_counts(
     anomaly_map: np.ndarray, score_range: tuple[float, float], sample_rate: int = 4, erosion_size: int = 6
 ) -> np.ndarray:
-    """Count the 8-connected components of a map at each threshold of the sweep, from 255 downwards.
-
-    Example:
-        >>> blob = np.zeros((16, 16))
-        >>> blob[2:10, 2:10] = 1
-        >>> component_counts(blob, (0, 1), sample_rate=64)
-        array([0, 1, 1, 1])
-    """
+    """Count the 8-connected components of a map at each threshold of the sweep, from 255 downwards."""
     sweep = _build_sweep(check_map(anomaly_map), check_range(score_range), sample_rate, erosion_size)
     return sweep.count_all()
 
@@ -126,7 +119,7 @@ def binarize(
     min_interval_len: int = 4,
     erosion_size: int = 6,
 ) -> BinarizedMap:
-    """Binarise an anomaly map at the threshold where its main elements are stable.
+    """Binarise an anomaly map at the threshold where its main elements are stable; ``ValueError`` for bad arguments.
 
     Args:
         anomaly_map: ``(H, W)``, integer or float.
@@ -137,9 +130,6 @@ def binarize(
 
     Returns:
         Mask, threshold and number of components. Where the map has no stable interval, the mask is empty.
-
-    Raises:
-        ValueError: If the map, the range or an option is not valid.
 
     Example:
         >>> blob = np.zeros((16, 16))
@@ -176,10 +166,6 @@ def binarize_batch(
     """Binarise maps ``(B, H, W)``, each by itself as :func:`binarize` does, in a pool of threads.
 
     There is a thread a processor, at most 4, as the calls are too short to fill more.
-
-    Example:
-        >>> [result.num_components for result in binarize_batch(np.zeros((2, 8, 8)), (0, 1))]
-        [0, 0]
     """
     if np.ndim(anomaly_maps) != 3:
         msg = f"`anomaly_maps` must have shape (B, H, W), got {np.shape(anomaly_maps)}; use `binarize` for one map."

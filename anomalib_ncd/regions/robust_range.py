@@ -65,13 +65,7 @@ class RobustRange(NamedTuple):
 
 
 def map_facts(anomaly_map: np.ndarray) -> MapFacts:
-    """Gather what the range needs to know of a map ``(H, W)``; so maps can be read one at a time.
-
-    Example:
-        >>> facts = map_facts(np.arange(16).reshape(4, 4))
-        >>> facts.lowest, facts.median, facts.peak
-        (0.0, 7.5, 15.0)
-    """
+    """Gather what the range needs to know of a map ``(H, W)``; so maps can be read one at a time."""
     array = check_map(anomaly_map)
     rows, columns = (np.unique(np.arange(PARTS_PER_SIDE) * side // PARTS_PER_SIDE) for side in array.shape)
     parts = np.maximum.reduceat(np.maximum.reduceat(array, rows, axis=0), columns, axis=1)
@@ -152,12 +146,7 @@ def otsu_threshold(values: np.ndarray) -> float:
 
 
 def hot_maps(peaks: Sequence[float], lowest: Sequence[float]) -> tuple[int, ...]:
-    """Find maps whose peaks lie more than five times as far above the others' lowest value as all others, by index.
-
-    Example:
-        >>> hot_maps([1.0, 60.0, 2.0], [0.0, 0.0, 0.0])
-        (1,)
-    """
+    """Find maps whose peaks lie more than five times as far above the others' lowest value as all others, by index."""
     order = np.argsort(peaks, kind="stable").tolist()
     # base[k]: lowest value of the k + 1 maps with the lowest peaks
     base = np.minimum.accumulate([lowest[index] for index in order]).tolist()

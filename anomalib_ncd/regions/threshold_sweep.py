@@ -11,12 +11,7 @@ _Box = tuple[int, int, int, int]  # left, top, width, height
 
 
 def sweep_thresholds(sample_rate: int) -> np.ndarray:
-    """List the thresholds of a sweep, 255, 255 - `sample_rate`, … down to above 0, for a whole number from 1 to 255.
-
-    Example:
-        >>> sweep_thresholds(64)
-        array([255, 191, 127,  63])
-    """
+    """List the thresholds of a sweep, 255, 255 - `sample_rate`, … down to above 0, for a whole number from 1 to 255."""
     if sample_rate != int(sample_rate) or not 1 <= sample_rate <= 255:
         msg = f"`sample_rate` must be a whole number from 1 to 255, got {sample_rate}; 4 is the paper's."
         raise ValueError(msg)

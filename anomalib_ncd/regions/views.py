@@ -50,24 +50,13 @@ def eval_views(
 
 
 def whole_view(image: np.ndarray, image_size: int = 224) -> np.ndarray:
-    """Make the view ``(3, S, S)`` of a whole image that is compared with normal images: all of it, as a square.
-
-    Example:
-        >>> whole_view(np.zeros((50, 80, 3), np.uint8)).shape
-        (3, 224, 224)
-    """
+    """Make the view ``(3, S, S)`` of a whole image that is compared with normal images: all of it, as a square."""
     resized = cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(resized.transpose(2, 0, 1))
 
 
 def resize_short_side(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Resize a region so that its shorter side has ``size`` pixels; the mask becomes soft, float32 in [0, 1].
-
-    Example:
-        >>> image, mask = resize_short_side(np.zeros((10, 20, 3), np.uint8), np.ones((10, 20), bool), 5)
-        >>> image.shape, mask.shape
-        ((5, 10, 3), (5, 10))
-    """
+    """Resize a region so that its shorter side has ``size`` pixels; the mask becomes soft, float32 in [0, 1]."""
     height, width = image.shape[:2]
     # Truncation of the longer side as in torchvision's resize.
     target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)

@@ -98,12 +98,7 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def majority(moves: Counter[tuple[str, str]]) -> dict[str, str]:
-    """Find what sources became: the target that most of each went to, where most of the target came from it, too.
-
-    Example:
-        >>> majority(Counter({("a", "x"): 3, ("a", "y"): 1, ("b", "y"): 1}))
-        {'a': 'x'}
-    """
+    """Find what sources became: the target that most of each went to, where most of the target came from it, too."""
     left, came = Counter[str](), Counter[str]()
     for (source, target), count in moves.items():
         left[source] += count

@@ -9,25 +9,14 @@ MAX_COMPARED = 3000
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Scale rows ``(R, D)`` to norm 1, float64; rows of zeros stay zeros.
-
-    Example:
-        >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
-        array([[0.6, 0.8],
-               [0. , 0. ]])
-    """
+    """Scale rows ``(R, D)`` to norm 1, float64; rows of zeros stay zeros."""
     rows = np.asarray(features, dtype=np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1)
 
 
 def doubt_of(probabilities: np.ndarray) -> np.ndarray:
-    """How close the second of probabilities ``(R, K)`` is behind the first, from 0 (sure, or one class) to 1.
-
-    Example:
-        >>> doubt_of(np.array([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0]])).tolist()
-        [1.0, 0.5]
-    """
+    """How close the second of probabilities ``(R, K)`` is behind the first, from 0 (sure, or one class) to 1."""
     if probabilities.shape[1] < 2:
         return np.zeros(len(probabilities))
     second, first = np.partition(probabilities, -2, axis=1)[:, -2:].T

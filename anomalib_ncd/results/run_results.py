@@ -183,12 +183,7 @@ def join_labels(results: RunResults, batch: NcdBatch, label_names: Sequence[str]
 
 
 def free_keys(keys: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Rename keys of images that are taken.
-
-    Example:
-        >>> free_keys(["dent/000", "dent/001"], taken=["dent/000"])
-        ['dent/000~2', 'dent/001']
-    """
+    """Rename keys of images that are taken."""
     used, free = {*taken, *keys}, []
     for key in keys:
         number, name = 2, key

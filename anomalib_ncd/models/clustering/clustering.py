@@ -37,12 +37,7 @@ def unit_rows(vectors: Tensor) -> Tensor:
 
 
 def neighbour_similarity(features: Tensor, references: Tensor) -> Tensor:
-    """Cosine of features (R, D) to the nearest of the references (N, D), both of norm 1; -1 without references.
-
-    Example:
-        >>> neighbour_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.6, 0.8]]))
-        tensor([0.6000])
-    """
+    """Cosine of features (R, D) to the nearest of the references (N, D), both of norm 1; -1 without references."""
     _check(features, references)
     if not len(references):
         return features[:, 0] * 0 + LEAST_SIMILARITY
@@ -126,11 +121,6 @@ def cluster_centres(features: torch.Tensor, labels: torch.Tensor, num_clusters: 
     """Directions ``(num_clusters, D)`` of clusters, the mean of their unit features: prototypes by cosine similarity.
 
     A cluster without regions points away from all of them.
-
-    Example:
-        >>> cluster_centres(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), num_clusters=2)
-        tensor([[1., 0.],
-                [0., 1.]])
     """
     rows = unit_rows(features)
     members = F.one_hot(labels.long(), num_clusters).to(rows.dtype)

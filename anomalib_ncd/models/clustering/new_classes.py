@@ -34,9 +34,6 @@ def group_unknown(
     Returns:
         ``(U,)`` int64, from 0 on in the order of first appearance; -1 for those that stay unknown.
 
-    Raises:
-        ValueError: If a number is below 1.
-
     Example:
         >>> line = torch.eye(4)
         >>> known, classes = line[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
@@ -66,12 +63,7 @@ def check_numbers(num_new_classes: int | None, min_regions: int) -> None:
 
 
 def class_width(features: Tensor, classes: Tensor) -> float:
-    """Half way from the mean cosine distance within a class to that between two; with one class, twice that within it.
-
-    Example:
-        >>> class_width(torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1]))
-        0.5
-    """
+    """Half way from the mean cosine distance within a class to that between two; with one class, twice that in it."""
     rows, members = features.cpu().double(), F.one_hot(classes.cpu().long()).double()
     members = members[:, members.sum(dim=0) > 0]
     sums, sizes = members.T @ rows, members.sum(dim=0)

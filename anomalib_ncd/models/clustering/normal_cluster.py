@@ -27,9 +27,6 @@ def find_normal_cluster(
     Returns:
         The cluster; ``None`` where none is clearly normal.
 
-    Raises:
-        ValueError: If the shapes differ.
-
     Example:
         >>> find_normal_cluster(np.array([1, 1, 0, 0, 2]), np.array([0.1, 0.2, 0.9, 0.8, 0.7]), np.full(5, 40))
         1
@@ -71,9 +68,6 @@ def find_cluster_of_normal(
     Returns:
         The cluster; ``None`` where none is normal, or no normal region is known.
 
-    Raises:
-        ValueError: If the shapes differ.
-
     Example:
         >>> cosines, labels = np.array([0.9, 0.8, 0.9, 0.8]), np.array([1, 1, 0, 0])
         >>> find_cluster_of_normal(cosines, labels, np.array([0.85, 0.9, 0.2]), np.array([1, 1, 0]))
@@ -96,11 +90,6 @@ def find_cluster_of_normal(
 
 
 def with_slot_first(labels: np.ndarray, slot: int) -> np.ndarray:
-    """Renumber labels so that one of them becomes 0 and those before it move up by one.
-
-    Example:
-        >>> with_slot_first(np.array([0, 1, 2, 3, 2]), 2)
-        array([1, 2, 0, 3, 0])
-    """
+    """Renumber labels so that one of them becomes 0 and those before it move up by one."""
     labels = np.asarray(labels)
     return np.where(labels == slot, 0, labels + (labels < slot))

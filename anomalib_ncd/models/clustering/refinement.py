@@ -31,10 +31,6 @@ def constrained(probabilities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Take away the probability of classes that a region is not of; rows ``(R, K)`` float32 sum to 1.
 
     A row is even over what is allowed where nothing of it was probable.
-
-    Example:
-        >>> constrained(np.array([[0.5, 0.25, 0.25]]), np.array([[False, True, True]]))
-        array([[0. , 0.5, 0.5]], dtype=float32)
     """
     kept = np.where(allowed, probabilities, 0.0)
     total = kept.sum(axis=1, keepdims=True)
@@ -89,9 +85,6 @@ def refine_prototypes(
 
     Returns:
         ``(K, D)`` float32 of norm 1: prototypes of a classifier by cosine.
-
-    Raises:
-        ValueError: If the shapes don't agree or a region may be of no class.
 
     Example:
         >>> rows, even = np.eye(3), np.full((3, 2), 0.5)

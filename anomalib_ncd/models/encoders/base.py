@@ -74,10 +74,6 @@ def in_parts(function: Callable[..., Rows], per_pass: int, *inputs: Tensor) -> R
     """Run a function of rows on at most `per_pass` of them at a time; in an exported graph on all of them.
 
     It takes tensors whose first dimension are the rows, and returns one or a named tuple of such.
-
-    Example:
-        >>> in_parts(lambda rows: rows + 1, 2, torch.arange(5))
-        tensor([1, 2, 3, 4, 5])
     """
     if torch.compiler.is_compiling() or 0 < len(inputs[0]) <= per_pass:
         return function(*inputs)

@@ -51,12 +51,6 @@ def chain_of(backbone: nn.Module) -> list[Link]:
 
     The chain is run once against the network's own features, so that no network passes whose modules do not simply
     follow one another; ``TypeError`` for others.
-
-    Example:
-        >>> import timm
-        >>> links = chain_of(timm.create_model("resnet18", pretrained=False))
-        >>> [type(link.module).__name__ for link in links if link.is_scale]
-        ['ReLU', 'Sequential', 'Sequential', 'Sequential', 'Sequential']
     """
     infos = getattr(backbone, "feature_info", None) or []
     scales = [info["module"] for info in infos]
@@ -114,6 +108,8 @@ class MaskGuidedCnn(RegionEncoder):
     The weight of a place is the share of it that the mask covers; an empty mask averages over everything. Each stage's
     average is brought to the same norm, and the feature to a root mean square of 1, as the final norm of a ViT does.
 
+    ``TypeError`` if the backbone's stages do not follow one another, ``ValueError`` if an argument is out of its range.
+
     Only the last ``trainable_blocks`` stages are trained. Their batch norms keep the mean and variance of the
     pretraining, for a region's feature should depend neither on its batch nor on when it was computed.
 
@@ -124,10 +120,6 @@ class MaskGuidedCnn(RegionEncoder):
             calls one: ``layer4`` of a ResNet, ``blocks.6`` of an EfficientNet.
         feature_layers: Number of stages, counted from the last, whose averages make up the feature. ``None``: a quarter
             of the stages, four at most.
-
-    Raises:
-        TypeError: If the backbone's stages do not follow one another.
-        ValueError: If an argument is out of its range.
 
     Example:
         >>> import timm
@@ -271,10 +263,6 @@ def masked_average(maps: Tensor, share: Tensor) -> Tensor:
     """Average maps (B, C, h, w) by the share (B, 1, h, w) in [0, 1] of each place that the mask covers.
 
     In at least single precision; over all places where the mask is empty.
-
-    Example:
-        >>> masked_average(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([[[[0.0, 1.0], [0.0, 0.25]]]]))
-        tensor([[2.4000]])
     """
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half precision overflows in the sum
     share = share.to(maps.dtype)

@@ -37,6 +37,7 @@ class MaskGuidedVit(RegionEncoder):
     In the last ``mask_layers`` blocks, CLS attends to the patches of which the mask covers at least half, to itself and
     to the other prefix tokens. The patches themselves see everything, so that the context of the anomaly still reaches
     CLS through them. All but the last ``trainable_blocks`` blocks stays as it is, the final norm included.
+    ``TypeError`` if the backbone has no class token, ``ValueError`` if an argument is out of its range.
 
     Args:
         backbone: A timm Vision Transformer with a class token, for square images; DINOv3's are of timm's class ``Eva``.
@@ -49,10 +50,6 @@ class MaskGuidedVit(RegionEncoder):
         empty_mask: What CLS sees when the mask covers half of no patch. ``"region"``: every patch that the mask
             touches, or all patches if it touches none. ``"cls"``: nothing but itself, as in the authors' code; then
             all thin anomalies look alike.
-
-    Raises:
-        TypeError: If the backbone is not a Vision Transformer with a class token.
-        ValueError: If an argument is out of its range.
 
     Example:
         >>> backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=0)

@@ -240,12 +240,7 @@ def _misfit(path: Path, name: str, reason: str, state: dict[str, Tensor]) -> str
 
 
 def fitting_backbone(state: dict[str, Tensor]) -> str | None:
-    """Name of a ViT of timm that weights under timm's names fit, by patches, width and special tokens, or ``None``.
-
-    Example:
-        >>> fitting_backbone({PATCH_KEY: torch.zeros(384, 3, 14, 14), "mask_token": torch.zeros(1, 384)})
-        'vit_small_patch14_dinov2'
-    """
+    """Name of a ViT of timm that weights under timm's names fit, by patches, width and special tokens, or ``None``."""
     patches = state.get(PATCH_KEY)
     if patches is None or patches.ndim != 4:
         return None

@@ -10,23 +10,13 @@ import numpy as np
 
 
 def first_slots(class_names: Sequence[str]) -> list[int]:
-    """Give each slot the first slot of its name.
-
-    Example:
-        >>> first_slots(["normal", "scratch", "dent", "scratch"])
-        [0, 1, 2, 1]
-    """
+    """Give each slot the first slot of its name."""
     first: dict[str, int] = {}
     return [first.setdefault(name, slot) for slot, name in enumerate(class_names)]
 
 
 def named_probabilities(probabilities: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Add up probabilities ``(N, K)`` of slots that share a name: at the first slot of it, 0 at its others; float32.
-
-    Example:
-        >>> named_probabilities(np.array([[0.25, 0.5, 0.25]]), ["scratch", "dent", "scratch"])
-        array([[0.5, 0.5, 0. ]], dtype=float32)
-    """
+    """Add up probabilities ``(N, K)`` of slots that share a name: at the first slot of it, 0 at its others; float32."""
     probabilities = np.asarray(probabilities, dtype=np.float32)
     if probabilities.ndim != 2 or probabilities.shape[1] != len(class_names):
         msg = f"`class_names` must name the K slots of (N, K), got {len(class_names)} for {probabilities.shape}."
@@ -119,9 +109,5 @@ def merging_temperature_of(size_hw: tuple[int, int]) -> float:
 
     The paper sets it by data set: 100 for MVTec AD, whose sides are around 900 pixels, and 50 for MTD, around 300. An
     eighth lies between the two.
-
-    Example:
-        >>> merging_temperature_of((400, 400))
-        50.0
     """
     return math.sqrt(size_hw[0] * size_hw[1]) / 8

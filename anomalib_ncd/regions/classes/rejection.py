@@ -35,12 +35,7 @@ def rejection_threshold(similarities: np.ndarray, false_reject_rate: float) -> f
 
 
 def attained_false_reject_rate(num_similarities: int, false_reject_rate: float) -> float:
-    """The rate that :func:`rejection_threshold` promises for n regions: 1 / (n + 1) at least.
-
-    Example:
-        >>> attained_false_reject_rate(9, 0.02)
-        0.1
-    """
+    """The rate that :func:`rejection_threshold` promises for n regions: 1 / (n + 1) at least."""
     return max(false_reject_rate, 1 / (num_similarities + 1))
 
 

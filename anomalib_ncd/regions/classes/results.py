@@ -119,12 +119,7 @@ class ImageResult:
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
-    """Describe a mask by the lengths of its runs, row by row, starting with a run of ``False`` that may be 0 long.
-
-    Example:
-        >>> run_lengths(np.array([[True, True], [False, True]]))
-        [0, 2, 1, 1]
-    """
+    """Describe a mask by the lengths of its runs, row by row, starting with a run of ``False`` that may be 0 long."""
     flat = np.asarray(mask, dtype=bool).ravel()
     edges = np.flatnonzero(np.diff(flat, prepend=False)).tolist()
     return np.diff([0, *edges, flat.size]).tolist()

@@ -60,12 +60,7 @@ def stamp_of(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    r"""A path that can be written anywhere; bytes that are not UTF-8 are escaped.
-
-    Example:
-        >>> printable(os.fsdecode(b"m\xfcller.png"))
-        'm\\xfcller.png'
-    """
+    r"""A path that can be written anywhere; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
