@@ -41,6 +41,7 @@ class Simulation:
         temperatures: T of region merging, one for each image.
         truth: True class of each image.
         logit_temperature: What cosines are divided by.
+        empty: True class that images without a region are said to be of; -1 for none.
     """
 
     features: np.ndarray
@@ -50,6 +51,7 @@ class Simulation:
     temperatures: np.ndarray
     truth: np.ndarray
     logit_temperature: float = 0.1
+    empty: int = -1
 
     def accuracy(self, probabilities: np.ndarray, images: np.ndarray) -> float:
         """Share of images whose class is right."""
@@ -59,6 +61,8 @@ class Simulation:
     def _class_of(self, probabilities: np.ndarray, image: int) -> int:
         """Class of an image after region merging."""
         own = self.image_of == image
+        if not own.any():
+            return self.empty
         return int(merge_image(probabilities[own], self.areas[own], float(self.temperatures[image])).argmax())
 
     def allowed(self, corrected: np.ndarray) -> np.ndarray:
@@ -113,14 +117,19 @@ def corrections(case: Case, setup: Setup) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def named(probabilities: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """What clusters say once they are named: a column for each true class, then the clusters that have no name."""
+def named(
+    probabilities: np.ndarray, classes: np.ndarray, truth: np.ndarray, normal: int | None = None
+) -> tuple[np.ndarray, int]:
+    """What clusters say once they are named: a column for each true class, then the clusters that have no name.
+
+    With it comes the column of the slot `normal`, -1 without one.
+    """
     num_true, num_slots = int(truth.max()) + 1, probabilities.shape[1]
-    names = match_classes(classes, truth)
+    names = match_classes(classes[classes >= 0], truth[classes >= 0])
     by_name = np.zeros((len(probabilities), num_true + num_slots))
     for slot in range(num_slots):
         by_name[:, names.get(slot, num_true + slot)] += probabilities[:, slot]
-    return by_name
+    return by_name, -1 if normal is None else names.get(normal, num_true + normal)
 
 
 def _of_run(case: Case, setup: Setup) -> Simulation:
@@ -133,14 +142,16 @@ def _of_run(case: Case, setup: Setup) -> Simulation:
     probabilities = given(batch.region_class_probabilities, "no predictions").numpy()
     fixed = results.merging_temperature
     sizes = batch.image_size.tolist()
+    by_name, empty = named(probabilities, classes, truth, results.normal_slot)
     return Simulation(
         given(batch.region_feature, "no features").numpy(),
-        named(probabilities, classes, truth),
+        by_name,
         batch.region_image_index.numpy(),
         batch.region_area.numpy(),
         np.array([fixed or merging_temperature_of((height, width)) for height, width in sizes]),
         truth,
         model.model.describer.logit_temperature,
+        empty,
     )
 
 
@@ -152,7 +163,7 @@ def _deeppcb(case: Case, setup: Setup) -> Simulation:
     classes = given(batch.region_pred_class_id, "no predictions").numpy()[on_box]
     return Simulation(
         given(batch.region_feature, "no features").numpy()[on_box],
-        named(probabilities, classes, truth[on_box]),
+        named(probabilities, classes, truth[on_box])[0],
         np.arange(len(on_box)),
         np.ones(len(on_box), dtype=int),
         np.ones(len(on_box)),

@@ -27,7 +27,7 @@ from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.devices import device_of
-from anomalib_ncd.runs.examples import learn_examples
+from anomalib_ncd.runs.examples import cut_examples, learn_examples
 from anomalib_ncd.runs.files import gather_results, write_run_files
 from anomalib_ncd.runs.folder import (
     BASE_FILE,
@@ -115,9 +115,10 @@ def discover(
         check_names(output, model.slots.default_names)
         batches = _train_and_predict(model, datamodule, output, options)
     else:
+        examples = cut_examples(datamodule) if datamodule.examples_found else []
         batches = discover_by_clustering(model, datamodule, seed=datamodule.sampler_seed, device=device)
-        if datamodule.examples_found:
-            batches = learn_examples(model, datamodule, batches)
+        if examples:
+            batches = learn_examples(model, datamodule, batches, examples)
         check_names(output, model.slots.default_names)
         save_model(model, output / CHECKPOINT_FILE)
     # Of use to a run that is interrupted, and large.

@@ -11,6 +11,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,13 +28,57 @@ from anomalib_ncd.data.examples import MASK_SUFFIX
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.encoded_regions import encode_images, given
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.results.class_names import NORMAL
 from anomalib_ncd.results.corrections import Correction, majority
 from anomalib_ncd.runs.refine import refit
 from anomalib_ncd.runs.refinement import ClassPlan
 
 
-def learn_examples(model: AnomalyNcd, datamodule: NcdDataModule, batches: Sequence[NcdBatch]) -> list[NcdBatch]:
+class ExampleRegions(NamedTuple):
+    """Regions of examples, cut in one way, and the example that each lies in."""
+
+    table: RegionTable
+    examples: list[LabelledImage]
+
+
+def cut_examples(datamodule: NcdDataModule) -> list[ExampleRegions]:
+    """Find the defects of examples: where masks are, or else where the run's detector finds something.
+
+    Raises:
+        ValueError: If nothing says where the defect of an example is, or nothing is found in any example of a class.
+    """
+    detector, masked, unmasked = datamodule.anomaly_maps, list[LabelledImage](), list[LabelledImage]()
+    for one in datamodule.examples_found:
+        (unmasked if one.mask_path is None else masked).append(one)
+    if unmasked and not isinstance(detector, AnomalibModule):
+        path = unmasked[0].image.path
+        msg = (
+            f"Nothing says where the defect of the example {path} is: the run has saved maps, not a detector. Put a "
+            f"mask beside it, {path.stem}{MASK_SUFFIX}.png, or give a detector."
+        )
+        raise ValueError(msg)
+    datamodule.region_table()  # which fits the score range
+    score_range, settings = datamodule.fitted_score_range or (0.0, 1.0), datamodule.region_settings
+    by_mask = replace(settings, method="masks", threshold=None)
+    found = [_cut(masked, [one.mask_path for one in masked if one.mask_path], score_range, by_mask)]
+    if isinstance(detector, AnomalibModule) and unmasked:
+        images = [one.image for one in unmasked]
+        with tempfile.TemporaryDirectory() as folder:
+            depth, checkpoint = settings.bit_depth, datamodule.detector_ckpt
+            maps = predict_anomaly_maps(detector, images, folder, ckpt_path=checkpoint, bit_depth=depth)
+            found.append(_cut(unmasked, maps, score_range, settings))
+    has_region = {one.class_name for part in found for one in part.examples}
+    missing = sorted({one.class_name for one in datamodule.examples_found} - has_region)
+    if missing:
+        msg = f"Nothing was found in the examples of {missing[0]!r}; put masks of the defects beside them."
+        raise ValueError(msg)
+    return found
+
+
+def learn_examples(
+    model: AnomalyNcd, datamodule: NcdDataModule, batches: Sequence[NcdBatch], found: Sequence[ExampleRegions]
+) -> list[NcdBatch]:
     """Give the classes of a run the names of known kinds, and regions like the examples to them.
 
     A class is called as the kind that most of its examples fall into, where most examples there are of that kind; other
@@ -40,21 +86,14 @@ def learn_examples(model: AnomalyNcd, datamodule: NcdDataModule, batches: Sequen
 
     Args:
         model: Model of the clusters; its classes and what is known to it are changed in place.
-        datamodule: Has the examples.
+        datamodule: Says how regions are seen.
         batches: All images, described and predicted.
+        found: Regions of the examples.
 
     Returns:
         The images, predicted anew.
-
-    Raises:
-        ValueError: If nothing is found in any example of a class.
     """
-    examples = datamodule.examples_found
-    encoded, rows = _encode(model, datamodule)
-    missing = sorted({one.class_name for one in examples} - {one.class_name for one in rows})
-    if missing:
-        msg = f"Nothing was found in the examples of {missing[0]!r}; put masks of the defects beside them."
-        raise ValueError(msg)
+    encoded, rows = _encode(model, datamodule, found), [one for part in found for one in part.examples]
     parts = [*batches, *encoded]
     features = torch.cat([given(one.region_feature, "Images hold no features") for one in parts]).numpy()
     said = torch.cat([given(one.region_class_probabilities, "Images hold no predictions") for one in parts]).numpy()
@@ -74,34 +113,19 @@ def learn_examples(model: AnomalyNcd, datamodule: NcdDataModule, batches: Sequen
     return [model.model.classify_encoded(batch) for batch in batches]
 
 
-def _encode(model: AnomalyNcd, datamodule: NcdDataModule) -> tuple[list[NcdBatch], list[LabelledImage]]:
-    """Examples, described and predicted, and the example that each region lies in.
+def _cut(
+    examples: list[LabelledImage], maps: Sequence[Path], score_range: tuple[float, float], settings: RegionSettings
+) -> ExampleRegions:
+    """Regions of some examples, in memory."""
+    table = RegionTable([one.image for one in examples]).build(maps, score_range, settings)
+    return ExampleRegions(table, [examples[image] for image in table.image_of])
 
-    Regions are where masks are, or else where the run's detector finds something.
-    """
-    settings, detector = datamodule.region_settings, datamodule.anomaly_maps
-    masks = {one.image.key: one.mask_path for one in datamodule.examples_found if one.mask_path is not None}
-    masked = [one for one in datamodule.examples_found if one.image.key in masks]
-    by_detector = [one for one in datamodule.examples_found if one.image.key not in masks]
-    if by_detector and not isinstance(detector, AnomalibModule):
-        path = by_detector[0].image.path
-        msg = (
-            f"Nothing says where the defect of the example {path} is: the run has saved maps, not a detector. Put a "
-            f"mask beside it, {path.stem}{MASK_SUFFIX}.png, or give a detector."
-        )
-        raise ValueError(msg)
-    cuts = [(masked, list(masks.values()), replace(settings, method="masks", threshold=None))]
-    encoded, rows = list[NcdBatch](), list[LabelledImage]()
-    with tempfile.TemporaryDirectory() as folder:
-        if isinstance(detector, AnomalibModule):
-            images, checkpoint = [one.image for one in by_detector], datamodule.detector_ckpt
-            maps = predict_anomaly_maps(detector, images, folder, ckpt_path=checkpoint, bit_depth=settings.bit_depth)
-            cuts.append((by_detector, maps, settings))
-        for examples, paths, how in cuts:
-            table = RegionTable([one.image for one in examples])
-            table.build(paths, datamodule.fitted_score_range or (0.0, 1.0), how)
-            rows += [examples[image] for image in table.image_of]
-            views = EvalImages(table, None, datamodule.image_size, model.model.describer.needs_whole_images)
-            loader = DataLoader(views, datamodule.eval_batch_size, collate_fn=NcdBatch.collate)
-            encoded += encode_images(model.model.describe, loader)
-    return [model.model.classify_encoded(batch) for batch in encoded], rows
+
+def _encode(model: AnomalyNcd, datamodule: NcdDataModule, found: Sequence[ExampleRegions]) -> list[NcdBatch]:
+    """Examples, described and predicted."""
+    encoded = list[NcdBatch]()
+    for table, _ in found:
+        views = EvalImages(table, None, datamodule.image_size, model.model.describer.needs_whole_images)
+        loader = DataLoader(views, datamodule.eval_batch_size, collate_fn=NcdBatch.collate)
+        encoded += encode_images(model.model.describe, loader)
+    return [model.model.classify_encoded(batch) for batch in encoded]

@@ -24,6 +24,9 @@ REACH = 0.8
 NOISE = 0.3
 CUTS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
 """Of the tree of regions, in clusters for each cluster of the prior."""
+MAX_CLUSTERED = 3000
+"""Of more regions, the tree is of so many random ones, and each other region lies where the nearest of them does."""
+ROWS_AT_ONCE = 4096
 _TINY = 1e-9
 
 
@@ -114,14 +117,20 @@ def probabilities_of(features: np.ndarray, prototypes: np.ndarray, temperature: 
 def _alike(features: np.ndarray, chosen: np.ndarray, num_clusters: int) -> np.ndarray:
     """How alike all regions ``(R, D)`` are to some of them, ``(R, C)`` in [0, 1]."""
     rows = unit_rows(features)
-    rows = unit_rows(rows - rows.mean(axis=0))
+    rows = unit_rows(rows - rows.mean(axis=0)).astype(np.float32)
     alike = np.exp((rows @ rows[chosen].T - 1) / REACH)
     counts = sorted({round(num_clusters * cut) for cut in CUTS} & set(range(2, len(rows))))
     if not counts:
         return alike
-    tree = linkage(rows, "ward")
-    cuts = [fcluster(tree, count, "maxclust") for count in counts]
-    return alike * np.mean([own[:, None] == own[chosen] for own in cuts], axis=0)
+    inner = np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_CLUSTERED])
+    parts = np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE))
+    nearest = np.concatenate([(part @ rows[inner].T).argmax(axis=1) for part in parts])
+    tree = linkage(rows[inner], "ward")
+    together = np.zeros(alike.shape, np.float32)
+    for count in counts:
+        own = fcluster(tree, count, "maxclust")[nearest]
+        together += own[:, None] == own[chosen]
+    return alike * together / len(counts)
 
 
 def _fit(rows: np.ndarray, targets: np.ndarray, start: np.ndarray, temperature: float) -> np.ndarray:

@@ -200,8 +200,8 @@ class ContentBuilder:
 
     def _card(self, slot: int, color: int) -> ClassCard:
         """What is known of a class."""
-        is_normal = slot == self.normal  # whose regions without a mask are no false alarms
-        members = np.flatnonzero((self.certainty.slot == slot) & (self.has_mask | (not is_normal)))
+        is_normal = slot == self.normal
+        members = np.flatnonzero((self.certainty.slot == slot) & self.has_mask)  # not images in which nothing was found
         shown = self._most_suspicious(members) if is_normal else self._most_typical(members)
         values = self.certainty.value[members]
         slots = [index for index, first in enumerate(first_slots(self.class_names)) if first == slot]

@@ -12,6 +12,7 @@ from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.cli.main import main
+from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
@@ -25,6 +26,20 @@ def classes_of(run, file="predictions.csv"):
         for row in csv.DictReader(stream):
             found.setdefault(row["image"].split("/")[-2], []).append(row["class"])
     return found
+
+
+def said_of(run, kind, name):
+    """What a user says of the first regions of a kind."""
+    results = RunResults.load(run / "results.npz")
+    images = [results.image_keys[image] for image in results.batch.region_image_index.tolist()]
+    rows = zip(images, results.batch.region_box_xyxy.tolist(), strict=True)
+    return [{"image": image, "box": box, "class": name} for image, box in rows if image.startswith(kind)][:3]
+
+
+@pytest.fixture(scope="module")
+def run_of_examples(tiny_run, known, tmp_path_factory):
+    """A run with examples of both kinds, on the default regions."""
+    return discovered(tiny_run, known, tmp_path_factory.mktemp("of_examples") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +61,8 @@ def discovered(tiny_run, known, output, *flags):
     return output
 
 
-def test_known_kinds_have_their_names_and_examples_are_none_of_the_images(tiny_run, known, tmp_path):
-    run = discovered(tiny_run, known, tmp_path / "run")
+def test_known_kinds_have_their_names_and_examples_are_none_of_the_images(tiny_run, known, run_of_examples, tmp_path):
+    run = run_of_examples
     found = classes_of(run)
     assert {kind: len(of_kind) for kind, of_kind in found.items()} == {"good": 6, "line": 6, "square": 6}
     assert Counter(found["line"]).most_common(1)[0][0] == "a line"
@@ -63,12 +78,29 @@ def test_known_kinds_have_their_names_and_examples_are_none_of_the_images(tiny_r
     assert "a square" not in json.dumps(classes_of(discovered(tiny_run, fewer, tmp_path / "other")))
 
 
-def test_examples_are_for_clusters_and_come_from_elsewhere(tiny_run, known, tmp_path):
+def test_a_run_with_examples_is_refined_extended_and_packed(tiny_run, run_of_examples, tmp_path):
+    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps)]
+    (tmp_path / "said.json").write_text(json.dumps({"regions": said_of(run_of_examples, "square", "spot")}))
+    refined, extended = tmp_path / "refined", tmp_path / "extended"
+    main(["refine", str(run_of_examples), "--corrections", str(tmp_path / "said.json"), "--output", str(refined)])
+    before, after = classes_of(run_of_examples), classes_of(refined)
+    assert after["square"] == ["spot"] * 6
+    assert (after["line"], after["good"]) == (before["line"], before["good"])
+    main(["extend", str(refined), *flags, "--output", str(extended)])
+    assert classes_of(extended) == after
+    main(["pack", str(refined), "--runtime", "torch", "--output", str(tmp_path / "packed.zip")])
+    for number, classifier in enumerate((refined, extended, tmp_path / "packed.zip")):
+        main(["classify", str(classifier), *flags, "--output", str(tmp_path / f"by_{number}")])
+        assert classes_of(tmp_path / f"by_{number}") == after
+
+
+def test_examples_are_for_clusters_and_come_from_elsewhere(tiny_run, known, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="are for clusters"):
         discovered(tiny_run, known, tmp_path / "trained", "--method", "train")
     with pytest.raises(SystemExit, match="is one of the images, too"):
         discovered(tiny_run, tiny_run.images, tmp_path / "same")
     shutil.copytree(known, tmp_path / "known", ignore=shutil.ignore_patterns("2_mask.png"))
+    monkeypatch.setattr("anomalib_ncd.runs.discover.discover_by_clustering", None)  # it's said before
     with pytest.raises(SystemExit, match=r"Nothing says where .*a line/2\.png is.*2_mask\.png"):
         discovered(tiny_run, tmp_path / "known", tmp_path / "run")
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path / "engine")
@@ -77,7 +109,8 @@ def test_examples_are_for_clusters_and_come_from_elsewhere(tiny_run, known, tmp_
         engine.fit(model, datamodule=NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, examples=known))
 
 
-def test_a_kind_without_any_defect_in_its_examples_is_named(tiny_run, known, tmp_path):
+def test_a_kind_without_any_defect_in_its_examples_is_named(tiny_run, known, tmp_path, monkeypatch):
+    monkeypatch.setattr("anomalib_ncd.runs.discover.discover_by_clustering", None)  # it's said before
     folder = shutil.copytree(known, tmp_path / "examples")
     for mask in (folder / "a line").glob("*_mask.png"):
         cv2.imwrite(str(mask), cv2.imread(str(mask)) * 0)

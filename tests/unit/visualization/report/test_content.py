@@ -142,6 +142,14 @@ def test_the_peak_is_marked_where_nothing_was_found(results_of, tmp_path):
     assert build(results).empty[0].alt == "Image part/1 with 0 outlined regions"
 
 
+def test_images_in_which_nothing_was_found_are_no_regions_of_a_class(results_of):
+    results = results_of([SURE[1], SURE[1], SURE[2]], [0, 1, 2])
+    results.batch.region_area[1:] = torch.tensor([0, 0])
+    content = build(results)
+    assert [card.num_regions for card in content.cards] == [1, 0]
+    assert content.sentence == "1 region in 3 images falls into 1 class; nothing was found in 2 images."
+
+
 def test_unknown_regions_are_marked_the_highest_score_first(results_of):
     results = results_of([SURE[1], SURE[2], SURE[1]], [0, 1, 2])
     results.batch.update(region_unknown=torch.tensor([True, False, True]))

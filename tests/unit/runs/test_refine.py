@@ -13,8 +13,8 @@ from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.report.crops import sheets_of_report
 
-SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
-SMALL += ["--regions.method", "mebin", "--regions.erosion_size", "3"]
+NETWORK = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
+SMALL = [*NETWORK, "--regions.method", "mebin", "--regions.erosion_size", "3"]
 
 
 def rows_of(file):
@@ -78,6 +78,23 @@ def test_the_result_is_a_run_like_any_other(tiny_run, refined, tmp_path):
     assert set(classes_of(tmp_path / "extended", "line")) == {"long line"}
     assert len(json.loads((tmp_path / "extended" / "corrections.json").read_text())["regions"]) == 6
     main(["name", str(refined), "--names", str(refined / "class_names.json")])
+
+
+def test_images_without_a_region_stay_normal_and_the_run_can_be_packed(tiny_run, tmp_path):
+    flags = ["--images", str(tiny_run.images), "--anomaly_maps", str(tiny_run.anomaly_maps)]
+    before = tmp_path / "run"
+    main(["discover", *flags, "--output", str(before), *NETWORK, "--num_novel_classes", "2"])
+    assert not classes_of(before, "good")  # nothing is found in them by default
+    said = [*said_of(before, "line", "long line", 2), *said_of(before, "square", "square", 2)]
+    out = refine(before, tmp_path / "refined", {"regions": said})
+    wanted = {"good": "normal", "line": "long line", "square": "square"}
+    main(["pack", str(out), "--runtime", "torch", "--output", str(tmp_path / "packed.zip")])
+    for number, classifier in enumerate((out, tmp_path / "packed.zip")):
+        folder = tmp_path / f"by_{number}"
+        main(["classify", str(classifier), *flags, "--output", str(folder)])
+        found = {row["image"]: row["class"] for row in rows_of(folder / "predictions.csv")}
+        assert found == {image: wanted[image.split("/")[-2]] for image in found}
+    assert found == {row["image"]: row["class"] for row in rows_of(out / "predictions.csv")}
 
 
 def test_the_report_has_the_crops_of_before(run, refined):
