@@ -22,7 +22,7 @@ from anomalib_ncd.metrics.defects import count_found, touches
 from anomalib_ncd.regions.cutting import cut_regions, fit_range
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.settings import RegionSettings
-from anomalib_ncd.synthetic.plates import make_image, simulate_anomaly_map
+from anomalib_ncd.synthetic.plate_images import make_image, simulate_anomaly_map
 
 METHODS = {"elements": RegionSettings(method="elements"), "mebin": RegionSettings(method="mebin")}
 PLATES_A_KIND = 15

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from anomalib_ncd.cli.command import Command
 from anomalib_ncd.cli.console import Stopped
 from anomalib_ncd.cli.detector_flags import (
     add_detector_arguments,
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def add_classify_arguments(parser: ArgumentParser) -> None:
-    """Add the flags of ``classify``."""
+def _add_classify(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="Folder of a run, or what `pack` made of it.")
     parser.add_argument(
         "--images", type=Path, required=True, help="Folder of images, searched recursively, or an image."
@@ -60,20 +60,18 @@ def add_classify_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str, default="cpu", help="Device of PyTorch.")
 
 
-def run_classify(config: Namespace) -> None:
-    """Run ``classify`` with parsed flags."""
+def _run_classify(config: Namespace) -> None:
     if config.device != "cpu":
         from anomalib_ncd.runs.devices import checked_device
 
         checked_device(config.device)
     classifier = _classifier(config)
-    watch = WatchOptions(**vars(config.patience)) if config.watch else None
     try:
         counts = classify_folder(
             classifier,
             config.images,
             config.output,
-            watch=watch,
+            watch=WatchOptions(**vars(config.patience)) if config.watch else None,
             poll_seconds=config.poll_seconds,
             stop_after_idle=config.stop_after_idle,
             pictures=config.pictures,
@@ -89,8 +87,7 @@ def run_classify(config: Namespace) -> None:
     )
 
 
-def add_pack_arguments(parser: ArgumentParser) -> None:
-    """Add the flags of ``pack``."""
+def _add_pack(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Folder of a run.")
     parser.add_argument("--output", type=Path, required=True, help="Folder to write, or file that ends in .zip.")
     add_detector_arguments(parser)
@@ -113,8 +110,7 @@ def _add_rate_argument(parser: ArgumentParser) -> None:
     parser.add_argument("--false_reject_rate", type=float | None, help=helped)
 
 
-def run_pack(config: Namespace) -> None:
-    """Run ``pack`` with parsed flags."""
+def _run_pack(config: Namespace) -> None:
     from anomalib_ncd.deploy.packing.build import build_artefact
     from anomalib_ncd.deploy.packing.detector_files import check_detector
 
@@ -139,7 +135,7 @@ def run_pack(config: Namespace) -> None:
 
 
 def _detector_to_pack(config: Namespace) -> AnomalibModule | Path | None:
-    """The detector that the flags name, else the one that the run was made with, else none."""
+    """The detector that the flags name, else the one that the run was made with."""
     if config.detector.file is not None:
         return config.detector.file
     if config.detector.class_path is not None:
@@ -152,41 +148,28 @@ def _detector_to_pack(config: Namespace) -> AnomalibModule | Path | None:
 
 
 def _classifier(config: Namespace) -> AnomalyClassifier:
-    options: dict[str, Any] = {"limits": ImageLimits(**vars(config.limits)), "batch_size": config.batch_size}
+    limits = ImageLimits(**vars(config.limits))
+    options: dict[str, Any] = {"limits": limits, "batch_size": config.batch_size, "device": config.device}
     detector = _detector(config)
-    is_artefact = config.model.suffix.lower() == ".zip" or (config.model / MANIFEST_NAME).is_file()
-    if is_artefact:
+    if config.model.suffix.lower() == ".zip" or (config.model / MANIFEST_NAME).is_file():
         if config.false_reject_rate is not None:
             msg = "`--false_reject_rate` is for runs; a packed model keeps the threshold that it was packed with."
             raise ValueError(msg)
-        return AnomalyClassifier.load(
-            config.model,
-            detector,
-            sha256=config.sha256,
-            num_threads=config.num_threads,
-            device=config.device,
-            **options,
-        )
+        options |= {"sha256": config.sha256, "num_threads": config.num_threads}
+        return AnomalyClassifier.load(config.model, detector, **options)
     if config.sha256 is not None:
         msg = "`--sha256` is for packed models; a run has no digest."
         raise ValueError(msg)
     from anomalib_ncd.deploy.packing.build import classifier_of_run
 
-    rate = config.false_reject_rate
-    return classifier_of_run(
-        config.model,
-        detector or flagged_detector(needed_detector_flags(config.model)),
-        device=config.device,
-        false_reject_rate=rate,
-        **options,
-    )
+    detector = detector or flagged_detector(needed_detector_flags(config.model))
+    return classifier_of_run(config.model, detector, false_reject_rate=config.false_reject_rate, **options)
 
 
 def _detector(config: Namespace) -> Detector | None:
     """Detector or folder of maps that the flags name; ``None`` where they name none."""
     flags = config.detector
-    given = [name for name in ("class_path", "file") if flags[name] is not None]
-    if len(given) + (config.anomaly_maps is not None) > 1:
+    if sum(given is not None for given in (config.anomaly_maps, flags.class_path, flags.file)) > 1:
         msg = "Give one of `--anomaly_maps`, `--detector.class_path` and `--detector.file`."
         raise ValueError(msg)
     if config.anomaly_maps is not None:
@@ -212,8 +195,7 @@ def _regions_of_run(config: Namespace) -> NcdDataModule | None:
     return NcdDataModule(images, maps, image_list=image_list)
 
 
-def add_extend_arguments(parser: ArgumentParser) -> None:
-    """Add the flags of ``extend``."""
+def _add_extend(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Folder of a finished run; it stays as it is.")
     parser.add_argument("--images", type=Path, required=True, help="Folder of new images, searched recursively.")
     parser.add_argument("--output", type=Path, required=True, help="Folder of the extended run.")
@@ -227,8 +209,7 @@ def add_extend_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str, default="cpu", help="Device of the encoder.")
 
 
-def run_extend(config: Namespace) -> None:
-    """Run ``extend`` with parsed flags."""
+def _run_extend(config: Namespace) -> None:
     refuse_two_sources(config)
 
     from anomalib_ncd.data.datamodule import NcdDataModule
@@ -249,3 +230,14 @@ def run_extend(config: Namespace) -> None:
     number = None if config.num_new_classes == "auto" else config.num_new_classes
     plain = plain_config(config) | {"command": "extend"}
     extend_run(config.run, datamodule, config.output, number, config.min_regions, device, plain)
+
+
+COMMANDS = {
+    "classify": Command(
+        "Classify new images with what a run has learnt, once or as a camera writes them.", _add_classify, _run_classify
+    ),
+    "extend": Command(
+        "Discover new kinds of defect in new images and add them to the classes of a run.", _add_extend, _run_extend
+    ),
+    "pack": Command("Pack a run, and its detector, for places without training code.", _add_pack, _run_pack),
+}

@@ -15,13 +15,13 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from anomalib_ncd.cli.asked_before import digest_of_call, is_finished, note_finished
+from anomalib_ncd.cli.command import Command, CommandParser
 from anomalib_ncd.cli.detector_flags import (
     add_detector_arguments,
     detector_to_discover_with,
     refuse_two_sources,
     settings_of_run,
 )
-from anomalib_ncd.cli.nested_flags import CommandParser
 from anomalib_ncd.regions.settings import PAPER_REGIONS, RegionSettings
 from anomalib_ncd.settings import PAPER, RunOptions, TrainingSettings, plain_data
 
@@ -75,8 +75,8 @@ class ModelFlags:
     false_reject_rate: float | None = 0.02
 
 
-def add_discover_arguments(parser: CommandParser) -> None:
-    """Add the flags of ``discover``: those of the datamodule, the model and the run, side by side."""
+def _add_discover(parser: CommandParser) -> None:
+    """Add the flags of the datamodule, the model and the run, side by side."""
     parser.usage = "anomalib-ncd discover --images FOLDER --output FOLDER [flags]"
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
     parser.add_argument(
@@ -110,16 +110,17 @@ def preset_defaults(preset: str) -> dict[str, Any]:
     return {"method": "train", "max_epochs": 50, "backbone": "vit_base_patch8_224.dino", **nested}
 
 
-def run_discover(config: Namespace) -> None:
-    """Run ``discover`` with parsed flags."""
+def _run_discover(config: Namespace) -> None:
     _check_maps(config)
     call = digest_of_call(config, plain_config(config))
     if is_finished(config.output, call):
         report = config.output / "report.html"
         logger.info("The run in %s is finished already; nothing to do. Its report is %s.", config.output, report)
         return
-    if config.method is None:
-        config.method = _default_method(config)
+    if config.method is None:  # docs/guides/method.md says why
+        config.method = "cluster" if config.base is None else "train"
+        if config.base is None:
+            logger.info("Regions are clustered; `--method train` trains as the paper does.")
 
     # After the flags are read and found to be in order: this takes ten seconds of a processor.
     from lightning.pytorch import seed_everything
@@ -135,13 +136,12 @@ def run_discover(config: Namespace) -> None:
         config.backbone = choose_backbone(config.backbone_weights, settings_of_run(config.output).get("backbone"))
     seed_everything(config.seed, workers=True, verbose=False)
     # Before any map is predicted: without weights for the backbone there is nothing to go on with.
-    training = TrainingSettings(**vars(config.training))
     compared = config.method == "cluster" and config.normal_images is not None
     model = AnomalyNcd(
         **_taken(config, ModelFlags),
         pretrained=config.pretrained,
         describer="normal_residuals" if compared else "frozen_features",
-        training=training,
+        training=TrainingSettings(**vars(config.training)),
     )
     datamodule = NcdDataModule(
         images=config.images,
@@ -156,7 +156,6 @@ def run_discover(config: Namespace) -> None:
 
 
 def _check_maps(config: Namespace) -> None:
-    """Refuse flags that name no source of anomaly maps, or two."""
     refuse_two_sources(config)
     detector = config.detector
     if detector.ckpt_path is not None and detector.class_path is None:
@@ -171,27 +170,17 @@ def _check_maps(config: Namespace) -> None:
         raise ValueError(msg)
 
 
-def _default_method(config: Namespace) -> Literal["train", "cluster"]:
-    """Clusters, unless there are base classes to learn from, see docs/guides/method.md."""
-    if config.base is not None:
-        return "train"
-    logger.info("Regions are clustered; `--method train` trains as the paper does.")
-    return "cluster"
-
-
 def _taken(config: Namespace, flags: type) -> dict[str, Any]:
     return {field.name: config[field.name] for field in fields(flags)}
 
 
 def plain_config(config: Namespace) -> dict[str, Any]:
     """Turn the resolved flags into plain data that can be written as YAML."""
-    return plain_data(
-        {key: value for key, value in config.as_dict().items() if key not in {"config", "__default_config__"}}
-    )
+    skipped = {"config", "__default_config__"}
+    return plain_data({key: value for key, value in config.as_dict().items() if key not in skipped})
 
 
-def add_demo_arguments(parser: ArgumentParser) -> None:
-    """Add the flags of ``demo``."""
+def _add_demo(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="Folder for images and results.")
     parser.add_argument(
         "--method",
@@ -202,7 +191,7 @@ def add_demo_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="Seed of images and training.")
 
 
-def run_demo(config: Namespace) -> None:
+def _run_demo(config: Namespace) -> None:
     """Draw images with five kinds of defect and run ``discover`` on them."""
     from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
@@ -218,9 +207,15 @@ def run_demo(config: Namespace) -> None:
     command = list(map(str, args))
     logger.info("What follows is: anomalib-ncd discover %s", shlex.join(command))
     parser = CommandParser()
-    add_discover_arguments(parser)
-    run_discover(parser.parse_args(command))
+    _add_discover(parser)
+    _run_discover(parser.parse_args(command))
     logger.info(
         "Next, your own images: anomalib-ncd discover --images FOLDER --normal_images FOLDER_OF_GOOD_ONES "
         "--output runs/mine"
     )
+
+
+COMMANDS = {
+    "discover": Command("Discover defect classes in images and their anomaly maps.", _add_discover, _run_discover),
+    "demo": Command("Do the whole way on images that are drawn for it, without network.", _add_demo, _run_demo),
+}

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from anomalib_ncd.cli.command import Command
+
 if TYPE_CHECKING:
-    from anomalib_ncd.data.prepare import PreparedData
+    from anomalib_ncd.data.prepare.layout import PreparedData
 
 logger = logging.getLogger(__name__)
 
@@ -24,29 +25,28 @@ DATA_SETS = {
 }
 
 
-def add_prepare_arguments(parser: ArgumentParser) -> None:
+def _add_prepare(parser: ArgumentParser) -> None:
     """Add one subcommand per data set, with the arguments of its function."""
     subcommands = parser.add_subcommands()
+    data_sets = {}
     for name, description in DATA_SETS.items():
-        data_set = ArgumentParser(description=description + ".")
-        data_set.add_argument("raw", type=Path, help="Folder of the unpacked archive.")
-        data_set.add_argument("out", type=Path, help="Folder to write; an interrupted run goes on.")
-        if name == "mtd":
-            data_set.add_argument("--train_list", type=Path | None, help="Text file of the good images to train on.")
-            data_set.add_argument("--train_ratio", type=float, default=0.8, help="Else their share, drawn at random.")
-            data_set.add_argument("--seed", type=int, default=0, help="Seed of that draw.")
-        else:
-            data_set.add_argument("--domains", type=list[str] | None, help="Domains of test images; all by default.")
-        subcommands.add_subcommand(name, data_set, help=description)
+        data_sets[name] = ArgumentParser(description=description + ".")
+        data_sets[name].add_argument("raw", type=Path, help="Folder of the unpacked archive.")
+        data_sets[name].add_argument("out", type=Path, help="Folder to write; an interrupted run goes on.")
+        subcommands.add_subcommand(name, data_sets[name], help=description)
+    mtd, aebad = data_sets["mtd"], data_sets["aebad"]
+    mtd.add_argument("--train_list", type=Path | None, help="Text file of the good images to train on.")
+    mtd.add_argument("--train_ratio", type=float, default=0.8, help="Else their share, drawn at random.")
+    mtd.add_argument("--seed", type=int, default=0, help="Seed of that draw.")
+    aebad.add_argument("--domains", type=list[str] | None, help="Domains of test images; all by default.")
 
 
-def run_prepare(config: Namespace) -> None:
+def _run_prepare(config: Namespace) -> None:
     """Prepare a data set, say what lies there and what to do next."""
-    from anomalib_ncd.data.prepare import prepare_aebad, prepare_mtd
+    from anomalib_ncd.data.prepare.published import prepare_aebad, prepare_mtd
 
     name = config.subcommand
-    prepare: Callable[..., PreparedData] = prepare_mtd if name == "mtd" else prepare_aebad
-    data = prepare(**vars(config[name]))
+    data = prepare_mtd(**vars(config.mtd)) if name == "mtd" else prepare_aebad(**vars(config.aebad))
     logger.info("%s", summary(data))
     if data.empty_masks:
         logger.warning(
@@ -77,3 +77,6 @@ def next_command(data: PreparedData, name: str) -> str:
         f"Next:\n  anomalib-ncd discover --images {images} --normal_images {good} --labels folders "
         f"--num_novel_classes {len(data.defects) + 1} --output runs/{name}"
     )
+
+
+COMMANDS = {"prepare": Command("Put published data into the layout that discover reads.", _add_prepare, _run_prepare)}

@@ -17,24 +17,14 @@ from typing import Any
 import numpy as np
 
 from anomalib_ncd.regions.writing import whole_file, write_file, write_image
-from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS, MASK_MARGIN_PX, check_kinds, paint_defect
+from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS, check_kinds
 from anomalib_ncd.synthetic.plate_images import MIN_IMAGE_SIZE_PX, draw_part, make_image, simulate_anomaly_map
 from anomalib_ncd.synthetic.shapes import BoolMask
 
-__all__ = [
-    "DEFECT_KINDS",
-    "MASK_MARGIN_PX",
-    "GeneratedDataset",
-    "draw_part",
-    "generate_dataset",
-    "make_image",
-    "paint_defect",
-    "simulate_anomaly_map",
-]
+__all__ = ["DEFECT_KINDS", "GeneratedDataset", "generate_dataset"]
 
 _GENERATOR_VERSION = 1  # raise it when the same settings would give other bytes
 _SETTINGS_FILE = "generated.json"
-_Tables = tuple[list[tuple[str | int, ...]], list[tuple[str | int, ...]]]  # rows of labels and defects
 # Streams of random numbers: part of each image's seed, never renumber. Kinds follow at 100 and 200.
 _TRAIN_GOOD, _TEST_GOOD, _MIXED, _TEST_KIND, _BASE_KIND = 0, 1, 2, 100, 200
 
@@ -44,6 +34,9 @@ class GeneratedDataset:
     """Where the parts of a generated data set lie; what was not asked for is ``None``.
 
     Attributes:
+        root: Folder of the data set, in the layout of MVTec AD.
+        kinds: Kinds of defect of the test images.
+        base_kinds: Kinds of defect of the base crops.
         train_good_dir: Good images for the detector's training.
         test_dir: Test images, one folder each for ``good``, every kind, and ``mixed`` (two kinds in one image).
         ground_truth_dir: Masks (0 or 255) of the test images with defects: ``<kind>/000_mask.png``.
@@ -55,6 +48,8 @@ class GeneratedDataset:
     """
 
     root: Path
+    kinds: tuple[str, ...]
+    base_kinds: tuple[str, ...]
     train_good_dir: Path
     test_dir: Path
     ground_truth_dir: Path
@@ -63,8 +58,6 @@ class GeneratedDataset:
     anomaly_maps_dir: Path | None
     base_images_dir: Path | None
     base_masks_dir: Path | None
-    kinds: tuple[str, ...]
-    base_kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,6 +75,9 @@ class _Settings:
     base_kinds: list[str]
     num_per_base_kind: int
     generator_version: int = _GENERATOR_VERSION
+
+    def rng(self, *stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *stream])
 
 
 def generate_dataset(
@@ -126,18 +122,9 @@ def generate_dataset(
         ...     sorted(path.name for path in (dataset.test_dir / "hole").iterdir())
         ['000.png', '001.png']
     """
-    settings = _Settings(
-        kinds=list(kinds),
-        num_train_good=num_train_good,
-        num_test_good=num_test_good,
-        num_per_kind=num_per_kind,
-        num_mixed=num_mixed,
-        size=size,
-        seed=seed,
-        anomaly_maps=anomaly_maps,
-        base_kinds=list(base_kinds or []),
-        num_per_base_kind=num_per_base_kind,
-    )
+    counts = (num_train_good, num_test_good, num_per_kind, num_mixed)
+    bases = list(base_kinds or [])
+    settings = _Settings(list(kinds), *counts, size, seed, anomaly_maps, bases, num_per_base_kind)
     _check_settings(settings)
     dataset = _paths(Path(folder), settings)
     if not _is_generated(dataset.root, settings):
@@ -168,19 +155,19 @@ def _check_settings(settings: _Settings) -> None:
 
 
 def _paths(root: Path, settings: _Settings) -> GeneratedDataset:
-    has_base = bool(settings.base_kinds)
+    base = root / "base" if settings.base_kinds else None
     return GeneratedDataset(
         root=root,
+        kinds=tuple(settings.kinds),
+        base_kinds=tuple(settings.base_kinds),
         train_good_dir=root / "train" / "good",
         test_dir=root / "test",
         ground_truth_dir=root / "ground_truth",
         labels_csv=root / "labels.csv",
         defects_csv=root / "defects.csv",
         anomaly_maps_dir=root / "anomaly_maps" if settings.anomaly_maps else None,
-        base_images_dir=root / "base" / "images" if has_base else None,
-        base_masks_dir=root / "base" / "masks" if has_base else None,
-        kinds=tuple(settings.kinds),
-        base_kinds=tuple(settings.base_kinds),
+        base_images_dir=base and base / "images",
+        base_masks_dir=base and base / "masks",
     )
 
 
@@ -204,58 +191,53 @@ def _is_generated(root: Path, settings: _Settings) -> bool:
 def _write_dataset(dataset: GeneratedDataset, settings: _Settings) -> None:
     """Draw and write all images, maps and tables."""
     for index in range(settings.num_train_good):
-        image = draw_part(_rng(settings.seed, _TRAIN_GOOD, index), settings.size)
+        image = draw_part(settings.rng(_TRAIN_GOOD, index), settings.size)
         write_image(dataset.train_good_dir / f"{index:03d}.png", image, sync=False)
-    tables: _Tables = ([], [])
-    for index in range(settings.num_test_good):
-        _write_test_image(dataset, settings, tables, [], (_TEST_GOOD, index))
+    streams: list[tuple[list[str], int, int]] = [([], _TEST_GOOD, index) for index in range(settings.num_test_good)]
     for kind in settings.kinds:
-        for index in range(settings.num_per_kind):
-            stream = _TEST_KIND + DEFECT_KINDS.index(kind)
-            _write_test_image(dataset, settings, tables, [kind], (stream, index))
+        stream = _TEST_KIND + DEFECT_KINDS.index(kind)
+        streams += [([kind], stream, index) for index in range(settings.num_per_kind)]
     for index in range(settings.num_mixed):
-        pair = _rng(settings.seed, _MIXED, index, 1).choice(settings.kinds, 2, replace=False).tolist()
-        _write_test_image(dataset, settings, tables, pair, (_MIXED, index))
+        pair = settings.rng(_MIXED, index, 1).choice(settings.kinds, 2, replace=False).tolist()
+        streams.append((pair, _MIXED, index))
+    labels: list[Sequence[str | int]] = [("image", "class")]
+    defects: list[Sequence[str | int]] = [("image", "kind", "x0", "y0", "x1", "y1", "area")]
+    for kinds, stream, index in streams:
+        path, masks = _write_test_image(dataset, settings, kinds, stream, index)
+        labels.append((path, max(masks, key=lambda kind: int(masks[kind].sum())) if masks else "good"))
+        defects += [(path, kind, *_box(masks[kind]), int(masks[kind].sum())) for kind in kinds]
     for kind in settings.base_kinds:
         for index in range(settings.num_per_base_kind):
             _write_base_crop(dataset, settings, kind, index)
-    _write_csv(dataset.labels_csv, ("image", "class"), tables[0])
-    _write_csv(dataset.defects_csv, ("image", "kind", "x0", "y0", "x1", "y1", "area"), tables[1])
+    _write_csv(dataset.labels_csv, labels)
+    _write_csv(dataset.defects_csv, defects)
 
 
 def _write_test_image(
-    dataset: GeneratedDataset, settings: _Settings, tables: _Tables, kinds: list[str], stream: tuple[int, int]
-) -> None:
-    """Draw one test image; write it with its mask and map, and note it in the tables."""
-    name = f"{stream[1]:03d}"
+    dataset: GeneratedDataset, settings: _Settings, kinds: list[str], stream: int, index: int
+) -> tuple[str, dict[str, BoolMask]]:
+    """Draw one test image and write it with its mask and map; returns its path and the mask of each kind."""
     folder = "mixed" if len(kinds) > 1 else "".join(kinds) or "good"
-    image, masks = make_image(kinds, _rng(settings.seed, *stream), settings.size)
-    write_image(dataset.test_dir / folder / f"{name}.png", image, sync=False)
+    image, masks = make_image(kinds, settings.rng(stream, index), settings.size)
+    path = f"{folder}/{index:03d}.png"
+    write_image(dataset.test_dir / path, image, sync=False)
     mask = np.any([*masks.values(), np.zeros(image.shape[:2], dtype=bool)], axis=0)
     if masks:
-        write_image(dataset.ground_truth_dir / folder / f"{name}_mask.png", mask, sync=False)
+        write_image(dataset.ground_truth_dir / folder / f"{index:03d}_mask.png", mask, sync=False)
     if dataset.anomaly_maps_dir is not None:
-        file = dataset.anomaly_maps_dir / folder / f"{name}.npy"
+        file = dataset.anomaly_maps_dir / folder / f"{index:03d}.npy"
         with whole_file(file, sync=False) as unfinished:
-            np.save(unfinished, simulate_anomaly_map(mask, _rng(settings.seed, *stream, 2), image.shape[:2]))
-    path = f"{folder}/{name}.png"
-    tables[0].append((path, max(masks, key=lambda kind: int(masks[kind].sum())) if masks else "good"))
-    tables[1].extend((path, kind, *_box(masks[kind]), int(masks[kind].sum())) for kind in kinds)
+            np.save(unfinished, simulate_anomaly_map(mask, settings.rng(stream, index, 2), image.shape[:2]))
+    return path, masks
 
 
 def _write_base_crop(dataset: GeneratedDataset, settings: _Settings, kind: str, index: int) -> None:
     """Draw one image with a labelled defect and write the square around it."""
-    if dataset.base_images_dir is None or dataset.base_masks_dir is None:
-        return
-    rng = _rng(settings.seed, _BASE_KIND + DEFECT_KINDS.index(kind), index)
-    image, masks = make_image([kind], rng, settings.size)
+    image, masks = make_image([kind], settings.rng(_BASE_KIND + DEFECT_KINDS.index(kind), index), settings.size)
     rows, cols = _square(masks[kind])
-    write_image(dataset.base_images_dir / kind / f"{index:03d}.png", image[rows, cols], sync=False)
-    write_image(dataset.base_masks_dir / kind / f"{index:03d}.png", masks[kind][rows, cols], sync=False)
-
-
-def _rng(seed: int, *stream: int) -> np.random.Generator:
-    return np.random.default_rng([seed, *stream])
+    for folder, pixels in ((dataset.base_images_dir, image), (dataset.base_masks_dir, masks[kind])):
+        if folder is not None:
+            write_image(folder / kind / f"{index:03d}.png", pixels[rows, cols], sync=False)
 
 
 def _box(mask: BoolMask) -> tuple[int, int, int, int]:
@@ -273,7 +255,7 @@ def _square(mask: BoolMask) -> tuple[slice, slice]:
     return slice(top, top + side), slice(left, left + side)
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
+def _write_csv(path: Path, rows: Sequence[Sequence[str | int]]) -> None:
     stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+    csv.writer(stream, lineterminator="\n").writerows(rows)
     write_file(path, stream.getvalue(), sync=False)

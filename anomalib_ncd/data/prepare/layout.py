@@ -6,7 +6,6 @@
 Each file is written under another name and then moved, so an interrupted run goes on when it is started again.
 """
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -68,14 +67,20 @@ def write_layout(plan: Sequence[PlannedImage], out: str | Path) -> PreparedData:
     and published masks have soft edges. A pixel counts where it is brighter than half the mask's maximum.
 
     Raises:
+        FileNotFoundError: If the mask of an image is not there.
         ValueError: If two images have one target, the folder holds other images, or files can't be read; all others are
             then in place.
     """
     out = Path(out)
+    missing = [image for image in plan if image.mask is not None and not image.mask.is_file()]
+    if missing:
+        named = _examples([image.source for image in missing])
+        msg = f"{len(missing)} images of defects have no mask: {named}; there is no {missing[0].mask}. Unpack again."
+        raise FileNotFoundError(msg)
     _refuse_collisions(plan)
-    _refuse_strangers(plan, out)
     files = [(image.source, image.target, False) for image in plan]
     files += [(image.mask, image.mask_target, True) for image in plan if image.mask is not None]
+    _refuse_strangers({target for _, target, _ in files}, out)
     unreadable, empty, num_written = [], [], 0
     for source, target, is_mask in tqdm(files, desc="Preparing", unit="file"):
         if _is_whole(source, out / target, same_size=not is_mask):
@@ -87,7 +92,12 @@ def write_layout(plan: Sequence[PlannedImage], out: str | Path) -> PreparedData:
             unreadable.append(source)
             continue
         mask = _black_and_white(picture) if is_mask else None
-        _write(source, out / target, mask)
+        with whole_file(out / target, sync=False) as unfinished:
+            if mask is None:
+                shutil.copy2(source, unfinished)
+            else:
+                unfinished.write_bytes(encode_image(mask, ".png"))
+                shutil.copystat(source, unfinished)
         num_written += 1
         if mask is not None and not mask.any():
             empty.append(source)
@@ -143,28 +153,11 @@ def find_root(raw: str | Path, is_root: Callable[[Path], bool], expected: str) -
     raise FileNotFoundError(msg)
 
 
-def refuse_missing_masks(missing: Sequence[Path], where: str) -> None:
-    """Raise ``FileNotFoundError`` if images of defects have no mask ``where`` they were looked for."""
-    if missing:
-        msg = f"{len(missing)} images of defects have no mask {where}: {_examples(missing)}. Unpack the archive anew."
-        raise FileNotFoundError(msg)
-
-
 def _black_and_white(published: Image.Image) -> np.ndarray:
     """A mask ``(H, W)`` of 0 and 255, cut at half its brightness."""
     grey = published.mode in {"L", "I", "F"} or published.mode.startswith("I;16")
     plane = np.asarray(published if grey else published.convert("L"))
     return np.where(plane > plane.max() // 2, 255, 0).astype(np.uint8)
-
-
-def _write(source: Path, target: Path, mask: np.ndarray | None) -> None:
-    """Copy a file, or write its mask with the time of the file; it is never seen half written."""
-    with whole_file(target, sync=False) as unfinished:
-        if mask is None:
-            shutil.copy2(source, unfinished)
-        else:
-            unfinished.write_bytes(encode_image(mask, ".png"))
-            os.utime(unfinished, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
 
 
 def _is_whole(source: Path, target: Path, *, same_size: bool) -> bool:
@@ -186,9 +179,8 @@ def _refuse_collisions(plan: Sequence[PlannedImage]) -> None:
         seen[key] = image.source
 
 
-def _refuse_strangers(plan: Sequence[PlannedImage], out: Path) -> None:
+def _refuse_strangers(wanted: set[PurePosixPath], out: Path) -> None:
     """Images of another split or data set in the target would be mixed with these."""
-    wanted = {image.target for image in plan} | {image.mask_target for image in plan if image.mask is not None}
     strangers = [
         path
         for split in SPLITS
@@ -204,6 +196,5 @@ def _refuse_strangers(plan: Sequence[PlannedImage], out: Path) -> None:
 
 
 def _examples(paths: Sequence[Path]) -> str:
-    """The first few paths."""
     more = f" and {len(paths) - NUM_EXAMPLES} more" if len(paths) > NUM_EXAMPLES else ""
     return ", ".join(str(path) for path in paths[:NUM_EXAMPLES]) + more

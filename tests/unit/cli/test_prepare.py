@@ -12,7 +12,7 @@ import pytest
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.cli.parser import build_parser
 from anomalib_ncd.cli.prepare import next_command, summary
-from anomalib_ncd.data.prepare import PreparedData
+from anomalib_ncd.data.prepare.layout import PreparedData
 
 
 @pytest.fixture

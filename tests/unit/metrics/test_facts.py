@@ -17,7 +17,7 @@ from anomalib_ncd.metrics.facts import (
     same_place_share,
     tell_facts,
 )
-from anomalib_ncd.synthetic.plates import make_image, simulate_anomaly_map
+from anomalib_ncd.synthetic.plate_images import make_image, simulate_anomaly_map
 
 KINDS = (("scratch",), ("stain",), ("dent",), ())
 

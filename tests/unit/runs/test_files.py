@@ -19,7 +19,7 @@ from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.files import discovery_facts, gather_results, images_with_region, score, write_run_files
 from anomalib_ncd.runs.folder import MadeFrom
 from anomalib_ncd.settings import TrainingSettings
-from anomalib_ncd.synthetic.plates import make_image, simulate_anomaly_map
+from anomalib_ncd.synthetic.plate_images import make_image, simulate_anomaly_map
 
 SLOTS = ["class_1", "class_2", "class_3"]
 

@@ -7,7 +7,7 @@ import pytest
 from anomalib.data import MVTecAD
 
 from anomalib_ncd.data.labels import read_labels
-from anomalib_ncd.data.prepare import prepare_aebad
+from anomalib_ncd.data.prepare.published import prepare_aebad
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import list_images
 

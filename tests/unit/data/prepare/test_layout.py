@@ -11,7 +11,6 @@ from anomalib_ncd.data.prepare.layout import (
     find_root,
     list_folders,
     list_pictures,
-    refuse_missing_masks,
     write_layout,
 )
 
@@ -168,8 +167,8 @@ def test_the_root_is_found_two_levels_down_at_most(tmp_path):
         find_root(tmp_path / "none", is_root, "a mark")
 
 
-def test_missing_masks_are_counted(tmp_path):
-    refuse_missing_masks([], "anywhere")
-    paths = [tmp_path / f"{number}.png" for number in range(5)]
-    with pytest.raises(FileNotFoundError, match=r"5 images of defects have no mask there: .*2\.png and 2 more"):
-        refuse_missing_masks(paths, "there")
+def test_missing_masks_are_counted(plan, tmp_path):
+    lost = [PlannedImage(plan[1].source, "test", "dent", f"{i}.jpg", tmp_path / f"{i}.png") for i in range(5)]
+    with pytest.raises(FileNotFoundError, match=r"5 images of defects have no mask: .*bad\.jpg and 2 more"):
+        write_layout([*plan, *lost], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import pytest
 from anomalib.data import Folder
 
 from anomalib_ncd.data.labels import read_labels
-from anomalib_ncd.data.prepare import prepare_mtd
+from anomalib_ncd.data.prepare.published import prepare_mtd
 from anomalib_ncd.regions.reading.listing import list_images
 
 DEFECTS = ("MT_Blowhole", "MT_Break", "MT_Crack", "MT_Fray", "MT_Uneven")

@@ -1,13 +1,15 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Flags of a group of settings, such as ``--regions.padding_ratio``, which have a help of their own."""
+"""A subcommand and its parser, whose groups of settings, such as ``--regions.*``, have a help of their own."""
 
 import argparse
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 
 class CommandParser(ArgumentParser):
@@ -30,9 +32,8 @@ class CommandParser(ArgumentParser):
                 parser.exit()
 
         summary = (settings_class.__doc__ or "").split("\n")[0].rstrip(".")
-        help_ = f"Show the flags --{name}.*: {summary}."
-        default = argparse.SUPPRESS
-        self.add_argument(f"--{name}.help", action=GroupHelp, nargs=0, dest=default, default=default, help=help_)
+        options = {"nargs": 0, "dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+        self.add_argument(f"--{name}.help", action=GroupHelp, help=f"Show the flags --{name}.*: {summary}.", **options)
 
     def help_of_settings(self, name: str) -> str:
         """Help of the flags of a group."""
@@ -42,12 +43,20 @@ class CommandParser(ArgumentParser):
 
     def format_help(self) -> str:
         """Help without the flags of groups."""
-        hidden = [action for action in self._actions if action.dest.split(".")[0] in self.settings_groups]
-        kept = [action.help for action in hidden]
+        hidden = {a: a.help for a in self._actions if a.dest.split(".")[0] in self.settings_groups}
         for action in hidden:
             action.help = argparse.SUPPRESS
         try:
             return super().format_help()
         finally:
-            for action, text in zip(hidden, kept, strict=True):
+            for action, text in hidden.items():
                 action.help = text
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: what it does, in a sentence, what adds its arguments to a parser, and what runs it."""
+
+    description: str
+    add_arguments: Callable[[CommandParser], None]
+    run: Callable[[Namespace], None]
