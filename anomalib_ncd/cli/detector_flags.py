@@ -72,7 +72,7 @@ def detector_to_discover_with(config: Namespace) -> AnomalibModule:
         flags.ckpt_path = flags.ckpt_path.absolute()
         return detector
 
-    from anomalib_ncd.data.synthetic_base import find_normal_images
+    from anomalib_ncd.data.images import find_normal_images
     from anomalib_ncd.runs.detector import build_default_detector, fit_detector
 
     own = build_default_detector() if flags.class_path is None else detector_class(flags)(**flags.init_args)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from anomalib_ncd.regions.classes.prediction import RegionMerging
@@ -175,15 +174,12 @@ class NcdBatch:
             raise ValueError(msg)
         unknown = torch.zeros_like(self.region_area) if self.region_unknown is None else self.region_unknown
         columns = (self.region_class_probabilities, self.region_box_xyxy, self.region_area, self.region_score, unknown)
-        probabilities, boxes, areas, scores, flags = (part.detach().cpu().numpy() for part in columns)
+        of_regions = [part.detach().cpu().numpy() for part in columns]
         image_index = self.region_image_index.cpu().numpy()
         results = []
         for index, (path, (height, width)) in enumerate(zip(self.image_path, self.image_size.tolist(), strict=True)):
-            own = np.flatnonzero(image_index == index)
-            size_hw = (height, width)
-            results.append(
-                merging.predict(probabilities[own], boxes[own], areas[own], scores[own], size_hw, flags[own], path)
-            )
+            probabilities, boxes, areas, scores, flags = (part[image_index == index] for part in of_regions)
+            results.append(merging.predict(probabilities, boxes, areas, scores, (height, width), flags, path))
         return results
 
     def with_predictions(
@@ -199,20 +195,19 @@ class NcdBatch:
         if region_unknown is not None:
             self.region_unknown = region_unknown.to(device)
         results = self.image_results(merging)
-        order = self.region_image_index.cpu().argsort(stable=True)
         regions = [region for result in results for region in result.regions]
-        of_region = {
-            "region_pred_class_id": torch.tensor([region.class_id for region in regions], dtype=torch.long),
-            "region_pred_class_score": torch.tensor([region.confidence for region in regions], dtype=torch.float32),
-        }
-        of_image = {
+        place = self.region_image_index.cpu().argsort(stable=True).argsort()  # of each region among these
+        class_ids = torch.tensor([region.class_id for region in regions], dtype=torch.long)
+        confidences = torch.tensor([region.confidence for region in regions], dtype=torch.float32)
+        predictions = {
+            "region_pred_class_id": class_ids[place],
+            "region_pred_class_score": confidences[place],
             "class_probabilities": torch.tensor([result.probabilities for result in results], dtype=torch.float32),
             "pred_class_id": torch.tensor([-1 if one.class_id is None else one.class_id for one in results]),
             "pred_class_score": torch.tensor([result.confidence for result in results], dtype=torch.float32),
             "unknown": torch.tensor([result.is_unknown for result in results]),
         }
-        in_order = {name: torch.empty_like(values).index_copy(0, order, values) for name, values in of_region.items()}
-        return self.update(**{name: values.to(device) for name, values in (of_image | in_order).items()})
+        return self.update(**{name: values.to(device) for name, values in predictions.items()})
 
     def pin_memory(self) -> NcdBatch:
         """The batch in pinned memory, from which a GPU takes it faster; data loaders call this."""
@@ -231,14 +226,14 @@ class NcdBatch:
             return None if any(value is None for value in values) else torch.cat(values)
 
         joined = {field.name: join(field.name) for field in fields(cls) if field.name != "image_path"}
-        offsets = np.cumsum([0, *(len(item) for item in items)])
-        joined["region_image_index"] = torch.cat(
-            [item.region_image_index + int(offset) for item, offset in zip(items, offsets, strict=False)]
-        )
+        first, image_index = 0, []
+        for item in items:
+            image_index.append(item.region_image_index + first)
+            first += len(item)
+        joined["region_image_index"] = torch.cat(image_index)
         return cls(image_path=[path for item in items for path in item.image_path], **joined)  # type: ignore[arg-type]
 
 
 def _pinned_tensors(batch: RegionViewBatch | NcdBatch) -> dict[str, Any]:
-    """The tensors of a batch by their names, in pinned memory."""
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return {name: value.pin_memory() for name, value in values.items() if isinstance(value, torch.Tensor)}

@@ -17,15 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from anomalib_ncd.data import synthetic_base
-from anomalib_ncd.data.base_classes import LabelledImage, list_base
 from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, TrainRegions
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.examples import list_examples
-from anomalib_ncd.data.images import images_of
+from anomalib_ncd.data.images import find_normal_images, images_of
+from anomalib_ncd.data.labelled_images import LabelledImage, list_base, list_examples
 from anomalib_ncd.data.labels import Defect, class_ids, has_defects, image_labels, read_defects, read_labels
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.data.synthetic_base import find_normal_images, least_anomalous, write_synthetic_base
+from anomalib_ncd.data.synthetic_base import least_anomalous, write_synthetic_base
 from anomalib_ncd.regions.cutting import fit_range
 from anomalib_ncd.regions.reading.listing import ImageFile, find_files, mark_output
 from anomalib_ncd.regions.reading.maps import MAP_SUFFIXES, MapPairs, read_anomaly_map
@@ -57,8 +56,8 @@ class NcdDataModule(AnomalibDataModule):
             training sees regions of them as examples of *normal*, and synthetic base classes are painted on them.
             ``None``: synthetic base classes are painted on those of ``images``, if it is such a datamodule, else on
             the quarter of the images that the maps find least anomalous.
-        examples: Folder of images of known kinds, ``<class>/…``, see :func:`~anomalib_ncd.data.examples.list_examples`;
-            for clusters. ``None``: none.
+        examples: Folder of images of known kinds, ``<class>/…``, for clusters; see
+            :func:`~anomalib_ncd.data.labelled_images.list_examples`. ``None``: none.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
         normal_maps: Folder of maps of normal images that the detector wasn't trained on. What is higher than all of
@@ -101,15 +100,12 @@ class NcdDataModule(AnomalibDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(train_batch_size, eval_batch_size, num_workers, seed=seed)
-        self.images, self.anomaly_maps = images, anomaly_maps
-        self.base = base
-        self.labels = labels
-        self.image_list, self.base_list = image_list, base_list
-        self.normal_images, self.normal_label, self.examples = normal_images, normal_label, examples
-        self.detector_ckpt = detector_ckpt
-        self.normal_maps = normal_maps
-        self.score_range = score_range
-        self.regions = regions
+        self.images, self.image_list = images, image_list
+        self.anomaly_maps, self.normal_maps, self.detector_ckpt = anomaly_maps, normal_maps, detector_ckpt
+        self.base, self.base_list = base, base_list
+        self.normal_images, self.examples = normal_images, examples
+        self.labels, self.normal_label = labels, normal_label
+        self.score_range, self.regions = score_range, regions
         self.work_dir = None if work_dir is None else Path(work_dir)
         self.sampler_seed = seed
         self._inputs = ModelInputs(DEFAULT_IMAGE_SIZE)
@@ -287,7 +283,6 @@ class NcdDataModule(AnomalibDataModule):
             yield from tqdm(loader, desc="Encoding regions", unit="batch")
 
     def _eval_loader(self, sampler: range) -> DataLoader:
-        """Batches of images with their regions, and whole where the model needs that."""
         return DataLoader(
             EvalImages(self.region_table(), self.class_ids, self.image_size, self._inputs.whole_images),
             batch_size=self.eval_batch_size,
@@ -301,18 +296,14 @@ class NcdDataModule(AnomalibDataModule):
         """Part of anomalib's interface; :meth:`setup` does the work."""
 
     def _find_maps(self, records: list[ImageFile]) -> list[Path]:
-        """Pair maps with images, or let the detector predict them."""
         if not isinstance(self.anomaly_maps, AnomalibModule):
             return MapPairs(self.anomaly_maps).pair(records)
         if self._world_size > 1:
             msg = "With several processes, let the detector predict first and give `anomaly_maps` the folder of maps."
             raise ValueError(msg)
+        folder, bit_depth = self._folder("anomaly_maps"), self.region_settings.bit_depth
         return predict_anomaly_maps(
-            self.anomaly_maps,
-            records,
-            self._folder("anomaly_maps"),
-            ckpt_path=self.detector_ckpt,
-            bit_depth=self.region_settings.bit_depth,
+            self.anomaly_maps, records, folder, ckpt_path=self.detector_ckpt, bit_depth=bit_depth
         )
 
     def _folder(self, name: str) -> Path:
@@ -334,7 +325,6 @@ class NcdDataModule(AnomalibDataModule):
         self.class_ids = ids[: len(records)]
 
     def _paint_base(self, table: RegionTable) -> list[LabelledImage]:
-        """Paint base classes, or take up those in ``work_dir``."""
         folder = self._folder("synthetic_base")
         normal = self.normal_records or least_anomalous(table)
         with self.first_process_first():
@@ -343,12 +333,9 @@ class NcdDataModule(AnomalibDataModule):
 
     def _score_range_in_force(self) -> tuple[float, float]:
         """The range given by hand, else the model's, else one fitted on these maps."""
-        if self.score_range is not None:
-            return self.score_range
-        if self._inputs.score_range is not None:
-            return self._inputs.score_range
-        if self.fitted_score_range is not None:
-            return self.fitted_score_range
+        for known in (self.score_range, self._inputs.score_range, self.fitted_score_range):
+            if known is not None:
+                return known
         method = self.region_settings.method
         if self.normal_map_paths and method == "mebin":
             msg = f"`normal_maps` is {self.normal_maps}, of which MEBin knows nothing; give `regions` another method."

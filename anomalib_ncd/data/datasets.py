@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
-from anomalib_ncd.data.base_classes import LabelledImage, files_of, read_base_region
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
+from anomalib_ncd.data.labelled_images import LabelledImage, files_of, read_base_region
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import TrainView
 from anomalib_ncd.regions.reading.file_bytes import stamp_of
@@ -99,7 +99,10 @@ class TrainRegions(Dataset):
     ) -> None:
         self.table = table
         self.view = TrainView(image_size)
-        normal_crops = [] if normal is None else _cut(normal)
+        normal_crops = []
+        if normal is not None:
+            numbers = tqdm(range(len(normal)), desc="Cutting normal regions", unit="region")
+            normal_crops = [normal[number] for number in numbers]
         self._labelled_crops = [read_base_region(labelled) for labelled in base] + normal_crops
         self.num_base, num_novel = len(base), len(table)
         names = sorted({labelled.class_name for labelled in base})
@@ -146,11 +149,6 @@ class TrainRegions(Dataset):
         item.image = torch.stack([view for view, _ in views])[:, None]
         item.mask = torch.stack([view_mask for _, view_mask in views])[:, None]
         return item
-
-
-def _cut(normal: NormalRegions) -> list[tuple[np.ndarray, np.ndarray]]:
-    """All normal regions, cut once, with progress."""
-    return [normal[number] for number in tqdm(range(len(normal)), desc="Cutting normal regions", unit="region")]
 
 
 class EvalImages(Dataset):

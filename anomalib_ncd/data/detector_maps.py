@@ -41,7 +41,7 @@ class LightningDetector:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the detector."""
+        """Digest of class, transform and weights."""
         return detector_digest(self.detector)
 
     def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
@@ -53,16 +53,13 @@ class LightningDetector:
         return [anomaly_map for batch in batches for anomaly_map in self._detect_batch(batch)]
 
     def _detect_batch(self, images: torch.Tensor) -> list[np.ndarray]:
-        """Maps of images of one size."""
         transform = getattr(self.detector.pre_processor, "transform", None)
         if transform is not None:
             images = transform(images)
         with torch.inference_mode(), _raw_scores(self.detector):
             outputs: Any = self.detector.predict_step(ImageBatch(image=images.to(self.device)), 0)
         if outputs.anomaly_map is None:
-            msg = (
-                f"{type(self.detector).__name__} yields no anomaly maps, only scores; choose a detector that localises."
-            )
+            msg = f"{type(self.detector).__name__} yields no anomaly maps, only scores; choose one that localises."
             raise ValueError(msg)
         maps = outputs.anomaly_map.float().cpu().numpy()
         return list(maps.reshape(len(maps), *maps.shape[-2:]))
@@ -78,7 +75,7 @@ def predict_anomaly_maps(
     batch_size: int = 8,
     device: torch.device | str | None = None,
 ) -> list[Path]:
-    """Predict anomaly maps with a detector and keep them as float NPY files at the images' relative paths.
+    """Predict anomaly maps, and keep them as float NPY files at the images' relative paths; returned in their order.
 
     Maps that the same detector made from the same images are not computed again. Each batch is written at once, so
     that nothing is lost when the run is killed.
@@ -91,9 +88,6 @@ def predict_anomaly_maps(
         bit_depth: Bits that are used in 16-bit images.
         batch_size: Images per batch.
         device: Where the detector runs. ``None``: an accelerator where there is one.
-
-    Returns:
-        Map file of each image, in the order of ``images``.
 
     Raises:
         FileNotFoundError: If the checkpoint doesn't exist.
@@ -108,9 +102,8 @@ def predict_anomaly_maps(
     if not todo:
         return map_paths
     logger.info("Predicting %d anomaly maps with %s.", len(todo), name)
-    running = LightningDetector(
-        detector, device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    )
+    device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    running = LightningDetector(detector, device)
     for first in tqdm(range(0, len(todo), batch_size), desc="Predicting anomaly maps", unit="batch"):
         batch = todo[first : first + batch_size]
         maps = running.detect([read_image(image.path, bit_depth) for image, _ in batch])
@@ -173,7 +166,6 @@ class _MapRecord:
 
 
 def _line_of(image: ImageFile) -> str:
-    """Which image it is and in what state."""
     return json.dumps([image.key, *stamp_of(image.path)])
 
 

@@ -36,19 +36,28 @@ def images_of(
     return images if image_list is None else listed_images(images, image_list, root)
 
 
-def normal_training_images(datamodule: AnomalibDataModule) -> list[ImageFile]:
-    """List the normal training images of an anomalib image datamodule by key; ``FileNotFoundError`` without any."""
-    datamodule.setup()
-    samples = datamodule.train_data.samples
+def find_normal_images(
+    normal_images: str | Path | AnomalibDataModule | None, images: str | Path | AnomalibDataModule
+) -> list[ImageFile]:
+    """Find the images that are known to be normal, sorted by key; none where nothing was given.
+
+    They come from a folder (searched recursively), or are the normal training images of an anomalib image datamodule;
+    ``None`` stands for those of ``images``, if it is such a datamodule. ``FileNotFoundError`` where there are none.
+    """
+    source = images if normal_images is None else normal_images
+    if not isinstance(source, AnomalibDataModule):
+        return [] if normal_images is None else images_of(source, argument="normal_images")
+    source.setup()
+    samples = source.train_data.samples
     paths = [Path(path) for path in samples.loc[samples["label_index"] == 0, "image_path"]]
     if not paths:
-        msg = f"{type(datamodule).__name__} has no normal training images; give a folder of them as `normal_images`."
+        msg = f"{type(source).__name__} has no normal training images; give a folder of them as `normal_images`."
         raise FileNotFoundError(msg)
     return unique_images(paths, _shared_folder(paths))
 
 
 def _shared_folder(paths: Iterable[Path]) -> Path:
-    """The folder above those that hold the images."""
+    """The folder above those that hold the images, so that keys name those."""
     folders = {path.parent for path in paths}
     root = Path(os.path.commonpath(folders))
     return root.parent if folders == {root} else root

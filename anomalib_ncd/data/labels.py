@@ -5,7 +5,7 @@
 
 import csv
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -27,10 +27,8 @@ BOX_COLUMNS = ("left", "top", "right", "bottom")
 def read_labels(images: Sequence[ImageFile], labels: str | Path | None) -> list[str | None]:
     """Look up the class name of each image; ``None`` where it has no label.
 
-    Args:
-        images: Images to look up.
-        labels: ``None`` for no labels, ``"folders"`` to take the name of the folder that holds the image, or a CSV
-            file with the columns ``image`` (relative path, with or without suffix) and ``class``.
+    ``labels`` are ``None``, ``"folders"`` to take the name of the folder that holds the image, or a CSV file with the
+    columns ``image`` (relative path, with or without suffix) and ``class``.
 
     Raises:
         ValueError: If the CSV lacks a column or a value, names no image or one in two ways, or an image lies
@@ -41,13 +39,10 @@ def read_labels(images: Sequence[ImageFile], labels: str | Path | None) -> list[
     if str(labels) == "folders":
         return [_folder_label(image) for image in images]
     by_key = _read_csv(Path(labels))
-    names = [by_key.get(image.key) for image in images]
-    if not any(names):
-        msg = f"The labels in {labels} name none of the {len(images)} images; its paths should be like {images[0].key}."
-        raise ValueError(msg)
-    if None in names:
-        logger.warning("%d of %d images have no label in %s.", names.count(None), len(images), labels)
-    return names
+    num_missing = _num_missing(by_key, images, labels)
+    if num_missing:
+        logger.warning("%d of %d images have no label in %s.", num_missing, len(images), labels)
+    return [by_key.get(image.key) for image in images]
 
 
 def class_ids(names: Sequence[str | None], normal_label: str) -> tuple[list[int], list[str]]:
@@ -63,7 +58,6 @@ def class_ids(names: Sequence[str | None], normal_label: str) -> tuple[list[int]
 
 
 def _folder_label(image: ImageFile) -> str:
-    """Name of the folder an image lies in."""
     if not image.folder_name:
         msg = f'labels="folders" needs a class folder around each image, but {image.path} lies at the top.'
         raise ValueError(msg)
@@ -71,7 +65,6 @@ def _folder_label(image: ImageFile) -> str:
 
 
 def _read_csv(file: Path) -> dict[str, str]:
-    """Class name by key."""
     if not file.is_file():
         msg = f'There is no label file {file}; give "folders" or a CSV file with the columns image and class.'
         raise FileNotFoundError(msg)
@@ -102,12 +95,9 @@ def label_rows(file: Path, more_columns: Sequence[str] = ()) -> Iterator[tuple[s
 
 @dataclass(frozen=True)
 class Defect:
-    """A defect of an image.
+    """A defect of an image: its kind, its box in half-open pixels, and its pixels in there, ``(h, w)`` bool.
 
-    Attributes:
-        class_name: Its kind.
-        box_xyxy: Its box in half-open pixels of the image.
-        mask: Its pixels inside the box, ``(h, w)`` bool; all of them where only the box is known.
+    Where only the box is known, these are all of it.
     """
 
     class_name: str
@@ -117,38 +107,35 @@ class Defect:
 
 def has_defects(labels: str | Path | None) -> bool:
     """Whether labels name single defects: a folder of masks, or a CSV file with the columns of a box."""
-    if labels is None or str(labels) == "folders":
+    if labels is None or str(labels) == "folders" or not Path(labels).exists():
         return False
     if Path(labels).is_dir():
         return True
-    if not Path(labels).is_file():
-        return False
     return set(BOX_COLUMNS) <= set(csv.DictReader(StringIO(read_text(labels))).fieldnames or [])
 
 
 def read_defects(images: Sequence[ImageFile], labels: str | Path) -> list[list[Defect]]:
     """Look up the defects of each image, in the order of ``images``; none where the labels don't name the image.
 
-    Args:
-        images: Images to look up.
-        labels: CSV file with the columns ``image`` (relative path, with or without suffix), ``left``, ``top``,
-            ``right``, ``bottom`` (half-open pixels) and ``class``, one row a defect; or a folder of masks with the
-            relative paths and stems of the images, in which 0 is no defect and any other value the number of a class.
-            Each component of a class is a defect, see :func:`components`.
-
-    Raises:
-        ValueError: If a row or a mask can't be used, or the labels name none of the images.
+    ``labels`` is a CSV file with the columns ``image`` (relative path, with or without suffix), ``left``, ``top``,
+    ``right``, ``bottom`` (half-open pixels) and ``class``, one row a defect; or a folder of masks with the relative
+    paths and stems of the images, in which 0 is no defect and any other value the number of a class. Each component of
+    a class is a defect, see :func:`components`. ``ValueError`` if a row or a mask can't be used, or no image is named.
     """
     by_key = _of_masks(Path(labels), images) if Path(labels).is_dir() else _of_rows(Path(labels))
-    named = [image.key in by_key for image in images]
-    if not any(named):
+    num_missing = _num_missing(by_key, images, labels)
+    if num_missing:
+        logger.warning("%d of %d images are not in %s: taken to have no defect.", num_missing, len(images), labels)
+    return [by_key.get(image.key, []) for image in images]
+
+
+def _num_missing(by_key: Collection[str], images: Sequence[ImageFile], labels: str | Path) -> int:
+    """Number of images that labels don't name; an error where they name none."""
+    num_missing = sum(image.key not in by_key for image in images)
+    if num_missing == len(images):
         msg = f"The labels in {labels} name none of the {len(images)} images; its paths should be like {images[0].key}."
         raise ValueError(msg)
-    if not all(named):
-        logger.warning(
-            "%d of %d images are not in %s: taken to have no defect.", named.count(False), len(images), labels
-        )
-    return [by_key.get(image.key, []) for image in images]
+    return num_missing
 
 
 def image_labels(defects: Sequence[Sequence[Defect]], normal_label: str) -> list[str | None]:
@@ -176,7 +163,6 @@ def components(mask: np.ndarray, class_name: str = "defect") -> list[Defect]:
 
 
 def _of_rows(file: Path) -> dict[str, list[Defect]]:
-    """Defects by key of their image, out of a CSV file."""
     by_key: dict[str, list[Defect]] = {}
     for where, (image, name, *edges) in label_rows(file, BOX_COLUMNS):
         of_image = by_key.setdefault(key_of(image), [])
@@ -186,7 +172,6 @@ def _of_rows(file: Path) -> dict[str, list[Defect]]:
 
 
 def _of_box(class_name: str, edges: Sequence[str], where: str) -> Defect:
-    """A defect that fills its box; or raise."""
     try:
         left, top, right, bottom = (round(float(edge)) for edge in edges)
     except (ValueError, OverflowError):
@@ -198,7 +183,6 @@ def _of_box(class_name: str, edges: Sequence[str], where: str) -> Defect:
 
 
 def _of_masks(folder: Path, images: Sequence[ImageFile]) -> dict[str, list[Defect]]:
-    """Defects by key of their image, out of a folder of masks."""
     wanted = {image.key for image in images}
     by_key = {}
     for file in find_files(folder, IMAGE_SUFFIXES):

@@ -10,7 +10,7 @@ import itertools
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -104,25 +104,19 @@ class RegionTable:
     ) -> RegionTable:
         """Find and cut the regions of all images, and return the table.
 
-        Args:
-            map_paths: Anomaly map of each image.
-            score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.cutting.fit_range`.
-            settings: How regions are found and cut.
-            kind: What the maps of a fitted model's run hold; ``None``: maps of any one kind.
-
-        Raises:
-            ValueError: If an image or a map can't be used, or the maps are of two kinds.
+        ``score_range`` is that of the set of maps, see :func:`~anomalib_ncd.regions.cutting.fit_range`; ``kind`` what
+        the maps of a fitted model's run hold, ``None`` for maps of any one kind. ``ValueError`` if an image or a map
+        can't be used, or the maps are of two kinds.
         """
         self.settings = settings
         self._note(_settings_text(score_range, settings))
         done = self._read_finished(score_range, settings)
-        pairs: Iterable[tuple[ImageFile, Path]] = list(zip(self.images, map_paths, strict=True))
-        if len(done) < len(self.images):
-            pairs = tqdm(pairs, desc="Cutting regions", unit="image")
+        pairs = list(zip(self.images, map_paths, strict=True))
+        progress = tqdm(pairs, desc="Cutting regions", unit="image", disable=len(done) >= len(pairs))
         first_of_kind: dict[str, Path | str] = {} if kind is None else {kind: "the run of the model"}
         check_units = UnitCheck(score_range, settings) if kind is not None else None
         highest, squashed = 0, 0
-        for image, map_path in pairs:
+        for image, map_path in progress:
             stamp = [*stamp_of(image.path), *stamp_of(map_path)]
             entry = done.get(image.key)
             if entry is None or entry["stamp"] != stamp:
@@ -133,19 +127,17 @@ class RegionTable:
             highest = max(highest, entry["highest_value"])
             squashed += _is_squashed(entry["map_hw"], entry["size_hw"])
             self._append(entry)
-        if self.images:
-            _warn_if_dark(highest, settings.bit_depth)
+        if self.images and settings.bit_depth == 16:
+            _warn_if_dark(highest)
         if squashed:
-            logger.warning(
-                "%d anomaly maps have other proportions than their images; do they show all of them?", squashed
-            )
+            logger.warning("%d anomaly maps have other proportions than their images; do they show them?", squashed)
         return self
 
     @classmethod
     def read(cls, images: Sequence[ImageFile], folder: str | Path) -> RegionTable:
         """Read the finished table of a folder, without maps; crops are read when they are asked for."""
         table = cls(images, folder)
-        entries = table._read_entries() if table._list_file.is_file() else {}
+        entries = table._read_entries()
         if table._settings_file.is_file():
             saved = json.loads(table._settings_file.read_text(encoding="utf-8"))
             table.settings = RegionSettings.from_dict({name: saved[name] for name in saved if name != "score_range"})
@@ -158,7 +150,7 @@ class RegionTable:
 
     def adopt(self, other: RegionTable, images: Sequence[ImageFile], keys: Sequence[str]) -> None:
         """Copy images of another kept table, under ``keys``, into this folder, for :meth:`read`; this table stays."""
-        found, there = other._read_entries(), self._read_entries() if self._list_file.is_file() else {}
+        found, there = other._read_entries(), self._read_entries()
         for image, key in zip(images, keys, strict=True):
             entry = {**found[image.key], "image": key}
             if there.get(key) == entry:
@@ -181,7 +173,12 @@ class RegionTable:
         except ValueError as error:
             msg = f"The anomaly map {map_path} of {image.path} can't be used: {error}"
             raise ValueError(msg) from error
-        self._store(image.key, regions)
+        for number, region in enumerate(regions):
+            if self.folder is None:
+                self._crops.append((region.image, region.mask))
+            else:
+                write_image(self._crop_file("images", image.key, number), region.image, sync=False)
+                write_image(self._crop_file("masks", image.key, number), region.mask, sync=False)
         return {
             "image": image.key,
             "size_hw": list(pixels.shape[:2]),
@@ -200,17 +197,7 @@ class RegionTable:
             with self._list_file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry) + "\n")
 
-    def _store(self, key: str, regions: Sequence[Region]) -> None:
-        """Keep the crops of an image."""
-        for number, region in enumerate(regions):
-            if self.folder is None:
-                self._crops.append((region.image, region.mask))
-                continue
-            write_image(self._crop_file("images", key, number), region.image, sync=False)
-            write_image(self._crop_file("masks", key, number), region.mask, sync=False)
-
     def _append(self, entry: dict[str, Any]) -> None:
-        """Take an image's regions into the table."""
         self._note(json.dumps(entry))
         self.map_kind = entry["map_kind"]
         height, width = entry["size_hw"]
@@ -229,12 +216,10 @@ class RegionTable:
 
     @property
     def _list_file(self) -> Path:
-        """File with one line of JSON per finished image."""
         return self._existing_folder() / "regions.jsonl"
 
     @property
     def _settings_file(self) -> Path:
-        """File with the score range and the settings."""
         return self._existing_folder() / "settings.json"
 
     def _crop_file(self, kind: str, key: str, number: int) -> Path:
@@ -245,7 +230,6 @@ class RegionTable:
         return self._existing_folder() / kind / folder / f"{name}_region{number}.png"
 
     def _existing_folder(self) -> Path:
-        """The folder, for code that only runs where there is one."""
         if self.folder is None:
             msg = "The table is kept in memory."
             raise RuntimeError(msg)
@@ -260,12 +244,12 @@ class RegionTable:
         if not self._settings_file.is_file() or self._settings_file.read_text(encoding="utf-8") != wanted:
             self._list_file.unlink(missing_ok=True)
             write_file(self._settings_file, wanted)
-        if not self._list_file.is_file():
-            return {}
         return self._read_entries()
 
     def _read_entries(self) -> dict[str, dict[str, Any]]:
         """Finished images by key; what a killed run left of a line is taken out of the file."""
+        if not self._list_file.is_file():
+            return {}
         text = self._list_file.read_text(encoding="utf-8")
         broken = not text.endswith("\n")
         entries = {}
@@ -300,19 +284,15 @@ def _is_squashed(map_hw: Sequence[int], image_hw: Sequence[int]) -> bool:
     return map_hw[0] != map_hw[1] and not 0.9 < map_hw[0] * image_hw[1] / (map_hw[1] * image_hw[0]) < 1.1
 
 
-def _warn_if_dark(highest: int, bit_depth: int) -> None:
+def _warn_if_dark(highest: int) -> None:
     """Say that images may be of another bit depth than they are read with."""
-    for bits in (10, 12, 14):
-        if bit_depth == 16 and highest <= round((2**bits - 1) / 257):
-            logger.warning(
-                "No image has a value above %d of 255. If they are 16-bit files of a camera with %d bits (values up to "
-                "%s), give `--regions.bit_depth %d`.",
-                highest,
-                bits,
-                f"{2**bits - 1:,}",
-                bits,
-            )
-            return
+    bits = next((bits for bits in (10, 12, 14) if highest <= round((2**bits - 1) / 257)), None)
+    if bits is not None:
+        text = (
+            "No image has a value above %d of 255. If they are 16-bit files of a camera with %d bits (values up to "
+            "%s), give `--regions.bit_depth %d`."
+        )
+        logger.warning(text, highest, bits, f"{2**bits - 1:,}", bits)
 
 
 def _peak_xy(anomaly_map: np.ndarray, image_shape: tuple[int, ...]) -> list[float]:

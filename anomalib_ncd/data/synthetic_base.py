@@ -11,10 +11,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from anomalib.data import AnomalibDataModule
 from tqdm import tqdm
 
-from anomalib_ncd.data.images import images_of, normal_training_images
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.crops import crop, region_boxes
 from anomalib_ncd.regions.reading.images import MIN_IMAGE_SIDE_PX, read_image
@@ -41,31 +39,14 @@ _MIN_SIDE_PX = 64
 _SETTINGS_FILE = "synthetic.json"
 
 
-def find_normal_images(
-    normal_images: str | Path | AnomalibDataModule | None, images: str | Path | AnomalibDataModule
-) -> list[ImageFile]:
-    """Find the images that are known to be normal, sorted by key; none where nothing was given.
-
-    They come from a folder (searched recursively), or are the normal training images of an anomalib image datamodule;
-    ``None`` stands for those of ``images``, if it is such a datamodule. ``FileNotFoundError`` where there are none.
-    """
-    source = images if normal_images is None else normal_images
-    if isinstance(source, AnomalibDataModule):
-        return normal_training_images(source)
-    if normal_images is None:
-        return []
-    return images_of(source, argument="normal_images")
-
-
 def least_anomalous(table: RegionTable) -> list[ImageFile]:
     """Take the quarter of the images with the lowest highest scores for normal, but at least ten, or all of fewer."""
-    scores = [
-        max((table.rows[row].score for row in table.rows_of_image(i)), default=0.0) for i in range(len(table.images))
-    ]
+    scores = np.zeros(len(table.images))
+    np.maximum.at(scores, np.array(table.image_of, dtype=int), [region.score for region in table.rows])
     count = max(MIN_NORMAL_IMAGES, len(scores) // 4)
     chosen = sorted(np.argsort(scores, kind="stable")[:count].tolist())
     logger.info(
-        "No normal images were given; base classes are painted on the %d images with the lowest scores.", len(chosen)
+        "No normal images were given; base classes are painted on %d images with the lowest scores.", len(chosen)
     )
     return [table.images[index] for index in chosen]
 
@@ -80,17 +61,25 @@ def write_synthetic_base(
     ``FileExistsError`` if the folder holds something else.
     """
     folder = Path(folder)
-    _claim_folder(folder, _settings_text(images, regions, image_size))
+    settings = {
+        "painter_version": _PAINTER_VERSION,
+        "num_per_class": NUM_PER_CLASS,
+        "kinds": KINDS,
+        "regions": regions.to_dict(),
+        "image_size": image_size,
+        "normal_images": digest_of_images(images),
+    }
+    _claim_folder(folder, json.dumps(settings, indent=2))
     order = np.random.default_rng([0, len(DEFECT_KINDS)]).permutation(len(images))
     todo = [(name, number) for number in range(NUM_PER_CLASS) for name in KINDS]
-    todo = [(name, number) for name, number in todo if not _file(folder, "images", name, number).is_file()]
+    todo = [(name, number) for name, number in todo if not (folder / f"images/{name}/{number:03d}.png").is_file()]
     for name, number in tqdm(todo, desc="Painting base classes", unit="region", disable=not todo):
         image = images[order[(number * len(KINDS) + KINDS.index(name)) % len(images)]]
         rng = np.random.default_rng([0, DEFECT_KINDS.index(name), number])
         pixels, mask = _paint_region(read_image(image.path, regions.bit_depth), name, rng, regions, image_size)
         # The image comes last: where there is one, the region is whole.
-        write_image(_file(folder, "masks", name, number), mask, sync=False)
-        write_image(_file(folder, "images", name, number), pixels, sync=False)
+        write_image(folder / f"masks/{name}/{number:03d}.png", mask, sync=False)
+        write_image(folder / f"images/{name}/{number:03d}.png", pixels, sync=False)
     return folder
 
 
@@ -132,21 +121,3 @@ def _claim_folder(folder: Path, wanted: str) -> None:
         shutil.rmtree(folder / part, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_file(file, wanted)
-
-
-def _settings_text(images: Sequence[ImageFile], regions: RegionSettings, image_size: int) -> str:
-    """All that the painted regions depend on, as JSON."""
-    content = {
-        "painter_version": _PAINTER_VERSION,
-        "num_per_class": NUM_PER_CLASS,
-        "kinds": KINDS,
-        "regions": regions.to_dict(),
-        "image_size": image_size,
-        "normal_images": digest_of_images(images),
-    }
-    return json.dumps(content, indent=2)
-
-
-def _file(folder: Path, part: str, name: str, number: int) -> Path:
-    """File of a region or of its mask."""
-    return folder / part / name / f"{number:03d}.png"

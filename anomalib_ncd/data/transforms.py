@@ -6,8 +6,6 @@
 OpenCV, as it is an order of magnitude faster here than Pillow. Views stay 8-bit; the model normalises them.
 """
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 import torch
@@ -56,13 +54,9 @@ def jitter_colour(
     saturation: tuple[float, float] = (0.6, 1.8),
 ) -> np.ndarray:
     """Change brightness, contrast and saturation by random factors, in random order."""
-    steps: list[tuple[Callable[[np.ndarray, float], np.ndarray], tuple[float, float]]] = [
-        (adjust_brightness, brightness),
-        (adjust_contrast, contrast),
-        (adjust_saturation, saturation),
-    ]
+    steps = ((adjust_brightness, *brightness), (adjust_contrast, *contrast), (adjust_saturation, *saturation))
     for index in rng.permutation(len(steps)):
-        adjust, (low, high) = steps[index]
+        adjust, low, high = steps[index]
         image = adjust(image, rng.uniform(low, high))
     return image
 

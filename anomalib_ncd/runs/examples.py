@@ -19,12 +19,11 @@ import torch
 from anomalib.models import AnomalibModule
 from torch.utils.data import DataLoader
 
-from anomalib_ncd.data.base_classes import LabelledImage
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import EvalImages
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.examples import MASK_SUFFIX
+from anomalib_ncd.data.labelled_images import MASK_SUFFIX, LabelledImage
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.encoded_regions import encode_images, given
 from anomalib_ncd.models.lightning_model import AnomalyNcd
