@@ -35,6 +35,7 @@ from anomalib_ncd.regions.classes.merging import first_slots
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.maps import read_anomaly_map
+from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.results.corrections import FILE_NAME as CORRECTIONS_FILE
 from anomalib_ncd.results.corrections import read_corrections, rows_of_results
 from anomalib_ncd.results.export import ExportFormat, export_results
@@ -49,7 +50,7 @@ from anomalib_ncd.runs.folder import (
     notes,
     write_json,
 )
-from anomalib_ncd.visualization.gallery import table_rows, write_gallery
+from anomalib_ncd.visualization.gallery import draw_gallery, table_rows
 from anomalib_ncd.visualization.report import facts_section, map_regions, write_report
 from anomalib_ncd.visualization.report.crops import sheets_of_report
 
@@ -193,7 +194,7 @@ def write_run_files(
     write_json(output / METRICS_FILE, metrics)
     if results.num_classes_estimate is not None:
         write_json(output / NUM_CLASSES_FILE, results.num_classes_estimate)
-    write_gallery(output / "gallery.png", [results.batch], class_names, table)
+    write_image(output / "gallery.png", draw_gallery([results.batch], class_names, table))
     rows = table_rows(results.batch, table)
     write_report(
         output / REPORT_FILE,

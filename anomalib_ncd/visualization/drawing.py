@@ -123,36 +123,29 @@ def draw_regions(
     """
     boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
     _check_regions(image, len(boxes), class_names=class_names, colours=colours, scores=scores, masks=masks)
-    scale = _scale(image.shape[:2], side_range_px)
-    canvas = _resized(image, scale)
+    longer = max(image.shape[:2])
+    scale = float(np.clip(longer, *side_range_px)) / longer
+    canvas = scaled(image, scale)
     line = max(1, round(max(canvas.shape[:2]) / 300))
     corners = np.round(boxes * scale).astype(int)
-    for index, corner in enumerate(corners):
-        mask = None if masks is None else masks[index]
+    for corner, mask, colour in zip(corners, () if masks is None else masks, colours, strict=False):
         if mask is not None:
-            _draw_mask(canvas, corner, mask, colours[index], line)
-    for index, corner in enumerate(corners):
-        _draw_box(canvas, corner, colours[index], line)
+            _draw_mask(canvas, corner, mask, colour, line)
+    for corner, colour in zip(corners, colours, strict=True):
+        _draw_box(canvas, corner, colour, line)
     if class_names is None:
         return canvas
-    captions = [
-        shortened(name) if scores is None else f"{shortened(name)} {scores[index]:.0%}"
-        for index, name in enumerate(class_names)
-    ]
+    captions = [shortened(name) for name in class_names]
+    if scores is not None:
+        captions = [f"{name} {score:.0%}" for name, score in zip(captions, scores, strict=True)]
     return _with_captions(canvas, corners, captions, colours)
 
 
 def stretch_contrast(image: np.ndarray) -> np.ndarray:
-    """Stretch the contrast of a picture for people's eyes; the network sees images as they are.
+    """Stretch the contrast of a picture ``(H, W, 3)`` uint8 for people's eyes; the network sees images as they are.
 
     The values from the 1 % to the 99 % quantile are spread over black to white, in all channels alike. They are spread
     by no more than a factor of four, and what is dark then stays dark, what is bright bright.
-
-    Args:
-        image: ``(H, W, 3)`` uint8, not empty.
-
-    Returns:
-        A copy of the same shape and type.
 
     Example:
         >>> stretch_contrast(np.array([[[10, 10, 10], [110, 110, 110]]], np.uint8))[0, :, 0]
@@ -194,7 +187,6 @@ def shortened(name: str, length: int = MAX_NAME) -> str:
 
 
 def _check_regions(image: np.ndarray, num_regions: int, **per_region: Sequence[object] | None) -> None:
-    """Refuse what can't be drawn."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         msg = f"`image` must have shape (H, W, 3) and type uint8, got {image.shape} and {image.dtype}."
         raise ValueError(msg)
@@ -213,22 +205,14 @@ def _colour(index: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _scale(size_hw: tuple[int, int], side_range_px: tuple[int, int]) -> float:
-    longer = max(size_hw)
-    return float(np.clip(longer, *side_range_px)) / longer
-
-
-def _resized(image: np.ndarray, scale: float) -> np.ndarray:
+def scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    """A copy of an image ``(H, W, 3)``, enlarged or shrunk."""
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def _draw_mask(
-    canvas: np.ndarray,
-    corner: np.ndarray,
-    mask: np.ndarray,
-    colour: tuple[int, int, int],
-    line: int,
+    canvas: np.ndarray, corner: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], line: int
 ) -> None:
     """Outline a mask that fills a box."""
     left, top, right, bottom = corner.tolist()
@@ -248,10 +232,7 @@ def _draw_box(canvas: np.ndarray, corner: np.ndarray, colour: tuple[int, int, in
 
 
 def _with_captions(
-    canvas: np.ndarray,
-    corners: np.ndarray,
-    captions: Sequence[str],
-    colours: Sequence[tuple[int, int, int]],
+    canvas: np.ndarray, corners: np.ndarray, captions: Sequence[str], colours: Sequence[tuple[int, int, int]]
 ) -> np.ndarray:
     """Write captions at boxes, where there is room for them."""
     height, width = canvas.shape[:2]
@@ -266,10 +247,8 @@ def _with_captions(
         place = _free_place(corner, (text_width, text_height), (width, height), taken, corners.tolist())
         taken.append(place)
         draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colour)
-        is_light = np.dot(colour, (0.299, 0.587, 0.114)) > 135
-        draw.text(
-            (place[0] + 3, place[1] + text_height // 2), text, (0, 0, 0) if is_light else (255, 255, 255), font, "lm"
-        )
+        ink = "black" if np.dot(colour, (0.299, 0.587, 0.114)) > 135 else "white"
+        draw.text((place[0] + 3, place[1] + text_height // 2), text, ink, font, "lm")
     return np.asarray(picture).copy()
 
 

@@ -36,26 +36,24 @@ def run_figures(
     Without ``table`` there are no pictures of regions, without ``label_names`` no confusion matrix, without
     ``positions`` ``(R, 2)``, in the order of the batches, no map.
     """
-    class_names = merging.class_names
+    names = merging.class_names
     predicted = [batch for batch in batches if batch.region_pred_class_id is not None]
     figures: dict[str, np.ndarray] = {}
     if not predicted:
         return figures
-    slots = np.array(first_slots(class_names))
+    slots = np.array(first_slots(names))
     regions = slots[_joined(predicted, "region_pred_class_id")]
     if table is not None:
-        figures["gallery"] = draw_gallery(predicted, class_names, table)
-        for slot in sorted(set(regions.tolist())):
-            figures[f"classes/{class_names[slot]}"] = draw_gallery(
-                predicted, class_names, table, tiles_per_class=EXAMPLES_PER_CLASS, only=class_names[slot]
-            )
+        figures["gallery"] = draw_gallery(predicted, names, table)
+        for name in (names[slot] for slot in sorted(set(regions.tolist()))):
+            figures[f"classes/{name}"] = draw_gallery(predicted, names, table, EXAMPLES_PER_CLASS, only=name)
     labelled = [batch for batch in predicted if batch.class_id is not None]
     if labelled and label_names:
         target, preds = _joined(labelled, "class_id"), slots[_joined(labelled, "pred_class_id")]
         if (target >= 0).any():
-            figures["confusion"] = draw_confusion(*count_confusion(preds, target, class_names, label_names))
+            figures["confusion"] = draw_confusion(*count_confusion(preds, target, names, label_names))
     if positions is not None:
-        figures["map"] = draw_map(positions, regions, class_names, merging.normal_slot)
+        figures["map"] = draw_map(positions, regions, names, merging.normal_slot)
     return figures
 
 
@@ -119,8 +117,7 @@ def draw_map(
         raise ValueError(msg)
     figure = Figure(figsize=(9, 7), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    slots = np.array(first_slots(class_names))
-    of_region = slots[np.asarray(classes)]
+    of_region = np.array(first_slots(class_names))[np.asarray(classes)]
     colours = np.array(class_colours(class_names, normal_slot)) / 255
     size = float(np.clip(4000 / max(len(classes), 1), 4, 40))
     for slot in sorted(set(of_region.tolist())):
@@ -136,7 +133,6 @@ def draw_map(
 
 
 def _joined(batches: Sequence[NcdBatch], name: str) -> np.ndarray:
-    """A field of all batches."""
     return torch.cat([getattr(batch, name) for batch in batches]).cpu().numpy()
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,8 +15,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datasets import TrainRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.classes.merging import first_slots
-from anomalib_ncd.regions.writing import write_image
-from anomalib_ncd.visualization.drawing import stretch_contrast
+from anomalib_ncd.visualization.drawing import scaled, stretch_contrast
 from anomalib_ncd.visualization.fonts import load_font
 
 TILE_PX = 128
@@ -27,17 +25,6 @@ CAPTION_PX = 34
 FONT_PX = 15
 OUTLINE_RGB = (255, 140, 0)
 INK_RGB = (40, 40, 40)
-
-
-def write_gallery(
-    file: str | Path,
-    batches: Sequence[NcdBatch],
-    class_names: Sequence[str],
-    table: RegionTable,
-    tiles_per_class: int = TILES_PER_ROW,
-) -> None:
-    """Write a PNG of :func:`draw_gallery`."""
-    write_image(file, draw_gallery(batches, class_names, table, tiles_per_class))
 
 
 def draw_gallery(
@@ -66,10 +53,8 @@ def draw_gallery(
 
 def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX, margin: int = 255) -> np.ndarray:
     """A region as a tile ``(size, size, 3)`` uint8 on a grey `margin`, stretched in contrast, its mask outlined."""
-    scale = size / max(image.shape[:2])
-    width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    resized = stretch_contrast(resized)
+    resized = stretch_contrast(scaled(image, size / max(image.shape[:2])))
+    height, width = resized.shape[:2]
     resized_mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(resized_mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(resized, contours, -1, OUTLINE_RGB, 1)
@@ -111,20 +96,13 @@ def captioned_rows(caption: str, tiles: Sequence[np.ndarray], tiles_per_row: int
     return rows
 
 
-def draw_base_classes(
-    regions: TrainRegions,
-    class_names: Sequence[str],
-    tiles_per_class: int = TILES_PER_ROW,
-) -> np.ndarray:
+def draw_base_classes(regions: TrainRegions, class_names: Sequence[str]) -> np.ndarray:
     """Draw one row of regions per base class, two of three without the outline of their masks, ``(h, w, 3)`` uint8."""
-    num_base = int(regions.is_base.sum())
-    labels = regions.labels[:num_base].numpy()
+    labels = regions.labels[regions.is_base].numpy()  # those of base and normal regions, which come first
     rows = []
     for class_id, name in enumerate(class_names):
-        members = np.flatnonzero(labels == class_id)
-        tiles = []
-        for number, member in enumerate(members[:tiles_per_class]):
-            image, mask = regions.load(int(member))
-            tiles.append(region_tile(image, mask if number % 3 == 0 else np.zeros_like(mask)))
-        rows.append(captioned_rows(f"{name}: {len(members)} base regions", tiles, min(tiles_per_class, TILES_PER_ROW)))
+        members = np.flatnonzero(labels == class_id).tolist()
+        crops = [regions.load(member) for member in members[:TILES_PER_ROW]]
+        tiles = [region_tile(image, mask & (number % 3 == 0)) for number, (image, mask) in enumerate(crops)]
+        rows.append(captioned_rows(f"{name}: {len(members)} base regions", tiles, TILES_PER_ROW))
     return np.concatenate(rows)

@@ -19,11 +19,10 @@ from anomalib_ncd.visualization.figures import MAX_MAPPED_REGIONS, run_figures
 class FigureLogger(Callback):
     """Gives the figures of a run to the trainer's loggers when testing or prediction ends.
 
-    Loggers take images if they have anomalib's ``add_image``: ``anomalib.loggers.AnomalibTensorBoardLogger``,
-    ``AnomalibWandbLogger``, ``AnomalibMLFlowLogger`` and ``AnomalibCometLogger``. They get the gallery, the regions of
-    each class, the map of regions and, where labels are known, the confusion matrix of images, under names such as
-    ``test/gallery.png``. Without such a logger nothing is kept or drawn. :class:`~anomalib_ncd.AnomalyNcd` brings one
-    along.
+    Loggers take images if they have anomalib's ``add_image``, such as ``anomalib.loggers.AnomalibTensorBoardLogger``.
+    They get the gallery, the regions of each class, the map of regions and, where labels are known, the confusion
+    matrix of images, under names such as ``test/gallery.png``. Without such a logger nothing is kept or drawn.
+    :class:`~anomalib_ncd.AnomalyNcd` brings one along.
 
     Args:
         draw_map: Lay regions out in two dimensions, which takes seconds for thousands of them.
@@ -56,7 +55,6 @@ class FigureLogger(Callback):
         self._log(trainer, pl_module, "predict")
 
     def _log(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
-        """Draw the figures and give them to the loggers."""
         loggers = image_loggers(trainer)
         if not loggers:
             return
@@ -109,7 +107,6 @@ def _positions(batches: list[NcdBatch]) -> np.ndarray | None:
 
 
 def _gathered(batches: list[NcdBatch], world_size: int) -> list[NcdBatch]:
-    """The batches of all processes."""
     if world_size == 1:
         return batches
     parts: list[Any] = [None] * world_size

@@ -19,12 +19,11 @@ WIDTH, HEIGHT, BOTTOM, MAX_TICKS = 1000, 220, 26, 10
 def write_trend(file: str | Path, trend: Trend, by: str) -> None:
     """Write the page, whose groups are days, shifts or batches. A reader never sees a half-written file."""
     colors = _colors(trend)
-    total = sum(group.num_images for group in trend.groups)
     html = render(
         "trend.html",
         by=by,
         trend=trend,
-        total=total,
+        total=sum(group.num_images for group in trend.groups),
         unknown=UNKNOWN,
         drifted=[group for group in trend.groups if group.has_drifted],
         has_limits=any(group.limit is not None for group in trend.groups),
@@ -50,9 +49,8 @@ def _pareto(trend: Trend) -> list[tuple[str, int, float, float]]:
     totals = {kind: sum(group.kinds[kind] for group in trend.groups) for kind in trend.kinds if kind != trend.normal}
     whole = sum(totals.values()) or 1
     so_far = accumulate(totals.values())
-    return [
-        (kind, count, count / whole, up_to / whole) for (kind, count), up_to in zip(totals.items(), so_far, strict=True)
-    ]
+    rows = zip(totals.items(), so_far, strict=True)
+    return [(kind, count, count / whole, up_to / whole) for (kind, count), up_to in rows]
 
 
 def _columns(trend: Trend, colors: dict[str, str]) -> list[dict[str, Any]]:
@@ -67,9 +65,8 @@ def _columns(trend: Trend, colors: dict[str, str]) -> list[dict[str, Any]]:
             top -= height
             if height:
                 parts.append({"kind": kind, "y": round(top, 2), "height": round(height, 2), "count": group.kinds[kind]})
-        columns.append(
-            {"x": round(step * (index + 0.06), 2), "width": round(step * 0.88, 2), "parts": parts, "group": group}
-        )
+        left, width = round(step * (index + 0.06), 2), round(step * 0.88, 2)
+        columns.append({"x": left, "width": width, "parts": parts, "group": group})
     return columns
 
 

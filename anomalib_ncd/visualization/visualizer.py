@@ -27,11 +27,10 @@ logger = logging.getLogger(__name__)
 class NcdVisualizer(Visualizer):
     """Draws each image with its regions: box, outline of the mask, class and confidence, a colour per class.
 
-    As with anomalib's own visualizers, pictures of testing and prediction go to ``images`` in the folder of the run.
-    They have the images' paths relative to the source of images, and are PNG files.
+    Pictures of testing and prediction are PNG files with the images' paths relative to the source of images.
 
     Args:
-        output_dir: Another folder. Defaults to ``None``: ``images`` in the folder of the run.
+        output_dir: Where they go. Defaults to ``None``: ``images`` in the folder of the run, as with anomalib's own.
         draw_normal: Draw regions of the class *normal*, too, in grey.
         side_range_px: Range that the longer side of a picture is brought into.
 
@@ -70,22 +69,9 @@ class NcdVisualizer(Visualizer):
             pictures.append(Image.fromarray(pixels))
         return pictures
 
-    def on_test_batch_end(
-        self,
-        trainer: Any,  # noqa: ANN401
-        pl_module: Any,  # noqa: ANN401
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Save pictures of a tested or predicted batch."""
-        del batch, batch_idx, dataloader_idx
-        self._save(trainer, pl_module, outputs)
-
-    on_predict_batch_end = on_test_batch_end
-
-    def _save(self, trainer: Any, pl_module: Any, outputs: Any) -> None:  # noqa: ANN401
+        del args, kwargs
         if not isinstance(outputs, NcdBatch):
             msg = f"NcdVisualizer draws what AnomalyNcd predicts, got {type(outputs).__name__}; use anomalib's own."
             raise TypeError(msg)
@@ -98,3 +84,5 @@ class NcdVisualizer(Visualizer):
             named = folder / keys[path] if path in keys else generate_output_filename(path, folder).with_suffix("")
             file = named.with_name(f"{named.name}.png")
             write_image(file, np.asarray(picture))
+
+    on_predict_batch_end = on_test_batch_end
