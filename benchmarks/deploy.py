@@ -130,7 +130,7 @@ def latency(runtime: Literal["eager", "onnx", "openvino"], setup: Setup) -> dict
     if runtime == "eager":
         classifier = classifier_of_run(run, detector)
     else:
-        build_artefact(run, setup.work / "artefact", detector=detector, runtime=runtime)
+        build_artefact(run, detector=detector, runtime=runtime).save(setup.work / "artefact")
         classifier = AnomalyClassifier.load(setup.work / "artefact")
     clock.attach(classifier)
     return _times(classifier, clock, sorted(plates.test_dir.rglob("*.png")))

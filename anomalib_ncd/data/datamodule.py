@@ -43,7 +43,7 @@ class NcdDataModule(AnomalibDataModule):
     Args:
         images: Folder of images (searched recursively) or any anomalib image datamodule, whose test images are taken.
         anomaly_maps: Folder of maps (8- or 16-bit PNG, float TIFF, NPY), paired by relative path and stem, or a
-            fitted anomalib detector, whose maps come from ``Engine.predict``.
+            fitted anomalib detector.
         base: Folder of labelled base classes, ``images/<class>`` and ``masks/<class>``, or ``"synthetic"``: kinds of
             defect painted onto normal images (``"./synthetic"`` for a folder of that name). ``None``: none.
         labels: Ground truth for evaluation, which nothing else ever sees: ``"folders"`` takes the name of the folder
@@ -53,19 +53,17 @@ class NcdDataModule(AnomalibDataModule):
         base_list: The same for the base images, relative to ``base/images``.
         normal_images: Images known to be normal, such as those that the detector was trained on: a folder, or an
             anomalib image datamodule, whose normal training images are taken. Clusters compare regions with them,
-            training sees regions of them as examples of *normal*, and synthetic base classes are painted on them.
-            ``None``: synthetic base classes are painted on those of ``images``, if it is such a datamodule, else on
-            the quarter of the images that the maps find least anomalous.
+            training sees regions of them as examples of *normal*, and synthetic base classes are painted on them; on
+            those of ``images`` or the least anomalous quarter of the images for ``None``.
         examples: Folder of images of known kinds, ``<class>/…``, for clusters; see
             :func:`~anomalib_ncd.data.labelled_images.list_examples`. ``None``: none.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
         normal_maps: Folder of maps of normal images that the detector wasn't trained on. What is higher than all of
             them is anomalous. Not for the region method ``"mebin"``. ``None``: none.
-        score_range: Score range of the maps: for MEBin lowest and highest peak. ``None``: that of the model
-            if it is fitted, else it is fitted on these maps.
-        regions: How regions are found and cut. ``None``: as for the model if it is fitted, else as in
-            the paper.
+        score_range: Score range of the maps: for MEBin lowest and highest peak. ``None``: that of a fitted model,
+            else it is fitted on these maps.
+        regions: How regions are found and cut. ``None``: as for a fitted model, else the defaults.
         work_dir: Folder for maps and regions; an interrupted run goes on from it. ``None``: in memory.
         train_batch_size: Regions per training batch.
         eval_batch_size: Images per batch in testing and prediction.
@@ -223,7 +221,10 @@ class NcdDataModule(AnomalibDataModule):
         table = self.region_table()
         if self._train_regions is None:
             if self.has_synthetic_base:
-                self.base_records = self._paint_base(table)
+                folder, normal = self._folder("synthetic_base"), self.normal_records or least_anomalous(table)
+                with self.first_process_first():
+                    write_synthetic_base(folder, normal, self.region_settings, self.image_size)
+                self.base_records, _ = list_base(folder)
             self._train_regions = TrainRegions(table, self.base_records, self.image_size, self.normal_regions())
         return self._train_regions
 
@@ -323,13 +324,6 @@ class NcdDataModule(AnomalibDataModule):
         names = image_labels(self.defects, self.normal_label)
         ids, self.class_names = class_ids([*names, self.normal_label, *kinds], self.normal_label)
         self.class_ids = ids[: len(records)]
-
-    def _paint_base(self, table: RegionTable) -> list[LabelledImage]:
-        folder = self._folder("synthetic_base")
-        normal = self.normal_records or least_anomalous(table)
-        with self.first_process_first():
-            write_synthetic_base(folder, normal, self.region_settings, self.image_size)
-        return list_base(folder)[0]
 
     def _score_range_in_force(self) -> tuple[float, float]:
         """The range given by hand, else the model's, else one fitted on these maps."""

@@ -125,7 +125,9 @@ class RegionTable:
             first_of_kind.setdefault(entry["map_kind"], map_path)
             _check_kinds(first_of_kind)
             highest = max(highest, entry["highest_value"])
-            squashed += _is_squashed(entry["map_hw"], entry["size_hw"])
+            (rows, columns), (height, width) = entry["map_hw"], entry["size_hw"]
+            # Most detectors take squares, whatever the image.
+            squashed += rows != columns and not 0.9 < rows * width / (columns * height) < 1.1
             self._append(entry)
         if self.images and settings.bit_depth == 16:
             _warn_if_dark(highest)
@@ -277,11 +279,6 @@ def _check_kinds(first_of_kind: dict[str, Path | str]) -> None:
         (one, one_file), (other, other_file) = first_of_kind.items()
         msg = f"Anomaly maps are of two kinds: {one_file} holds {one}, {other_file} {other}. Save all of them alike."
         raise ValueError(msg)
-
-
-def _is_squashed(map_hw: Sequence[int], image_hw: Sequence[int]) -> bool:
-    """Whether a map has other proportions than its image, and isn't simply the square that most detectors take."""
-    return map_hw[0] != map_hw[1] and not 0.9 < map_hw[0] * image_hw[1] / (map_hw[1] * image_hw[0]) < 1.1
 
 
 def _warn_if_dark(highest: int) -> None:

@@ -134,14 +134,10 @@ class AnomalyClassifier:
         return hashlib.sha256(f"{self.manifest.sha256} {detector}".encode()).hexdigest()
 
     def predict(self, source: ImageLike | Sequence[ImageLike]) -> ImageResult | list[ImageResult]:
-        """Classify an image, or several.
+        """Classify an image ``(H, W, 3)`` uint8 RGB or an image file; or several, for a list of results in order.
 
-        Args:
-            source: An image ``(H, W, 3)`` uint8 RGB, an image file, a folder of image files (searched recursively), a
-                batch ``(B, H, W, 3)``, or a sequence of images and files.
-
-        Returns:
-            One result for an image or file, else a list in order; for what is too large for one, see :meth:`stream`.
+        Several are a folder of image files (searched recursively), a batch ``(B, H, W, 3)``, or a sequence of images
+        and files; for what is too large for a list, see :meth:`stream`.
 
         Raises:
             FileNotFoundError: If a file or folder is not there, or a folder holds no images.

@@ -74,7 +74,10 @@ class NetworkDetector:
     def detect(self, images: Sequence[np.ndarray], paths: Sequence[Path | None] = ()) -> list[np.ndarray]:
         """Run images of one size together, others one by one."""
         del paths
-        inputs = [self._as_input(image) for image in images]
+        inputs = []
+        for pixels in images:
+            size_hw = self.input_size or (pixels.shape[0], pixels.shape[1])
+            inputs.append(np.ascontiguousarray((resize_antialiased(pixels, size_hw) / 255).transpose(2, 0, 1)))
         alike = len({one.shape for one in inputs}) == 1
         step = (len(inputs) if self._batch_size < 0 else self._batch_size) if alike else 1
         found: list[np.ndarray] = []
@@ -85,11 +88,6 @@ class NetworkDetector:
             maps = self.network({self._input: np.stack(filled)})["anomaly_map"]
             found += [as_map(one) for one in maps[: len(part)]]
         return found
-
-    def _as_input(self, pixels: np.ndarray) -> np.ndarray:
-        """Image ``(3, H, W)`` float32 in [0, 1]."""
-        size_hw = self.input_size or (pixels.shape[0], pixels.shape[1])
-        return np.ascontiguousarray((resize_antialiased(pixels, size_hw) / 255).transpose(2, 0, 1))
 
 
 def load_artefact_detector(artefact: Artefact, num_threads: int | None = None) -> Detector | None:

@@ -65,8 +65,11 @@ def simulate_anomaly_map(mask: BoolMask, rng: np.random.Generator, size_hw: tupl
         answer = np.maximum(answer, np.float32(rng.uniform(0.65, 1.0)) * blurred / blurred.max())
     answer *= 0.8 + 0.2 * smooth_noise(rng, size_hw, side / 12)
     answer = np.maximum(answer, _false_alarm(rng, size_hw))
+    # The sensitivity of a detector falls to 0.55 at the border.
+    ramps = [np.clip(np.minimum(np.arange(n) + 1, n - np.arange(n)) / (0.1 * n), 0, 1) for n in size_hw]
+    sensitivity = (0.55 + 0.45 * np.outer(*ramps)).astype(np.float32)
     background = 0.04 + 0.1 * smooth_noise(rng, size_hw, side / 16) + rng.normal(0, 0.006, size_hw)
-    return np.clip(background + (1 - background) * answer * _border_window(size_hw), 0, 1).astype(np.float32)
+    return np.clip(background + (1 - background) * answer * sensitivity, 0, 1).astype(np.float32)
 
 
 def _false_alarm(rng: np.random.Generator, size_hw: tuple[int, int]) -> FloatImage:
@@ -77,12 +80,6 @@ def _false_alarm(rng: np.random.Generator, size_hw: tuple[int, int]) -> FloatIma
     rows, cols = np.indices(size_hw, dtype=np.float32)
     bell = np.exp(-((cols - x) ** 2 + (rows - y) ** 2) / (2 * spread**2))
     return (happens * strength * bell).astype(np.float32)
-
-
-def _border_window(size_hw: tuple[int, int]) -> FloatImage:
-    """Sensitivity of the detector: 1 inside, falling to 0.55 at the border."""
-    ramps = [np.clip(np.minimum(np.arange(n) + 1, n - np.arange(n)) / (0.1 * n), 0, 1) for n in size_hw]
-    return (0.55 + 0.45 * np.outer(*ramps)).astype(np.float32)
 
 
 def _draw_plate(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], BoolMask]:
@@ -102,9 +99,8 @@ def _draw_plate(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8],
     surface = _over(surface, depth, np.clip(0.5 - bolts, 0, 1))
     backdrop = 30 + 6 * smooth_noise(rng, (size, size), size / 6) - 12 * np.exp(-np.clip(edge, 0, None) / (0.02 * size))
     surface = _over(surface, backdrop, np.clip(edge + 0.5, 0, 1))
-    rgb = (surface * _illumination(rng, u, v))[..., None] * np.array(
-        rng.uniform([0.985, 0.99, 0.995], [1.0, 1.0, 1.03])
-    )
+    lit = surface * _illumination(rng, u, v)
+    rgb = lit[..., None] * rng.uniform([0.985, 0.99, 0.995], [1.0, 1.0, 1.03])
     rgb = rgb + rng.normal(0, 1.6, (size, size, 1))
     not_surface = (edge > -chamfer_px - size * 0.012) | (bolts < size * 0.03)
     return np.clip(np.rint(rgb), 0, 255).astype(np.uint8), not_surface

@@ -51,7 +51,13 @@ def find_system_font(text: str) -> FontEntry | None:
     counts = [_count_known(font.fname, characters) for font in upright]
     most = max(counts, default=0)
     best = [font for font, count in zip(upright, counts, strict=True) if count == most > known]
-    return min(best, key=lambda font: (abs(_weight(font) - REGULAR), font.name, font.fname), default=None)
+    weights = {"normal": REGULAR, "bold": 700}  # matplotlib gives some by name
+
+    def strangeness(font: FontEntry) -> tuple[int, str, str]:
+        weight = font.weight if isinstance(font.weight, int) else weights.get(font.weight, 500)
+        return abs(weight - REGULAR), font.name, font.fname
+
+    return min(best, key=strangeness, default=None)
 
 
 def _count_known(file: str, characters: set[int]) -> int:
@@ -61,8 +67,3 @@ def _count_known(file: str, characters: set[int]) -> int:
     except (OSError, RuntimeError):  # uninstalled since matplotlib looked, or of a kind that it can't read
         return 0
     return sum(font.get_char_index(character) > 0 for character in characters)
-
-
-def _weight(font: FontEntry) -> int:
-    """Weight from 100 to 900; matplotlib gives some by name."""
-    return font.weight if isinstance(font.weight, int) else {"normal": 400, "bold": 700}.get(font.weight, 500)

@@ -72,7 +72,9 @@ class FigureLogger(Callback):
         for logger in loggers:
             for name, picture in figures.items():
                 # MLflow tells the format from the ending; TensorBoard wants a step, the others pass it over.
-                logger.add_image(picture, name=f"{stage}/{_file_name(name)}.png", global_step=trainer.global_step)
+                # File systems and services don't take every character; folders stay.
+                safe = re.sub(r"[^\w/ .()-]", "_", name)
+                logger.add_image(picture, name=f"{stage}/{safe}.png", global_step=trainer.global_step)
             logger.save()  # the one for Weights & Biases sends its images here
 
 
@@ -112,8 +114,3 @@ def _gathered(batches: list[NcdBatch], world_size: int) -> list[NcdBatch]:
     parts: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(parts, batches)
     return [batch for part in parts for batch in part]
-
-
-def _file_name(name: str) -> str:
-    """A name without what file systems and services don't take; folders stay."""
-    return re.sub(r"[^\w/ .()-]", "_", name)

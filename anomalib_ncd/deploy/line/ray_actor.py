@@ -63,8 +63,8 @@ def classify_dataset(
 ) -> Any:  # noqa: ANN401 - a ray.data.Dataset; Ray is optional
     """Plan the classification of many images, one core an actor; Ray starts once the data set is written.
 
-    Paths are as every worker can read them. Returns a ``ray.data.Dataset`` with one row an image, see
-    :class:`RayClassifier`, in any order. ``ModuleNotFoundError`` if Ray is not installed.
+    Returns a ``ray.data.Dataset`` with one row an image, see :class:`RayClassifier`, in any order.
+    ``ModuleNotFoundError`` if Ray is not installed.
     """
     try:
         import ray.data  # noqa: PLC0415
@@ -106,11 +106,12 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--num_workers", type=int, default=2, help="actors, one core each")
     parser.add_argument("--batch_size", type=int, default=16, help="images a call")
     flags = parser.parse_args(args)
-    output, options = flags.output.absolute(), {"num_workers": flags.num_workers, "batch_size": flags.batch_size}
+    output = flags.output.absolute()
     done = images_in(output) if output.exists() else set()
     paths = [path for path in find_files(flags.images.absolute(), IMAGE_SUFFIXES) if printable(path) not in done]
     logger.info("%d images to classify, %d were done before.", len(paths), len(done))
     if paths:
+        options = {"num_workers": flags.num_workers, "batch_size": flags.batch_size}
         classify_dataset(paths, flags.artefact.absolute(), **options).write_parquet(str(output))
 
 

@@ -93,10 +93,11 @@ class ResultStore:
 
     def save(self, entries: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
         """Save key, what it was made from and result of each image, in place of earlier ones: all or none."""
-        rows = [
-            (os.fsencode(key), made_from, result["error"] is not None, _to_json(result))
-            for key, made_from, result in entries
-        ]
+        rows = []
+        for key, made_from, result in entries:
+            # What is no UTF-8 in a file name becomes an escape, which JSON reads back.
+            line = json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            rows.append((os.fsencode(key), made_from, result["error"] is not None, line))
         with self._reasons(), self._transaction():
             self._database.executemany(SAVE, rows)
 
@@ -170,11 +171,6 @@ class ResultStore:
         return OutputError(f"{self.file} can't be written: {text}. Check the output folder.")
 
 
-def _to_json(result: dict[str, Any]) -> bytes:
-    """One line of JSON; what is no UTF-8 in a file name becomes an escape, which JSON reads back."""
-    return json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace")
-
-
 class Finished(NamedTuple):
     """A classified image; ``key`` tells it from all others, ``made_from`` is the state that its files were in."""
 
@@ -189,14 +185,8 @@ class ResultFolder:
     """Results on disk that survive a kill and a full disk: each image once, and no half rows.
 
     ``results.sqlite`` is the record. ``results.jsonl``, ``predictions.csv``, ``regions.csv`` and ``errors.csv`` are
-    written from it, in the order of the images' paths: every few seconds, and when the folder is closed.
-
-    Args:
-        folder: The folder; an existing one is gone on with.
-        classifier: Digest of all that decides about a result.
-        manifest: What the classes mean, and when a region is unknown.
-        pictures: Whether to draw a picture of each image.
-        masks: Whether to put the masks of regions into the results.
+    written from it, in the order of the images' paths: every few seconds, and when the folder is closed. An existing
+    folder of the same ``classifier``, the digest of all that decides about a result, is gone on with.
 
     Raises:
         ValueError: If the folder holds results of another classifier, or of something else.

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from dataclasses import replace
 from importlib.util import find_spec
@@ -30,8 +29,6 @@ from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.classes.rejection import check_false_reject_rate
 from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
 
-logger = logging.getLogger(__name__)
-
 PackRuntime = Literal["onnx", "openvino", "torch"]
 CHECKPOINT_NAME = "model.ckpt"
 EXPORT_PACKAGES = {
@@ -49,18 +46,10 @@ def classifier_of_run(
     false_reject_rate: float | None = None,
     **options: Any,  # noqa: ANN401
 ) -> AnomalyClassifier:
-    """Make a classifier of a run, in PyTorch and without exporting anything.
+    """Make a classifier of a run, in PyTorch on a ``device``, without exporting anything.
 
-    Args:
-        run: Folder that ``anomalib-ncd discover`` left, or a checkpoint of ``AnomalyNcd``.
-        detector: See :class:`~anomalib_ncd.deploy.AnomalyClassifier`; a fitted anomalib model will do as well.
-        device: Where the networks run.
-        false_reject_rate: See :func:`build_artefact`.
-        **options: Further arguments of :class:`~anomalib_ncd.deploy.AnomalyClassifier`.
-
-    Raises:
-        FileNotFoundError: If the run has no checkpoint.
-        ValueError: If the checkpoint belongs to another model.
+    A fitted anomalib model will do as ``detector``, too; ``options`` are further arguments of
+    :class:`~anomalib_ncd.deploy.AnomalyClassifier`. For the rest, and errors, see :func:`build_artefact`.
     """
     model, manifest = _read_run(Path(run), false_reject_rate)
     if isinstance(detector, AnomalibModule):
@@ -80,7 +69,6 @@ def _require_export_packages(runtime: PackRuntime, compression: str | None) -> N
 
 def build_artefact(
     run: str | Path,
-    output: str | Path | None = None,
     *,
     detector: AnomalibModule | str | Path | None = None,
     detector_input_size: tuple[int, int] | None = None,
@@ -89,11 +77,10 @@ def build_artefact(
     datamodule: Any = None,  # noqa: ANN401
     false_reject_rate: float | None = None,
 ) -> Artefact:
-    """Pack a run, and the detector that goes with it, for the line.
+    """Pack a run, and the detector that goes with it, for the line; see :meth:`Artefact.save`.
 
     Args:
         run: Folder that ``anomalib-ncd discover`` left, or a checkpoint of ``AnomalyNcd``.
-        output: Folder to write, or zip file where it ends in ``.zip``. ``None``: nothing is written.
         detector: Fitted anomalib model, which is exported with its own scores; or an ``.onnx`` or ``.xml`` file whose
             maps are in the units of the run's maps. ``None``: the detector is given when predicting.
         detector_input_size: Height and width that images are brought to for a detector given as a file.
@@ -104,7 +91,6 @@ def build_artefact(
 
     Raises:
         FileNotFoundError: If the run has no checkpoint.
-        FileExistsError: If there is something at ``output``.
         ValueError: If an option doesn't go with the runtime, or the detector can't be packed.
         ModuleNotFoundError: If the export needs a package that is not installed.
     """
@@ -112,9 +98,6 @@ def build_artefact(
         msg = f"`compression` is OpenVINO's, got {compression!r} for {runtime!r}; choose `runtime='openvino'`."
         raise ValueError(msg)
     _require_export_packages(runtime, compression)
-    if output is not None and Path(output).exists():
-        msg = f"{output} exists already; choose another place for the artefact or delete it."
-        raise FileExistsError(msg)
     model, manifest = _read_run(Path(run), false_reject_rate)
     if datamodule is not None:
         datamodule.regions, datamodule.score_range = manifest.regions, manifest.score_range
@@ -124,11 +107,7 @@ def build_artefact(
         packed, detector_files = pack_detector(detector, detector_input_size, runtime)
         manifest = replace(manifest, detector=packed)
         files |= detector_files
-    artefact = Artefact.create(manifest, files)
-    if output is not None:
-        artefact.save(output)
-        logger.info("Packed %s; its SHA-256 is %s.", output, artefact.sha256)
-    return artefact
+    return Artefact.create(manifest, files)
 
 
 def _read_run(run: Path, false_reject_rate: float | None = None) -> tuple[AnomalyNcd, Manifest]:

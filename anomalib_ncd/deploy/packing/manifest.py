@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -211,20 +211,17 @@ def _built(values: dict[str, Any]) -> Manifest:
         _refuse("manifest", f"none of {sorted(missing)}", "complete")
     detector, rejection = values.pop("detector"), values.pop("rejection")
     low, high = values.pop("score_range")
+    similarities = () if rejection is None else _tuple("rejection.similarities", rejection["similarities"])
     return Manifest(
         class_names=_tuple("class_names", values.pop("class_names")),
         score_range=(low, high),
         regions=RegionSettings.from_dict(values.pop("regions")),
         encoder=_network(values.pop("encoder")),
         detector=None if detector is None else _network(detector),
-        rejection=None if rejection is None else _rejection(**rejection),
+        rejection=None if rejection is None else Rejection(**rejection | {"similarities": similarities}),
         files={name: FileEntry(**entry) for name, entry in values.pop("files").items()},
         **values,
     )
-
-
-def _rejection(threshold: float, false_reject_rate: float, similarities: Sequence[float]) -> Rejection:
-    return Rejection(threshold, false_reject_rate, _tuple("rejection.similarities", similarities))
 
 
 def _network(values: Mapping[str, Any]) -> NetworkEntry:

@@ -80,7 +80,7 @@ def onnx_artefact(run_folder, tmp_path_factory):
     pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     folder = tmp_path_factory.mktemp("packed") / "onnx"
-    build_artefact(run_folder, folder)
+    build_artefact(run_folder).save(folder)
     return folder
 
 
@@ -88,7 +88,7 @@ def onnx_artefact(run_folder, tmp_path_factory):
 def torch_artefact(run_folder, tmp_path_factory):
     """Zip of the run packed for PyTorch, without a detector."""
     file = tmp_path_factory.mktemp("packed") / "torch.zip"
-    build_artefact(run_folder, file, runtime="torch")
+    build_artefact(run_folder, runtime="torch").save(file)
     return file
 
 

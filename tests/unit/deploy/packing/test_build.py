@@ -67,7 +67,7 @@ def test_the_detector_goes_along_as_a_file(run_folder, onnx_artefact, tmp_path):
         verbose=False,
     )
     output = tmp_path / "packed.zip"
-    build_artefact(run_folder, output, detector=file, detector_input_size=(16, 16), runtime="torch")
+    build_artefact(run_folder, detector=file, detector_input_size=(16, 16), runtime="torch").save(output)
     artefact = Artefact.load(output)
     assert artefact.manifest.detector.files == ("detector.onnx",)
     assert load_artefact_detector(artefact).input_size == (16, 16)
@@ -106,7 +106,7 @@ def test_options_that_do_not_go_together(run_folder, tmp_path):
     with pytest.raises(ValueError, match="`compression` is OpenVINO's, got 'fp16' for 'onnx'"):
         build_artefact(run_folder, compression="fp16")
     with pytest.raises(FileExistsError, match="exists already"):
-        build_artefact(run_folder, tmp_path)
+        build_artefact(run_folder, runtime="torch").save(tmp_path)
 
 
 def test_a_model_that_never_saw_regions_is_refused(tmp_path):
