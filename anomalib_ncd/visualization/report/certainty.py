@@ -26,11 +26,10 @@ class Certainty:
     Attributes:
         slot: ``(R,)`` int, class of the region.
         runner_up: ``(R,)`` int, class that comes second; -1 where there is only one.
-        value: ``(R,)`` float, probability of the class, 0 to 1; or how much nearer the region's feature is to the mean
-            of its own class than to the next, -1 to 1 (simplified silhouette), where every probability is 0 or 1.
+        value: ``(R,)`` float, probability of the class, 0 to 1 with ``is_probability``; else, where each is 0 or 1, how
+            much nearer the feature is to the mean of its own class than to the next, -1 to 1 (simplified silhouette).
         distance: ``(R,)`` float, distance of the feature to the mean of its class; 0 without features.
         is_doubtful: ``(R,)`` bool.
-        is_probability: Whether ``value`` is a probability.
     """
 
     slot: np.ndarray

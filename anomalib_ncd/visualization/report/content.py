@@ -17,7 +17,7 @@ from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.drawing import draw_regions, stretch_contrast
 from anomalib_ncd.visualization.gallery import OUTLINE_RGB, region_tile
-from anomalib_ncd.visualization.report.certainty import Certainty, region_certainty
+from anomalib_ncd.visualization.report.certainty import region_certainty
 from anomalib_ncd.visualization.report.crops import jpeg_data_uri
 
 TYPICAL_REGIONS = 8
@@ -31,18 +31,18 @@ TILE_PX = 160
 IMAGE_PX = 320
 TILE_MARGIN = 150  # a grey for light and dark pages
 
+FACTS_TITLE = "What is known without labels"
+FACTS_HINT = (
+    "Facts, no verdict: a wrong run can have good numbers, so look at the classes. What each is worth is in "
+    "docs/guides/trust.md."
+)
+
 LoadRegion = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of a section.
-
-    Attributes:
-        level: ``"plain"``, or ``"warning"`` where something is to be done.
-        text: What was found.
-        advice: What to do about it; may be empty.
-    """
+    """A line of a section: what was found, and what to do about it, which may be empty for a plain one."""
 
     level: Literal["plain", "warning"]
     text: str
@@ -51,13 +51,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A section of findings beside those that every report has.
-
-    Attributes:
-        title: Heading.
-        findings: Its lines.
-        hint: What the section shows; may be empty.
-    """
+    """A section of findings beside those that every report has; its hint says what it shows."""
 
     title: str
     findings: Sequence[Finding]
@@ -76,55 +70,22 @@ class Picture:
 
 @dataclass(frozen=True)
 class ClassCard:
-    """A discovered class.
-
-    Attributes:
-        name: Its name.
-        slot: Index of its first slot.
-        slots: Indices of all its slots.
-        color: Number of its colour; -1 for normal.
-        num_regions: Number of regions.
-        num_images: Number of images that have such regions.
-        certainty: Mean certainty as text; empty without regions.
-        labels: What the labels say of the images of this class; empty without labels.
-        typical: Most typical regions.
-        images: Images they came from, outlined.
-    """
+    """A discovered class."""
 
     name: str
-    slot: int
+    slot: int  # its first
     slots: list[int]
-    color: int
+    color: int  # -1 for normal
     num_regions: int
-    num_images: int
-    certainty: str
-    labels: str
+    num_images: int  # those that have such regions
+    certainty: str  # mean of its regions; empty without any
+    labels: str  # what the labels say of its images; empty without labels
     typical: list[Picture]
-    images: list[Picture]
+    images: list[Picture]  # those that the typical regions came from
 
 
-@dataclass(frozen=True)
 class ReportContent:
-    """Everything that the page shows but the map; ``is_unknown`` is ``(R,)`` bool, regions unlike all of the run."""
-
-    sentence: str
-    figures: list[tuple[str, str]]
-    cards: list[ClassCard]
-    normal: ClassCard | None
-    doubtful: list[Picture]
-    num_doubtful: int
-    several: list[Picture]
-    num_several: int
-    empty: list[Picture]
-    num_empty: int
-    unknown: list[Picture]
-    num_unknown: int
-    certainty: Certainty
-    is_unknown: np.ndarray
-
-
-class ContentBuilder:
-    """Gathers the content of a report.
+    """Everything that the page shows but the map.
 
     Args:
         results: Predictions under their names, see :meth:`RunResults.named`.
@@ -132,6 +93,17 @@ class ContentBuilder:
         load: Gives pixels and mask of a region by its index in the batch.
         metrics: What ``metrics.json`` says.
         peaks_xy: Where the anomaly map of each image is highest, in pixels. Defaults to ``None``: not known.
+
+    Attributes:
+        sentence: What was found.
+        figures: The numbers at the top, with their names.
+        cards: The classes but normal, which is in ``normal``, if there is one.
+        doubtful: Least sure regions, of ``num_doubtful``.
+        several: Images of more than one class, of ``num_several``.
+        empty: Images in which nothing was found, of ``num_empty``.
+        unknown: Regions unlike all of the run with the highest scores, of ``num_unknown``.
+        is_unknown: ``(R,)`` bool, all of those.
+        certainty: How sure the class of each region is.
     """
 
     def __init__(
@@ -143,41 +115,33 @@ class ContentBuilder:
         peaks_xy: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         self.results, self.batch = results, results.batch
-        self.class_names, self.load, self.metrics = list(class_names), load, metrics
-        self.peaks_xy = peaks_xy
-        normal = results.normal_slot
-        self.normal = None if normal is None else first_slots(class_names)[normal]
+        self.class_names, self.load, self.peaks_xy = list(class_names), load, peaks_xy
+        first = first_slots(class_names)
+        self.normal_slot = None if results.normal_slot is None else first[results.normal_slot]
         self.certainty = region_certainty(results.batch, class_names)
         self.image_of = results.batch.region_image_index.numpy()
         self.has_mask = results.batch.region_area.numpy() > 0
         unknown = results.batch.region_unknown  # runs without rejection have none
         self.is_unknown = np.zeros(len(self.image_of), bool) if unknown is None else unknown.numpy().astype(bool)
 
-    def build(self) -> ReportContent:
-        """Gather everything."""
-        slots = sorted(set(first_slots(self.class_names)) - {self.normal})
-        cards = [self._card(slot, color) for color, slot in enumerate(slots)]
-        normal = None if self.normal is None else self._card(self.normal, -1)
-        doubtful, unknown = self._doubtful(), self._most_suspicious(np.flatnonzero(self.is_unknown))
-        sets = [result.classes for result in self.results.image_results(self.class_names)]
+        slots = sorted(set(first) - {self.normal_slot})
+        self.cards = [self._card(slot, color) for color, slot in enumerate(slots)]
+        self.normal = None if self.normal_slot is None else self._card(self.normal_slot, -1)
+        doubtful = np.flatnonzero(self.certainty.is_doubtful)
+        least_sure = doubtful[np.argsort(self.certainty.value[doubtful], kind="stable")].tolist()
+        self.doubtful = [self.picture(region, with_runner_up=True) for region in least_sure[:DOUBTFUL_REGIONS]]
+        self.num_doubtful = len(doubtful)
+        sets = [result.classes for result in results.image_results(class_names)]
         several = [image for image, classes in enumerate(sets) if len(classes) > 1]
+        self.several = self._images(several, self._boxes, SEVERAL_IMAGES, lambda image: [" and ".join(sets[image])])
+        self.num_several = len(several)
         empty = np.setdiff1d(np.arange(len(sets)), self.image_of[self.has_mask]).tolist()
-        return ReportContent(
-            sentence=self._sentence(cards, normal, len(doubtful), len(empty)),
-            figures=self._figures(cards, normal, len(doubtful), len(several), len(empty)),
-            cards=cards,
-            normal=normal,
-            doubtful=[self.picture(region, with_runner_up=True) for region in doubtful[:DOUBTFUL_REGIONS]],
-            num_doubtful=len(doubtful),
-            several=self._pictures_of_images(several, lambda image: " and ".join(sets[image]), SEVERAL_IMAGES),
-            num_several=len(several),
-            empty=self._pictures_of_images(empty, lambda _: "", EMPTY_IMAGES, boxes_of=self._peak_box),
-            num_empty=len(empty),
-            unknown=[self.picture(region, with_score=True) for region in unknown],
-            num_unknown=int(self.is_unknown.sum()),
-            certainty=self.certainty,
-            is_unknown=self.is_unknown,
-        )
+        self.empty = self._images(empty, self._peak_box, EMPTY_IMAGES)
+        self.num_empty = len(empty)
+        unlike = self._most_suspicious(np.flatnonzero(self.is_unknown))
+        self.unknown = [self.picture(region, with_score=True) for region in unlike]
+        self.num_unknown = int(self.is_unknown.sum())
+        self.sentence, self.figures = self._sentence(), self._figures(metrics)
 
     def picture(self, region: int, *, with_runner_up: bool = False, with_score: bool = False) -> Picture:
         """A region as a tile."""
@@ -200,9 +164,10 @@ class ContentBuilder:
 
     def _card(self, slot: int, color: int) -> ClassCard:
         """What is known of a class."""
-        is_normal = slot == self.normal
+        is_normal = slot == self.normal_slot
         members = np.flatnonzero((self.certainty.slot == slot) & self.has_mask)  # not images in which nothing was found
         shown = self._most_suspicious(members) if is_normal else self._most_typical(members)
+        came_from = dict.fromkeys(int(self.image_of[region]) for region in shown)
         values = self.certainty.value[members]
         slots = [index for index, first in enumerate(first_slots(self.class_names)) if first == slot]
         return ClassCard(
@@ -215,7 +180,7 @@ class ContentBuilder:
             certainty=self.certainty_text(float(values.mean())) if len(members) else "",
             labels=self._labels_of(slots),
             typical=[self.picture(region, with_score=is_normal) for region in shown],
-            images=[] if is_normal else self._images_of(slot, shown),
+            images=[] if is_normal else self._images(came_from, lambda i: self._boxes(i, slot), IMAGES_PER_CLASS),
         )
 
     def _most_typical(self, members: np.ndarray) -> list[int]:
@@ -231,38 +196,31 @@ class ContentBuilder:
         scores = self.batch.region_score.numpy()[members]
         return members[np.argsort(-scores, kind="stable")][:SUSPICIOUS_REGIONS].tolist()
 
-    def _images_of(self, slot: int, regions: Sequence[int]) -> list[Picture]:
-        """Images that regions came from, with all regions of the class outlined."""
-        images = dict.fromkeys(int(self.image_of[region]) for region in regions)
-        return self._pictures_of_images(images, lambda _: "", IMAGES_PER_CLASS, slot)
-
-    def _pictures_of_images(
+    def _images(
         self,
         images: Iterable[int],
-        caption: Callable[[int], str],
+        boxes_of: Callable[[int], list[list[float]]],
         most: int,
-        slot: int | None = None,
-        boxes_of: Callable[[int], list[list[float]]] | None = None,
+        caption: Callable[[int], list[str]] = lambda _: [],
     ) -> list[Picture]:
-        """Images with outlined boxes: those of all regions, of the regions of a class, or given ones."""
+        """The first images that can be read, with outlined boxes."""
         pictures: list[Picture] = []
         for image in images:
             try:
                 pixels = read_image(self.batch.image_path[image], self.results.bit_depth)
             except (OSError, ValueError):  # moved since the run; the crops are still there
                 continue
-            boxes = self._boxes(image, slot) if boxes_of is None else boxes_of(image)
+            boxes = boxes_of(image)
             colours = [OUTLINE_RGB] * len(boxes)
             drawn = draw_regions(stretch_contrast(pixels), boxes, None, colours, side_range_px=(1, IMAGE_PX))
             key = self.results.image_keys[image]
             alt = f"Image {key} with {len(boxes)} outlined region{'s' * (len(boxes) != 1)}"
-            lines = [key, caption(image)] if caption(image) else [key]
-            pictures.append(Picture(jpeg_data_uri(drawn), alt, lines))
+            pictures.append(Picture(jpeg_data_uri(drawn), alt, [key, *caption(image)]))
             if len(pictures) == most:
                 break
         return pictures
 
-    def _boxes(self, image: int, slot: int | None) -> list[list[float]]:
+    def _boxes(self, image: int, slot: int | None = None) -> list[list[float]]:
         """Boxes of the regions of an image: all, or those of a class."""
         members = np.flatnonzero((self.image_of == image) & ((self.certainty.slot == slot) | (slot is None)))
         return self.batch.region_box_xyxy.numpy()[members].tolist()
@@ -290,14 +248,9 @@ class ContentBuilder:
         label, count = Counter(labels).most_common(1)[0]
         return f"{count} of {len(labels)} labelled images are {self.results.label_names[label]}"
 
-    def _doubtful(self) -> list[int]:
-        """Doubtful regions, the least sure first."""
-        doubtful = np.flatnonzero(self.certainty.is_doubtful)
-        return doubtful[np.argsort(self.certainty.value[doubtful], kind="stable")].tolist()
-
-    def _sentence(self, cards: Sequence[ClassCard], normal: ClassCard | None, num_doubtful: int, num_empty: int) -> str:
+    def _sentence(self) -> str:
         """What was found, in one sentence."""
-        found = [card for card in cards if card.num_regions]
+        found = [card for card in self.cards if card.num_regions]
         num_images = len(self.batch.image_path)
         if not found:
             return f"No defects were found in {counted(num_images, 'image')}."
@@ -306,41 +259,47 @@ class ContentBuilder:
             f"{counted(num_regions, 'region')} in {counted(num_images, 'image')} "
             f"{'fall' if num_regions != 1 else 'falls'} into {counted(len(found), 'class', 'classes')}"
         )
-        if normal is not None and normal.num_regions:
-            sentence += f"; {counted(normal.num_regions, 'more looks', 'more look')} normal"
-        if num_doubtful:
-            sentence += f"; {counted(num_doubtful, 'region is', 'regions are')} worth a second look"
-        if num_empty:
-            sentence += f"; nothing was found in {counted(num_empty, 'image')}"
+        if self.normal is not None and self.normal.num_regions:
+            sentence += f"; {counted(self.normal.num_regions, 'more looks', 'more look')} normal"
+        if self.num_doubtful:
+            sentence += f"; {counted(self.num_doubtful, 'region is', 'regions are')} worth a second look"
+        if self.num_empty:
+            sentence += f"; nothing was found in {counted(self.num_empty, 'image')}"
         return f"{sentence}."
 
-    def _figures(
-        self,
-        cards: Sequence[ClassCard],
-        normal: ClassCard | None,
-        num_doubtful: int,
-        num_several: int,
-        num_empty: int,
-    ) -> list[tuple[str, str]]:
+    def _figures(self, metrics: dict[str, Any] | None) -> list[tuple[str, str]]:
         """The numbers at the top."""
         figures = [
             ("images", f"{len(self.batch.image_path):,}"),
-            ("marked regions", f"{int((self.batch.region_area > 0).sum()):,}"),
-            ("classes", str(sum(card.num_regions > 0 for card in cards))),
+            ("marked regions", f"{int(self.has_mask.sum()):,}"),
+            ("classes", str(sum(card.num_regions > 0 for card in self.cards))),
         ]
-        if normal is not None:
-            figures.append(("look normal", f"{normal.num_regions:,}"))
-        figures.append(("doubtful", f"{num_doubtful:,}"))
-        if num_several:
-            figures.append(("images of several kinds", f"{num_several:,}"))
-        if num_empty:
-            figures.append(("images without a region", f"{num_empty:,}"))
-        if self.is_unknown.any():
-            figures.append(("unknown", f"{int(self.is_unknown.sum()):,}"))
-        image = (self.metrics or {}).get("image", {})
+        if self.normal is not None:
+            figures.append(("look normal", f"{self.normal.num_regions:,}"))
+        figures.append(("doubtful", f"{self.num_doubtful:,}"))
+        rest = {
+            "images of several kinds": self.num_several,
+            "images without a region": self.num_empty,
+            "unknown": self.num_unknown,
+        }
+        figures += [(name, f"{number:,}") for name, number in rest.items() if number]
+        image = (metrics or {}).get("image", {})
         if "nmi" in image:
             figures += [("NMI with labels", f"{image['nmi']:.2f}"), ("accuracy", f"{image['accuracy']:.2f}")]
         return figures
+
+
+def facts_section(facts: dict[str, dict[str, Any]]) -> ReportSection:
+    """Turn the part ``facts`` of ``metrics.json`` into a section; what is off comes first, with its advice.
+
+    Example:
+        >>> facts_section({"x": {"value": 0.4, "text": "40% are empty.", "advice": "Look."}}).findings
+        [Finding(level='warning', text='40% are empty.', advice='Look.')]
+    """
+    findings = [
+        Finding("warning" if fact["advice"] else "plain", fact["text"], fact["advice"]) for fact in facts.values()
+    ]
+    return ReportSection(FACTS_TITLE, sorted(findings, key=lambda finding: finding.level == "plain"), FACTS_HINT)
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

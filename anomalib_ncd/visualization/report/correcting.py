@@ -35,7 +35,7 @@ def correcting_data(
         shown: Regions of the map, by their index in the batch.
         classes: ``(R,)`` int, class of each of them on the page.
         normal: The class that is *normal* on the page.
-        corrected: Regions that were corrected before, by the same.
+        corrected: Regions that were corrected before, by their index in the batch.
 
     Returns:
         ``boxes``, ``likeness`` (bytes of :func:`likeness`, Base64) and its ``dimensions``, ``first`` (what to label
@@ -64,7 +64,6 @@ def correcting_data(
 
 
 def _tree(features: np.ndarray, classes: np.ndarray, normal: int | None) -> dict[str, Any]:
-    """Tree of classes as plain data."""
     tree = class_tree(features, classes, normal)
     splits = [{"of": of, "leaving": leaving.tolist()} for of, leaving in tree.splits]
     return {"count": tree.count, "merges": tree.merges, "splits": splits}

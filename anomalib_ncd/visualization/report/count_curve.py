@@ -24,27 +24,16 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class CountCurve:
-    """What the section on the number of classes shows.
-
-    Attributes:
-        sentence: The estimate in words.
-        method: What the scores are.
-        count: The estimate.
-        points: The candidates, in pixels; none where there was nothing to choose from.
-        line: The points as an SVG polyline.
-        band: Left edge and width of the range, in pixels.
-        size: Width and height of the picture.
-        base_y: Where the axis lies.
-    """
+    """What the section on the number of classes shows, in pixels."""
 
     sentence: str
-    method: str
+    method: str  # what the scores are
     count: int
-    points: list[CurvePoint]
-    line: str
-    band: tuple[float, float]
+    points: list[CurvePoint]  # none where there was nothing to choose from
+    line: str  # the points as an SVG polyline
+    band: tuple[float, float]  # left edge and width of the range
     size: tuple[int, int] = (WIDTH, HEIGHT)
-    base_y: int = HEIGHT - BOTTOM
+    base_y: int = HEIGHT - BOTTOM  # where the axis lies
 
 
 def count_curve(estimate: dict[str, Any] | None) -> CountCurve | None:
@@ -60,7 +49,8 @@ def count_curve(estimate: dict[str, Any] | None) -> CountCurve | None:
     low, high, curve = estimate["low"], estimate["high"], estimate["curve"]
     counts, scores = [int(count) for count, _ in curve], [float(score) for _, score in curve]
     step = (WIDTH - LEFT - RIGHT) / max(1, len(counts))
-    least, span = min(scores, default=0.0), (max(scores, default=0.0) - min(scores, default=0.0)) or 1.0
+    least = min(scores, default=0.0)
+    span = (max(scores, default=0.0) - least) or 1.0
     every = -(-len(counts) // MAX_TICKS)
     points = [
         CurvePoint(

@@ -19,13 +19,7 @@ DATA_START = '<script type="application/json" id="report-data">'
 
 @dataclass(frozen=True)
 class TileSheets:
-    """Many small tiles in a few pictures.
-
-    Attributes:
-        tile_px: Side of a tile.
-        tiles_per_row: Tiles in a row of a sheet; a sheet has at most as many rows.
-        data_uris: The sheets, filled row by row, one after the other.
-    """
+    """Many small tiles, of a side each, in a few pictures, filled row by row; there are at most as many rows."""
 
     tile_px: int
     tiles_per_row: int

@@ -20,7 +20,6 @@ from anomalib_ncd.visualization.page import packaged, render
 from anomalib_ncd.visualization.report.content import (
     TILE_MARGIN,
     ClassCard,
-    ContentBuilder,
     LoadRegion,
     ReportContent,
     ReportSection,
@@ -66,7 +65,7 @@ def write_report(
     """
     file = Path(file)
     results = results.named(class_names)
-    content = ContentBuilder(results, class_names, load, metrics, peaks_xy).build()
+    content = ReportContent(results, class_names, load, metrics, peaks_xy)
     shown = _regions_of_map(len(results.region_position))
     tile_px = LARGE_TILE_PX if len(shown) <= MAX_LARGE_TILES else SMALL_TILE_PX
     sheets = sheets or tile_sheets((region_tile(*load(int(region)), tile_px, TILE_MARGIN) for region in shown), tile_px)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_ncd.visualization.report.content import ContentBuilder, counted
+from anomalib_ncd.metrics.facts import tell_facts
+from anomalib_ncd.visualization.report import facts_section, write_report
+from anomalib_ncd.visualization.report.content import ReportContent, counted
 
 SURE = {0: [0.9, 0.05, 0.05], 1: [0.05, 0.9, 0.05], 2: [0.05, 0.05, 0.9]}
 NAMES = ["normal", "dent", "scratch"]
@@ -18,7 +20,7 @@ def load(region):
 
 
 def build(results, names=NAMES, metrics=None, peaks_xy=None):
-    return ContentBuilder(results.named(names), names, load, metrics, peaks_xy).build()
+    return ReportContent(results.named(names), names, load, metrics, peaks_xy)
 
 
 def test_one_sentence_and_the_numbers(results_of):
@@ -63,7 +65,7 @@ def test_typical_regions_are_nearest_to_the_mean_and_of_different_images(results
     angles = np.radians([0, 1, 2, 30, -30, 90])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     results = results_of([SURE[1]] * 5 + [SURE[2]], [0, 0, 0, 1, 2, 3], features=features)
-    builder = ContentBuilder(results, NAMES, load, None)
+    builder = ReportContent(results, NAMES, load, None)
     # Their mean lies at 0.6 degrees.
     assert builder._most_typical(np.arange(5)) == [1, 3, 4, 0, 2]
 
@@ -137,7 +139,7 @@ def test_the_peak_is_marked_where_nothing_was_found(results_of, tmp_path):
     assert ("images without a region", "1") in content.figures
     assert content.sentence.endswith("; nothing was found in 1 image.")
     assert content.normal.num_regions == 1  # not the one without a mask
-    builder = ContentBuilder(results, NAMES, load, None, [(9, 9), (62, 20), (9, 9)])
+    builder = ReportContent(results, NAMES, load, None, [(9, 9), (62, 20), (9, 9)])
     assert builder._peak_box(1) == [pytest.approx([51.2, 13.6, 64, 26.4])]
     assert build(results).empty[0].alt == "Image part/1 with 0 outlined regions"
 
@@ -173,3 +175,21 @@ def test_results_without_rejection_have_nothing_unknown(results_of):
 @pytest.mark.parametrize(("number", "expected"), [(0, "0 dents"), (1, "1 dent"), (1000, "1,000 dents")])
 def test_numbers_have_nouns(number, expected):
     assert counted(number, "dent") == expected
+
+
+def test_what_is_off_comes_first_with_its_advice():
+    section = facts_section(tell_facts({"images_with_region": 1.0, "own_image": 0.5, "cluster_agreement": 0.4}))
+    assert [finding.level for finding in section.findings] == ["warning", "warning", "plain"]
+    assert section.findings[0].advice.startswith("The maps don't follow what is in their images.")
+    assert section.findings[2].advice == ""
+
+
+def test_it_stands_in_the_report(results_of, tmp_path):
+    results = results_of([[0.1, 0.9], [0.9, 0.1]], [0, 1])
+    pixels = np.zeros((24, 24, 3), np.uint8), np.zeros((24, 24), bool)
+    sections = [facts_section(tell_facts({"images_with_region": 0.25, "same_place": 0.02}))]
+    write_report(tmp_path / "report.html", results, ["normal", "a"], lambda _: pixels, sections=sections)
+    text = (tmp_path / "report.html").read_text()
+    assert "25% of the images have a region. <em>Where nothing was found" in text
+    assert '<li class="plain">' in text
+    assert '<a href="#section-1">What is known without labels</a>' in text
