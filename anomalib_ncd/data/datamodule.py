@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,8 +161,7 @@ class NcdDataModule(AnomalibDataModule):
     def prepare_for(self, inputs: ModelInputs) -> None:
         """Make regions as a model takes them from now on; ``AnomalyNcd`` says how when it is set up.
 
-        ``ValueError`` if the datamodule was given other settings than those that a fitted model's regions were cut
-        with.
+        ``ValueError`` if ``regions`` are other settings than those that a fitted model's regions were cut with.
         """
         if self.regions is not None and inputs.regions not in {None, self.regions}:
             msg = f"The model's regions were cut with {inputs.regions}, but `regions` is {self.regions}; leave it out."
@@ -255,14 +255,14 @@ class NcdDataModule(AnomalibDataModule):
         """Base and novel regions half and half."""
         regions = self.train_regions()
         sampler = BalancedSampler(regions.is_base, self._rank, self._world_size, self.sampler_seed)
-        return DataLoader(
-            regions if self._views is None else self._views,
-            batch_size=self.train_batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers if self._views is None else 0,
-            collate_fn=RegionViewBatch.collate,
-            pin_memory=self._pin_memory,
-        )
+        options: dict[str, Any] = {
+            "sampler": sampler,
+            "collate_fn": RegionViewBatch.collate,
+            "pin_memory": self._pin_memory,
+        }
+        if self._views is not None:
+            return DataLoader(self._views, self.train_batch_size, **options)
+        return DataLoader(regions, self.train_batch_size, num_workers=self.num_workers, **options)
 
     def val_dataloader(self) -> list[DataLoader]:
         """None: classes are discovered without labels, so there is nothing to validate on."""
@@ -284,14 +284,9 @@ class NcdDataModule(AnomalibDataModule):
             yield from tqdm(loader, desc="Encoding regions", unit="batch")
 
     def _eval_loader(self, sampler: range) -> DataLoader:
-        return DataLoader(
-            EvalImages(self.region_table(), self.class_ids, self.image_size, self._inputs.whole_images),
-            batch_size=self.eval_batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=NcdBatch.collate,
-            pin_memory=self._pin_memory,
-        )
+        images = EvalImages(self.region_table(), self.class_ids, self.image_size, self._inputs.whole_images)
+        options: dict[str, Any] = {"collate_fn": NcdBatch.collate, "pin_memory": self._pin_memory}
+        return DataLoader(images, self.eval_batch_size, sampler=sampler, num_workers=self.num_workers, **options)
 
     def _setup(self, _stage: str | None = None) -> None:
         """Part of anomalib's interface; :meth:`setup` does the work."""
@@ -359,7 +354,6 @@ class NcdDataModule(AnomalibDataModule):
 
     @property
     def _pin_memory(self) -> bool:
-        """Whether batches go to a GPU, which takes them faster from pinned memory."""
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     @property

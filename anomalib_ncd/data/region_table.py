@@ -35,16 +35,14 @@ MAX_NAME_BYTES = 200
 class RegionTable:
     """Regions of a list of images.
 
-    Args:
-        images: The images.
-        folder: Folder for crops and the list of regions; an interrupted build goes on from what lies there.
-            Defaults to ``None``: everything stays in memory.
+    Crops and the list of regions lie in a folder, where an interrupted build goes on from what is there, or in memory.
 
     Attributes:
         rows: The regions of all images, without their pixels; see :meth:`load`.
         image_of: Index of the image that each region lies in.
         sizes_hw: Height and width of each image.
         num_components: Number of anomalies that MEBin estimates in each image.
+        peaks_xy: Where the map of each image is highest, in image pixels.
         settings: How the regions were cut.
         map_kind: What the maps hold, see :func:`~anomalib_ncd.regions.reading.maps.map_kind`.
     """
@@ -58,7 +56,7 @@ class RegionTable:
         self.image_of: list[int] = []
         self.sizes_hw: list[tuple[int, int]] = []
         self.num_components: list[int] = []
-        self.peaks_xy: list[tuple[float, float]] = []  # of the map of each image, in image pixels
+        self.peaks_xy: list[tuple[float, float]] = []
         self._rows_of_image: list[list[int]] = []
         self._crops: list[tuple[np.ndarray, np.ndarray]] = []
         self._digest = ""  # of all that came so far; as text, since workers get the table pickled
@@ -175,6 +173,9 @@ class RegionTable:
         except ValueError as error:
             msg = f"The anomaly map {map_path} of {image.path} can't be used: {error}"
             raise ValueError(msg) from error
+        (height, width), (rows, columns) = pixels.shape[:2], anomaly_map.shape
+        row, column = divmod(int(anomaly_map.argmax()), columns)
+        peak_xy = [(column + 0.5) * width / columns, (row + 0.5) * height / rows]
         for number, region in enumerate(regions):
             if self.folder is None:
                 self._crops.append((region.image, region.mask))
@@ -189,7 +190,7 @@ class RegionTable:
             "map_hw": list(anomaly_map.shape),
             "threshold": binarized.threshold,
             "num_components": binarized.num_components,
-            "peak_xy": _peak_xy(anomaly_map, pixels.shape),
+            "peak_xy": peak_xy,
             "regions": [{"box_xyxy": r.box_xyxy, "score": r.score, "area": r.area} for r in regions],
         }
 
@@ -290,10 +291,3 @@ def _warn_if_dark(highest: int) -> None:
             "%s), give `--regions.bit_depth %d`."
         )
         logger.warning(text, highest, bits, f"{2**bits - 1:,}", bits)
-
-
-def _peak_xy(anomaly_map: np.ndarray, image_shape: tuple[int, ...]) -> list[float]:
-    """Where a map is highest, in pixels of its image."""
-    row, column = np.unravel_index(int(anomaly_map.argmax()), anomaly_map.shape)
-    height, width = anomaly_map.shape
-    return [(float(column) + 0.5) * image_shape[1] / width, (float(row) + 0.5) * image_shape[0] / height]

@@ -97,17 +97,10 @@ class AnomalyClassifier:
         batch_size: int = 8,
         keep_masks: bool = True,
     ) -> AnomalyClassifier:
-        """Load an artefact; no code in it is run.
+        """Load an artefact, a folder or zip that ``anomalib-ncd pack`` wrote; no code in it is run.
 
-        Args:
-            path: Folder or zip that ``anomalib-ncd pack`` wrote.
-            detector: Detector to use instead of the artefact's own.
-            sha256: Digest that the artefact must have. ``None``: any.
-            num_threads: Threads for one call of a runtime. ``None``: the runtime's choice.
-            device: Device of PyTorch, for artefacts packed with ``runtime="torch"``.
-            limits: See the class, as for those that follow.
-            batch_size: See the class.
-            keep_masks: See the class.
+        A ``detector`` takes the place of the artefact's own, and the artefact must have the digest ``sha256``, if given.
+        ``num_threads`` are those of one call of a runtime, ``device`` is PyTorch's; for the rest see the class.
 
         Raises:
             FileNotFoundError: If there is nothing at the path.
@@ -157,15 +150,10 @@ class AnomalyClassifier:
         return list(self.stream(source))
 
     def stream(self, sources: Iterable[ImageLike], on_error: OnError = "raise") -> Iterator[ImageResult]:
-        """Classify any number of images, holding one batch in memory at a time.
+        """Classify any number of images ``(H, W, 3)`` uint8 RGB and image files, in order, a batch in memory at a time.
 
-        Args:
-            sources: Images ``(H, W, 3)`` uint8 RGB and image files.
-            on_error: ``"raise"`` stops at the first batch with an image that can't be used; ``"report"`` yields a
-                result for it whose ``error`` says why, whatever went wrong: file, map, detector, runtime, memory.
-
-        Yields:
-            One result for each image, in order.
+        With ``on_error="raise"`` the first batch with an image that can't be used stops; ``"report"`` yields a result
+        for it whose ``error`` says why, whatever went wrong: file, map, detector, runtime, memory.
         """
         sources = iter(sources)
         while batch := list(islice(sources, self.batch_size)):

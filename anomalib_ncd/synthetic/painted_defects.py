@@ -38,19 +38,12 @@ _BORDER_TOLERANCE = 18.0
 def paint_on_surface(
     image: NDArray[np.uint8], kind: str, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], BoolMask]:
-    """Paint one defect onto a photograph of a normal part.
+    """Paint one defect onto a copy of a photograph of a normal part, RGB ``(H, W, 3)``, ``uint8``.
 
     Place, size, orientation and contrast are random. Size goes with the image's shorter side, contrast with the
     texture around the defect. On grey images the defect is grey. Where the surface is too dark or too bright for the
-    defect, it is painted as its negative.
-
-    Args:
-        image: RGB image ``(H, W, 3)``, ``uint8``; it is not changed.
-        kind: One of ``DEFECT_KINDS``; ``ValueError`` for others.
-        rng: Source of all randomness.
-
-    Returns:
-        The painted image, ``uint8``, and the defect's mask ``(H, W)``, bool; only inside it the image differs.
+    defect, it is painted as its negative. Returns the image, and the defect's mask ``(H, W)``, bool, inside which alone
+    it differs. ``ValueError`` for unknown kinds.
 
     Example:
         >>> surface = np.random.default_rng(0).normal(60, 4, (128, 96, 3)).astype(np.uint8)
@@ -95,11 +88,9 @@ def part_mask(image: NDArray[np.uint8]) -> BoolMask:
     one colour, or the whole image is, as on a surface that fills it, everything is part.
     """
     height, width = image.shape[:2]
-    side = min(128, max(image.shape[:2]))
-    shrink = side / max(image.shape[:2])
-    small = cv2.resize(
-        image, (max(1, round(width * shrink)), max(1, round(height * shrink))), interpolation=cv2.INTER_AREA
-    ).astype(np.float32)
+    shrink = min(1.0, 128 / max(height, width))
+    small_wh = max(1, round(width * shrink)), max(1, round(height * shrink))
+    small = cv2.resize(image, small_wh, interpolation=cv2.INTER_AREA).astype(np.float32)
     border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
     colour = np.median(border, axis=0)
     like_border = np.abs(small - colour).max(axis=2) <= _BORDER_TOLERANCE
@@ -134,10 +125,11 @@ def _spot_on_part(image: NDArray[np.uint8], kind: str, rng: np.random.Generator)
 def _square(spot: Spot, num_radii: float, margin_px: float = 0.0) -> tuple[slice, slice]:
     """Rows and columns around a spot, inside the image."""
     reach = num_radii * spot.radius_px + margin_px
-    spans = []
-    for centre, side in ((spot.y, spot.size_hw[0]), (spot.x, spot.size_hw[1])):
-        spans.append(slice(max(0, int(centre - reach)), min(side, int(np.ceil(centre + reach)) + 1)))
-    return spans[0], spans[1]
+    rows, cols = (
+        slice(max(0, int(centre - reach)), min(side, int(np.ceil(centre + reach)) + 1))
+        for centre, side in zip((spot.y, spot.x), spot.size_hw, strict=True)
+    )
+    return rows, cols
 
 
 def _paint_window(window: FloatImage, kind: str, spot: Spot, seed: int, levels: float) -> tuple[FloatImage, BoolMask]:

@@ -41,20 +41,10 @@ Painter = Callable[[FloatImage, Spot, np.random.Generator], tuple[FloatImage, Fl
 def paint_defect(
     image: NDArray[np.uint8], kind: str, rng: np.random.Generator, avoid: BoolMask | None = None
 ) -> tuple[NDArray[np.uint8], BoolMask]:
-    """Paint one defect at a random place, size and orientation.
+    """Paint one defect at a random place, size and orientation into a copy of an RGB image ``(H, W, 3)``, ``uint8``.
 
-    Args:
-        image: RGB image ``(H, W, 3)``, ``uint8``; it is not changed.
-        kind: One of ``DEFECT_KINDS``.
-        rng: Source of all randomness.
-        avoid: Pixels ``(H, W)``, bool, that the defect must not touch.
-
-    Returns:
-        The painted image, ``uint8``, and the defect's mask ``(H, W)``, bool. The image differs from the one given only
-        inside the mask dilated by ``MASK_MARGIN_PX``.
-
-    Raises:
-        ValueError: If an argument is wrong, or no place outside ``avoid`` is large enough.
+    Returns it and the defect's mask ``(H, W)``, bool; the image changes only inside the mask dilated by
+    ``MASK_MARGIN_PX``. No pixel of ``avoid``, ``(H, W)`` bool, is touched; ``ValueError`` if there is no such place.
 
     Example:
         >>> plate = np.full((128, 128, 3), 150, dtype=np.uint8)
@@ -105,7 +95,7 @@ def check_kinds(kinds: Sequence[str], argument: str) -> None:
 
 
 def check_canvas(image: NDArray[np.uint8]) -> None:
-    """Refuse what can't be painted on."""
+    """Raise ``ValueError`` for what can't be painted on."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         msg = f"`image` must be uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}."
         raise ValueError(msg)

@@ -96,10 +96,8 @@ def generate_dataset(
 ) -> GeneratedDataset:
     """Generate images of good and defective metal plates with masks, labels and, if wanted, maps and base crops.
 
-    A folder that holds a data set of the same settings is left as it is, so that the call can be repeated.
-
     Args:
-        folder: Where to write: a new or empty folder, or one with a data set of the same settings.
+        folder: A new or empty folder, or one with a data set of the same settings, which is left as it is.
         kinds: Kinds of defect of the test images, from ``DEFECT_KINDS``.
         num_train_good: Number of good images for training.
         num_test_good: Number of good test images.
@@ -112,7 +110,7 @@ def generate_dataset(
         num_per_base_kind: Number of base crops per base kind.
 
     Raises:
-        FileExistsError: If the folder holds anything but a data set of the same settings.
+        FileExistsError: If the folder holds anything else.
         ValueError: If a kind, a number or the seed is wrong.
 
     Example:

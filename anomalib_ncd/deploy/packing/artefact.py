@@ -3,9 +3,8 @@
 
 """An artefact on disk: a folder or a zip of a manifest and network files, checked before anything in it is used.
 
-Files are read once, compared with their digests and handed to the runtimes from memory, so what was checked is what
-runs. All of them are data: ONNX, OpenVINO IR, safetensors. Digests tell damage and tampering with single files;
-against an artefact that was forged as a whole, compare :attr:`Artefact.sha256` with the one noted when it was built.
+Files, all of them data, are read once, compared with their digests and handed to the runtimes from memory. Digests tell
+damage and tampering with single files; for an artefact forged as a whole, compare :attr:`Artefact.sha256`.
 """
 
 from __future__ import annotations

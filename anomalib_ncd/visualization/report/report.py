@@ -122,7 +122,6 @@ def _slots(results: RunResults, class_names: Sequence[str]) -> list[dict[str, st
 
 
 def _scores(metrics: dict[str, Any] | None) -> list[tuple[str, int, list[str]]]:
-    """Rows of the table of scores."""
     rows = []
     for level in ("image", "region"):
         report = (metrics or {}).get(level, {})
@@ -174,7 +173,6 @@ def _confusion(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _script_data(results: RunResults, content: ReportContent, shown: np.ndarray, sheets: TileSheets) -> dict[str, Any]:
-    """What the script draws."""
     cards: list[ClassCard] = [*content.cards, *([content.normal] if content.normal else [])]
     class_of_slot = {card.slot: number for number, card in enumerate(cards)}
     certainty = content.certainty
