@@ -118,7 +118,6 @@ def error_message(error: Exception) -> str:
 
 
 def _close_bars() -> None:
-    """End the line of each open progress bar."""
     for bar in list(getattr(_tqdm(), "_instances", ())):
         bar.close()
 

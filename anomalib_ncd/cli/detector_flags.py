@@ -56,10 +56,8 @@ def flagged_detector(config: Namespace) -> AnomalibModule:
 
     found = detector_class(config)
     if config.ckpt_path is None:
-        msg = (
-            f"`--detector.ckpt_path` is missing: the checkpoint of a fitted {found.__name__}; `discover` fits one on "
-            "`--normal_images`."
-        )
+        what = f"the checkpoint of a fitted {found.__name__}"
+        msg = f"`--detector.ckpt_path` is missing: {what}; `discover` fits one on `--normal_images`."
         raise ValueError(msg)
     return load_detector(found, config.ckpt_path, **config.init_args)
 

@@ -255,14 +255,8 @@ class NcdDataModule(AnomalibDataModule):
         """Base and novel regions half and half."""
         regions = self.train_regions()
         sampler = BalancedSampler(regions.is_base, self._rank, self._world_size, self.sampler_seed)
-        options: dict[str, Any] = {
-            "sampler": sampler,
-            "collate_fn": RegionViewBatch.collate,
-            "pin_memory": self._pin_memory,
-        }
-        if self._views is not None:
-            return DataLoader(self._views, self.train_batch_size, **options)
-        return DataLoader(regions, self.train_batch_size, num_workers=self.num_workers, **options)
+        views, num_workers = (regions, self.num_workers) if self._views is None else (self._views, 0)
+        return self._loader(views, self.train_batch_size, sampler, RegionViewBatch.collate, num_workers)
 
     def val_dataloader(self) -> list[DataLoader]:
         """None: classes are discovered without labels, so there is nothing to validate on."""
@@ -285,8 +279,13 @@ class NcdDataModule(AnomalibDataModule):
 
     def _eval_loader(self, sampler: range) -> DataLoader:
         images = EvalImages(self.region_table(), self.class_ids, self.image_size, self._inputs.whole_images)
-        options: dict[str, Any] = {"collate_fn": NcdBatch.collate, "pin_memory": self._pin_memory}
-        return DataLoader(images, self.eval_batch_size, sampler=sampler, num_workers=self.num_workers, **options)
+        return self._loader(images, self.eval_batch_size, sampler, NcdBatch.collate, self.num_workers)
+
+    def _loader(self, items: Dataset, size: int, sampler: Any, collate: Any, num_workers: int) -> DataLoader:  # noqa: ANN401
+        # Batches that go to a GPU are taken faster from pinned memory.
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        options = {"collate_fn": collate, "pin_memory": on_gpu}
+        return DataLoader(items, size, sampler=sampler, num_workers=num_workers, **options)
 
     def _setup(self, _stage: str | None = None) -> None:
         """Part of anomalib's interface; :meth:`setup` does the work."""
@@ -351,10 +350,6 @@ class NcdDataModule(AnomalibDataModule):
                 self.region_settings.method,
                 *self._score_range_in_force(),
             )
-
-    @property
-    def _pin_memory(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     @property
     def _rank(self) -> int:

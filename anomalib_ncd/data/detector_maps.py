@@ -156,11 +156,9 @@ class _MapRecord:
         write_file(self.file, "".join(f"{line}\n" for line in (detector, *sorted(self._done))))
 
     def is_current(self, image: ImageFile, map_path: Path) -> bool:
-        """Whether a map was made from the image as it is now."""
         return map_path.is_file() and _line_of(image) in self._done
 
     def add(self, image: ImageFile) -> None:
-        """Note that the map of an image is there."""
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(f"{_line_of(image)}\n")
 

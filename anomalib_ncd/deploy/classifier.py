@@ -99,7 +99,7 @@ class AnomalyClassifier:
     ) -> AnomalyClassifier:
         """Load an artefact, a folder or zip that ``anomalib-ncd pack`` wrote; no code in it is run.
 
-        A ``detector`` takes the place of the artefact's own, and the artefact must have the digest ``sha256``, if given.
+        A ``detector`` takes the place of the artefact's own; ``sha256`` is the digest that the artefact must have.
         ``num_threads`` are those of one call of a runtime, ``device`` is PyTorch's; for the rest see the class.
 
         Raises:

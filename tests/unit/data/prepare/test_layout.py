@@ -169,6 +169,6 @@ def test_the_root_is_found_two_levels_down_at_most(tmp_path):
 
 def test_missing_masks_are_counted(plan, tmp_path):
     lost = [PlannedImage(plan[1].source, "test", "dent", f"{i}.jpg", tmp_path / f"{i}.png") for i in range(5)]
-    with pytest.raises(FileNotFoundError, match=r"5 images of defects have no mask: .*bad\.jpg and 2 more"):
+    with pytest.raises(FileNotFoundError, match=r"5 images of defects have no mask .*bad\.jpg and 2 more"):
         write_layout([*plan, *lost], tmp_path / "out")
     assert not (tmp_path / "out").exists()
