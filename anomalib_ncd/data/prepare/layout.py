@@ -74,8 +74,8 @@ def write_layout(plan: Sequence[PlannedImage], out: str | Path) -> PreparedData:
     out = Path(out)
     missing = [image for image in plan if image.mask is not None and not image.mask.is_file()]
     if missing:
-        named = _examples([image.source for image in missing])
-        msg = f"{len(missing)} images of defects have no mask with them: {named}; there is no {missing[0].mask}. Unpack anew."
+        named = f"{_examples([image.source for image in missing])}; there is no {missing[0].mask}"
+        msg = f"{len(missing)} images of defects have no mask where it belongs: {named}. Unpack anew."
         raise FileNotFoundError(msg)
     _refuse_collisions(plan)
     files = [(image.source, image.target, False) for image in plan]
