@@ -39,9 +39,7 @@ logger = logging.getLogger(__name__)
 
 def _add_classify(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="Folder of a run, or what `pack` made of it.")
-    parser.add_argument(
-        "--images", type=Path, required=True, help="Folder of images, searched recursively, or an image."
-    )
+    parser.add_argument("--images", type=Path, required=True, help="Folder, searched recursively, or an image.")
     parser.add_argument("--output", type=Path, required=True, help="Folder of results; an interrupted one goes on.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps that another tool saves.")
     add_detector_arguments(parser)
@@ -82,9 +80,8 @@ def _run_classify(config: Namespace) -> None:
         if config.watch:
             return
         raise
-    logger.info(
-        "%d images classified, %d could not be used, %d were done before. Results are in %s.", *counts, config.output
-    )
+    text = "%d images classified, %d could not be used, %d were done before. Results are in %s."
+    logger.info(text, *counts, config.output)
 
 
 def _add_pack(parser: ArgumentParser) -> None:
@@ -95,11 +92,11 @@ def _add_pack(parser: ArgumentParser) -> None:
     parser.add_argument("--detector.input_size", type=tuple[int, int] | None, help="Height and width it wants.")
     parser.add_argument("--with_detector", type=bool, default=True, help="Pack the run's own detector.")
     parser.add_argument("--runtime", type=Literal["onnx", "openvino", "torch"], default="onnx", help="Of the encoder.")
-    parser.add_argument(
-        "--compression",
-        type=Literal["fp16", "int8", "int8_ptq", "int8_acq"] | None,
-        help="Smaller weights, OpenVINO only; int8 needs the extra [int8].",
+    kinds, helped = (
+        Literal["fp16", "int8", "int8_ptq", "int8_acq"],
+        "Smaller weights, OpenVINO only; int8 needs [int8].",
     )
+    parser.add_argument("--compression", type=kinds | None, help=helped)
     _add_rate_argument(parser)
     parser.add_argument("--images", type=Path | None, help="Images to check and calibrate with; the run's by default.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Their maps; the run's by default.")
@@ -124,11 +121,10 @@ def _run_pack(config: Namespace) -> None:
         datamodule=datamodule,
         false_reject_rate=config.false_reject_rate,
     )
-    packed = load_artefact_detector(artefact)
+    packed, manifest = load_artefact_detector(artefact), artefact.manifest
     if packed is not None and datamodule is not None:
         datamodule.setup()
         paths = [record.path for record in datamodule.records]
-        manifest = artefact.manifest
         check_detector(packed, paths, datamodule.map_paths, manifest.score_range, manifest.regions.bit_depth)
     artefact.save(config.output)
     logger.info("Packed %s; its SHA-256 is %s.", config.output, artefact.sha256)

@@ -79,20 +79,14 @@ def _add_discover(parser: CommandParser) -> None:
     """Add the flags of the datamodule, the model and the run, side by side."""
     parser.usage = "anomalib-ncd discover --images FOLDER --output FOLDER [flags]"
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
-    parser.add_argument(
-        "--preset",
-        type=Literal["paper"] | None,
-        help="Values where none are given: those of the paper, for MVTec AD; MTD has merging_temperature 50.",
-    )
+    helped = "Values where none are given: those of the paper, for MVTec AD; MTD has merging_temperature 50."
+    parser.add_argument("--preset", type=Literal["paper"] | None, help=helped)
     parser.add_argument("--output", type=Path, required=True, help="Folder of the run; an interrupted run goes on.")
     parser.add_argument("--images", type=Path, required=True, help="Folder of images, searched recursively.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps, paired by relative path and stem.")
     add_detector_arguments(parser)
-    parser.add_argument(
-        "--method",
-        type=Literal["train", "cluster"] | None,
-        help="Cluster, or train: for the paper's method or base classes. Default: train with `base`, or cluster.",
-    )
+    helped = "Cluster, or train: for the paper's method or base classes. Default: train with `base`, or cluster."
+    parser.add_argument("--method", type=Literal["train", "cluster"] | None, help=helped)
     for flags in (DataFlags, ModelFlags):
         parser.add_class_arguments(flags, as_group=False)
     parser.add_class_arguments(RunOptions, as_group=False, skip={"precision"})
@@ -182,12 +176,8 @@ def plain_config(config: Namespace) -> dict[str, Any]:
 
 def _add_demo(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="Folder for images and results.")
-    parser.add_argument(
-        "--method",
-        type=Literal["cluster", "train"],
-        default="cluster",
-        help="Compare regions with the good images and cluster them, or train with labelled base classes.",
-    )
+    helped = "Compare regions with the good images and cluster them, or train with labelled base classes."
+    parser.add_argument("--method", type=Literal["cluster", "train"], default="cluster", help=helped)
     parser.add_argument("--seed", type=int, default=0, help="Seed of images and training.")
 
 
@@ -209,10 +199,8 @@ def _run_demo(config: Namespace) -> None:
     parser = CommandParser()
     _add_discover(parser)
     _run_discover(parser.parse_args(command))
-    logger.info(
-        "Next, your own images: anomalib-ncd discover --images FOLDER --normal_images FOLDER_OF_GOOD_ONES "
-        "--output runs/mine"
-    )
+    flags = "--images FOLDER --normal_images FOLDER_OF_GOOD_ONES --output runs/mine"
+    logger.info("Next, your own images: anomalib-ncd discover %s", flags)
 
 
 COMMANDS = {

@@ -32,8 +32,7 @@ from anomalib_ncd.regions.reading.maps import MAP_SUFFIXES, MapPairs, read_anoma
 from anomalib_ncd.regions.settings import RegionSettings
 
 DEFAULT_IMAGE_SIZE = 224
-MANY_EMPTY = 1 / 3
-"""From this share of images without a region on there is a warning."""
+MANY_EMPTY = 1 / 3  # from this share of images without a region on there is a warning
 
 logger = logging.getLogger(__name__)
 

@@ -21,11 +21,8 @@ from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
 from anomalib_ncd.regions.views import eval_views, whole_view
 
-NUM_VIEWS = 2
-"""Of each region in a batch, as the losses compare them."""
-
-MAX_NORMAL_REGIONS = 300
-"""Most normal regions that are cut, so that the work doesn't grow with the number of normal images."""
+NUM_VIEWS = 2  # of each region in a batch, as the losses compare them
+MAX_NORMAL_REGIONS = 300  # so that the work doesn't grow with the number of normal images
 
 
 class NormalRegions:

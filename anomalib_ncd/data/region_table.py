@@ -28,8 +28,7 @@ from anomalib_ncd.regions.writing import write_file, write_image
 
 logger = logging.getLogger(__name__)
 
-MAX_NAME_BYTES = 200
-"""Longest name of an image that its crops are called by; file systems take 255 bytes."""
+MAX_NAME_BYTES = 200  # of an image that its crops are called by; file systems take 255
 
 
 class RegionTable:

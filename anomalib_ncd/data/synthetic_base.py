@@ -25,15 +25,9 @@ from anomalib_ncd.synthetic.plate_defects import DEFECT_KINDS
 
 logger = logging.getLogger(__name__)
 
-MIN_NORMAL_IMAGES = 10
-"""Fewest images taken for normal where none are given as such."""
-
-KINDS = tuple(sorted(DEFECT_KINDS))
-"""Base classes in the order of their ids."""
-
-NUM_PER_CLASS = 20
-"""Regions of each class."""
-
+MIN_NORMAL_IMAGES = 10  # taken for normal where none are given as such
+KINDS = tuple(sorted(DEFECT_KINDS))  # base classes in the order of their ids
+NUM_PER_CLASS = 20  # regions
 _PAINTER_VERSION = 1  # raise it when the same settings would give other bytes
 _MIN_SIDE_PX = 64
 _SETTINGS_FILE = "synthetic.json"

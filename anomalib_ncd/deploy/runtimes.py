@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,8 +18,6 @@ from anomalib_ncd.deploy.packing.manifest import ArtefactError
 
 if TYPE_CHECKING:
     from anomalib_ncd.models.export import RegionClassifier
-
-Runtime = Literal["onnx", "openvino"]
 
 INPUT_NAMES = ("image", "mask")
 WHOLE_IMAGE_NAMES = ("whole_image", "image_index")
@@ -45,17 +44,10 @@ class Network(Protocol):
 
 
 class OnnxNetwork:
-    """A network in ONNX Runtime.
-
-    ``contents`` are the bytes of the ``.onnx`` file, or the file itself where weights lie next to it.
-    """
+    """A network in ONNX Runtime, from the bytes of the ``.onnx`` file, or the file where weights lie next to it."""
 
     def __init__(self, contents: bytes | Path, num_threads: int | None = None) -> None:
-        try:
-            import onnxruntime  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            msg = "ONNX networks need the package onnxruntime: `pip install onnxruntime`."
-            raise ModuleNotFoundError(msg) from error
+        onnxruntime = _runtime("onnxruntime")
         options = onnxruntime.SessionOptions()
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
@@ -80,17 +72,13 @@ class OnnxNetwork:
 
 
 class OpenVinoNetwork:
-    """A network in OpenVINO, in full single precision, so that results don't depend on the processor.
+    """A network in OpenVINO, from the bytes of the ``.xml`` and the ``.bin`` file.
 
-    ``contents`` are the bytes of the ``.xml`` file and of the ``.bin`` file.
+    In full single precision, so that results don't depend on the processor.
     """
 
     def __init__(self, contents: Sequence[bytes], num_threads: int | None = None) -> None:
-        try:
-            import openvino  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            msg = "OpenVINO networks need the package openvino: `pip install openvino`."
-            raise ModuleNotFoundError(msg) from error
+        openvino = _runtime("openvino")
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if num_threads is not None:
             settings["INFERENCE_NUM_THREADS"] = num_threads
@@ -111,6 +99,14 @@ class OpenVinoNetwork:
         """Run the network."""
         results = self._request.infer(dict(inputs), share_inputs=True)
         return {name: np.array(results[index]) for index, name in enumerate(self.output_names)}
+
+
+def _runtime(package: str) -> Any:  # noqa: ANN401
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        msg = f"The network needs the package {package}: `pip install {package}`."
+        raise ModuleNotFoundError(msg) from error
 
 
 def load_network(runtime: str, contents: Sequence[bytes], num_threads: int | None = None) -> Network:

@@ -21,15 +21,12 @@ from anomalib_ncd.synthetic.plate_defects import (
 )
 from anomalib_ncd.synthetic.shapes import BoolMask, FloatImage, Spot, dilate, random_spot
 
-SCALES = (0.75, 1.5)
-"""Smallest and largest factor on a defect's size, besides the range of its kind."""
-
-CONTRASTS = (2.5, 5.0)
-"""Weakest and strongest contrast of a defect, in standard deviations of the texture around it."""
-
-CONTRAST_LEVELS = (9.0, 60.0)
-"""Bounds of the contrast in grey levels: smooth surfaces show a defect, coarse ones don't drown it in black."""
-
+SCALES = (0.75, 1.5)  # factors on a defect's size, besides the range of its kind
+CONTRASTS = (2.5, 5.0)  # of a defect, in standard deviations of the texture around it
+CONTRAST_LEVELS = (
+    9.0,
+    60.0,
+)  # in grey levels: smooth surfaces show a defect, coarse ones don't drown it in black
 _PLATE_LEVEL = 150.0  # grey level of the plates that the kinds of defect are drawn for
 _MAX_TRIES = 30
 _BORDER_TOLERANCE = 18.0

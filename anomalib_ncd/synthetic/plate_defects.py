@@ -26,12 +26,8 @@ from anomalib_ncd.synthetic.shapes import (
     smooth_noise,
 )
 
-MASK_MARGIN_PX = 2
-"""A defect's soft edge reaches this far outside its mask; everything farther out is untouched."""
-
-MASK_COVER = 0.3
-"""A pixel belongs to a defect's mask where more than this part of it is defect."""
-
+MASK_MARGIN_PX = 2  # a defect's soft edge reaches this far outside its mask; everything farther out is untouched
+MASK_COVER = 0.3  # a pixel belongs to a defect's mask where more than this part of it is defect
 _MAX_TRIES = 60
 
 Painter = Callable[[FloatImage, Spot, np.random.Generator], tuple[FloatImage, FloatImage]]

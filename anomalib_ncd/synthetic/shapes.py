@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 FloatImage = NDArray[np.float32]
 BoolMask = NDArray[np.bool_]
 
-LIGHT_XY = (-0.6, -0.8)
-"""Direction towards the light: the top left, in every image."""
-
+LIGHT_XY = (-0.6, -0.8)  # direction towards the light: the top left, in every image
 _SUPERSAMPLE = 4
 
 
@@ -140,11 +138,9 @@ def shifted(cover: FloatImage, shift_px: float) -> FloatImage:
 
 def _canvas(spot: Spot) -> NDArray[np.uint8]:
     """Make an empty drawing, finer than the image."""
-    height, width = spot.size_hw
-    return np.zeros((height * _SUPERSAMPLE, width * _SUPERSAMPLE), dtype=np.uint8)
+    return np.zeros([side * _SUPERSAMPLE for side in spot.size_hw], dtype=np.uint8)
 
 
 def _to_cover(canvas: NDArray[np.uint8], spot: Spot) -> FloatImage:
     """Average a drawing over the pixels of the image."""
-    height, width = spot.size_hw
-    return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
+    return cv2.resize(canvas, spot.size_hw[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)

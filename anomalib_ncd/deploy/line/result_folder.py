@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -98,7 +97,8 @@ class ResultStore:
             # What is no UTF-8 in a file name becomes an escape, which JSON reads back.
             line = json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace")
             rows.append((os.fsencode(key), made_from, result["error"] is not None, line))
-        with self._reasons(), self._transaction():
+        with self._reasons(), self._database:
+            self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany(SAVE, rows)
 
     def lines(self, *, failed: bool | None = None) -> Iterator[bytes]:
@@ -115,7 +115,8 @@ class ResultStore:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
         [version] = self._database.execute("PRAGMA user_version").fetchone()
-        with self._transaction():
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
             if version == 0:
                 for statement in SCHEMA:
                     self._database.execute(statement)
@@ -132,17 +133,6 @@ class ResultStore:
                 )
                 raise ValueError(msg)
             self._database.execute("UPDATE results SET made_from = NULL WHERE failed")  # each call tries them again
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
 
     @contextmanager
     def _reasons(self) -> Iterator[None]:
@@ -211,9 +201,7 @@ class ResultFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         try:
             if self._is_old and not isinstance(error, OutputError):
                 self._write_tables()

@@ -69,10 +69,10 @@ def _tree(features: np.ndarray, classes: np.ndarray, normal: int | None) -> dict
     return {"count": tree.count, "merges": tree.merges, "splits": splits}
 
 
-def likeness(features: np.ndarray, dimensions: int = LIKENESS_DIMENSIONS) -> np.ndarray:
+def likeness(features: np.ndarray) -> np.ndarray:
     """Features ``(R, D)`` as ``(R, d)`` int8 of principal components, so that the page can find alike regions."""
     rows = unit_rows(features)
     if len(rows) < 2:
         return np.zeros((len(rows), 1), np.int8)
-    reduced = PCA(min(dimensions, *rows.shape), random_state=0).fit_transform(rows)
+    reduced = PCA(min(LIKENESS_DIMENSIONS, *rows.shape), random_state=0).fit_transform(rows)
     return np.round(reduced / max(float(np.abs(reduced).max()), 1e-12) * 127).astype(np.int8)
