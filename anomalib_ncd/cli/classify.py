@@ -92,10 +92,8 @@ def _add_pack(parser: ArgumentParser) -> None:
     parser.add_argument("--detector.input_size", type=tuple[int, int] | None, help="Height and width it wants.")
     parser.add_argument("--with_detector", type=bool, default=True, help="Pack the run's own detector.")
     parser.add_argument("--runtime", type=Literal["onnx", "openvino", "torch"], default="onnx", help="Of the encoder.")
-    kinds, helped = (
-        Literal["fp16", "int8", "int8_ptq", "int8_acq"],
-        "Smaller weights, OpenVINO only; int8 needs [int8].",
-    )
+    kinds = Literal["fp16", "int8", "int8_ptq", "int8_acq"]
+    helped = "Smaller weights, OpenVINO only; int8 needs the extra [int8]."
     parser.add_argument("--compression", type=kinds | None, help=helped)
     _add_rate_argument(parser)
     parser.add_argument("--images", type=Path | None, help="Images to check and calibrate with; the run's by default.")

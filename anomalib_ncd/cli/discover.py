@@ -193,7 +193,7 @@ def _run_demo(config: Namespace) -> None:
     args += ["--labels", data.labels_csv, "--num_novel_classes", len(data.kinds) + 1]
     args += ["--backbone", "offline", "--method", config.method, "--seed", config.seed, "--accelerator", "cpu"]
     if config.method == "train":
-        args += ["--base", data.root / "base", "--training.num_cached_views", 4]
+        args += ["--base", data.base_dir, "--training.num_cached_views", 4]
     command = list(map(str, args))
     logger.info("What follows is: anomalib-ncd discover %s", shlex.join(command))
     parser = CommandParser()

@@ -36,28 +36,24 @@ class GeneratedDataset:
     Attributes:
         root: Folder of the data set, in the layout of MVTec AD.
         kinds: Kinds of defect of the test images.
-        base_kinds: Kinds of defect of the base crops.
         train_good_dir: Good images for the detector's training.
         test_dir: Test images, one folder each for ``good``, every kind, and ``mixed`` (two kinds in one image).
         ground_truth_dir: Masks (0 or 255) of the test images with defects: ``<kind>/000_mask.png``.
         labels_csv: Columns ``image`` (below ``test_dir``) and ``class``; of mixed images that of the larger defect.
         defects_csv: Columns ``image``, ``kind``, ``x0``, ``y0``, ``x1``, ``y1`` (half-open pixels), ``area`` (pixels).
         anomaly_maps_dir: Simulated maps of all test images, ``<kind>/000.npy``, ``float32`` in 0..1.
-        base_images_dir: Square crops around labelled defects of other kinds, ``<kind>/000.png``.
-        base_masks_dir: Masks (0 or 255) of those crops under the same names.
+        base_dir: Square crops around labelled defects of other kinds, ``images/<kind>/000.png``, and ``masks``.
     """
 
     root: Path
     kinds: tuple[str, ...]
-    base_kinds: tuple[str, ...]
     train_good_dir: Path
     test_dir: Path
     ground_truth_dir: Path
     labels_csv: Path
     defects_csv: Path
     anomaly_maps_dir: Path | None
-    base_images_dir: Path | None
-    base_masks_dir: Path | None
+    base_dir: Path | None
 
 
 @dataclass(frozen=True)
@@ -153,19 +149,16 @@ def _check_settings(settings: _Settings) -> None:
 
 
 def _paths(root: Path, settings: _Settings) -> GeneratedDataset:
-    base = root / "base" if settings.base_kinds else None
     return GeneratedDataset(
         root=root,
         kinds=tuple(settings.kinds),
-        base_kinds=tuple(settings.base_kinds),
         train_good_dir=root / "train" / "good",
         test_dir=root / "test",
         ground_truth_dir=root / "ground_truth",
         labels_csv=root / "labels.csv",
         defects_csv=root / "defects.csv",
         anomaly_maps_dir=root / "anomaly_maps" if settings.anomaly_maps else None,
-        base_images_dir=base and base / "images",
-        base_masks_dir=base and base / "masks",
+        base_dir=root / "base" if settings.base_kinds else None,
     )
 
 
@@ -206,7 +199,11 @@ def _write_dataset(dataset: GeneratedDataset, settings: _Settings) -> None:
         defects += [(path, kind, *_box(masks[kind]), int(masks[kind].sum())) for kind in kinds]
     for kind in settings.base_kinds:
         for index in range(settings.num_per_base_kind):
-            _write_base_crop(dataset, settings, kind, index)
+            rng = settings.rng(_BASE_KIND + DEFECT_KINDS.index(kind), index)
+            image, masks = make_image([kind], rng, settings.size)
+            square = _square(masks[kind])
+            write_image(dataset.root / f"base/images/{kind}/{index:03d}.png", image[square], sync=False)
+            write_image(dataset.root / f"base/masks/{kind}/{index:03d}.png", masks[kind][square], sync=False)
     _write_csv(dataset.labels_csv, labels)
     _write_csv(dataset.defects_csv, defects)
 
@@ -227,15 +224,6 @@ def _write_test_image(
         with whole_file(file, sync=False) as unfinished:
             np.save(unfinished, simulate_anomaly_map(mask, settings.rng(stream, index, 2), image.shape[:2]))
     return path, masks
-
-
-def _write_base_crop(dataset: GeneratedDataset, settings: _Settings, kind: str, index: int) -> None:
-    """Draw one image with a labelled defect and write the square around it."""
-    image, masks = make_image([kind], settings.rng(_BASE_KIND + DEFECT_KINDS.index(kind), index), settings.size)
-    rows, cols = _square(masks[kind])
-    for folder, pixels in ((dataset.base_images_dir, image), (dataset.base_masks_dir, masks[kind])):
-        if folder is not None:
-            write_image(folder / kind / f"{index:03d}.png", pixels[rows, cols], sync=False)
 
 
 def _box(mask: BoolMask) -> tuple[int, int, int, int]:

@@ -61,8 +61,7 @@ def test_layout(dataset):
 def test_maps_and_base_only_where_wanted(tmp_path):
     dataset = generate_dataset(tmp_path, **SMALL)
     assert dataset.anomaly_maps_dir is None
-    assert dataset.base_images_dir is None
-    assert dataset.base_masks_dir is None
+    assert dataset.base_dir is None
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"train", "test", "ground_truth"}
 
 
@@ -108,9 +107,9 @@ def test_tables_agree_with_the_masks(dataset):
 
 
 def test_base_crops_are_squares_around_whole_defects(dataset):
-    for path in dataset.base_images_dir.rglob("*.png"):
+    for path in (dataset.base_dir / "images").rglob("*.png"):
         image = cv2.imread(str(path))
-        mask = read_mask(dataset.base_masks_dir / path.relative_to(dataset.base_images_dir))
+        mask = read_mask(dataset.base_dir / "masks" / path.relative_to(dataset.base_dir / "images"))
         assert image.shape[0] == image.shape[1] >= 0.2 * 64
         assert mask.shape == image.shape[:2]
         assert (mask > 0).any()
