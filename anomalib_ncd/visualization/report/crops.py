@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -41,20 +42,13 @@ def jpeg_data_uri(image: np.ndarray, quality: int = 82) -> str:
 
 
 def tile_sheets(tiles: Iterable[np.ndarray], tile_px: int, quality: int = 72) -> TileSheets:
-    """Put square tiles of a side into sheets of 20 by 20; they are taken one at a time."""
-    per_sheet = TILES_PER_ROW**2
-    data_uris: list[str] = []
-    sheet = np.zeros((0, 0, 3), np.uint8)
-    number = -1
-    for number, tile in enumerate(tiles):
-        place = number % per_sheet
-        if place == 0:
-            if number:
-                data_uris.append(jpeg_data_uri(sheet, quality))
-            sheet = np.full((TILES_PER_ROW * tile_px, TILES_PER_ROW * tile_px, 3), 255, np.uint8)
-        top, left = place // TILES_PER_ROW * tile_px, place % TILES_PER_ROW * tile_px
-        sheet[top : top + tile_px, left : left + tile_px] = tile
-    if number >= 0:
-        rows = number % per_sheet // TILES_PER_ROW + 1
-        data_uris.append(jpeg_data_uri(sheet[: rows * tile_px], quality))
+    """Put square tiles of a side into sheets of 20 by 20; the tiles of one sheet are in memory at a time."""
+    tiles, data_uris = iter(tiles), []
+    while of_sheet := list(islice(tiles, TILES_PER_ROW**2)):
+        num_rows = -(-len(of_sheet) // TILES_PER_ROW)
+        sheet = np.full((num_rows * tile_px, TILES_PER_ROW * tile_px, 3), 255, np.uint8)
+        for place, tile in enumerate(of_sheet):
+            top, left = place // TILES_PER_ROW * tile_px, place % TILES_PER_ROW * tile_px
+            sheet[top : top + tile_px, left : left + tile_px] = tile
+        data_uris.append(jpeg_data_uri(sheet, quality))
     return TileSheets(tile_px, TILES_PER_ROW, data_uris)

@@ -5,12 +5,12 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from anomalib_ncd.regions.writing import write_file
@@ -92,7 +92,7 @@ def write_report(
         num_regions=len(results.region_position),
         num_on_map=len(shown),
         places={int(region): place for place, region in enumerate(shown)},
-        data=_json(data),
+        data=htmlsafe_json_dumps(data, separators=(",", ":")),
         script=Markup(script),  # noqa: S704 - a file of this package
         script_digest=digest,
     )
@@ -111,13 +111,8 @@ def _slots(results: RunResults, class_names: Sequence[str]) -> list[dict[str, st
     slots = []
     for slot, (found, given) in enumerate(zip(results.slot_names, class_names, strict=True)):
         first = list(class_names).index(given)
-        slots.append(
-            {
-                "slot": found,
-                "name": "" if given == found or first != slot else given,
-                "same": "" if first == slot else results.slot_names[first],
-            }
-        )
+        same = "" if first == slot else results.slot_names[first]
+        slots.append({"slot": found, "name": "" if given == found or same else given, "same": same})
     return slots
 
 
@@ -194,10 +189,3 @@ def _script_data(results: RunResults, content: ReportContent, shown: np.ndarray,
         "isProbability": certainty.is_probability,
         "tile": {"px": sheets.tile_px, "perRow": sheets.tiles_per_row, "sheets": sheets.data_uris},
     }
-
-
-def _json(data: dict[str, Any]) -> Markup:
-    """Data as JSON that can't end the element it stands in."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
-    safe = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return Markup(safe)  # noqa: S704 - holds no markup any more
