@@ -21,47 +21,31 @@ from anomalib_ncd.regions.settings import RegionSettings
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """How a model takes regions; it says so to a datamodule before that makes any.
+    """How a model takes regions; it says so to a datamodule before that makes any."""
 
-    Attributes:
-        image_size: Side of a view in pixels.
-        whole_images: Whether views of whole images are needed besides those of regions.
-        score_range: Range that a fitted model's regions were cut with; ``None``, as below, for a model that is new.
-        regions: How they were cut.
-        map_kind: What the maps of its run hold.
-    """
-
-    image_size: int
-    whole_images: bool = False
-    score_range: tuple[float, float] | None = None
-    regions: RegionSettings | None = None
-    map_kind: str | None = None
+    image_size: int  # side of a view in pixels
+    whole_images: bool = False  # whether views of whole images are needed, too
+    score_range: tuple[float, float] | None = None  # of a fitted model; None, as below, for a new one
+    regions: RegionSettings | None = None  # how they were cut
+    map_kind: str | None = None  # what the maps of its run hold
 
 
 @dataclass
 class RegionViewBatch:
-    """Augmented views of regions for training.
+    """V augmented views of B regions for training: images and masks, or tokens that were computed before.
 
-    Attributes:
-        region_index: ``(B,)`` long, index of the region in the training set.
-        label: ``(B,)`` long, base class, or the first novel one for regions known to be normal; 0 for novel regions,
-            whose class nobody knows.
-        is_base: ``(B,)`` bool, which regions are labelled.
-        score: ``(B,)`` float, region score in [0, 1].
-        image: ``(V, B, 3, S, S)`` uint8, V views; ``None`` where tokens are given.
-        mask: ``(V, B, 1, S, S)`` float in [0, 1]; ``None`` where tokens are given.
-        tokens: ``(V, B, N, D)`` outputs of the frozen blocks computed before; ``None`` where images are given.
-        attended: ``(V, B, N)`` bool, tokens that the class token may look at; goes with ``tokens``.
+    The label is the base class, or the first novel one for regions known to be normal; 0 for novel regions, whose class
+    nobody knows.
     """
 
-    region_index: torch.Tensor
-    label: torch.Tensor
-    is_base: torch.Tensor
-    score: torch.Tensor
-    image: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-    tokens: torch.Tensor | None = None
-    attended: torch.Tensor | None = None
+    region_index: torch.Tensor  # (B,) long, index of the region in the training set
+    label: torch.Tensor  # (B,) long
+    is_base: torch.Tensor  # (B,) bool, which regions are labelled
+    score: torch.Tensor  # (B,) float in [0, 1]
+    image: torch.Tensor | None = None  # (V, B, 3, S, S) uint8
+    mask: torch.Tensor | None = None  # (V, B, 1, S, S) float in [0, 1]
+    tokens: torch.Tensor | None = None  # (V, B, N, D), outputs of the frozen blocks
+    attended: torch.Tensor | None = None  # (V, B, N) bool, what the class token may look at
 
     @property
     def batch_size(self) -> int:
@@ -87,63 +71,35 @@ class RegionViewBatch:
 
 @dataclass
 class NcdBatch:
-    """Images with their regions, and the classes that the model predicts for both.
+    """B images with their R regions, and the classes that the model predicts for both, of which there are K.
 
-    B images with R regions together. ``region_*`` fields have one row per region, the others one per image.
-
-    Attributes:
-        image_path: Path of each image.
-        image_size: ``(B, 2)`` long, height and width in pixels.
-        image: ``(R, 3, S, S)`` uint8, the regions' views; dropped from predictions.
-        region_mask: ``(R, 1, S, S)`` float in [0, 1]; dropped from predictions.
-        whole_image: ``(B, 3, S, S)`` uint8, views of the whole images, for models that compare with normal images;
-            dropped from predictions.
-        region_image_index: ``(R,)`` long, the image in this batch that a region belongs to.
-        region_box_xyxy: ``(R, 4)`` float, box in image pixels, half-open.
-        region_score: ``(R,)`` float in [0, 1].
-        region_area: ``(R,)`` long, mask pixels.
-        class_id: ``(B,)`` long, true class for evaluation, -1 where unknown; ``None`` without labels.
-        class_sets: ``(B, L)`` bool, which true classes the defects of an image have, *good* apart; ``None`` where only
-            images are labelled.
-        region_class_id: ``(R,)`` long, the true class of the region's image; that of the defect it lies on where
-            defects are labelled.
-        class_probabilities: ``(B, K)`` float, probability of each novel class; slot 0 is normal.
-        pred_class_id: ``(B,)`` long, most probable class; -1 where there is none, see :meth:`with_predictions`.
-        pred_class_score: ``(B,)`` float, its probability.
-        region_class_probabilities: ``(R, K)`` float.
-        region_pred_class_id: ``(R,)`` long.
-        region_pred_class_score: ``(R,)`` float.
-        region_feature: ``(R, D)`` float32, the mask-guided feature of each region.
-        region_reference: ``(R, E)`` float32, what the frozen part of the encoder says of each region: the same before
-            and after training, so that runs can be compared by it.
-        region_head_class_id: ``(R, H)`` long, the class that each head gives; ``None`` where there are no heads.
-        unknown: ``(B,)`` bool, whether the regions that decide the class are unknown.
-        region_unknown: ``(R,)`` bool, whether a region is unlike all of those that the classes were discovered in.
+    ``region_*`` fields have one row per region, the others one per image. Views are dropped from predictions; ground
+    truth and predictions are ``None`` where there are none. Slot 0 of the K classes is normal.
     """
 
     image_path: list[str]
-    image_size: torch.Tensor
-    image: torch.Tensor | None
-    region_mask: torch.Tensor | None
-    region_image_index: torch.Tensor
-    region_box_xyxy: torch.Tensor
-    region_score: torch.Tensor
-    region_area: torch.Tensor
-    whole_image: torch.Tensor | None = None
-    class_id: torch.Tensor | None = None
-    class_sets: torch.Tensor | None = None
-    region_class_id: torch.Tensor | None = None
-    class_probabilities: torch.Tensor | None = None
-    pred_class_id: torch.Tensor | None = None
-    pred_class_score: torch.Tensor | None = None
-    region_class_probabilities: torch.Tensor | None = None
-    region_pred_class_id: torch.Tensor | None = None
-    region_pred_class_score: torch.Tensor | None = None
-    region_feature: torch.Tensor | None = None
-    region_reference: torch.Tensor | None = None
-    region_head_class_id: torch.Tensor | None = None
-    unknown: torch.Tensor | None = None
-    region_unknown: torch.Tensor | None = None
+    image_size: torch.Tensor  # (B, 2) long, height and width in pixels
+    image: torch.Tensor | None  # (R, 3, S, S) uint8, the regions' views
+    region_mask: torch.Tensor | None  # (R, 1, S, S) float in [0, 1]
+    region_image_index: torch.Tensor  # (R,) long, the image in this batch that a region belongs to
+    region_box_xyxy: torch.Tensor  # (R, 4) float, box in image pixels, half-open
+    region_score: torch.Tensor  # (R,) float in [0, 1]
+    region_area: torch.Tensor  # (R,) long, mask pixels
+    whole_image: torch.Tensor | None = None  # (B, 3, S, S) uint8, for models that compare with normal images
+    class_id: torch.Tensor | None = None  # (B,) long, true class for evaluation, -1 where unknown
+    class_sets: torch.Tensor | None = None  # (B, L) bool, true classes of the defects of an image, *good* apart
+    region_class_id: torch.Tensor | None = None  # (R,) long, of the region's image, or of the defect it lies on
+    class_probabilities: torch.Tensor | None = None  # (B, K) float
+    pred_class_id: torch.Tensor | None = None  # (B,) long, most probable class; -1 where there is none
+    pred_class_score: torch.Tensor | None = None  # (B,) float, its probability
+    region_class_probabilities: torch.Tensor | None = None  # (R, K) float
+    region_pred_class_id: torch.Tensor | None = None  # (R,) long
+    region_pred_class_score: torch.Tensor | None = None  # (R,) float
+    region_feature: torch.Tensor | None = None  # (R, D) float32, the mask-guided feature
+    region_reference: torch.Tensor | None = None  # (R, E) float32, of the frozen part of the encoder, to compare runs
+    region_head_class_id: torch.Tensor | None = None  # (R, H) long, the class that each head gives
+    unknown: torch.Tensor | None = None  # (B,) bool, whether the regions that decide the class are unknown
+    region_unknown: torch.Tensor | None = None  # (R,) bool, whether it is unlike all regions of discovery
 
     @property
     def batch_size(self) -> int:

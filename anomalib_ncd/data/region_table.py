@@ -35,27 +35,18 @@ class RegionTable:
     """Regions of a list of images.
 
     Crops and the list of regions lie in a folder, where an interrupted build goes on from what is there, or in memory.
-
-    Attributes:
-        rows: The regions of all images, without their pixels; see :meth:`load`.
-        image_of: Index of the image that each region lies in.
-        sizes_hw: Height and width of each image.
-        num_components: Number of anomalies that MEBin estimates in each image.
-        peaks_xy: Where the map of each image is highest, in image pixels.
-        settings: How the regions were cut.
-        map_kind: What the maps hold, see :func:`~anomalib_ncd.regions.reading.maps.map_kind`.
     """
 
     def __init__(self, images: Sequence[ImageFile], folder: str | Path | None = None) -> None:
         self.images = list(images)
         self.folder = None if folder is None else Path(folder)
-        self.settings = RegionSettings()
-        self.map_kind: str | None = None
-        self.rows: list[Region] = []
-        self.image_of: list[int] = []
-        self.sizes_hw: list[tuple[int, int]] = []
-        self.num_components: list[int] = []
-        self.peaks_xy: list[tuple[float, float]] = []
+        self.settings = RegionSettings()  # how the regions were cut
+        self.map_kind: str | None = None  # what the maps hold
+        self.rows: list[Region] = []  # of all images, without their pixels
+        self.image_of: list[int] = []  # that each region lies in
+        self.sizes_hw: list[tuple[int, int]] = []  # of each image
+        self.num_components: list[int] = []  # anomalies that MEBin estimates in each image
+        self.peaks_xy: list[tuple[float, float]] = []  # where the map of each image is highest, in image pixels
         self._rows_of_image: list[list[int]] = []
         self._crops: list[tuple[np.ndarray, np.ndarray]] = []
         self._digest = ""  # of all that came so far; as text, since workers get the table pickled

@@ -31,11 +31,9 @@ _TRAIN_GOOD, _TEST_GOOD, _MIXED, _TEST_KIND, _BASE_KIND = 0, 1, 2, 100, 200
 
 @dataclass(frozen=True)
 class GeneratedDataset:
-    """Where the parts of a generated data set lie; what was not asked for is ``None``.
+    """Where the parts of a generated data set, in the layout of MVTec AD, lie; what was not asked for is ``None``.
 
     Attributes:
-        root: Folder of the data set, in the layout of MVTec AD.
-        kinds: Kinds of defect of the test images.
         train_good_dir: Good images for the detector's training.
         test_dir: Test images, one folder each for ``good``, every kind, and ``mixed`` (two kinds in one image).
         ground_truth_dir: Masks (0 or 255) of the test images with defects: ``<kind>/000_mask.png``.

@@ -35,18 +35,11 @@ class ArtefactError(ValueError):
 
 @dataclass(frozen=True)
 class Rejection:
-    """When a region counts as unknown.
+    """When a region counts as unknown; new images are compared with ``similarities`` to see drift."""
 
-    Attributes:
-        threshold: A region is unknown where its cosine to the nearest region of the run is below this.
-        false_reject_rate: Share of new regions of known classes that fall below, above 0 and below 1.
-        similarities: Cosine of the largest region of each image of the run to the nearest region of the others,
-            ascending; at most :data:`MAX_SIMILARITIES`. What new images are compared with to see drift.
-    """
-
-    threshold: float
-    false_reject_rate: float
-    similarities: tuple[float, ...]
+    threshold: float  # of its cosine to the nearest region of the run
+    false_reject_rate: float  # share of new regions of known classes below it, above 0 and below 1
+    similarities: tuple[float, ...]  # ascending, of the largest region of each image of the run to other images'
 
     def __post_init__(self) -> None:
         _check_number("rejection.threshold", self.threshold)
@@ -59,16 +52,10 @@ class Rejection:
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """A network in an artefact.
-
-    Attributes:
-        runtime: ``"onnx"``, ``"openvino"`` or ``"torch"``.
-        files: Names of its files, the model first; none while it is not packed yet.
-        settings: What else is needed to build or feed it: plain data, which whoever builds the network checks.
-    """
+    """A network in an artefact; ``settings`` are plain data, which whoever builds or feeds the network checks."""
 
     runtime: Literal["onnx", "openvino", "torch"]
-    files: tuple[str, ...]
+    files: tuple[str, ...]  # names, the model first; none while it is not packed yet
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,38 +85,20 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that a prediction needs besides the networks.
+    """All that a prediction needs besides the networks; ``ArtefactError`` if a value is wrong."""
 
-    Attributes:
-        class_names: Name of each slot; several slots may share one.
-        normal_slot: Slot of *normal*, whatever its name; ``None`` where there is none.
-        score_range: Score range that MEBin was fitted to.
-        regions: How images are read and regions are cut.
-        image_size: Side of a region's view in pixels.
-        encoder: The network that classifies regions; mean, standard deviation and head are part of it.
-        map_kind: What the maps of the run hold, see :func:`~anomalib_ncd.regions.reading.maps.map_kind`.
-        detector: The detector that goes with it; ``None`` where maps come from elsewhere.
-        merging_temperature: T of region merging; ``None`` for an eighth of the root of the image's area.
-        rejection: When a region is unknown; ``None`` for never.
-        files: Every file of the artefact besides the manifest.
-        origin: Where it comes from; informs people, decides nothing.
-
-    Raises:
-        ArtefactError: If a value is of another type or out of its range.
-    """
-
-    class_names: tuple[str, ...]
-    normal_slot: int | None
-    score_range: tuple[float, float]
-    regions: RegionSettings
-    image_size: int
-    encoder: NetworkEntry
-    map_kind: str | None = None
-    detector: NetworkEntry | None = None
-    merging_temperature: float | None = None
-    rejection: Rejection | None = None
-    files: dict[str, FileEntry] = field(default_factory=dict)
-    origin: dict[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...]  # of each slot; several may share one
+    normal_slot: int | None  # of *normal*, whatever its name
+    score_range: tuple[float, float]  # that MEBin was fitted to
+    regions: RegionSettings  # how images are read and regions are cut
+    image_size: int  # side of a region's view in pixels
+    encoder: NetworkEntry  # classifies regions; mean, standard deviation and head are part of it
+    map_kind: str | None = None  # what the maps of the run hold, see `map_kind`
+    detector: NetworkEntry | None = None  # None where maps come from elsewhere
+    merging_temperature: float | None = None  # None: an eighth of the root of the image's area
+    rejection: Rejection | None = None  # None: no region is unknown
+    files: dict[str, FileEntry] = field(default_factory=dict)  # all but the manifest
+    origin: dict[str, Any] = field(default_factory=dict)  # informs people, decides nothing
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.class_names) <= MAX_CLASSES:

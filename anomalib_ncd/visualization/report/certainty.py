@@ -23,21 +23,16 @@ LOW_CLOSENESS = 0.05
 class Certainty:
     """Certainty of R regions. Classes go by the first slot of their name.
 
-    Attributes:
-        slot: ``(R,)`` int, class of the region.
-        runner_up: ``(R,)`` int, class that comes second; -1 where there is only one.
-        value: ``(R,)`` float, probability of the class, 0 to 1 with ``is_probability``; else, where each is 0 or 1, how
-            much nearer the feature is to the mean of its own class than to the next, -1 to 1 (simplified silhouette).
-        distance: ``(R,)`` float, distance of the feature to the mean of its class; 0 without features.
-        is_doubtful: ``(R,)`` bool.
+    ``value`` is the probability of the class, or, where each is 0 or 1, how much nearer the feature is to the mean of
+    its own class than to the next (simplified silhouette).
     """
 
-    slot: np.ndarray
-    runner_up: np.ndarray
-    value: np.ndarray
-    distance: np.ndarray
-    is_doubtful: np.ndarray
-    is_probability: bool
+    slot: np.ndarray  # (R,) int, class of the region
+    runner_up: np.ndarray  # (R,) int, class that comes second; -1 where there is only one
+    value: np.ndarray  # (R,) float, 0 to 1, or -1 to 1
+    distance: np.ndarray  # (R,) float, of the feature to the mean of its class; 0 without features
+    is_doubtful: np.ndarray  # (R,) bool
+    is_probability: bool  # whether `value` is one
 
 
 def region_certainty(batch: NcdBatch, class_names: Sequence[str]) -> Certainty:
