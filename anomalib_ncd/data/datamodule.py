@@ -284,7 +284,8 @@ class NcdDataModule(AnomalibDataModule):
         # Batches that go to a GPU are taken faster from pinned memory.
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         options = {"collate_fn": collate, "pin_memory": on_gpu}
-        return DataLoader(items, size, sampler=sampler, num_workers=num_workers, **options)
+        # By keyword, as Lightning makes loaders of its own of these.
+        return DataLoader(items, batch_size=size, sampler=sampler, num_workers=num_workers, **options)
 
     def _setup(self, _stage: str | None = None) -> None:
         """Part of anomalib's interface; :meth:`setup` does the work."""
