@@ -32,8 +32,8 @@ class CommandParser(ArgumentParser):
                 parser.exit()
 
         summary = (settings_class.__doc__ or "").split("\n")[0].rstrip(".")
-        options = {"nargs": 0, "dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
-        self.add_argument(f"--{name}.help", action=GroupHelp, help=f"Show the flags --{name}.*: {summary}.", **options)
+        helped, unset = f"Show the flags --{name}.*: {summary}.", argparse.SUPPRESS
+        self.add_argument(f"--{name}.help", action=GroupHelp, nargs=0, dest=unset, default=unset, help=helped)
 
     def help_of_settings(self, name: str) -> str:
         """Help of the flags of a group."""
