@@ -95,14 +95,7 @@ def messages_for_errors(*, debug: bool) -> Iterator[None]:
 
 
 def error_message(error: Exception) -> str:
-    """Say in one line what went wrong and what to do: the error's own message where it is meant for users.
-
-    Example:
-        >>> error_message(PermissionError(13, "Permission denied", "runs/a"))
-        'Permission denied: runs/a.'
-        >>> error_message(KeyError("boxes"))
-        "A fault of the program, KeyError: 'boxes'. Give the same command with --debug and report what it says."
-    """
+    """Say in one line what went wrong and what to do: the error's own message where it is meant for users."""
     text = " ".join(str(error).split("\n"))
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get((error.name or "").partition(".")[0])

@@ -46,12 +46,7 @@ def read_labels(images: Sequence[ImageFile], labels: str | Path | None) -> list[
 
 
 def class_ids(names: Sequence[str | None], normal_label: str) -> tuple[list[int], list[str]]:
-    """Number class names, ``normal_label`` first and the others by name: ids (-1 where unknown), and names in order.
-
-    Example:
-        >>> class_ids(["scratch", "good", None, "dent"], "good")
-        ([2, 0, -1, 1], ['good', 'dent', 'scratch'])
-    """
+    """Number class names, ``normal_label`` first and the others by name: ids (-1 where unknown), and names in order."""
     class_names = sorted({name for name in names if name is not None}, key=lambda name: (name != normal_label, name))
     index = {name: i for i, name in enumerate(class_names)}
     return [UNLABELLED if name is None else index[name] for name in names], class_names
@@ -145,12 +140,7 @@ def image_labels(defects: Sequence[Sequence[Defect]], normal_label: str) -> list
 
 
 def components(mask: np.ndarray, class_name: str = "defect") -> list[Defect]:
-    """Components of a mask ``(H, W)`` bool; pieces up to two pixels apart are one.
-
-    Example:
-        >>> [defect.box_xyxy for defect in components(np.array([[1, 0, 0, 0, 1, 1]], bool))]
-        [(0, 0, 1, 1), (4, 0, 6, 1)]
-    """
+    """Components of a mask ``(H, W)`` bool; pieces up to two pixels apart are one."""
     near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), dtype=np.uint8)) if mask.any() else mask.astype(np.uint8)
     count, labels = cv2.connectedComponents(near, connectivity=8)
     found = []

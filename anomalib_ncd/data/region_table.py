@@ -204,7 +204,6 @@ class RegionTable:
             self.rows.append(Region((left, top, right, bottom), region["score"], region["area"]))
 
     def _note(self, text: str) -> None:
-        """Take something that the regions depend on into the digest."""
         self._digest = hashlib.sha256(f"{self._digest} {text}".encode()).hexdigest()
 
     @property

@@ -105,7 +105,6 @@ def to_view(image: np.ndarray, soft_mask: np.ndarray) -> View:
 
 
 def _random_flips(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Flip left-right and top-down, each with probability one half."""
     for axis in (1, 0):
         if rng.random() < 0.5:
             image, mask = np.flip(image, axis), np.flip(mask, axis)

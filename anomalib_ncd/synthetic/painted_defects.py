@@ -41,12 +41,6 @@ def paint_on_surface(
     texture around the defect. On grey images the defect is grey. Where the surface is too dark or too bright for the
     defect, it is painted as its negative. Returns the image, and the defect's mask ``(H, W)``, bool, inside which alone
     it differs. ``ValueError`` for unknown kinds.
-
-    Example:
-        >>> surface = np.random.default_rng(0).normal(60, 4, (128, 96, 3)).astype(np.uint8)
-        >>> painted, mask = paint_on_surface(surface, "crack", np.random.default_rng(1))
-        >>> bool((painted != surface)[~mask].any()), bool((painted != surface)[mask].any())
-        (False, True)
     """
     check_kinds([kind], "kind")
     check_canvas(image)
@@ -148,5 +142,4 @@ def _paint_window(window: FloatImage, kind: str, spot: Spot, seed: int, levels: 
 
 
 def _contrast(change: FloatImage, body: BoolMask) -> float:
-    """Root mean square of a change inside a defect."""
     return float(np.sqrt(np.mean(change[body] ** 2)))

@@ -41,12 +41,6 @@ def paint_defect(
 
     Returns it and the defect's mask ``(H, W)``, bool; the image changes only inside the mask dilated by
     ``MASK_MARGIN_PX``. No pixel of ``avoid``, ``(H, W)`` bool, is touched; ``ValueError`` if there is no such place.
-
-    Example:
-        >>> plate = np.full((128, 128, 3), 150, dtype=np.uint8)
-        >>> painted, mask = paint_defect(plate, "hole", np.random.default_rng(0))
-        >>> bool(painted[mask].mean() < 150), mask.shape
-        (True, (128, 128))
     """
     check_kinds([kind], "kind")
     check_canvas(image)

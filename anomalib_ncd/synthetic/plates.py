@@ -178,7 +178,6 @@ def _is_generated(root: Path, settings: _Settings) -> bool:
 
 
 def _write_dataset(dataset: GeneratedDataset, settings: _Settings) -> None:
-    """Draw and write all images, maps and tables."""
     for index in range(settings.num_train_good):
         image = draw_part(settings.rng(_TRAIN_GOOD, index), settings.size)
         write_image(dataset.train_good_dir / f"{index:03d}.png", image, sync=False)

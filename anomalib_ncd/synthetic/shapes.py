@@ -137,7 +137,6 @@ def shifted(cover: FloatImage, shift_px: float) -> FloatImage:
 
 
 def _canvas(spot: Spot) -> NDArray[np.uint8]:
-    """Make an empty drawing, finer than the image."""
     return np.zeros([side * _SUPERSAMPLE for side in spot.size_hw], dtype=np.uint8)
 
 

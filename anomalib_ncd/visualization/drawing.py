@@ -72,12 +72,7 @@ def draw_result(
 
 
 def title_of(result: ImageResult) -> str:
-    """Say the class of an image.
-
-    Example:
-        >>> title_of(ImageResult("a.png", class_name="dent", confidence=0.87, is_normal=True))
-        'good: nothing was found (dent 87%)'
-    """
+    """Say the class of an image."""
     if not result.class_name:
         return "good: nothing was found"
     name = f"{UNKNOWN if result.is_unknown else result.class_name} {result.confidence:.0%}"
@@ -86,12 +81,7 @@ def title_of(result: ImageResult) -> str:
 
 
 def class_colours(class_names: Sequence[str], normal_slot: int | None = None) -> list[tuple[int, int, int]]:
-    """Choose an RGB colour for each class; the first ten are easy to tell apart, and that of false alarms is grey.
-
-    Example:
-        >>> class_colours(["good part", "dent", "hole", "dent"], normal_slot=0)
-        [(140, 140, 140), (230, 97, 1), (31, 119, 180), (230, 97, 1)]
-    """
+    """Choose an RGB colour for each class; the first ten are easy to tell apart, and that of false alarms is grey."""
     colours = {} if normal_slot is None else {class_names[normal_slot]: NORMAL_RGB}
     num_grey = len(colours)
     for name in class_names:
@@ -146,10 +136,6 @@ def stretch_contrast(image: np.ndarray) -> np.ndarray:
 
     The values from the 1 % to the 99 % quantile are spread over black to white, in all channels alike. They are spread
     by no more than a factor of four, and what is dark then stays dark, what is bright bright.
-
-    Example:
-        >>> stretch_contrast(np.array([[[10, 10, 10], [110, 110, 110]]], np.uint8))[0, :, 0]
-        array([  0, 255], dtype=uint8)
     """
     shares = np.bincount(image.ravel(), minlength=256).cumsum() / image.size
     low, high = np.searchsorted(shares, (DARKEST, BRIGHTEST)).tolist()
@@ -177,12 +163,7 @@ def _band(text: str, width: int) -> np.ndarray:
 
 
 def shortened(name: str, length: int = MAX_NAME) -> str:
-    """Cut a long name short.
-
-    Example:
-        >>> shortened("a scratch along the grain", 10)
-        'a scratch…'
-    """
+    """Cut a long name short."""
     return name if len(name) <= length else name[: length - 1].rstrip() + "…"
 
 
@@ -214,7 +195,6 @@ def scaled(image: np.ndarray, scale: float) -> np.ndarray:
 def _draw_mask(
     canvas: np.ndarray, corner: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], line: int
 ) -> None:
-    """Outline a mask that fills a box."""
     left, top, right, bottom = corner.tolist()
     size_wh = max(1, right - left), max(1, bottom - top)
     resized = cv2.resize(mask.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST)
@@ -234,7 +214,6 @@ def _draw_box(canvas: np.ndarray, corner: np.ndarray, colour: tuple[int, int, in
 def _with_captions(
     canvas: np.ndarray, corners: np.ndarray, captions: Sequence[str], colours: Sequence[tuple[int, int, int]]
 ) -> np.ndarray:
-    """Write captions at boxes, where there is room for them."""
     height, width = canvas.shape[:2]
     size = max(13, round(max(height, width) / 60))
     picture = Image.fromarray(canvas)
@@ -286,5 +265,4 @@ def _free_place(
 
 
 def _overlap(a: Sequence[int], b: Sequence[int]) -> int:
-    """Number of pixels that two boxes share."""
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -64,11 +64,6 @@ def count_confusion(
 
     Returns counts ``(T, P)``, names of the T true classes, and of the P discovered ones that occur, ordered so that the
     classes that go together lie on the diagonal as far as they go.
-
-    Example:
-        >>> count_confusion(np.array([2, 2, 1]), np.array([0, 0, 1]), ["normal", "a", "b"], ["good", "dent"])
-        (array([[2, 0],
-               [0, 1]]), ['good', 'dent'], ['b', 'a'])
     """
     known = target >= 0
     counts = np.zeros((len(label_names), len(class_names)), dtype=np.int64)
@@ -137,7 +132,6 @@ def _joined(batches: Sequence[NcdBatch], name: str) -> np.ndarray:
 
 
 def _rendered(figure: Figure, names: Sequence[str]) -> np.ndarray:
-    """Draw a figure off screen, in fonts that have the characters of the names."""
     families = font_families(names)
     for text in figure.findobj(Text):
         text.set_fontfamily(families)

@@ -19,23 +19,13 @@ NO_LETTERS = "Last Resort"  # comes with matplotlib, and has a box with the name
 
 @lru_cache(maxsize=256)
 def load_font(size_px: int, text: str = "") -> ImageFont.FreeTypeFont:
-    """Load the font for a caption: DejaVu Sans, which has Latin, Greek and Cyrillic, or one of the system's.
-
-    Example:
-        >>> load_font(15, "Kratzer, царапина").getname()
-        ('DejaVu Sans', 'Book')
-    """
+    """Load the font for a caption: DejaVu Sans, which has Latin, Greek and Cyrillic, or one of the system's."""
     font = find_system_font(text)
     return ImageFont.truetype(str(FILE) if font is None else font.fname, size_px)
 
 
 def font_families(texts: Iterable[str]) -> list[str]:
-    """Families for matplotlib, which takes each character from the first that has it.
-
-    Example:
-        >>> font_families(["Kratzer", "царапина"])
-        ['DejaVu Sans']
-    """
+    """Families for matplotlib, which takes each character from the first that has it."""
     found = [find_system_font(text) for text in texts]
     return list(dict.fromkeys([FAMILY, *(font.name for font in found if font is not None)]))
 
@@ -61,7 +51,6 @@ def find_system_font(text: str) -> FontEntry | None:
 
 
 def _count_known(file: str, characters: set[int]) -> int:
-    """Number of the characters that a font has a picture of."""
     try:
         font = get_font(file)
     except (OSError, RuntimeError):  # uninstalled since matplotlib looked, or of a kind that it can't read

@@ -98,7 +98,6 @@ def _mtd_images(folder: Path) -> list[Path]:
 
 
 def _listed(good: list[Path], train_list: Path) -> set[str]:
-    """Stems that a list names."""
     lines = [line for line in map(str.strip, read_text(train_list).splitlines()) if line and not line.startswith("#")]
     stems = {PurePosixPath(line.replace("\\", "/")).stem for line in lines}
     unknown = sorted(stems - {path.stem for path in good})
@@ -113,7 +112,6 @@ def _listed(good: list[Path], train_list: Path) -> set[str]:
 
 
 def _drawn(good: list[Path], train_ratio: float, seed: int) -> set[str]:
-    """Stems of a share of the images, drawn at random."""
     if not 0 < train_ratio < 1:
         msg = f"`train_ratio` must lie between 0 and 1, got {train_ratio}."
         raise ValueError(msg)

@@ -184,6 +184,5 @@ class FolderWatch:
         return " ".join(f"{num_bytes}:{mtime_ns}" for num_bytes, mtime_ns in stamps)
 
     def _forget(self, path: Path) -> None:
-        """Wait no more for an image whose file is gone."""
         logger.info("%s vanished before it was classified.", path)
         self.pending.pop(path, None)

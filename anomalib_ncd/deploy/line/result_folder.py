@@ -136,7 +136,6 @@ class ResultStore:
 
     @contextmanager
     def _reasons(self) -> Iterator[None]:
-        """Say why something failed, and what to do."""
         try:
             yield
         except sqlite3.Error as error:

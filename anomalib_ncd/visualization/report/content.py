@@ -163,7 +163,6 @@ class ReportContent:
         return f"{value:.0%}" if self.certainty.is_probability else f"{value:+.2f}"
 
     def _card(self, slot: int, color: int) -> ClassCard:
-        """What is known of a class."""
         is_normal = slot == self.normal_slot
         members = np.flatnonzero((self.certainty.slot == slot) & self.has_mask)  # not images in which nothing was found
         shown = self._most_suspicious(members) if is_normal else self._most_typical(members)
@@ -192,7 +191,6 @@ class ReportContent:
         return [*first, *(region for region in order if region not in taken)][:TYPICAL_REGIONS]
 
     def _most_suspicious(self, members: np.ndarray) -> list[int]:
-        """Regions that the detector scored highest."""
         scores = self.batch.region_score.numpy()[members]
         return members[np.argsort(-scores, kind="stable")][:SUSPICIOUS_REGIONS].tolist()
 
@@ -249,7 +247,6 @@ class ReportContent:
         return f"{count} of {len(labels)} labelled images are {self.results.label_names[label]}"
 
     def _sentence(self) -> str:
-        """What was found, in one sentence."""
         found = [card for card in self.cards if card.num_regions]
         num_images = len(self.batch.image_path)
         if not found:
@@ -268,7 +265,6 @@ class ReportContent:
         return f"{sentence}."
 
     def _figures(self, metrics: dict[str, Any] | None) -> list[tuple[str, str]]:
-        """The numbers at the top."""
         figures = [
             ("images", f"{len(self.batch.image_path):,}"),
             ("marked regions", f"{int(self.has_mask.sum()):,}"),
@@ -290,12 +286,7 @@ class ReportContent:
 
 
 def facts_section(facts: dict[str, dict[str, Any]]) -> ReportSection:
-    """Turn the part ``facts`` of ``metrics.json`` into a section; what is off comes first, with its advice.
-
-    Example:
-        >>> facts_section({"x": {"value": 0.4, "text": "40% are empty.", "advice": "Look."}}).findings
-        [Finding(level='warning', text='40% are empty.', advice='Look.')]
-    """
+    """Turn the part ``facts`` of ``metrics.json`` into a section; what is off comes first, with its advice."""
     findings = [
         Finding("warning" if fact["advice"] else "plain", fact["text"], fact["advice"]) for fact in facts.values()
     ]
@@ -303,10 +294,5 @@ def facts_section(facts: dict[str, dict[str, Any]]) -> ReportSection:
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun.
-
-    Example:
-        >>> counted(1, "region"), counted(1200, "region"), counted(2, "class", "classes")
-        ('1 region', '1,200 regions', '2 classes')
-    """
+    """A number with its noun."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -37,13 +37,7 @@ class CountCurve:
 
 
 def count_curve(estimate: dict[str, Any] | None) -> CountCurve | None:
-    """Lay out the curve of an estimate; ``None`` where the number of classes was given.
-
-    Example:
-        >>> curve = [[2, 0.1], [3, 0.6], [4, 0.5]]
-        >>> count_curve({"count": 3, "low": 3, "high": 4, "curve": curve, "method": "a score"}).sentence
-        '3 classes, normal included, were estimated; between 3 and 4 are plausible.'
-    """
+    """Lay out the curve of an estimate; ``None`` where the number of classes was given."""
     if estimate is None:
         return None
     low, high, curve = estimate["low"], estimate["high"], estimate["curve"]
@@ -75,7 +69,6 @@ def count_curve(estimate: dict[str, Any] | None) -> CountCurve | None:
 
 
 def _sentence(count: int, low: int, high: int, *, has_curve: bool) -> str:
-    """The estimate in words."""
     noun = "1 class, normal included, was" if count == 1 else f"{count} classes, normal included, were"
     if low == high:
         return f"{noun} estimated; samples of the regions agree on it." if has_curve else f"{noun} estimated."
