@@ -78,16 +78,8 @@ def predict_anomaly_maps(
     """Predict anomaly maps, and keep them as float NPY files at the images' relative paths; returned in their order.
 
     Maps that the same detector made from the same images are not computed again. Each batch is written at once, so
-    that nothing is lost when the run is killed.
-
-    Args:
-        detector: Fitted anomalib image model.
-        images: Images to predict.
-        folder: Where the maps go.
-        ckpt_path: Lightning checkpoint to load a detector of this class from. ``None``: it is fitted.
-        bit_depth: Bits that are used in 16-bit images.
-        batch_size: Images per batch.
-        device: Where the detector runs. ``None``: an accelerator where there is one.
+    that nothing is lost when the run is killed. A detector that is not fitted is loaded from ``ckpt_path``; it runs on
+    an accelerator, where there is one, without ``device``. ``bit_depth`` bits are used in 16-bit images.
 
     Raises:
         FileNotFoundError: If the checkpoint doesn't exist.

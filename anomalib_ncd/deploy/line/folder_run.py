@@ -39,17 +39,9 @@ def classify_folder(
     """Classify the images of a folder; what the output folder holds already is not done again.
 
     A result is kept for as long as image and anomaly map are the files that it was made from. Images that could not be
-    used stand in ``errors.csv``, and are tried again by the next call.
-
-    Args:
-        classifier: The classifier.
-        images: Folder of images, searched recursively, or one image.
-        output: Folder of results; see :class:`~anomalib_ncd.deploy.line.result_folder.ResultFolder`.
-        watch: Go on with images that come later. ``None``: stop when all are done.
-        poll_seconds: Pause between two looks at the folder, when watching.
-        stop_after_idle: Stop watching when nothing came for so many seconds. ``None``: never.
-        pictures: Draw a picture of each image.
-        masks: Put the masks of regions into ``results.jsonl``.
+    used stand in ``errors.csv``, and are tried again by the next call. With ``watch`` it goes on with images that come
+    later, looking every ``poll_seconds``, until nothing came for ``stop_after_idle`` seconds, or for ever. For
+    ``output``, ``pictures`` and ``masks`` see :class:`~anomalib_ncd.deploy.line.result_folder.ResultFolder`.
 
     Raises:
         FileNotFoundError: If there is no folder of images.

@@ -90,17 +90,8 @@ class FolderWatch:
     """Finds the images of a folder whose results are missing or were made from other files.
 
     An image is the same as long as the size and time of its file, and of its anomaly map where there is one, are equal.
-
-    Args:
-        source: Folder of images, searched recursively, or one image.
-        made_from: Says of a key what the result of that image was made from; ``None`` where there is none.
-        options: How patient to be. ``None``: files are there as a whole, what can't be used is an error.
-        maps: Finds the file of an image's anomaly map.
-        clock: Seconds, for tests.
-
-    Attributes:
-        pending: Images that are waited for.
-        num_done: Images that had a result at the first look.
+    ``made_from`` says of a key what the result of that image was made from. Without ``options``, files are there as a
+    whole, and what can't be used is an error. ``clock`` is for tests.
     """
 
     def __init__(
@@ -113,13 +104,13 @@ class FolderWatch:
     ) -> None:
         self.source = Path(source)
         self.options = options
-        self.num_done = 0
+        self.num_done = 0  # images that had a result at the first look
         self._folder = self.source.parent if self.source.is_file() else self.source
         self._root = self._folder.resolve()
         self._made_from = made_from
         self._maps = maps
         self._clock = clock
-        self.pending: dict[Path, _Pending] = {}
+        self.pending: dict[Path, _Pending] = {}  # images that are waited for
         self._is_first_look = True
 
     def poll(self) -> Iterator[ImageFile]:

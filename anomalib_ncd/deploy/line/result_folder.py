@@ -46,14 +46,10 @@ SAVE = "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)"
 
 
 class ResultStore:
-    """Results of one classifier by the key of their image.
+    """Results of one classifier by the key of their image, in a database that is made where it is missing.
 
     One process at a time: SQLite keeps the file locked for as long as the store is open, and the lock goes with the
     process. A transaction is there as a whole or not at all, whenever the process is killed.
-
-    Args:
-        file: The database; it is made where it is missing, its folder as well.
-        classifier: Digest of all that decides about a result.
 
     Raises:
         OutputError: If another process has it open, or it can't be read or written.
@@ -175,7 +171,8 @@ class ResultFolder:
 
     ``results.sqlite`` is the record. ``results.jsonl``, ``predictions.csv``, ``regions.csv`` and ``errors.csv`` are
     written from it, in the order of the images' paths: every few seconds, and when the folder is closed. An existing
-    folder of the same ``classifier``, the digest of all that decides about a result, is gone on with.
+    folder of the same ``classifier``, the digest of all that decides about a result, is gone on with. A picture of each
+    image is drawn with ``pictures``; the masks of regions are part of the results with ``masks``.
 
     Raises:
         ValueError: If the folder holds results of another classifier, or of something else.

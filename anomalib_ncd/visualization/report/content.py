@@ -85,14 +85,7 @@ class ClassCard:
 
 
 class ReportContent:
-    """Everything that the page shows but the map.
-
-    Args:
-        results: Predictions under their names, see :meth:`RunResults.named`.
-        class_names: Name of each slot.
-        load: Gives pixels and mask of a region by its index in the batch.
-        metrics: What ``metrics.json`` says.
-        peaks_xy: Where the anomaly map of each image is highest, in pixels. Defaults to ``None``: not known.
+    """Everything that the page shows but the map; arguments as of :func:`write_report`.
 
     Attributes:
         sentence: What was found.

@@ -29,18 +29,10 @@ def correcting_data(
 ) -> dict[str, Any]:
     """Gather it as plain data.
 
-    Args:
-        results: Predictions under their names.
-        class_names: Name of each slot.
-        shown: Regions of the map, by their index in the batch.
-        classes: ``(R,)`` int, class of each of them on the page.
-        normal: The class that is *normal* on the page.
-        corrected: Regions that were corrected before, by their index in the batch.
-
-    Returns:
-        ``boxes``, ``likeness`` (bytes of :func:`likeness`, Base64) and its ``dimensions``, ``first`` (what to label
-        first), ``corrected``, by the place in `shown`, ``tree`` of fewer and more classes, where all regions are shown,
-        and ``of``, the digest of the classes.
+    Of the regions ``shown`` on the map and ``corrected`` before, by their index in the batch; ``classes`` ``(R,)`` int
+    and ``normal`` are those of the page. Returns ``boxes``, ``likeness`` (bytes of :func:`likeness`, Base64) and its
+    ``dimensions``, ``first`` (what to label first), ``corrected``, by the place in `shown`, ``tree`` of fewer and more
+    classes, where all regions are shown, and ``of``, the digest of the classes.
     """
     batch = results.batch
     probabilities = batch.region_class_probabilities
