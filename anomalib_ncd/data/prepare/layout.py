@@ -72,11 +72,7 @@ def write_layout(plan: Sequence[PlannedImage], out: str | Path) -> PreparedData:
             then in place.
     """
     out = Path(out)
-    missing = [image for image in plan if image.mask is not None and not image.mask.is_file()]
-    if missing:
-        named = f"{_examples([image.source for image in missing])}; there is no {missing[0].mask}"
-        msg = f"{len(missing)} images of defects have no mask where it belongs: {named}. Unpack anew."
-        raise FileNotFoundError(msg)
+    _refuse_missing_masks(plan)
     _refuse_collisions(plan)
     files = [(image.source, image.target, False) for image in plan]
     files += [(image.mask, image.mask_target, True) for image in plan if image.mask is not None]
@@ -166,6 +162,14 @@ def _is_whole(source: Path, target: Path, *, same_size: bool) -> bool:
         return False
     made, published = target.stat(), source.stat()
     return made.st_mtime_ns == published.st_mtime_ns and (made.st_size == published.st_size or not same_size)
+
+
+def _refuse_missing_masks(plan: Sequence[PlannedImage]) -> None:
+    missing = [image for image in plan if image.mask is not None and not image.mask.is_file()]
+    if missing:
+        named = f"{_examples([image.source for image in missing])}; there is no {missing[0].mask}"
+        msg = f"{len(missing)} images of defects have no mask where it belongs: {named}. Unpack anew."
+        raise FileNotFoundError(msg)
 
 
 def _refuse_collisions(plan: Sequence[PlannedImage]) -> None:
