@@ -110,12 +110,12 @@ TESTS = {
         "unit/data/test_synthetic_base.py::test_without_any_the_least_anomalous_images_will_do"
     ],
     "base image without a mask, outside a class folder; class without any": [
-        "unit/data/test_base_classes.py::test_a_class_without_masks_is_named",
-        "unit/data/test_base_classes.py::test_missing_folders_and_loose_images_are_named",
+        "unit/data/test_labelled_images.py::test_a_class_without_masks_is_named",
+        "unit/data/test_labelled_images.py::test_missing_folders_and_loose_images_are_named",
     ],
     "base and novel class of one name": [f"{DATAMODULE}test_base_and_novel_classes_may_share_names"],
     "example outside a class folder, or among the images; class without any": [
-        "unit/data/test_examples.py::test_what_cannot_be_used_is_named"
+        "unit/data/test_labelled_images.py::test_what_cannot_be_used_is_named"
     ],
     "examples in which nothing is found": [
         "unit/runs/test_examples.py::test_a_kind_without_any_defect_in_its_examples_is_named"
