@@ -17,6 +17,9 @@ from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classe
 from anomalib_ncd.models.encoded_regions import rows_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 
+SHARE_OF_NORMAL = 0.1
+"""Known-normal regions that are clustered with the others, as a share of these."""
+
 
 def discover_by_clustering(
     model: AnomalyNcd, datamodule: NcdDataModule, seed: int = 0, device: torch.device | str = "cpu"
@@ -24,9 +27,10 @@ def discover_by_clustering(
     """Cluster all regions, make the model a classifier by their centres, and predict every image with it.
 
     Where the datamodule has normal images, regions are described by what sets them apart from those, see
-    :class:`~anomalib_ncd.models.describer.NormalResiduals`, and the cluster that normal regions belong to is *normal*,
-    slot 0. Else it is the cluster that the detector clearly scores low. Where there is none, images without a region
-    are *normal* if they are many, and then counted as one of the classes; else all slots are defects.
+    :class:`~anomalib_ncd.models.describer.NormalResiduals`, and clustered together with known-normal ones: the cluster
+    of these is *normal*, slot 0, if they lie inside of it. Else it is the cluster that the detector clearly scores low.
+    Where there is none, images without a region are *normal* if they are many, and then counted as one of the classes;
+    else all slots are defects.
 
     Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
     and whenever it comes again. They come in batches as ``Engine.predict`` would return them. The model gives the
@@ -34,15 +38,16 @@ def discover_by_clustering(
     """
     model.eval().to(device).forget_regions()
     datamodule.prepare_for(model.inputs)
-    normal_features = _compare_with_normal(model, datamodule, seed)
+    known_normal = _compare_with_normal(model, datamodule, seed)
     encoded = model.encode(datamodule)
     features, scores, references, image_index = rows_of(encoded)
-    estimate = estimate_num_classes(features, seed=seed) if model.slots.num_novel is None else None
+    rows = torch.cat([features, _some(known_normal, SHARE_OF_NORMAL * len(features))])
+    estimate = estimate_num_classes(rows, seed=seed) if model.slots.num_novel is None else None
     count = model.slots.num_classes if estimate is None else estimate.count
-    labels = cluster_features(features, count)
-    normal = None
-    if normal_features is not None:
-        normal = _cluster_of_normal(labels, features, normal_features)
+    labels = cluster_features(rows, count)
+    normal = find_cluster_of_normal(unit_rows(rows).numpy(), labels, len(features))
+    if normal is None and len(rows) > len(features):
+        rows, labels = features, cluster_features(features, count)
     if normal is None:
         areas = torch.cat([batch.region_area for batch in encoded])
         normal = find_normal_cluster(labels, scores.numpy(), areas.numpy())
@@ -52,19 +57,19 @@ def discover_by_clustering(
         labels = with_slot_first(labels, normal)
     elif count > 1 and 2 * count * num_empty >= num_images:
         # Images without a region, at least half as many as a class has, are *normal*, of which there is no cluster.
-        if estimate is not None:
+        if estimate is not None and not len(known_normal):
             estimate, count = estimate.with_normal(), count + 1
         labels, normal = 1 + cluster_features(features, count - 1), 0
     if estimate is not None:
         model.set_num_classes(estimate)
-    centres = cluster_centres(features, torch.as_tensor(labels), count)
+    centres = cluster_centres(rows, torch.as_tensor(labels), count)
     model.model.set_prototypes(centres, has_normal=normal is not None)
     model.take_regions(datamodule, references, image_index)
     return [model.model.classify_encoded(batch) for batch in encoded]
 
 
-def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> torch.Tensor | None:
-    """Fit a describer that compares with normal images: features of known-normal regions, ``None`` for another one."""
+def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> torch.Tensor:
+    """Fit a describer that compares with normal images: features of known-normal regions, none for another one."""
     describer, regions = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
     if describer.needs_whole_images != (regions is not None):
         wanted = "frozen_features" if regions is None else "normal_residuals"
@@ -74,13 +79,11 @@ def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int
         )
         raise ValueError(msg)
     if regions is None:
-        return None
+        return torch.zeros(0, describer.feature_dim)
     return describer.fit(regions, [record.path for record in datamodule.normal_records], seed)
 
 
-def _cluster_of_normal(labels: np.ndarray, features: torch.Tensor, normal_features: torch.Tensor) -> int | None:
-    """The cluster that known-normal regions belong to, if any."""
-    centres = cluster_centres(features, torch.as_tensor(labels), int(labels.max()) + 1)
-    own = (unit_rows(features) * centres[torch.as_tensor(labels)]).sum(dim=1)
-    nearest = (unit_rows(normal_features) @ centres.T).max(dim=1)
-    return find_cluster_of_normal(own.numpy(), labels, nearest.values.numpy(), nearest.indices.numpy())
+def _some(rows: torch.Tensor, count: float) -> torch.Tensor:
+    """So many of the rows, spread evenly, as far as there are."""
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), max(1, round(count))))
+    return rows[torch.as_tensor(chosen).long()]

@@ -51,42 +51,42 @@ def find_normal_cluster(
     return best
 
 
-def find_cluster_of_normal(
-    cosines: np.ndarray, labels: np.ndarray, normal_cosines: np.ndarray, normal_labels: np.ndarray
-) -> int | None:
-    """Find the cluster that known-normal regions belong to.
+def find_cluster_of_normal(rows: np.ndarray, labels: np.ndarray, num_regions: int) -> int | None:
+    """Find the cluster that known-normal regions are in, where they were clustered with the others.
 
-    It is the one that most of them are put into, if they lie inside of it: their median cosine to its centre is no less
-    than that of its outermost twentieth. Otherwise normal regions have no cluster, and merely went to the nearest one.
+    It is the one of most of them, if they lie inside of it: their median cosine to the mean of the others in it is no
+    less than that of its outermost twentieth. Otherwise normal has no cluster of its own, as with too few clusters.
 
     Args:
-        cosines: ``(R,)`` float, cosine of each region to the centre of its cluster.
-        labels: ``(R,)`` int, cluster of each region.
-        normal_cosines: ``(N,)`` float, cosine of each known-normal region to the centre of the nearest cluster.
-        normal_labels: ``(N,)`` int, that cluster.
+        rows: ``(R + N, D)`` float of norm 1: features of R regions, then of N known-normal ones.
+        labels: ``(R + N,)`` int, their clusters.
+        num_regions: How many regions R there are.
 
     Returns:
-        The cluster; ``None`` where none is normal, or no normal region is known.
+        The cluster, which may hold no region; ``None`` where none is normal, or no normal region is known.
+
+    Raises:
+        ValueError: If the shapes differ.
 
     Example:
-        >>> cosines, labels = np.array([0.9, 0.8, 0.9, 0.8]), np.array([1, 1, 0, 0])
-        >>> find_cluster_of_normal(cosines, labels, np.array([0.85, 0.9, 0.2]), np.array([1, 1, 0]))
+        >>> rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [1.0, 0.0]])
+        >>> find_cluster_of_normal(rows, np.array([1, 1, 0, 1]), num_regions=3)
         1
-        >>> find_cluster_of_normal(cosines, labels, np.array([0.5, 0.6, 0.2]), np.array([1, 1, 0])) is None
+        >>> find_cluster_of_normal(rows, np.array([1, 1, 0, 0]), num_regions=3) is None
         True
     """
-    if cosines.shape != labels.shape or normal_cosines.shape != normal_labels.shape:
-        shapes = [tuple(each.shape) for each in (cosines, labels, normal_cosines, normal_labels)]
-        msg = f"Cosines and labels must have one shape each for regions and for normal regions, got {shapes}."
+    if rows.ndim != 2 or labels.shape != rows.shape[:1] or not 0 <= num_regions <= len(rows):
+        msg = f"`rows` (R + N, D), labels (R + N,) and R don't fit: {rows.shape}, {labels.shape} and {num_regions}."
         raise ValueError(msg)
-    if not len(normal_labels):
+    if num_regions == len(rows):
         return None
-    cluster = int(np.bincount(normal_labels).argmax())
-    members = cosines[labels == cluster]
+    cluster = int(np.bincount(labels[num_regions:]).argmax())
+    members = rows[:num_regions][labels[:num_regions] == cluster]
     if not len(members):
-        return None
-    inside = np.median(normal_cosines[normal_labels == cluster]) >= np.quantile(members, OUTERMOST)
-    return cluster if inside else None
+        return cluster
+    centre = members.mean(axis=0)
+    is_inside = np.median(rows[num_regions:] @ centre) >= np.quantile(members @ centre, OUTERMOST)
+    return cluster if is_inside else None
 
 
 def with_slot_first(labels: np.ndarray, slot: int) -> np.ndarray:

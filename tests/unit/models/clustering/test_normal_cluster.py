@@ -44,27 +44,28 @@ def test_slots_before_move_up():
         find_normal_cluster(np.zeros(3), np.zeros(2), np.zeros(3))
 
 
-COSINES = np.tile(np.linspace(0.7, 0.9, 10), 3)
-INSIDE = np.linspace(0.72, 0.8, 20)
+ANGLES = np.concatenate([np.linspace(-0.3, 0.3, 20), np.linspace(1.2, 1.8, 20)])
+REGIONS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
+NORMAL = np.array([[1.0, 0.0], [np.cos(0.2), np.sin(0.2)], [0.6, 0.8]])
+OWN = np.repeat([1, 2], 20)
 
 
-def test_the_cluster_that_known_normal_regions_go_to_is_normal():
-    assert find_cluster_of_normal(COSINES, LABELS, INSIDE, np.repeat([1, 2], [15, 5])) == 1
-    assert find_cluster_of_normal(COSINES, LABELS, INSIDE, np.repeat([1, 2], [9, 11])) == 2
+@pytest.mark.parametrize(("of_normal", "expected"), [([1, 1, 2], 1), ([1, 1, 1], 1), ([3, 3, 2], 3)])
+def test_the_cluster_of_most_known_normal_regions_is_normal(of_normal, expected):
+    rows, labels = np.concatenate([REGIONS, NORMAL]), np.concatenate([OWN, of_normal])
+    assert find_cluster_of_normal(rows, labels, len(REGIONS)) == expected  # cluster 3 holds no other region
 
 
-def test_a_cluster_of_defects_is_not_normal_for_being_the_nearest():
-    assert find_cluster_of_normal(COSINES, LABELS, INSIDE - 0.1, np.ones(20, int)) is None
-    wider = np.where(LABELS == 1, COSINES - 0.1, COSINES)
-    assert find_cluster_of_normal(wider, LABELS, INSIDE - 0.1, np.ones(20, int)) == 1
+def test_a_cluster_of_defects_is_not_normal_for_holding_normal_regions_at_its_border():
+    rows, labels = np.concatenate([REGIONS, NORMAL]), np.concatenate([OWN, [2, 2, 2]])
+    assert find_cluster_of_normal(rows, labels, len(REGIONS)) is None
 
 
-def test_without_known_normal_regions_or_members_none_is_normal():
-    nothing = np.zeros(0)
-    assert find_cluster_of_normal(COSINES, LABELS, nothing, nothing.astype(int)) is None
-    assert find_cluster_of_normal(COSINES, LABELS, INSIDE, np.full(20, 3)) is None
+def test_without_known_normal_regions_none_is_normal():
+    assert find_cluster_of_normal(REGIONS, OWN, len(REGIONS)) is None
 
 
-def test_cosines_and_labels_belong_together():
-    with pytest.raises(ValueError, match="one shape each"):
-        find_cluster_of_normal(np.zeros(3), np.zeros(2, int), np.zeros(1), np.zeros(1, int))
+@pytest.mark.parametrize(("num_labels", "num_regions"), [(39, 20), (40, 41)])
+def test_rows_and_labels_belong_together(num_labels, num_regions):
+    with pytest.raises(ValueError, match="don't fit"):
+        find_cluster_of_normal(REGIONS, np.zeros(num_labels, int), num_regions)
