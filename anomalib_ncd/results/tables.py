@@ -35,15 +35,19 @@ def write_tables(folder: str | Path, results: Sequence[ImageResult]) -> None:
 
 
 def table_rows(name: str, result: dict[str, Any]) -> list[list[Any]]:
-    """Rows of an image in a table, in the order of :data:`COLUMNS`; in ``regions.csv`` one for each region."""
+    """Rows of an image in a table, in the order of :data:`COLUMNS`; in ``regions.csv`` one for each region with a mask.
+
+    What stands for a whole image, where MEBin found nothing, is no region to a reader.
+    """
     error = result["error"]
     if (error is None) == (name == "errors.csv"):
         return []
+    if name == "errors.csv":
+        return [[result[column] for column in COLUMNS[name]]]
+    regions = [region for region in result["regions"] if region["area"]]
     if name == "regions.csv":
-        return [_region_row(result["image"], region) for region in result["regions"]]
-    values = dict(result)
-    if name == "predictions.csv":
-        values |= {"num_regions": len(result["regions"]), "classes": CLASS_SEPARATOR.join(result["classes"])}
+        return [_region_row(result["image"], region) for region in regions]
+    values = result | {"num_regions": len(regions), "classes": CLASS_SEPARATOR.join(result["classes"])}
     return [[values[column] for column in COLUMNS[name]]]
 
 

@@ -27,7 +27,16 @@ RESULTS = [
             region(-2.0, 0.0, 10.5, 12.0, area=50, score=0.5, name="hole", confidence=0.75, unknown=True),
         ),
     ),
-    ImageResult("b, c/1.png", (60, 80), 0, "good part", 1.0, is_normal=True, classes=("good part",)),
+    ImageResult(
+        "b, c/1.png",
+        (60, 80),
+        0,
+        "good part",
+        1.0,
+        is_normal=True,
+        classes=("good part",),
+        regions=(region(0.0, 0.0, 80.0, 60.0, area=0, score=0.1, name="good part", confidence=1.0),),  # stands for it
+    ),
 ]
 
 
