@@ -162,8 +162,8 @@ def _all() -> list[Case]:
     for name in ("cluster", "cluster-normal", "train"):
         label, way = WAYS[name]
         cases += _networks(name, "held_out", "held_out", label, "mtd", way)
-    for data in ("mtd", "plates12"):
-        for name in ("cluster", "cluster-normal"):
+    for data in ("mini", "mtd", "deeppcb", "transistor", "plates12"):
+        for name in ("cluster", "cluster-tiles" if data == "mini" else "cluster-normal"):
             cases += _networks(name, "unknown", "unknown", "", data, WAYS[name][1])
     return [
         *(_with_normal_column(case) for case in cases),

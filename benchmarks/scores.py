@@ -127,12 +127,9 @@ def unknown(case: Case, setup: Setup) -> dict[str, float]:
     Images of the other kinds are split in halves, one of which is known. AUROC is that of the left-out kind's regions
     against those of the other half; rates are shares of either that are called unknown at 2 %.
     """
-    model, datamodule, _ = run(case, setup, setup.work / "run")
-    encoded = model.encode(datamodule)
-    _, _, references, image = rows_of(encoded)
-    labels = given(NcdBatch.collate(encoded).region_class_id, "The images hold no labels")
+    references, image, labels, kinds = _references_and_kinds(case, setup)
     found = defaultdict(list)
-    for kind in (number for number, name in enumerate(datamodule.class_names) if name != "good"):
+    for kind in kinds:
         for in_run in _splits(labels.numpy(), image.numpy(), kind):
             is_new = labels == kind
             known, other = ~is_new & in_run, ~is_new & ~in_run
@@ -144,6 +141,20 @@ def unknown(case: Case, setup: Setup) -> dict[str, float]:
             found["known_unknown"].append(float(rejection.is_unknown(references[other]).float().mean()))
             found["new_unknown"].append(float(rejection.is_unknown(references[is_new]).float().mean()))
     return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _references_and_kinds(case: Case, setup: Setup) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
+    """References, images and labels of regions, and the labels that are kinds of defect."""
+    if case.data == "deeppcb":
+        _, batch, truth = regions_on_boxes(case, setup)
+        references, labels = given(batch.region_reference, "no references"), torch.from_numpy(truth)
+        on_box = labels >= 0
+        return references[on_box], batch.region_image_index[on_box], labels[on_box], labels[on_box].unique().tolist()
+    model, datamodule, _ = run(case, setup, setup.work / "run")
+    encoded = model.encode(datamodule)
+    _, _, references, image = rows_of(encoded)
+    labels = given(NcdBatch.collate(encoded).region_class_id, "The images hold no labels")
+    return references, image, labels, [number for number, name in enumerate(datamodule.class_names) if name != "good"]
 
 
 def _splits(labels: np.ndarray, image: np.ndarray, kind: int) -> Iterator[torch.Tensor]:
