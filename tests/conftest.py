@@ -10,6 +10,7 @@ project; tests that need them skip where they are absent.
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,14 @@ def make_tiny_run(folder: Path, per_class: int = 6, size: int = 64) -> TinyRun:
                 target.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(target / f"{number}.png"), pixels)
     return TinyRun(folder / "images", folder / "maps", folder / "base")
+
+
+@pytest.fixture(scope="module")
+def few_normal_regions() -> Iterator[None]:
+    """Compare with 40 regions of normal images, not 300, which takes longest of a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anomalib_ncd.runs.cluster.MAX_NORMAL_REGIONS", 40)
+        yield
 
 
 @pytest.fixture(scope="session")

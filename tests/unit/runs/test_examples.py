@@ -16,6 +16,8 @@ from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
+pytestmark = pytest.mark.usefixtures("few_normal_regions")
+
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
 
 
