@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,16 @@ class Payload:
 
     def __reduce__(self):
         return os.mkdir, (str(self.mark),)
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny_run, tmp_path_factory):
+    """Three of the six images of each kind."""
+    folder, ignored = tmp_path_factory.mktemp("few"), shutil.ignore_patterns("00[345].*")
+    images = shutil.copytree(tiny_run.images, folder / "images", ignore=ignored)
+    return replace(
+        tiny_run, images=images, anomaly_maps=shutil.copytree(tiny_run.anomaly_maps, folder / "maps", ignore=ignored)
+    )
 
 
 @pytest.fixture(scope="module")
