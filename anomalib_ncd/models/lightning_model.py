@@ -360,7 +360,7 @@ class AnomalyNcd(AnomalibModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """anomalib's, and one that gives figures to the loggers that take images."""
-        from anomalib_ncd.visualization.logging_callback import missing_figure_loggers  # noqa: PLC0415
+        from anomalib_ncd.visualization.callbacks import missing_figure_loggers  # noqa: PLC0415
 
         return [*super().configure_callbacks(), *missing_figure_loggers(self.trainer)]  # type: ignore[misc]
 

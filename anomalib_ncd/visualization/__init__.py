@@ -7,17 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anomalib_ncd.visualization.logging_callback import FigureLogger
-    from anomalib_ncd.visualization.visualizer import NcdVisualizer
+    from anomalib_ncd.visualization.callbacks import FigureLogger, NcdVisualizer
 
 __all__ = ["FigureLogger", "NcdVisualizer"]
-
-_HOMES = {"FigureLogger": "logging_callback", "NcdVisualizer": "visualizer"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     """Import what needs anomalib on first use, so that pictures of an artefact's results are drawn without torch."""
-    if name not in _HOMES:
+    if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.callbacks"), name)
