@@ -156,8 +156,8 @@ def _classifier(config: Namespace) -> AnomalyClassifier:
         raise ValueError(msg)
     from anomalib_ncd.deploy.packing.build import classifier_of_run
 
-    detector = detector or flagged_detector(needed_detector_flags(config.model))
-    return classifier_of_run(config.model, detector, false_reject_rate=config.false_reject_rate, **options)
+    of_run = detector or flagged_detector(needed_detector_flags(config.model))
+    return classifier_of_run(config.model, of_run, false_reject_rate=config.false_reject_rate, **options)
 
 
 def _detector(config: Namespace) -> Detector | None:
