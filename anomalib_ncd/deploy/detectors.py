@@ -16,7 +16,7 @@ import numpy as np
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError
 from anomalib_ncd.deploy.runtimes import Network, OnnxNetwork, OpenVinoNetwork, load_network
-from anomalib_ncd.regions.resampling import resize_antialiased
+from anomalib_ncd.regions.views import resize_antialiased
 
 
 class Detector(Protocol):

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from anomalib_ncd.regions.mebin import range_of_peaks
 from anomalib_ncd.regions.robust_range import hot_maps
 
 
@@ -41,10 +42,8 @@ class MapExtremes(Metric):
 def range_of_extremes(extremes: torch.Tensor, robust: bool = False) -> tuple[float, float] | None:
     """Find the score range of a set of maps from their highest and lowest values ``(N, 2)``.
 
-    It is the range of ``anomalib_ncd.regions.mebin.fit_score_range``: from the lowest to the
-    highest peak, and from the lowest value over all maps where all peaks are equal. Maps with NaN or infinity are left
-    out, and with ``robust`` those with peaks far above all others. ``None`` where there is no map, or all are constant
-    at one value.
+    It is the range of :func:`~anomalib_ncd.regions.mebin.fit_score_range`. Maps with NaN or infinity are left out, and
+    with ``robust`` those with peaks far above all others. ``None`` where there is no map, or all are constant and equal.
     """
     values = extremes.cpu().double().numpy()
     values = values[np.isfinite(values).all(axis=1)]
@@ -52,9 +51,7 @@ def range_of_extremes(extremes: torch.Tensor, robust: bool = False) -> tuple[flo
         return None
     if robust:
         values = np.delete(values, hot_maps(values[:, 0].tolist(), values[:, 1].tolist()), axis=0)
-    low, high = float(values[:, 0].min()), float(values[:, 0].max())
-    if low == high:
-        low = float(values[:, 1].min())
+    low, high = range_of_peaks([(peak, lowest) for peak, lowest in values.tolist()])
     return (low, high) if low < high else None
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-MAX_PAIRS = 1_000_000
-"""Pairs of boxes whose distances are in memory at a time."""
+MAX_PAIRS = 1_000_000  # of boxes whose distances are in memory at a time
 
 
 def square_boxes(

@@ -1,10 +1,9 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Regions: square crops around the main elements of an image, with their mask, score and area.
+"""Regions: the anomaly-centred crops of "AnomalyNCD" (Huang et al., CVPR 2025), with their mask, score and area.
 
-The anomaly-centred crops of "AnomalyNCD" (Huang et al., CVPR 2025, arXiv 2410.14379). Boxes are half-open pixels of the
-image, left, top, right, bottom.
+Boxes are half-open pixels of the image, left, top, right, bottom.
 """
 
 import logging
@@ -12,14 +11,14 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from anomalib_ncd.regions.boxes import merge_close_boxes, square_boxes
 from anomalib_ncd.regions.mebin import BinarizedMap, normalize_anomaly_map
-from anomalib_ncd.regions.resampling import resize_antialiased
 from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.regions.views import resize_antialiased
 
-MAX_CROP_PIXELS = 100_000_000
-"""Pixels of the regions of an image, all together."""
+MAX_CROP_PIXELS = 100_000_000  # of the regions of an image, all together
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +43,11 @@ class Region:
 
 
 def region_boxes(mask: np.ndarray, num_components: int, settings: RegionSettings | None = None) -> np.ndarray:
-    """Find the boxes of the regions of an image.
+    """Find the boxes of the regions of an image: a square one for each external contour of the mask, close ones merged.
 
-    Each external contour of the mask gets a square box. Boxes that lie close together are merged, and if there are more
-    than `num_components`, the largest ``num_components + 1`` are kept.
-
-    Args:
-        mask: Main elements at the size of the image, ``(H, W)`` bool.
-        num_components: Estimated number of anomalies, see :func:`~anomalib_ncd.regions.mebin.binarize`.
-        settings: Padding, least distance and least size; the paper's where ``None``.
-
-    Returns:
-        ``(N, 4)`` float64, largest first; may be fractional. The whole image where the mask is empty.
+    If there are more than `num_components`, which :func:`~anomalib_ncd.regions.mebin.binarize` estimates, the largest
+    ``num_components + 1`` are kept. The mask ``(H, W)`` bool has the size of the image. Returns ``(N, 4)`` float64,
+    largest first; may be fractional; the whole image where the mask is empty.
 
     Example:
         >>> mask = np.zeros((100, 200), dtype=bool)
@@ -76,9 +68,7 @@ def region_boxes(mask: np.ndarray, num_components: int, settings: RegionSettings
     boxes = merge_close_boxes(boxes, int(max(height, width) * settings.merge_distance_ratio))
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     boxes = boxes[np.argsort(-areas, kind="stable")]
-    if len(boxes) > num_components:
-        boxes = boxes[: num_components + 1]
-    return boxes
+    return boxes[: num_components + 1]
 
 
 def crop(array: np.ndarray, box_xyxy: np.ndarray | tuple[float, float, float, float]) -> np.ndarray:
@@ -123,9 +113,12 @@ def region_scores(
     if len(size_hw) != 2 or min(size_hw) < 1:
         msg = f"`size_hw` must be height and width, 1 or more, got {size_hw}; pass `image.shape[:2]`."
         raise ValueError(msg)
-    normalised = normalize_anomaly_map(anomaly_map, score_range)
-    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
-    peaks = [_peak_inside(normalised, box, size_hw) for box in boxes]
+    scores = normalize_anomaly_map(anomaly_map, score_range)
+    if scores.shape != tuple(size_hw):
+        scores = resize_antialiased(scores, size_hw, Image.Resampling.BICUBIC)
+    boxes = np.array([_rounded(box) for box in np.reshape(boxes_xyxy, (-1, 4))], dtype=np.int64)
+    corners = np.clip(boxes.reshape(-1, 2, 2), 0, size_hw[::-1])
+    peaks = [scores[top:bottom, left:right].max(initial=0) for (left, top), (right, bottom) in corners]
     # The filter overshoots next to sharp peaks.
     return np.clip(np.array(peaks, dtype=np.float64) / 255, 0, 1)
 
@@ -142,8 +135,8 @@ def extract_regions(
     Args:
         image: ``(H, W, 3)`` uint8.
         anomaly_map: Its anomaly map at any size, ``(h, w)``, integer or float.
-        binarized: The binarised map, see :func:`~anomalib_ncd.regions.mebin.binarize`.
-        score_range: Lower and upper end of the set of maps, see :func:`~anomalib_ncd.regions.mebin.fit_score_range`.
+        binarized: The binarised map.
+        score_range: Lower and upper end of the set of maps.
         settings: How they are cut; the paper's settings where ``None``.
 
     Returns:
@@ -198,19 +191,6 @@ def _check_mask(mask: np.ndarray) -> np.ndarray:
         msg = f"`mask` must have shape (H, W) and not be empty, got {mask.shape}; pass one mask at a time."
         raise ValueError(msg)
     return mask.astype(bool)
-
-
-def _peak_inside(normalised: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> float:
-    """Highest value of a map at the size of the image inside a box; 0 outside the image."""
-    height, width = size_hw
-    left, top, right, bottom = _rounded(box_xyxy)
-    left, right = (min(max(edge, 0), width) for edge in (left, right))
-    top, bottom = (min(max(edge, 0), height) for edge in (top, bottom))
-    if left == right or top == bottom:
-        return 0.0
-    if normalised.shape == (height, width):
-        return float(normalised[top:bottom, left:right].max())
-    return float(resize_antialiased(normalised, size_hw, "bicubic", (left, top, right, bottom)).max())
 
 
 def _rounded(box_xyxy: np.ndarray | tuple[float, float, float, float]) -> tuple[int, int, int, int]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from anomalib_ncd.regions.crops import Region, extract_regions
 from anomalib_ncd.regions.elements import cut_elements, find_elements, label_elements
-from anomalib_ncd.regions.mebin import BinarizedMap, binarize, check_map
-from anomalib_ncd.regions.robust_range import MapFacts, fit_robust_range, map_facts
+from anomalib_ncd.regions.mebin import BinarizedMap, binarize, check_map, range_of_peaks
+from anomalib_ncd.regions.robust_range import fit_robust_range, map_facts
 from anomalib_ncd.regions.settings import RegionMethod, RegionSettings
 
 logger = logging.getLogger(__name__)
@@ -60,9 +60,7 @@ def fit_range(
             "Are the maps inverted?",
             names[0],
         )
-    if method != "mebin":
-        return fitted.score_range
-    return _range_of_peaks(facts)
+    return range_of_peaks([(entry.peak, entry.lowest) for entry in facts]) if method == "mebin" else fitted.score_range
 
 
 class UnitCheck:
@@ -131,10 +129,3 @@ def _elements(
     threshold = settings.threshold
     mask = anomaly_map > 0 if threshold is None else anomaly_map >= threshold
     return label_elements(mask, anomaly_map, settings.merge_distance_ratio), float(threshold or 0)
-
-
-def _range_of_peaks(facts: Sequence[MapFacts]) -> tuple[float, float]:
-    """The paper's range, see :func:`~anomalib_ncd.regions.mebin.fit_score_range`."""
-    peaks = [entry.peak for entry in facts]
-    low, high = min(peaks), max(peaks)
-    return (low, high) if low < high else (min(entry.lowest for entry in facts), high)

@@ -1,15 +1,15 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Main Element Binarization (MEBin) of anomaly maps.
+"""Main Element Binarization (MEBin) of anomaly maps: "AnomalyNCD" (Huang et al., CVPR 2025), section on MEBin.
 
 A map is thresholded from high to low; where the number of connected components stays equal over the longest stretch
 of thresholds, the main elements of the map stand apart from its noise. The end of that stretch is the threshold and
-its count the estimated number of anomalies: "AnomalyNCD" (Huang et al., CVPR 2025, arXiv 2410.14379), section on MEBin.
+its count the estimated number of anomalies.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -37,9 +37,9 @@ class BinarizedMap(NamedTuple):
 def fit_score_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
     """Find the score range of a set of maps: its lowest and its highest peak.
 
-    Maps are read one at a time, so a generator that loads them from disk will do. Where all peaks are equal (a single
-    map, for instance) that range has no width; the lowest value over all maps then takes the place of the lowest peak.
-    ``ValueError`` if there is no map, or one is not two-dimensional, not numeric, empty, or holds NaN or infinity.
+    Maps are read one at a time. Where all peaks are equal (a single map, for instance) that range has no width; the
+    lowest value over all maps then takes the place of the lowest peak. ``ValueError`` if there is no map, or one is not
+    valid.
 
     Example:
         >>> fit_score_range([np.array([[0, 7]]), np.array([[1, 3]])])
@@ -47,17 +47,18 @@ def fit_score_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
         >>> fit_score_range([np.array([[1, 7]])])
         (1.0, 7.0)
     """
-    peaks: list[float] = []
-    lowest = np.inf
-    for index, anomaly_map in enumerate(maps):
-        array = check_map(anomaly_map, f"maps[{index}]")
-        peaks.append(float(array.max()))
-        lowest = min(lowest, float(array.min()))
-    if not peaks:
+    arrays = (check_map(anomaly_map, f"maps[{index}]") for index, anomaly_map in enumerate(maps))
+    return range_of_peaks([(float(array.max()), float(array.min())) for array in arrays])
+
+
+def range_of_peaks(extremes: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The range of :func:`fit_score_range` by the highest and the lowest value of each map."""
+    if not extremes:
         msg = "`maps` must hold at least one anomaly map, got none; fit on the detector's maps of the images to sort."
         raise ValueError(msg)
+    peaks, lowest = zip(*extremes, strict=True)
     low, high = min(peaks), max(peaks)
-    return (low, high) if low < high else (lowest, high)
+    return (low, high) if low < high else (min(lowest), high)
 
 
 def normalize_anomaly_map(anomaly_map: np.ndarray, score_range: tuple[float, float]) -> np.ndarray:
@@ -125,8 +126,8 @@ def binarize(
         anomaly_map: ``(H, W)``, integer or float.
         score_range: Lower and upper end of the set of maps, see :func:`fit_score_range`.
         sample_rate: Step between thresholds, on the scale from 0 to 255. 4 in the paper.
-        min_interval_len: Shortest run of equal counts that counts as stable. 4 in the paper.
-        erosion_size: Side in pixels of the square that masks are eroded with; 0 for no erosion.
+        min_interval_len: Shortest run of equal counts that is stable. 4 in the paper.
+        erosion_size: Side in pixels of the square that masks are eroded with; 0 for none. 6 in the paper.
 
     Returns:
         Mask, threshold and number of components. Where the map has no stable interval, the mask is empty.
@@ -170,8 +171,7 @@ def binarize_batch(
     if np.ndim(anomaly_maps) != 3:
         msg = f"`anomaly_maps` must have shape (B, H, W), got {np.shape(anomaly_maps)}; use `binarize` for one map."
         raise ValueError(msg)
-    if num_threads is None:
-        num_threads = min(4, os.cpu_count() or 1)
+    num_threads = min(4, os.cpu_count() or 1) if num_threads is None else num_threads
     _check_at_least("num_threads", num_threads, 1)
 
     def binarize_one(anomaly_map: np.ndarray) -> BinarizedMap:

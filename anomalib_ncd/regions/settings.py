@@ -76,11 +76,7 @@ class RegionSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RegionSettings:
-        """Settings of plain data.
-
-        Raises:
-            ValueError: If a setting is missing, unknown or out of its range.
-        """
+        """Settings of plain data; ``ValueError`` if one is missing, unknown or out of its range."""
         names = {field.name for field in fields(cls)}
         if not isinstance(values, Mapping) or set(values) != names:
             found = sorted(values) if isinstance(values, Mapping) else values

@@ -13,15 +13,10 @@ CROP_RATIO = 0.875
 
 
 def eval_view(image: np.ndarray, mask: np.ndarray, image_size: int = 224) -> tuple[np.ndarray, np.ndarray]:
-    """Make the view that predictions are made from: short side to 256, then a 224 crop at (16, 16).
+    """Make the view that predictions are made from: short side to 256, then a 224 crop at (16, 16); other sizes alike.
 
-    Args:
-        image: Region of shape ``(h, w, 3)``, uint8.
-        mask: Its mask of shape ``(h, w)``, bool.
-        image_size: Side of the view in pixels; the side before the crop grows with it.
-
-    Returns:
-        View ``(3, S, S)`` uint8 and mask ``(1, S, S)`` float32 in [0, 1], both contiguous.
+    Of a region ``(h, w, 3)`` uint8 with its mask ``(h, w)`` bool it is the view ``(3, S, S)`` uint8 and the mask
+    ``(1, S, S)`` float32 in [0, 1], both contiguous.
 
     Example:
         >>> view, mask = eval_view(np.zeros((50, 50, 3), np.uint8), np.ones((50, 50), bool))
@@ -53,6 +48,18 @@ def whole_view(image: np.ndarray, image_size: int = 224) -> np.ndarray:
     """Make the view ``(3, S, S)`` of a whole image that is compared with normal images: all of it, as a square."""
     resized = cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(resized.transpose(2, 0, 1))
+
+
+def resize_antialiased(
+    array: np.ndarray, size_hw: tuple[int, int], resampling: Image.Resampling = Image.Resampling.BILINEAR
+) -> np.ndarray:
+    """Resize ``(H, W)`` or ``(H, W, C)`` as Pillow does, widening the filter where it shrinks; float32, not rounded.
+
+    OpenCV's filters keep their width, and its bicubic has another shape.
+    """
+    channels = np.moveaxis(np.atleast_3d(array).astype(np.float32), 2, 0)
+    resized = [np.asarray(Image.fromarray(channel).resize(size_hw[::-1], resampling)) for channel in channels]
+    return resized[0] if array.ndim == 2 else np.stack(resized, axis=2)
 
 
 def resize_short_side(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

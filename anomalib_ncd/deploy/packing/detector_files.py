@@ -17,7 +17,7 @@ from anomalib_ncd.deploy.detectors import Detector, files_of_detector
 from anomalib_ncd.deploy.packing.manifest import NetworkEntry
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.maps import read_anomaly_map
-from anomalib_ncd.regions.resampling import resize_antialiased
+from anomalib_ncd.regions.views import resize_antialiased
 
 MAX_DIFFERENCE = 0.1
 NUM_IMAGES = 4

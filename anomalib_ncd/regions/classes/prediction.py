@@ -12,9 +12,7 @@ from anomalib_ncd.regions.classes.merging import choose_classes, first_slots, me
 from anomalib_ncd.regions.classes.results import ImageResult, RegionResult
 
 UNKNOWN_SHARE = 0.5
-
 CLASS_SEPARATOR = ";"  # of the column `classes`; no name may hold it
-
 MIN_RELATIVE_SCORE = 0.7
 MIN_CONFIDENCE = 0.4
 
@@ -122,7 +120,10 @@ class RegionMerging:
             is_unknown=image_is_unknown,
             score=float(scores.max(initial=0)),
             probabilities=tuple(merged.tolist()),
-            regions=tuple(self._region(*row) for row in rows),
+            regions=tuple(
+                RegionResult(tuple(box), area, score, slot, self.class_names[slot], confidence, is_unknown, tuple(row))
+                for box, area, score, slot, confidence, is_unknown, row in rows
+            ),
         )
         return self._with_class(result, merged, counting) if merged.any() else result
 
@@ -142,18 +143,3 @@ class RegionMerging:
             is_normal=result.is_normal or (self.is_normal(slot) and not result.is_unknown),
             classes=tuple(self.class_names[one] for one in classes),
         )
-
-    def _region(
-        self,
-        box_xyxy: Sequence[float],
-        area: int,
-        score: float,
-        slot: int,
-        confidence: float,
-        is_unknown: bool,
-        probabilities: Sequence[float],
-    ) -> RegionResult:
-        """Result of one region."""
-        left, top, right, bottom = box_xyxy
-        name, box = self.class_names[slot], (left, top, right, bottom)
-        return RegionResult(box, area, score, slot, name, confidence, is_unknown, tuple(probabilities))

@@ -1,11 +1,10 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Regions unlike all of the run: the threshold.
+"""The threshold below which a region's similarity to the run makes it *unknown*.
 
-A region is *unknown* where its similarity to what the run was made from is below a threshold. The threshold comes from
-the run's own regions, each compared with those of the other images alone, so that it holds for new regions (split and
-leave-one-out conformal prediction, Vovk et al., "Algorithmic Learning in a Random World", 2005).
+It comes from the run's own regions, each compared with those of the other images alone, so that it holds for new
+regions (conformal prediction, Vovk et al., "Algorithmic Learning in a Random World", 2005).
 """
 
 import math
@@ -40,11 +39,7 @@ def attained_false_reject_rate(num_similarities: int, false_reject_rate: float) 
 
 
 def check_false_reject_rate(false_reject_rate: float) -> None:
-    """Refuse what is no rate.
-
-    Raises:
-        ValueError: If it is not above 0 and below 1.
-    """
+    """Raise ``ValueError`` for a rate that is not above 0 and below 1."""
     if not 0 < false_reject_rate < 1:
         msg = f"`false_reject_rate` must be above 0 and below 1, got {false_reject_rate}; None rejects nothing."
         raise ValueError(msg)

@@ -123,17 +123,3 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     flat = np.asarray(mask, dtype=bool).ravel()
     edges = np.flatnonzero(np.diff(flat, prepend=False)).tolist()
     return np.diff([0, *edges, flat.size]).tolist()
-
-
-def mask_of_run_lengths(lengths: list[int], size_hw: tuple[int, int]) -> np.ndarray:
-    """Turn :func:`run_lengths` back into the mask; ``ValueError`` if they don't add up to its size.
-
-    Example:
-        >>> mask_of_run_lengths([0, 2, 1, 1], (2, 2))
-        array([[ True,  True],
-               [False,  True]])
-    """
-    if sum(lengths) != size_hw[0] * size_hw[1]:
-        msg = f"`lengths` must add up to {size_hw[0]} * {size_hw[1]}, got {sum(lengths)}; give the mask's own size."
-        raise ValueError(msg)
-    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size_hw)

@@ -11,12 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What is too large to be read.
-
-    Attributes:
-        max_pixels: Most pixels of an image; 100 million take 300 MB as 8-bit colour.
-        max_file_bytes: Largest file.
-    """
+    """What is too large to be read: most pixels of an image (100 million take 300 MB as 8-bit colour) and bytes."""
 
     max_pixels: int = 100_000_000
     max_file_bytes: int = 500_000_000
@@ -42,10 +37,8 @@ def read_bytes(path: str | os.PathLike[str], name: str, limits: ImageLimits = LI
         msg = f"{name} {path} is no regular file but a folder, a pipe or a device; remove it."
         raise ValueError(msg)
     if found.st_size > limits.max_file_bytes:
-        msg = (
-            f"{name} {path} has {found.st_size:,} bytes, more than the limit of {limits.max_file_bytes:,}; "
-            "cut it or raise the limit."
-        )
+        size = f"{found.st_size:,} bytes, more than the limit of {limits.max_file_bytes:,}"
+        msg = f"{name} {path} has {size}; cut it or raise the limit."
         raise ValueError(msg)
     if not found.st_size:
         msg = f"{name} {path} is empty: it is being written still, or was cut off. Write it again or remove it."
@@ -65,11 +58,7 @@ def printable(path: str | os.PathLike[str]) -> str:
 
 
 def check_name(path: str | os.PathLike[str]) -> None:
-    """Refuse a name that no table could hold.
-
-    Raises:
-        ValueError: If it is not UTF-8.
-    """
+    """Raise ``ValueError`` for a name that no table could hold, as it is not UTF-8."""
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError as error:

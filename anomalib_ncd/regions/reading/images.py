@@ -76,10 +76,8 @@ def decode_samples(data: bytes, name: str, limits: ImageLimits = LIMITS) -> np.n
     picture = _opened(data, name)
     width, height = picture.size
     if width * height > limits.max_pixels:
-        msg = (
-            f"{name} has {width} x {height} pixels, more than the limit of {limits.max_pixels:,}; "
-            "scale it down or raise the limit."
-        )
+        size = f"{width} x {height} pixels, more than the limit of {limits.max_pixels:,}"
+        msg = f"{name} has {size}; scale it down or raise the limit."
         raise ValueError(msg)
     try:
         num_pages = _num_pages(picture)

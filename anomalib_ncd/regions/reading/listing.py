@@ -86,11 +86,7 @@ def listed_images(images: Sequence[ImageFile], image_list: str | Path, root: str
 
 
 def unique_images(paths: Iterable[Path], root: Path) -> list[ImageFile]:
-    """Images below a folder, sorted by key; two files with one key can't be told apart.
-
-    Raises:
-        ValueError: If there are such, or a name is not UTF-8.
-    """
+    """Images below a folder, sorted by key; ``ValueError`` if two have one key, or a name is not UTF-8."""
     images: dict[str, ImageFile] = {}
     for path in sorted(paths):
         check_name(path)
@@ -129,12 +125,7 @@ def narrow(keys: Collection[str], list_file: str | Path, root: str | Path) -> li
 
 
 def read_text(file: str | Path) -> str:
-    """Text of a file in UTF-8.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is in another encoding.
-    """
+    """Text of a file in UTF-8; ``FileNotFoundError`` if there is none, ``ValueError`` if it is in another encoding."""
     file = Path(file)
     if not file.is_file():
         msg = f"There is no file {file}; check its path."

@@ -14,7 +14,7 @@ from anomalib_ncd.deploy.detectors import (
     as_map,
     load_artefact_detector,
 )
-from anomalib_ncd.regions.resampling import resize_antialiased
+from anomalib_ncd.regions.views import resize_antialiased
 
 
 class Brightness:
