@@ -16,14 +16,12 @@ from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.regions.writing import whole_file
 
 CHECKPOINT_KEY = "anomalib_ncd"
+QUIET_TRAINER = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+QUIET_TRAINER |= {"enable_model_summary": False}
 
 
 def own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What AnomalyNcd put into a checkpoint.
-
-    Raises:
-        ValueError: If another model wrote the checkpoint, or another version of this one.
-    """
+    """What AnomalyNcd put into a checkpoint; ``ValueError`` if another model or another version of it wrote that."""
     saved = checkpoint.get(CHECKPOINT_KEY)
     if saved is None:
         msg = "This is no checkpoint of AnomalyNcd: it was written by another model."
@@ -37,9 +35,8 @@ def own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
 def read_checkpoint(file: str | Path) -> dict[str, Any]:
     """Read a checkpoint of AnomalyNcd; weights are read when they are used.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: As :func:`own_part`; or if it is damaged, or holds more than plain data.
+    ``FileNotFoundError`` if there is no such file; ``ValueError`` as :func:`own_part`, or if it is damaged, or holds
+    more than plain data.
     """
     return _read(file, mmap=True)
 
@@ -81,21 +78,8 @@ def write_class_names(file: str | Path, class_names: Sequence[str]) -> bool:
 
 
 def save_model(model: LightningModule, file: str | Path) -> None:
-    """Write a checkpoint without a training run; a reader never sees a half-written one.
-
-    Args:
-        model: Model that can predict as it is; any that ``load_from_checkpoint`` can build again.
-        file: Target; its folder must exist.
-    """
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=Path(file).parent,
-    )
+    """Write a checkpoint without a training run, into a folder that exists; a reader never sees a half-written one."""
+    trainer = Trainer(accelerator="cpu", devices=1, default_root_dir=Path(file).parent, **QUIET_TRAINER)
     trainer.strategy.connect(model)
     with whole_file(file) as unfinished:
         trainer.save_checkpoint(unfinished, weights_only=True)

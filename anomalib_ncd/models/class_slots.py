@@ -87,8 +87,7 @@ class ClassSlots:
     def named(self, names: Sequence[str]) -> ClassSlots:
         """The slots under names of the user's, one for each; slots of one name are one class.
 
-        Raises:
-            ValueError: If there are more or fewer names than slots, or one is empty or holds ``;``.
+        ``ValueError`` if there are more or fewer names than slots, or one is empty or holds ``;``.
         """
         given = list(names)
         if isinstance(names, str) or len(given) != self.num_classes or not all(given):

@@ -24,10 +24,8 @@ from anomalib_ncd.models.normal.normal_patches import SMALLEST, NormalPatches
 
 DescriberKind: TypeAlias = Literal["frozen_features", "normal_residuals"]
 REGIONS_PER_PASS = 64
-CONSTANT = 0.7
-"""In each network's feature, so that what is near normal lies together instead of in all directions."""
-IMAGE_WEIGHT = 0.7
-"""Of what sets the whole image apart, beside what sets the region apart."""
+CONSTANT = 0.7  # in each feature, so that what is near normal lies together instead of in all directions
+IMAGE_WEIGHT = 0.7  # of what sets the whole image apart, beside what sets the region apart
 REJECTION_CONSTANT = 1.5
 
 
@@ -64,14 +62,8 @@ class Describer(nn.Module):
     def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
         """Take over normal images in place of those known before, for a describer that compares with them.
 
-        Args:
-            regions: Regions of normal images.
-            image_paths: The images.
-            seed: Seed of the choice of patches and images.
-
-        Returns:
-            Features ``(N, D)`` of half of the regions, compared with the other images alone, on the CPU; none where
-            there is but one image.
+        `seed` chooses patches and images. Returns the features ``(N, D)`` of half of the regions, compared with the
+        other images alone, on the CPU; none where there is but one image.
         """
         raise NotImplementedError
 
@@ -117,12 +109,7 @@ class OneNetwork(Describer):
 
 
 class FrozenFeatures(OneNetwork):
-    """Features of the encoder alone, whose last part training may change.
-
-    Args:
-        encoder: See :class:`OneNetwork`, as for the others.
-        mean: As above.
-        std: As above.
+    """Features of the encoder alone, whose last part training may change; arguments as :class:`OneNetwork`.
 
     Example:
         >>> from anomalib_ncd.models.encoders.build_encoder import build_encoder
@@ -163,9 +150,7 @@ class NormalResiduals(OneNetwork):
     as the image is novel; and a constant. For what is known and unknown, images don't count. Nothing of it is trained.
 
     Args:
-        encoder: See :class:`OneNetwork`, as for the others.
-        mean: As above.
-        std: As above.
+        encoder: As for :class:`OneNetwork`, as `mean` and `std`.
 
     Attributes:
         normal_patches: What regions are compared with.
@@ -198,17 +183,9 @@ class NormalResiduals(OneNetwork):
     def forward(
         self, views: Tensor, masks: Tensor, whole_images: Tensor | None = None, image_index: Tensor | None = None
     ) -> Description:
-        """Describe regions; see :meth:`Describer.forward`.
-
-        Raises:
-            ValueError: If there are no whole images.
-            RuntimeError: If there are no normal images to compare with.
-        """
+        """See :meth:`Describer.forward`; ``ValueError`` without whole images, ``RuntimeError`` without normal ones."""
         if whole_images is None or image_index is None:
-            msg = (
-                "Regions are described by the images that they lie in, too; give these as `whole_images`, and as "
-                "`image_index` which of them each region lies in."
-            )
+            msg = "Regions are described by their images, too; give these as `whole_images`, and give `image_index`."
             raise ValueError(msg)
         rows = in_parts(self._rows, REGIONS_PER_PASS, views, masks)
         novelty = self.novelty(self._whole_patches(whole_images))
@@ -241,13 +218,7 @@ class NormalResiduals(OneNetwork):
 class SideBySide(Describer):
     """Several networks of one kind of description, of which none drowns the others; nothing of it is trained.
 
-    A ViT and a CNN know different things.
-
-    Args:
-        parts: Their describers, of one kind.
-
-    Raises:
-        ValueError: If they take views of different sizes.
+    A ViT and a CNN know different things. ``ValueError`` if they take views of different sizes.
     """
 
     why_untrained = "Networks side by side are for clusters; give one `backbone` to train, or cluster instead."

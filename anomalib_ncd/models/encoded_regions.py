@@ -18,11 +18,7 @@ Describe: TypeAlias = Callable[[NcdBatch], Pair]
 
 
 def encode_images(describe: Describe, batches: Iterable[NcdBatch]) -> list[NcdBatch]:
-    """Describe the regions of images, batch by batch.
-
-    Returns:
-        The images without pixels, on the CPU, with ``region_feature`` and ``region_reference``.
-    """
+    """Describe the regions of images: without pixels, on the CPU, with ``region_feature`` and ``region_reference``."""
     encoded = []
     for batch in batches:
         with torch.no_grad():
@@ -46,8 +42,8 @@ class RegionCache:
     def encode(self, describe: Describe, datamodule: NcdDataModule) -> list[NcdBatch]:
         """Describe all regions of a datamodule, whatever process asks, or take them from the last time.
 
-        In single precision and of the views that predictions are made from, so that new regions are compared with the
-        run's just as these are with each other. ``ValueError`` if there is no region.
+        In single precision and of the views that predictions are made from, as new regions are compared with the
+        run's. ``ValueError`` if there is no region.
         """
         table = datamodule.region_table()
         if not len(table):

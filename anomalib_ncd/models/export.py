@@ -31,8 +31,7 @@ from anomalib_ncd.models.torch_model import AnomalyNcdModel
 logger = logging.getLogger(__name__)
 
 INPUT_NAMES = ("image", "mask")
-WHOLE_IMAGE_NAMES = ("whole_image", "image_index")
-"""Further inputs, where classes were found with normal images."""
+WHOLE_IMAGE_NAMES = ("whole_image", "image_index")  # further inputs, where classes were found with normal images
 OUTPUT_NAMES = ("class_probabilities", "region_feature", "neighbour_similarity")
 OPSET = 18
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # as the deployed classifier runs; OpenVINO's default may be bfloat16
@@ -55,13 +54,7 @@ class RegionOutput(NamedTuple):
 
 
 class RegionClassifier(nn.Module):
-    """Describer, one head and the run's regions, for prediction alone.
-
-    Args:
-        describer: Turns views and masks into features.
-        prototypes: ``(K, D)``, one row for each novel class.
-        rejection: What is known of the run's regions. Defaults to ``None``: nothing, no region is unknown.
-    """
+    """Describer, prototypes ``(K, D)`` of the novel classes and the run's regions (none: nothing is unknown)."""
 
     def __init__(self, describer: Describer, prototypes: Tensor, rejection: RegionRejection | None = None) -> None:
         super().__init__()
@@ -129,9 +122,8 @@ def to_onnx(
 ) -> Path:
     """Write ``weights/onnx/<name>.onnx`` of an AnomalyNcd; `kwargs` as :func:`save_onnx`.
 
-    Raises:
-        ValueError: If the size is not the backbone's, or there are no classes.
-        ModuleNotFoundError: If ``onnxscript`` is not installed.
+    ``ValueError`` if the size is not the backbone's, or there are no classes; ``ModuleNotFoundError`` without
+    ``onnxscript``.
     """
     classifier = RegionClassifier.of(model.model)
     side = classifier.describer.image_size

@@ -14,13 +14,7 @@ LOGIT_TEMPERATURE = 0.1  # of the paper: what cosines are divided by
 
 
 class ProjectionHead(nn.Module):
-    """MLP of three linear layers with GELU, whose output only the contrastive losses read.
-
-    Args:
-        in_dim: Width of the feature.
-        hidden_dim: Width of the two hidden layers. Default: 2048, of the paper.
-        out_dim: Width of the projection. Default: 256, of the paper.
-    """
+    """MLP of three linear layers with GELU, whose output only the contrastive losses read; widths are the paper's."""
 
     def __init__(self, in_dim: int, hidden_dim: int = 2048, out_dim: int = 256) -> None:
         super().__init__()

@@ -188,11 +188,7 @@ class AnomalyNcdLoss(nn.Module):
             scores: Region scores (B,) in [0, 1]; read for novel regions only.
             epoch: Epoch, from 0; decides the temperature of the pseudo-labels.
 
-        Returns:
-            The total and its terms.
-
-        Raises:
-            ValueError: If shapes do not match or there is no class for the novel regions.
+        ``ValueError`` if shapes do not match or there is no class for the novel regions.
         """
         self._check(projections, logits, is_base)
         with torch.autocast(logits.device.type, enabled=False):
@@ -244,10 +240,8 @@ class AnomalyNcdLoss(nn.Module):
         others = projections is not None and len(projections) != views
         if logits.ndim != 3 or logits.shape[1] != views or others or views == 0:
             shape = None if projections is None else tuple(projections.shape)
-            msg = (
-                f"`projections` (2B, P) and `logits` (num_heads, 2B, C) must hold two views of B >= 1 regions, got "
-                f"{shape} and {tuple(logits.shape)} for B = {len(is_base)}."
-            )
+            shapes = f"{shape} and {tuple(logits.shape)}"
+            msg = f"`projections` (2B, P) and `logits` (H, 2B, C) must hold two views of B >= 1 regions, got {shapes}."
             raise ValueError(msg)
         if logits.shape[2] <= self.num_base_classes:
             msg = (

@@ -15,14 +15,9 @@ from torchvision.transforms.v2 import Normalize
 
 from anomalib_ncd.models.encoders.hub import OFFLINE_NETWORK, build_offline_backbone
 
-LAYERS = ("blocks.2", "blocks.4")
-"""Stages of EfficientNet-Lite0 at an eighth and a sixteenth of the image's side."""
-
-MAX_SAMPLE = 20_000
-"""Most patches that the memory is chosen from, drawn at random."""
-
-MAX_MEMORY = 2_000
-"""Most patches in the memory."""
+LAYERS = ("blocks.2", "blocks.4")  # of EfficientNet-Lite0, at an eighth and a sixteenth of the image's side
+MAX_SAMPLE = 20_000  # patches that the memory is chosen from, drawn at random
+MAX_MEMORY = 2_000  # patches in the memory
 
 
 class SmallPatchcore(Patchcore):

@@ -75,11 +75,9 @@ class RegionRejection(DynamicBufferMixin):
         return min(threshold, LARGEST_THRESHOLD)
 
     def fit(self, features: Tensor, groups: Tensor) -> None:
-        """Take over the regions of a run in place of those known before.
+        """Take over the features ``(N, D)``, of any norm, of a run's regions in place of those known before.
 
-        Args:
-            features: ``(N, D)`` float, of any norm.
-            groups: ``(N,)`` long; regions of one image have one number, and are not compared with each other.
+        Regions of one group ``(N,)``, which are those of one image, are not compared with each other.
         """
         features = features.detach().to(self.references.device)
         rows = unit_rows(features.float())

@@ -22,13 +22,7 @@ from anomalib_ncd.regions.classes.prediction import RegionMerging
 
 
 class ModelOutput(NamedTuple):
-    """What training reads from the network.
-
-    Attributes:
-        features: Region features (B, D).
-        projections: Projections (B, P), not normalised; ``None`` without a projector.
-        logits: Cosine similarities (num_heads, B, num_classes).
-    """
+    """Features (B, D), projections (B, P) of any norm (``None`` without projector), cosines (heads, B, classes)."""
 
     features: Tensor
     projections: Tensor | None
@@ -88,20 +82,14 @@ class AnomalyNcdModel(nn.Module):
         self.best_head.zero_()
 
     def add_classes(self, prototypes: Tensor) -> None:
-        """Put new classes behind the network's own, which stay what and where they are.
-
-        Args:
-            prototypes: ``(H, M, D)`` float, M new ones for each head.
-        """
+        """Put new classes, with prototypes ``(H, M, D)``, behind the network's own, which stay where they are."""
         novel = self.heads.weight.detach()[:, self.slots.num_base :]
         self.replace_classes(torch.cat([novel, prototypes.to(novel)], dim=1), self.slots.extended(prototypes.shape[1]))
 
     def replace_classes(self, prototypes: Tensor, slots: ClassSlots) -> None:
         """Put other novel classes in the place of the network's own; base classes stay.
 
-        Args:
-            prototypes: ``(H, K, D)`` float, or ``(1, K, D)`` for all heads alike.
-            slots: What they stand for.
+        `prototypes` are ``(H, K, D)`` float, or ``(1, K, D)`` for all heads alike; `slots` what they stand for.
         """
         projector, base = self.projector, self.heads.weight.detach()[:, : self.slots.num_base]
         self.make_heads(slots)

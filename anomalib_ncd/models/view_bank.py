@@ -3,9 +3,8 @@
 
 """Frozen features of a fixed set of augmented views, computed once instead of in every epoch.
 
-Only the last block learns, and of its output only the class token is used. What the frozen blocks make of a view
-therefore never changes, and of that only the tokens matter that the class token may look at. A bank keeps those, in
-half precision, for several views of each region; every epoch draws its views from it.
+Only the last block learns, and of its output only the class token is used. So only the tokens matter that the class
+token may look at. A bank keeps those of several views of each region, from which every epoch draws.
 """
 
 from __future__ import annotations
@@ -250,11 +249,9 @@ class BankFile:
         return len(self._counts())
 
     def append(self, tokens: torch.Tensor, counts: torch.Tensor) -> None:
-        """Add regions; what was there before stays whole if the disk is full.
+        """Add regions: tokens ``(T, D)`` half of all their views one after the other, and their counts ``(B, V)``.
 
-        Args:
-            tokens: ``(T, D)`` half, the tokens of all their views one after the other.
-            counts: ``(B, V)`` number of tokens of each view.
+        What was there before stays whole if the disk is full.
         """
         if not self._width_file.is_file():
             write_file(self._width_file, json.dumps(tokens.shape[1]))

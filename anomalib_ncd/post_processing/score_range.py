@@ -43,7 +43,7 @@ def range_of_extremes(extremes: torch.Tensor, robust: bool = False) -> tuple[flo
     """Find the score range of a set of maps from their highest and lowest values ``(N, 2)``.
 
     It is the range of :func:`~anomalib_ncd.regions.mebin.fit_score_range`. Maps with NaN or infinity are left out, and
-    with ``robust`` those with peaks far above all others. ``None`` where there is no map, or all are constant and equal.
+    with ``robust`` those with peaks far above all others. ``None`` where there is no map, or all are one constant.
     """
     values = extremes.cpu().double().numpy()
     values = values[np.isfinite(values).all(axis=1)]

@@ -7,12 +7,13 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from anomalib_ncd.models.checkpoints import QUIET_TRAINER
+
 
 def device_of(accelerator: str) -> torch.device:
     """The device that Lightning takes for an accelerator, such as ``auto``, ``gpu`` or ``mps``; or ``ValueError``."""
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     try:
-        trainer = Trainer(accelerator=accelerator, devices=1, **quiet)  # type: ignore[arg-type]
+        trainer = Trainer(accelerator=accelerator, devices=1, **QUIET_TRAINER)
     except (MisconfigurationException, ImportError, RuntimeError, ValueError) as error:
         msg = f"There is no accelerator {accelerator!r} here ({error}). Choose 'cpu' or 'auto'."
         raise ValueError(msg) from error

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The line without training: clusters of mask-guided features, to which a trained model is to be compared."""
+"""Clusters of mask-guided features, and similarities between them."""
 
 import logging
 from typing import Literal, get_args
@@ -21,9 +21,7 @@ logger = logging.getLogger(__name__)
 
 ClusterMethod = Literal["kmeans", "ward"]
 
-MAX_CLUSTERED = 2000
-"""Of more regions, so many are clustered where that will do: time and memory grow with the square of them."""
-
+MAX_CLUSTERED = 2000  # of more regions, where that will do: time and memory grow with their square
 LEAST_SIMILARITY = -1.0
 
 
@@ -88,10 +86,7 @@ def cluster_features(
         seed: Seed of k-means.
 
     Returns:
-        Labels ``(R,)``, numbered in the order in which they first appear.
-
-    Raises:
-        ValueError: If the features are not a finite (R, D) array, or an argument is out of its range.
+        Labels ``(R,)``, numbered in the order in which they first appear; ``ValueError`` for bad arguments.
 
     Example:
         >>> cluster_features(np.array([[0.0, 1.0], [1.0, 0.1], [0.1, 1.0], [1.0, 0.0]]), num_clusters=2)

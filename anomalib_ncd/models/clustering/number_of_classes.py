@@ -29,10 +29,8 @@ MAX_CLASSES = 20
 MAX_REGIONS = 1000
 MIN_DISTINCT_REGIONS = 8
 NUM_SAMPLES, SAMPLE_SHARE = 5, 0.95
-SMALLEST_CLUSTER = 0.3
-"""Regions that a cluster must hold to be one for the density criterion, as a share of the root of their number."""
-SMALLEST_COMMUNITY = 1 / 60
-"""Share of the regions that a community must hold to be one."""
+SMALLEST_CLUSTER = 0.3  # regions that a cluster must hold for the density criterion, as a share of the root of all
+SMALLEST_COMMUNITY = 1 / 60  # share of the regions that a community must hold to be one
 NEIGHBOURS = (6, 10)
 METHOD = "the share of votes (silhouette, density and two neighbour graphs, on five samples of the regions)"
 

@@ -80,13 +80,7 @@ def _create(name: str, image_size: int, *, pretrained: bool) -> nn.Module:
 
 
 class BuiltEncoder(NamedTuple):
-    """An encoder and what its images need.
-
-    Attributes:
-        encoder: The mask-guided encoder.
-        mean: Mean in RGB order, for images in [0, 1].
-        std: Standard deviation in RGB order.
-    """
+    """An encoder, and mean and standard deviation in RGB order that it needs of images in [0, 1]."""
 
     encoder: MaskGuidedVit | MaskGuidedCnn
     mean: tuple[float, ...]
@@ -122,7 +116,6 @@ def build_encoder(
     Raises:
         ValueError: If the name is unknown, the weights do not fit, or an argument is out of its range.
         TypeError: If no encoder can be made of such a network.
-        FileNotFoundError: If ``weights`` does not exist.
         RuntimeError: If the weights are neither installed or in the cache, nor within reach.
 
     Example:

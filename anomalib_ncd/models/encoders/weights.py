@@ -90,9 +90,7 @@ def refuse_broken(network: nn.Module, path: Path) -> None:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read tensors by name from a file, told by its content, without running anything that may be in it.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no weights.
+    ``FileNotFoundError`` if there is no such file, ``ValueError`` if it holds no weights.
     """
     if not path.is_file():
         msg = f"`backbone_weights` must be an existing file, got {str(path)!r}; check the path."

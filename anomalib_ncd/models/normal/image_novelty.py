@@ -17,14 +17,12 @@ from torch.nn import functional as F
 
 from anomalib_ncd.models.normal.normal_patches import SMALLEST, NormalPatches, StandardPatches
 
-MAX_PATCHES = 20_000
-"""Of each scale; fewer cover the variety of many normal images worse."""
+MAX_PATCHES = 20_000  # of each scale; fewer cover the variety of many normal images worse
 MAX_CALIBRATION_IMAGES = 120
+# Spreads of normal images above their median at which the novelty is a half, and how softly it rises there.
 THRESHOLD, SOFTNESS = 1.5, 0.5
-"""Spreads of normal images above their median at which the novelty is a half, and how softly it rises there."""
 UPPER_QUANTILE = 0.9
-SPREADS_TO_QUANTILE = 1.2816
-"""Standard deviations from the median of a normal distribution to that quantile."""
+SPREADS_TO_QUANTILE = 1.2816  # standard deviations from the median of a normal distribution to that quantile
 LEAST_SPREAD = 0.01
 IMAGES_PER_PASS = 8
 

@@ -18,8 +18,7 @@ from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.views import eval_views, whole_view
 
 BATCH_SIZE = 16
-MAX_NORMAL_IMAGES = 1000
-"""Most normal images that are compared with as a whole."""
+MAX_NORMAL_IMAGES = 1000  # that are compared with as a whole
 
 
 def fit_to_regions(

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MAX_NORMAL_PATCHES = 8192
-NEIGHBOURHOOD = 0.05
-"""Squared distance, over the number of dimensions, within which normal patches count as neighbours."""
+NEIGHBOURHOOD = 0.05  # squared distance, over the number of dimensions, within which normal patches are neighbours
 SMALLEST = 1e-6
 
 
