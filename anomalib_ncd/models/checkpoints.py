@@ -16,8 +16,9 @@ from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.regions.writing import whole_file
 
 CHECKPOINT_KEY = "anomalib_ncd"
-QUIET_TRAINER = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-QUIET_TRAINER |= {"enable_model_summary": False}
+QUIET_TRAINER: dict[str, Any] = dict.fromkeys(
+    ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+)
 
 
 def own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:

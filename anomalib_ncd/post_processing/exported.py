@@ -1,10 +1,9 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""MEBin as plain data and a function, for maps that come out of an exported detector.
+"""MEBin for maps of an exported detector, in whose graph nothing can sweep thresholds and count components.
 
-An ONNX or OpenVINO model can't sweep thresholds and count components. A detector exported with ``MEBin`` yields its
-own anomaly maps instead, as MEBin needs them: not normalised, not clipped. The function here does the rest.
+A detector exported with ``MEBin`` yields its own anomaly maps, as MEBin needs them: not normalised, not clipped.
 """
 
 from __future__ import annotations
@@ -25,14 +24,9 @@ REFERENCE_SIZE_PX = 256
 
 @dataclass(frozen=True)
 class MEBinSettings:
-    """All that MEBin needs besides the map.
+    """All that MEBin needs besides the map; for the meaning see :class:`~anomalib_ncd.MEBin`.
 
-    Attributes:
-        score_range: Lower and upper end of the range; ``None`` where it was never fitted: each map's own range then.
-        sample_rate: Step between thresholds, on the scale from 0 to 255.
-        min_interval_len: Shortest stable interval, in steps.
-        erosion_size: Side of the erosion in pixels; 0 for none.
-        scale_erosion: Whether ``erosion_size`` is meant for maps of 256 pixels and scales with the map.
+    Where ``score_range`` was never fitted it is ``None``: each map's own range then.
 
     Example:
         >>> import tempfile
@@ -81,10 +75,7 @@ def mebin_from_exported(
         image_size_hw: Size to resize the masks to, nearest neighbour. Defaults to ``None``, the map's.
 
     Returns:
-        Mask, threshold and number of anomalies of each map; the same that ``MEBin`` gives for this map.
-
-    Raises:
-        ValueError: If the maps have another shape, or hold NaN or infinity.
+        Mask, threshold and number of anomalies of each map, as ``MEBin`` gives; ``ValueError`` for bad maps.
 
     Example:
         >>> maps = np.zeros((2, 1, 16, 16), dtype=np.float32)

@@ -24,13 +24,7 @@ ScoreRange = tuple[float, float] | Literal["validation", "predict"]
 
 
 class MEBinMasks(NamedTuple):
-    """What MEBin makes of a batch of anomaly maps.
-
-    Attributes:
-        pred_mask: Bool, shape and device of the maps.
-        threshold: ``(B,)`` float64 on the CPU, in units of the maps.
-        num_anomalies: ``(B,)`` int64 on the CPU.
-    """
+    """Masks (bool, shape and device of the maps), thresholds ``(B,)`` float64 and numbers ``(B,)`` int64 on the CPU."""
 
     pred_mask: torch.Tensor
     threshold: torch.Tensor
@@ -49,18 +43,17 @@ class MEBin(PostProcessor):
     depends on that image alone. ``ValueError`` if a setting is out of range.
 
     Args:
-        score_range: ``"validation"`` fits the range on the validation set, along with anomalib's normalisation.
-            ``"predict"`` fits it on the set that is predicted or tested, as the paper does: that set is run twice.
-            Two numbers set it by hand, in the units of the detector's own anomaly maps.
+        score_range: ``"validation"`` fits the range on the validation set. ``"predict"`` fits it on the set that is
+            predicted or tested, as the paper does: that set is run twice. Two numbers set it by hand, in the units of
+            the detector's own anomaly maps.
         robust_range: Whether maps with peaks more than five times as high as all others are left out when the range is
             fitted; not so in the paper.
         sample_rate: Step between thresholds, on the scale from 0 to 255. 4 in the paper.
         min_interval_len: Shortest run of equal counts that is stable. 4 in the paper.
         erosion_size: Side in pixels of the square that masks are eroded with; 0 for none. 6 in the paper.
         scale_erosion: Whether ``erosion_size`` is meant for maps of 256 pixels and scales with the map's longer side.
-        mask_size: ``"map"`` for masks of the map's size, ``"image"`` for the size of the images in the batch. For the
-            size of the image files see ``masks_at_file_size``. Where only maps are at hand (``forward``), it is
-            always the map's.
+        mask_size: ``"map"`` for masks of the map's size, ``"image"`` for that of the images in the batch, where there
+            are any. For the size of the image files see ``masks_at_file_size``.
         enable_normalization: Whether to normalise scores and maps.
         enable_thresholding: Whether to make labels and masks.
         enable_threshold_matching: Whether to use the pixel threshold for images where there is no image threshold.
@@ -107,7 +100,10 @@ class MEBin(PostProcessor):
         self.min_interval_len = min_interval_len
         self.erosion_size = erosion_size
         self.scale_erosion = scale_erosion
-        self.mask_size = _checked_mask_size(mask_size)
+        if mask_size not in {"map", "image"}:
+            msg = f'`mask_size` must be "map" or "image", got {mask_size!r}.'
+            raise ValueError(msg)
+        self.mask_size = mask_size
         # Binarising checks the other settings; better now than after hours of training.
         binarize(np.zeros((1, 1)), (0.0, 1.0), sample_rate, min_interval_len, erosion_size)
         self._map_extremes = MapExtremes()
@@ -128,9 +124,8 @@ class MEBin(PostProcessor):
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
         """Settings that are kept in a checkpoint; what was fitted lies in buffers."""
-        fitting = ("score_range", "robust_range")
-        own = (*fitting, "sample_rate", "min_interval_len", "erosion_size", "scale_erosion", "mask_size")
-        return (*super()._checkpoint_config_keys, *own)
+        own = ("score_range", "robust_range", "sample_rate", "min_interval_len", "erosion_size", "scale_erosion")
+        return (*super()._checkpoint_config_keys, *own, "mask_size")
 
     def binarize(self, anomaly_map: torch.Tensor, image_size_hw: tuple[int, int] | None = None) -> MEBinMasks:
         """Binarise anomaly maps ``(B, H, W)`` or ``(B, 1, H, W)`` as the detector's network yields them.
@@ -165,11 +160,7 @@ class MEBin(PostProcessor):
         return result._replace(pred_mask=_eager_binarize(self, predictions.anomaly_map).pred_mask)
 
     def post_process_batch(self, batch: Batch) -> None:
-        """Post-process a batch in place: MEBin first, on the map that the normalisation hasn't clipped yet.
-
-        Args:
-            batch: Predictions.
-        """
+        """Post-process a batch in place: MEBin first, on the map that the normalisation hasn't clipped yet."""
         if self.enable_thresholding and batch.anomaly_map is not None:
             image = batch.image if self.mask_size == "image" else None
             image_size_hw = None if image is None else tuple(image.shape[-2:])
@@ -262,11 +253,3 @@ def _checked_score_range(score_range: ScoreRange) -> ScoreRange:
         return float(score_range[0]), float(score_range[1])
     msg = f'`score_range` must be "validation", "predict" or two ascending numbers, got {score_range!r}.'
     raise ValueError(msg)
-
-
-def _checked_mask_size(mask_size: Literal["map", "image"]) -> Literal["map", "image"]:
-    """Return the mask size, or raise."""
-    if mask_size not in {"map", "image"}:
-        msg = f'`mask_size` must be "map" or "image", got {mask_size!r}.'
-        raise ValueError(msg)
-    return mask_size

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.regions.crops import crop
 from anomalib_ncd.regions.reading.listing import mark_output
 from anomalib_ncd.regions.writing import write_file
 from anomalib_ncd.results.run_results import RunResults
@@ -70,7 +71,6 @@ def export_results(
 
     Raises:
         ValueError: If the format is none of these.
-        OutputError: If something can't be written.
     """
     writers = {"coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv, "folders": _write_folders}
     if kind not in writers:
@@ -91,10 +91,13 @@ def shapes_of(results: RunResults, class_names: Sequence[str], table: RegionTabl
             row += 1
             if not region.area or (merging.is_normal(region.class_id) and not region.is_unknown):
                 continue
-            mask = _in_image(table.load(row)[1], region.box_xyxy, (height, width))
+            left, top = round(region.box_xyxy[0]), round(region.box_xyxy[1])
+            mask = crop(table.load(row)[1], (-left, -top, width - left, height - top))  # at its place in the image
             if mask.any():
                 name = UNKNOWN if region.is_unknown else region.class_name
-                shapes.append(Shape(image, name, region.confidence, _tight(mask), int(mask.sum()), polygons_of(mask)))
+                x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+                box, polygons = (x, y, x + w, y + h), polygons_of(mask)
+                shapes.append(Shape(image, name, region.confidence, box, int(mask.sum()), polygons))
     return shapes
 
 
@@ -109,21 +112,6 @@ def polygons_of(mask: np.ndarray) -> list[list[float]]:
     fine = np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)
     contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [((contour.reshape(-1, 2) + 0.5) / 2).ravel().tolist() for contour in contours]
-
-
-def _in_image(mask: np.ndarray, box_xyxy: Sequence[float], size_hw: tuple[int, int]) -> np.ndarray:
-    """A region's mask at its place in the image, ``(H, W)`` bool."""
-    left, top = round(box_xyxy[0]), round(box_xyxy[1])
-    whole = np.zeros(size_hw, dtype=bool)
-    inside = mask[max(-top, 0) : size_hw[0] - top, max(-left, 0) : size_hw[1] - left]
-    whole[max(top, 0) : max(top, 0) + inside.shape[0], max(left, 0) : max(left, 0) + inside.shape[1]] = inside
-    return whole
-
-
-def _tight(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Box of a mask that isn't empty."""
-    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return left, top, left + width, top + height
 
 
 def _classes(shapes: Sequence[Shape], class_names: Sequence[str], results: RunResults) -> list[str]:

@@ -102,9 +102,8 @@ class RunResults:
     def load(cls, file: str | Path) -> RunResults:
         """Read what :meth:`save` wrote.
 
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If another version wrote it, or a key leads out of the folder that crops are written to.
+        ``FileNotFoundError`` if there is no such file; ``ValueError`` if another version wrote it, or a key leads out
+        of the folder that crops are written to.
         """
         file = Path(file)
         if not file.is_file():

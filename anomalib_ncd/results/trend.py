@@ -58,10 +58,7 @@ class ImageGroup:
 
 @dataclass(frozen=True)
 class Trend:
-    """What the page of trends shows: groups in order, all kinds, the most frequent first, and which of them is good.
-
-    In a group without drift, chance alone passes the limit at ``false_alarm_rate`` at most.
-    """
+    """What the page of trends shows: groups in order, all kinds, the most frequent first, and which of them is good."""
 
     groups: tuple[ImageGroup, ...]
     kinds: tuple[str, ...]
@@ -82,9 +79,6 @@ def read_trend(folders: Sequence[Path], by: GroupBy = "day", false_alarm_rate: f
         by: ``"day"`` or ``"shift"`` (of eight hours, from six o'clock) of the time at which an image was written, or
             ``"batch"``: each folder is one.
         false_alarm_rate: Above 0 and below 1.
-
-    Returns:
-        The trend.
 
     Raises:
         FileNotFoundError: If a folder holds no results.

@@ -25,16 +25,11 @@ from anomalib_ncd.runs.folder import write_json
 from anomalib_ncd.settings import DETECTOR_FILE
 
 DETECTOR_NOTES = "detector/made_from.json"
-
-MAX_GOOD_IMAGES = 500
-"""Most good images that a detector is fitted on, drawn at random, so that time and memory stay bounded."""
-
-MAX_EPOCHS = 100
-"""Epochs of detectors that are trained and don't set a number themselves."""
+MAX_GOOD_IMAGES = 500  # that a detector is fitted on, drawn at random, so that time and memory stay bounded
+MAX_EPOCHS = 100  # of detectors that are trained and don't set a number themselves
+PAPER_BACKBONE = "vit_base_patch8_224.dino"
 
 logger = logging.getLogger(__name__)
-
-PAPER_BACKBONE = "vit_base_patch8_224.dino"
 
 
 class _GoodImages(Dataset):
@@ -74,15 +69,7 @@ def fit_detector(
 ) -> AnomalibModule:
     """Fit a detector on good images and keep its checkpoint in the run, unless it lies there already.
 
-    Args:
-        detector: anomalib image model, not fitted.
-        good_images: Images without a defect; 500 of more are drawn at random.
-        output: Folder of the run.
-        bit_depth: Bits that are used in 16-bit images.
-        accelerator: Lightning's accelerator.
-
-    Returns:
-        The fitted detector, as its checkpoint gives it.
+    Of more than 500 good images, so many are drawn at random. Returns the detector as its checkpoint gives it.
     """
     name, host_class = type(detector).__name__, Patchcore if isinstance(detector, SmallPatchcore) else type(detector)
     checkpoint, notes = output / DETECTOR_FILE, output / DETECTOR_NOTES
@@ -104,9 +91,8 @@ def fit_detector(
         len(good_images),
         f", about {10 + len(images) // 10} s on one core" if name == SmallPatchcore.__name__ else "",
     )
-    loader = DataLoader(
-        _GoodImages(images, detector, bit_depth), batch_size=8, shuffle=True, collate_fn=ImageBatch.collate
-    )
+    images_set = _GoodImages(images, detector, bit_depth)
+    loader = DataLoader(images_set, batch_size=8, shuffle=True, collate_fn=ImageBatch.collate)
     work = output / "detector" / "engine"
     engine = Engine(
         accelerator=accelerator, devices=1, default_root_dir=work, max_epochs=MAX_EPOCHS, enable_model_summary=False

@@ -116,9 +116,8 @@ def extend_classes(
         model: Model of a run, changed in place: slots, names and prototypes of its classes stay, new ones follow.
         images: All images, those of the run and new ones, with features and references of their regions; predicted in
             place.
-        num_new_classes: Number of new classes; by default found by
-            :func:`~anomalib_ncd.models.clustering.new_classes.group_unknown`.
-        min_regions: Fewest regions of a new class where the number is not given.
+        num_new_classes: As for :func:`extend_run`.
+        min_regions: Likewise.
 
     Returns:
         What was found. No unknown region, or none in a large enough group, leaves the model as it was.

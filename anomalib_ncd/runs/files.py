@@ -54,8 +54,7 @@ from anomalib_ncd.visualization.gallery import draw_gallery, table_rows
 from anomalib_ncd.visualization.report import facts_section, map_regions, write_report
 from anomalib_ncd.visualization.report.crops import sheets_of_report
 
-MAX_IMAGES = 64
-"""Of more images and maps, so many are looked at."""
+MAX_IMAGES = 64  # of more images and maps, so many are looked at
 
 
 def discovery_facts(batch: NcdBatch, datamodule: NcdDataModule) -> dict[str, float]:
@@ -223,8 +222,7 @@ def _corrected(output: Path, results: RunResults) -> list[int]:
 def export_run(run: str | Path, output: str | Path, kind: ExportFormat = "coco", *, copy: bool = False) -> None:
     """Write a finished run for other tools, see :func:`~anomalib_ncd.results.export.export_results`.
 
-    Raises:
-        FileNotFoundError: If the run is not finished, or crops or images are gone.
+    ``FileNotFoundError`` if the run is not finished, or crops or images are gone.
     """
     run = Path(run)
     results = RunResults.load(run / RESULTS_FILE)

@@ -35,16 +35,10 @@ METRICS_FILE = "metrics.json"
 RESULT_FILES = (RESULTS_FILE, REPORT_FILE, METRICS_FILE, "predictions.csv", "regions.csv", "gallery.png")
 
 LABELS = "labels"
-NOT_SETTINGS = {
-    "backbone_weights",
-    "training",
-    "evaluator",
-    "visualizer",
-    "pretrained",
-    "pre_processor",
-    "post_processor",
-}
-"""Arguments of the model that change no result, or whose content is compared instead."""
+# Arguments of the model that change no result, or whose content is compared instead.
+NOT_SETTINGS = frozenset(
+    ("backbone_weights", "training", "evaluator", "visualizer", "pretrained", "pre_processor", "post_processor")
+)
 
 DATA_SETTINGS = ("sampler_seed", "region_settings", "score_range", "normal_label", "train_batch_size")
 
@@ -95,8 +89,7 @@ class MadeFrom:
 def claim_folder(output: Path, made_from: MadeFrom, config: dict[str, Any] | None = None) -> RunState:
     """Make a folder that of a run, unless it holds another one; ``"finished"`` if there is nothing left to do.
 
-    Raises:
-        ValueError: If the folder holds a run of other settings, or one that was trained on something else.
+    ``ValueError`` if the folder holds a run of other settings, or one that was trained on something else.
     """
     mark_output(output)
     file = output / MADE_FROM_FILE

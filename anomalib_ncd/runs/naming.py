@@ -37,8 +37,7 @@ def name_classes(run: str | Path, names: str | Path | None = None) -> list[str]:
 
     Raises:
         FileNotFoundError: If there is no finished run or no file of names.
-        ValueError: If the file of names is wrong, see :func:`~anomalib_ncd.results.class_names.resolve_class_names`,
-            or names other classes than the run has now.
+        ValueError: If the file of names is wrong, or names other classes than the run has now.
     """
     run = Path(run)
     file = Path(names or run / FILE_NAME)
