@@ -26,7 +26,7 @@ from anomalib_ncd.deploy.packing.manifest import MAX_SIMILARITIES, Manifest, Net
 from anomalib_ncd.deploy.runtimes import ENCODER_SETTINGS, TorchNetwork
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.regions.classes.rejection import check_false_reject_rate
+from anomalib_ncd.models.rejection import check_false_reject_rate
 from anomalib_ncd.results.class_names import FILE_NAME, read_class_names
 
 PackRuntime = Literal["onnx", "openvino", "torch"]

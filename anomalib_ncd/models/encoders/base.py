@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 Rows = TypeVar("Rows", bound="Tensor | tuple[Tensor, ...]")
-MAX_DEFAULT_LAYERS = 4  # of `feature_layers=None`
 
 
 class Frozen(NamedTuple):
@@ -86,6 +85,11 @@ def in_parts(function: Callable[..., Rows], per_pass: int, *inputs: Tensor) -> R
     if isinstance(parts[0], Tensor):
         return torch.cat(cast("list[Tensor]", parts))  # type: ignore[return-value]
     return type(parts[0])(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+
+def default_layers(depth: int) -> int:
+    """Layers that make up the feature of a network where that is not given: a quarter of them, four at most."""
+    return min(max(depth // 4, 1), 4)
 
 
 def check_views(images: Tensor, masks: Tensor, size: int) -> None:

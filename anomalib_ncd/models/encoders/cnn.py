@@ -17,14 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from anomalib_ncd.models.encoders.base import (
-    MAX_DEFAULT_LAYERS,
-    Frozen,
-    RegionEncoder,
-    check_range,
-    check_views,
-    in_parts,
-)
+from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, check_range, check_views, default_layers, in_parts
 
 VIEWS_PER_PASS = 64
 FAST_FORMAT = torch.channels_last  # depthwise convolutions take half the time in it, on CPUs as well
@@ -138,7 +131,7 @@ class MaskGuidedCnn(RegionEncoder):
         stages = [index for index, link in enumerate(links) if link.has_weights]
         check_range("trainable_blocks", trainable_blocks, 0, len(stages))
         if feature_layers is None:
-            feature_layers = min(max(len(stages) // 4, 1), MAX_DEFAULT_LAYERS)
+            feature_layers = default_layers(len(stages))
         check_range("feature_layers", feature_layers, 1, len(stages))
         self.image_size = image_size
         self.trainable_blocks = trainable_blocks

@@ -13,14 +13,7 @@ from torch.nn import functional as F
 
 from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.encoders.attention import attended_rows_of_block, cls_mask, cls_of_block, run_block
-from anomalib_ncd.models.encoders.base import (
-    MAX_DEFAULT_LAYERS,
-    Frozen,
-    RegionEncoder,
-    check_range,
-    check_views,
-    in_parts,
-)
+from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, check_range, check_views, default_layers, in_parts
 
 EmptyMask = Literal["region", "cls"]
 VitLike: TypeAlias = VisionTransformer | Eva
@@ -73,7 +66,7 @@ class MaskGuidedVit(RegionEncoder):
         _check_backbone(backbone)
         self.depth = len(backbone.blocks)
         if feature_layers is None:  # layers that are trained are no part of it
-            feature_layers = 1 if trainable_blocks > 1 else min(max(self.depth // 4, 1), MAX_DEFAULT_LAYERS)
+            feature_layers = 1 if trainable_blocks > 1 else default_layers(self.depth)
         check_range("mask_layers", min(mask_layers, self.depth), 0, self.depth)
         check_range("trainable_blocks", trainable_blocks, 0, self.depth)
         check_range("feature_layers", feature_layers, 1, max(self.depth - 1, 1))

@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from anomalib_ncd.regions.classes.rejection import rejection_threshold
+from anomalib_ncd.models.rejection import rejection_threshold
 from anomalib_ncd.results.trend import ImageGroup, read_trend, unknown_limit
 
 ABOUT = {"classifier": "a", "class_names": ["good", "dent"], "normal": "good", "false_reject_rate": 0.02}
