@@ -187,7 +187,7 @@ class NormalResiduals(OneNetwork):
         if whole_images is None or image_index is None:
             msg = "Regions are described by their images, too; give these as `whole_images`, and give `image_index`."
             raise ValueError(msg)
-        rows = in_parts(self._rows, REGIONS_PER_PASS, views, masks)
+        rows = in_parts(lambda *part: self.normal_patches(*self._region_patches(*part)), REGIONS_PER_PASS, views, masks)
         novelty = self.novelty(self._whole_patches(whole_images))
         return self._joined(rows, novelty[image_index.to(novelty.device)])
 
@@ -195,10 +195,6 @@ class NormalResiduals(OneNetwork):
     def joined(blocks: Sequence[Tensor]) -> Tensor:
         """See :meth:`OneNetwork.joined`: as they are, for lengths have a meaning."""
         return torch.cat(list(blocks), dim=1)
-
-    def _rows(self, views: Tensor, masks: Tensor) -> Tensor:
-        """Residuals ``(R, 2, D)``."""
-        return self.normal_patches(*self._region_patches(views, masks))
 
     def _region_patches(self, views: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         return self.encoder.region_patches(self.normalised(views), masks.to(self.pixel_mean.device))

@@ -58,14 +58,6 @@ class RegionCache:
         return [replace(batch) for batch in self._encoded]
 
 
-def views_of(batch: NcdBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """What a describer takes of a batch: see :meth:`Describer.forward`; ``ValueError`` if it has no views."""
-    if batch.image is None or batch.region_mask is None:
-        msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
-        raise ValueError(msg)
-    return batch.image, batch.region_mask, batch.whole_image, batch.region_image_index
-
-
 class EncodedRows(NamedTuple):
     """What clusters and rejection take of all regions.
 

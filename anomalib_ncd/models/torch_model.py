@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.describer import Describer, Description, FrozenFeatures
-from anomalib_ncd.models.encoded_regions import given, views_of
+from anomalib_ncd.models.encoded_regions import given
 from anomalib_ncd.models.encoders.base import Frozen
 from anomalib_ncd.models.heads import ProjectionHead, PrototypeHeads
 from anomalib_ncd.models.rejection import RegionRejection
@@ -131,7 +131,10 @@ class AnomalyNcdModel(nn.Module):
 
     def describe(self, batch: NcdBatch) -> Description:
         """Describe the regions of a batch, a bounded number at a time; ``ValueError`` if it has no views."""
-        return self.describer(*views_of(batch))
+        if batch.image is None or batch.region_mask is None:
+            msg = "The batch holds no views; it seems to have been predicted before. Load the images again."
+            raise ValueError(msg)
+        return self.describer(batch.image, batch.region_mask, batch.whole_image, batch.region_image_index)
 
     def classify(self, batch: NcdBatch) -> NcdBatch:
         """Fill in classes, probabilities and confidences of images and regions (region merging), and features."""

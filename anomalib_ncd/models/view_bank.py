@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,13 @@ class ViewBank(Dataset):
             num_workers=num_workers if len(todo) else 0,
             collate_fn=RegionViewBatch.collate,
         )
-        with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and what comes after must not depend on it
-            for batch in _with_progress(loader, num_views, file.num_regions, len(regions)):
+        done, total = file.num_regions, len(regions)
+        bar = tqdm(desc=f"Caching {num_views} views", unit="region", total=total, initial=done, disable=done == total)
+        # A loader draws a seed, and what comes after must not depend on it.
+        with torch.random.fork_rng(devices=[]), bar:
+            for batch in loader:
                 file.append(*_attended_tokens(batch, trunk, device))
+                bar.update(batch.batch_size)
         bank = cls(regions, *file.read())
         bank._temporary = temporary
         return bank
@@ -194,22 +198,6 @@ class _ManyViews(Dataset):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed * 1_000_003 + index)
             return self.regions.with_views(index, self.num_views)
-
-
-def _with_progress(
-    loader: Iterable[RegionViewBatch], num_views: int, num_done: int, num_regions: int
-) -> Iterable[RegionViewBatch]:
-    """Batches, with a progress bar that counts regions; none where all are done."""
-    with tqdm(
-        desc=f"Caching {num_views} views",
-        unit="region",
-        total=num_regions,
-        initial=num_done,
-        disable=num_done == num_regions,
-    ) as progress:
-        for batch in loader:
-            yield batch
-            progress.update(batch.batch_size)
 
 
 def _attended_tokens(batch: RegionViewBatch, trunk: Trunk, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

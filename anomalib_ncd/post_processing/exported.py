@@ -87,7 +87,11 @@ def mebin_from_exported(
     if not isinstance(settings, MEBinSettings):
         settings = MEBinSettings.load(settings)
     maps = _as_batch(anomaly_map)
-    results = _binarized(maps, settings)
+    options = (settings.sample_rate, settings.min_interval_len, settings.erosion_size_for(maps.shape[-2:]))
+    if settings.score_range is None:
+        results = [binarize(one, fit_score_range([one]), *options) for one in maps]
+    else:
+        results = binarize_batch(maps, settings.score_range, *options)
     if image_size_hw is None or tuple(image_size_hw) == maps.shape[-2:]:
         return results
     return [result._replace(mask=_resized(result.mask, image_size_hw)) for result in results]
@@ -106,15 +110,6 @@ def _as_batch(anomaly_map: np.ndarray | torch.Tensor) -> np.ndarray:
         raise ValueError(msg)
     num_maps = 1 if len(shape) == 2 else shape[0]
     return anomaly_map.reshape(num_maps, *shape[-2:])
-
-
-def _binarized(maps: np.ndarray, settings: MEBinSettings) -> list[BinarizedMap]:
-    """Binarise each map, over its own range where none is known."""
-    erosion_size = settings.erosion_size_for(maps.shape[-2:])
-    options = (settings.sample_rate, settings.min_interval_len, erosion_size)
-    if settings.score_range is None:
-        return [binarize(anomaly_map, fit_score_range([anomaly_map]), *options) for anomaly_map in maps]
-    return binarize_batch(maps, settings.score_range, *options)
 
 
 def _resized(mask: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

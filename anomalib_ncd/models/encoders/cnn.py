@@ -10,7 +10,7 @@ by an average over the feature map that the mask weights.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,22 +25,8 @@ FAST_FORMAT = torch.channels_last  # depthwise convolutions take half the time i
 CHECK_SIZE_PX = 64
 
 
-class Link(NamedTuple):
-    """One module of the chain; its output is the input of the next one.
-
-    Attributes:
-        module: The module.
-        is_scale: Whether timm counts its output among the network's feature maps, one per resolution.
-        has_weights: Whether there is a convolution in it, as against a lone norm, activation or pooling.
-    """
-
-    module: nn.Module
-    is_scale: bool
-    has_weights: bool
-
-
-def chain_of(backbone: nn.Module) -> list[Link]:
-    """Cut a network into the modules that make its feature maps; what comes after the last map is left out.
+def chain_of(backbone: nn.Module) -> dict[str, nn.Module]:
+    """Cut a network into the modules, by path, that make its feature maps; what comes after the last map is left out.
 
     The chain is run once against the network's own features, so that no network passes whose modules do not simply
     follow one another; ``TypeError`` for others.
@@ -55,7 +41,7 @@ def chain_of(backbone: nn.Module) -> list[Link]:
             f"RegNet, or a ViT such as 'vit_base_patch8_224.dino'."
         )
         raise TypeError(msg)
-    return [Link(module, path in scales, _has_convolution(module)) for path, module in modules.items()]
+    return modules
 
 
 def _modules_up_to_last(network: nn.Module, scales: list[str], prefix: str = "") -> dict[str, nn.Module]:
@@ -91,7 +77,8 @@ def _reproduces(backbone: nn.Module, modules: list[nn.Module]) -> bool:
     return isinstance(found, Tensor) and found.shape == own.shape and torch.allclose(found, own)
 
 
-def _has_convolution(module: nn.Module) -> bool:
+def has_convolution(module: nn.Module) -> bool:
+    """Whether a module is a stage, as against a lone norm, activation or pooling."""
     return any(isinstance(part, nn.Conv2d) for part in module.modules())
 
 
@@ -127,15 +114,15 @@ class MaskGuidedCnn(RegionEncoder):
         self, backbone: nn.Module, *, image_size: int = 224, trainable_blocks: int = 1, feature_layers: int | None = 1
     ) -> None:
         super().__init__()
-        links = chain_of(backbone)
-        stages = [index for index, link in enumerate(links) if link.has_weights]
+        links = list(chain_of(backbone).values())
+        stages = [index for index, module in enumerate(links) if has_convolution(module)]
         check_range("trainable_blocks", trainable_blocks, 0, len(stages))
         if feature_layers is None:
             feature_layers = default_layers(len(stages))
         check_range("feature_layers", feature_layers, 1, len(stages))
         self.image_size = image_size
         self.trainable_blocks = trainable_blocks
-        self.links = nn.ModuleList(link.module for link in links).to(memory_format=FAST_FORMAT)
+        self.links = nn.ModuleList(links).to(memory_format=FAST_FORMAT)
         self.feature_layers = feature_layers
         self._layers = [*stages[len(stages) - feature_layers : -1], len(links) - 1]
         self._first_trained = stages[-trainable_blocks] if trainable_blocks else len(links)
