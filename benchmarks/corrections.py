@@ -40,7 +40,6 @@ class Simulation:
         areas: ``(R,)``.
         temperatures: T of region merging, one for each image.
         truth: True class of each image.
-        logit_temperature: What cosines are divided by.
         empty: True class that images without a region are said to be of; -1 for none.
     """
 
@@ -50,7 +49,6 @@ class Simulation:
     areas: np.ndarray
     temperatures: np.ndarray
     truth: np.ndarray
-    logit_temperature: float = 0.1
     empty: int = -1
 
     def accuracy(self, probabilities: np.ndarray, images: np.ndarray) -> float:
@@ -74,8 +72,8 @@ class Simulation:
     def refined(self, corrected: np.ndarray) -> np.ndarray:
         """Class probabilities after corrections of these regions."""
         allowed = self.allowed(corrected)
-        prototypes = refine_prototypes(self.features, self.prior, allowed, self.logit_temperature)
-        return constrained(probabilities_of(self.features, prototypes, self.logit_temperature), allowed)
+        prototypes = refine_prototypes(self.features, self.prior, allowed)
+        return constrained(probabilities_of(self.features, prototypes), allowed)
 
     def scores(self, corrected: np.ndarray) -> tuple[float, float]:
         """Accuracy of naming alone, and of refining, over the images without a correction."""
@@ -135,7 +133,7 @@ def named(
 def _of_run(case: Case, setup: Setup) -> Simulation:
     """A run whose images are labelled."""
     folder = setup.work / "run"
-    model = scores.run(case, setup, folder)[0]
+    scores.run(case, setup, folder)
     results = RunResults.load(folder / "results.npz")
     batch = results.batch
     truth, classes = (given(part, "no labels").numpy() for part in (batch.class_id, batch.pred_class_id))
@@ -150,14 +148,13 @@ def _of_run(case: Case, setup: Setup) -> Simulation:
         batch.region_area.numpy(),
         np.array([fixed or merging_temperature_of((height, width)) for height, width in sizes]),
         truth,
-        model.model.describer.logit_temperature,
         empty,
     )
 
 
 def _deeppcb(case: Case, setup: Setup) -> Simulation:
     """Regions of DeepPCB that lie on a labelled box; each is scored by itself."""
-    model, batch, truth = scores.regions_on_boxes(case, setup)
+    _, batch, truth = scores.regions_on_boxes(case, setup)
     on_box = np.flatnonzero(truth >= 0)
     probabilities = given(batch.region_class_probabilities, "no predictions").numpy()[on_box]
     classes = given(batch.region_pred_class_id, "no predictions").numpy()[on_box]
@@ -168,5 +165,4 @@ def _deeppcb(case: Case, setup: Setup) -> Simulation:
         np.ones(len(on_box), dtype=int),
         np.ones(len(on_box)),
         truth[on_box],
-        model.model.describer.logit_temperature,
     )

@@ -17,7 +17,6 @@ from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, in_parts
 from anomalib_ncd.models.encoders.build_encoder import build_encoders
-from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
 from anomalib_ncd.models.normal.image_novelty import ImageNovelty
 from anomalib_ncd.models.normal.normal_comparison import fit_to_images, fit_to_regions
 from anomalib_ncd.models.normal.normal_patches import SMALLEST, NormalPatches
@@ -47,7 +46,6 @@ class Describer(nn.Module):
     Attributes:
         feature_dim: Width D of the feature.
         image_size: Side S of a view in pixels.
-        logit_temperature: What cosines between features and prototypes are divided by in predictions.
         needs_whole_images: Whether regions are described by the images that they lie in, too, and compared with normal
             images.
         why_untrained: Why training can't change it; empty where it can.
@@ -55,7 +53,6 @@ class Describer(nn.Module):
 
     feature_dim: int
     image_size: int
-    logit_temperature: float = LOGIT_TEMPERATURE
     needs_whole_images: bool = False
     why_untrained: ClassVar[str] = ""
 

@@ -27,6 +27,7 @@ from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.describer import Describer
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
+from anomalib_ncd.regions.classes.merging import LOGIT_TEMPERATURE
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class RegionClassifier(nn.Module):
         """Classify regions; arguments as :meth:`Describer.forward`."""
         feature, rejection_feature = self.describer(image, mask, whole_image, image_index)
         similarity = unit_rows(feature.float()) @ self.prototypes.T
-        probabilities = (similarity / self.describer.logit_temperature).softmax(dim=-1)
+        probabilities = (similarity / LOGIT_TEMPERATURE).softmax(dim=-1)
         return RegionOutput(probabilities, feature, self.rejection(rejection_feature))
 
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from anomalib_ncd.models.clustering.clustering import unit_rows
 
-LOGIT_TEMPERATURE = 0.1  # of the paper: what cosines are divided by
-
 
 class ProjectionHead(nn.Module):
     """MLP of three linear layers with GELU, whose output only the contrastive losses read; widths are the paper's."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.models.heads import LOGIT_TEMPERATURE
+from anomalib_ncd.regions.classes.merging import LOGIT_TEMPERATURE
 from anomalib_ncd.settings import PAPER, TrainingSettings
 
 

@@ -160,8 +160,7 @@ class AnomalyNcdModel(nn.Module):
 
     def _classified(self, batch: NcdBatch, logits: Tensor) -> NcdBatch:
         """Fill in the predictions of a batch from the logits of its regions, ``(R, base + novel classes)``."""
-        cosines, temperature = logits.detach().float().cpu().numpy(), self.describer.logit_temperature
-        probabilities = novel_probabilities(cosines, self.slots.num_base, temperature)
+        probabilities = novel_probabilities(logits.detach().float().cpu().numpy(), self.slots.num_base)
         references = batch.region_reference
         unknown = None if references is None else self.rejection.is_unknown(references)
         return batch.with_predictions(torch.from_numpy(probabilities), self.region_merging, unknown)

@@ -139,7 +139,6 @@ def extend_classes(
             torch.cat([features[~unknown], features[members]]),
             torch.cat([first + classes[~unknown], new_slots]),
             num_new,
-            model.model.describer.logit_temperature,
         )
         model.model.add_classes(prototypes)
         model.hparams["num_novel_classes"] = model.slots.num_novel

@@ -148,7 +148,7 @@ def _plan(
     class_names = resolve_class_names({k: naming[k] for k in ("names", "same") if k in naming}, results.slot_names)
     features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
     directions = model.model.prototypes.detach().numpy()
-    said_by_model = probabilities_of(features, directions, model.model.describer.logit_temperature)
+    said_by_model = probabilities_of(features, directions)
     plan = ClassPlan(list(results.slot_names), class_names, _prior_of(run, results.slot_names, said_by_model))
     if said.num_classes is not None and is_of_run:
         slots = given(results.batch.region_pred_class_id, "The run holds no predictions").numpy()
@@ -177,9 +177,8 @@ def refit(model: AnomalyNcd, plan: ClassPlan, features: np.ndarray) -> np.ndarra
     Returns:
         ``(R, K)`` float32, probabilities of the classes that there are now.
     """
-    temperature = model.model.describer.logit_temperature
-    prototypes = refine_prototypes(features, plan.prior, plan.allowed, temperature)
-    found = constrained(probabilities_of(features, prototypes, temperature), plan.allowed)
+    prototypes = refine_prototypes(features, plan.prior, plan.allowed)
+    found = constrained(probabilities_of(features, prototypes), plan.allowed)
     is_kept = np.bincount(found.argmax(axis=1), minlength=len(plan.slot_names)) > 0
     if plan.normal_slot is not None:
         is_kept[plan.normal_slot] = True
@@ -193,4 +192,4 @@ def refit(model: AnomalyNcd, plan: ClassPlan, features: np.ndarray) -> np.ndarra
     )
     model.model.replace_classes(torch.from_numpy(prototypes[is_kept])[None], slots)
     model.hparams["num_novel_classes"] = slots.num_novel
-    return constrained(probabilities_of(features, prototypes[is_kept], temperature), plan.allowed)
+    return constrained(probabilities_of(features, prototypes[is_kept]), plan.allowed)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anomalib_ncd.models.clustering.clustering import cluster_features, unit_rows
+from anomalib_ncd.regions.classes.merging import LOGIT_TEMPERATURE
 
 LEFT_UNKNOWN = -1
 FITTING_STEPS = 200
@@ -77,7 +78,7 @@ def class_width(features: Tensor, classes: Tensor) -> float:
     return max((inner + outer) / 2, torch.finfo(torch.float32).eps)
 
 
-def fit_new_prototypes(weight: Tensor, features: Tensor, slots: Tensor, num_new: int, temperature: float) -> Tensor:
+def fit_new_prototypes(weight: Tensor, features: Tensor, slots: Tensor, num_new: int) -> Tensor:
     """Prototypes ``(H, num_new, D)`` for new classes that leave the old ones ``(H, C, D)`` where they are.
 
     They start as the directions of their regions and move by cross-entropy, all old prototypes fixed. What training has
@@ -95,7 +96,7 @@ def fit_new_prototypes(weight: Tensor, features: Tensor, slots: Tensor, num_new:
     with torch.enable_grad():
         for _ in range(FITTING_STEPS):
             logits = torch.cat([old_logits, torch.einsum("nd,hcd->hnc", rows, unit_rows(new))], dim=2)
-            losses = F.cross_entropy(logits.flatten(0, 1) / temperature, slots.repeat(len(old)), reduction="none")
+            losses = F.cross_entropy(logits.flatten(0, 1) / LOGIT_TEMPERATURE, slots.repeat(len(old)), reduction="none")
             optimizer.zero_grad()
             (losses * weights.repeat(len(old))).mean().backward()
             optimizer.step()

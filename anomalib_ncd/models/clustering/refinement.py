@@ -15,7 +15,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import minimize
 
-from anomalib_ncd.regions.classes.merging import novel_probabilities
+from anomalib_ncd.regions.classes.merging import LOGIT_TEMPERATURE, novel_probabilities
 from anomalib_ncd.results.label_order import unit_rows
 
 STAY_NEAR = 0.003
@@ -75,16 +75,13 @@ def spread_corrections(features: np.ndarray, prior: np.ndarray, allowed: np.ndar
     return constrained(np.maximum(found, 0), allowed)
 
 
-def refine_prototypes(
-    features: np.ndarray, prior: np.ndarray, allowed: np.ndarray, temperature: float = 0.1
-) -> np.ndarray:
+def refine_prototypes(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Fit one direction per class to what corrections and clusters say of the regions.
 
     Args:
         features: ``(R, D)`` float, of any norm.
         prior: ``(R, K)`` float, probability of each class; 0 in the column of a class that the user made.
         allowed: ``(R, K)`` bool, the classes that each region may be of; everything where nothing is corrected.
-        temperature: What cosines are divided by.
 
     Returns:
         ``(K, D)`` float32 of norm 1: prototypes of a classifier by cosine.
@@ -106,12 +103,12 @@ def refine_prototypes(
     # A class that nothing points to starts, and stays, away from all regions.
     sums = targets.T @ rows
     sums[targets.sum(axis=0) <= _TINY] = -rows.sum(axis=0)
-    return _fit(rows, targets, unit_rows(sums), temperature).astype(np.float32)
+    return _fit(rows, targets, unit_rows(sums)).astype(np.float32)
 
 
-def probabilities_of(features: np.ndarray, prototypes: np.ndarray, temperature: float) -> np.ndarray:
+def probabilities_of(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
     """Class probabilities ``(R, K)`` float32 of features ``(R, D)`` by their cosines to prototypes ``(K, D)``."""
-    return novel_probabilities(unit_rows(features) @ unit_rows(prototypes).T, 0, temperature)
+    return novel_probabilities(unit_rows(features) @ unit_rows(prototypes).T, 0)
 
 
 def _alike(features: np.ndarray, chosen: np.ndarray, num_clusters: int) -> np.ndarray:
@@ -133,7 +130,7 @@ def _alike(features: np.ndarray, chosen: np.ndarray, num_clusters: int) -> np.nd
     return alike * together / len(counts)
 
 
-def _fit(rows: np.ndarray, targets: np.ndarray, start: np.ndarray, temperature: float) -> np.ndarray:
+def _fit(rows: np.ndarray, targets: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Directions of least cross-entropy to weighted targets, held near the start."""
     totals = targets.sum(axis=1, keepdims=True)
 
@@ -141,12 +138,12 @@ def _fit(rows: np.ndarray, targets: np.ndarray, start: np.ndarray, temperature: 
         weight = flat.reshape(start.shape)
         norms = np.linalg.norm(weight, axis=1, keepdims=True)
         directions = weight / norms
-        logits = rows @ directions.T / temperature
+        logits = rows @ directions.T / LOGIT_TEMPERATURE
         logits -= logits.max(axis=1, keepdims=True)
         log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         moved = directions - start
         value = STAY_NEAR * (moved**2).sum() - (targets * log_probabilities).sum()
-        slope = (np.exp(log_probabilities) * totals - targets).T @ rows / temperature + 2 * STAY_NEAR * moved
+        slope = (np.exp(log_probabilities) * totals - targets).T @ rows / LOGIT_TEMPERATURE + 2 * STAY_NEAR * moved
         slope -= (slope * directions).sum(axis=1, keepdims=True) * directions
         return float(value), (slope / norms).ravel()
 

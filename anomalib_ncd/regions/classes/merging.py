@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+LOGIT_TEMPERATURE = 0.1  # of the paper: what cosines to prototypes are divided by
+
 
 def first_slots(class_names: Sequence[str]) -> list[int]:
     """Give each slot the first slot of its name."""
@@ -43,11 +45,11 @@ def choose_classes(probabilities: np.ndarray, class_names: Sequence[str]) -> tup
     return np.where(of_name, probabilities, -1).argmax(axis=1), by_name.max(axis=1)
 
 
-def novel_probabilities(logits: np.ndarray, num_base_classes: int, temperature: float = 0.1) -> np.ndarray:
+def novel_probabilities(logits: np.ndarray, num_base_classes: int) -> np.ndarray:
     """Probabilities of the novel classes, given that the class is one: of logits ``(..., C)``, base classes first.
 
-    The softmax without its base columns, renormalised, is the softmax over the novel logits alone. The temperature is
-    0.1 in the paper. Returns ``(..., C - num_base_classes)`` float32.
+    The softmax without its base columns, renormalised, is the softmax over the novel logits alone. Returns
+    ``(..., C - num_base_classes)`` float32.
 
     Example:
         >>> novel_probabilities(np.array([9.0, 0.1, 0.1]), num_base_classes=1)
@@ -60,10 +62,7 @@ def novel_probabilities(logits: np.ndarray, num_base_classes: int, temperature: 
             f"{logits.shape}; a head has an output for each base and each novel class."
         )
         raise ValueError(msg)
-    if temperature <= 0:
-        msg = f"`temperature` must be positive, got {temperature}; 0.1 is the paper's."
-        raise ValueError(msg)
-    scaled = logits[..., num_base_classes:] / np.float32(temperature)
+    scaled = logits[..., num_base_classes:] / np.float32(LOGIT_TEMPERATURE)
     exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 

@@ -83,7 +83,7 @@ def test_pixels_are_normalised_as_the_backbone_wants_them():
 def test_frozen_features_are_those_of_the_encoder():
     describer, (views, masks, *whole) = build(), inputs()
     assert isinstance(describer, FrozenFeatures)
-    assert (describer.logit_temperature, describer.needs_whole_images) == (0.1, False)
+    assert not describer.needs_whole_images
     frozen = describer.encoder.frozen(describer.normalised(views), masks)
     feature, rejection_feature = describer(views, masks)
     torch.testing.assert_close(feature, describer.encoder.trained(frozen))
@@ -112,7 +112,7 @@ def test_residuals_of_region_and_image_and_a_constant_make_the_feature(backbone)
     describer, (views, masks, whole, image_index) = fitted(backbone), inputs()
     describer.usual_length.fill_(2.0)
     assert isinstance(describer, NormalResiduals)
-    assert (describer.logit_temperature, describer.needs_whole_images) == (0.1, True)
+    assert describer.needs_whole_images
     rows = describer.normal_patches(*describer.encoder.region_patches(describer.normalised(views), masks))
     novelty = describer.novelty(describer.encoder.whole_patches(describer.normalised(whole)))[image_index]
     own, image, constant = describer(views, masks, whole, image_index).feature.split([rows.shape[2]] * 2 + [1], dim=1)

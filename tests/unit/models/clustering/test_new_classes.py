@@ -75,7 +75,7 @@ def test_old_regions_keep_their_classes_beside_new_prototypes():
     weight = F.normalize(torch.eye(12)[[11, 0, 1, 2]] - 0.6 * torch.eye(12)[[5, 5, 5, 5]], dim=1).repeat(2, 1, 1)
     features = torch.cat([old, new_rows]) * 7
     slots = torch.cat([labels + 1, torch.full((len(new_rows),), 4)])
-    found = fit_new_prototypes(weight, features, slots, num_new=1, temperature=0.1)
+    found = fit_new_prototypes(weight, features, slots, num_new=1)
     assert found.shape == (2, 1, 12)
     torch.testing.assert_close(found.norm(dim=2), torch.ones(2, 1))
     logits = torch.einsum("nd,hcd->hnc", F.normalize(features, dim=1), torch.cat([weight, found], dim=1))

@@ -131,8 +131,6 @@ def test_bad_number_of_base_classes_raises(num_base_classes):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="`temperature` must be positive"):
-        novel_probabilities(np.zeros((2, 5)), 1, temperature=0)
     with pytest.raises(ValueError, match=r"`areas` must have shape \(R,\)"):
         region_weights(np.zeros((2, 1)), 1)
     with pytest.raises(ValueError, match=r"`areas` must have shape .* not be negative"):
