@@ -4,7 +4,7 @@
 """Scores of discovered classes."""
 
 from anomalib_ncd.metrics.clustering import ARI, NMI, ClusterAccuracy, ClusterMacroF1
-from anomalib_ncd.metrics.defects import ClusterMultilabelF1, multilabel_report
+from anomalib_ncd.metrics.defects import multilabel_report
 from anomalib_ncd.metrics.discovery import clustering_report, normal_report
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "NMI",
     "ClusterAccuracy",
     "ClusterMacroF1",
-    "ClusterMultilabelF1",
     "clustering_report",
     "multilabel_report",
     "normal_report",

@@ -22,13 +22,15 @@ from anomalib_ncd.metrics.matching import clustering_accuracy, matched_macro_f1
 LEVELS = {"image_": ("pred_class_id", "class_id"), "region_": ("region_pred_class_id", "region_class_id")}
 
 
-class GatheringMetric(Metric):
-    """Gathers predictions and targets, over batches and processes; subclasses check and score them."""
+class _ClusteringMetric(Metric):
+    """Gathers class ids, over batches and processes; subclasses say how the labelled ones are scored."""
 
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
+    default_fields = ("pred_class_id", "class_id")
 
+    score: Callable[[np.ndarray, np.ndarray], float]
     preds: list[torch.Tensor]
     target: list[torch.Tensor]
 
@@ -36,13 +38,6 @@ class GatheringMetric(Metric):
         super().__init__(**kwargs)
         self.add_state("preds", default=[], dist_reduce_fx="cat")
         self.add_state("target", default=[], dist_reduce_fx="cat")
-
-
-class _ClusteringMetric(GatheringMetric):
-    """Gathers class ids; subclasses say how the labelled ones are scored."""
-
-    default_fields = ("pred_class_id", "class_id")
-    score: Callable[[np.ndarray, np.ndarray], float]
 
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
         """Add predicted and true class ids, each ``(N,)`` integer."""

@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import linear_sum_assignment
-from torchmetrics.utilities.data import dim_zero_cat
 
 from anomalib_ncd.data.labels import Defect
-from anomalib_ncd.metrics.clustering import GatheringMetric
 from anomalib_ncd.metrics.discovery import share_of
 
 UNLABELLED = -1
@@ -55,30 +52,6 @@ def multilabel_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]
         "macro_f1": float(by_class.mean()) if len(by_class) else 1.0,
         "exact_match": float(((matched == target).all(axis=1) & (num_unmatched == 0)).mean()),
     }
-
-
-class ClusterMultilabelF1(GatheringMetric):
-    """Micro-F1 of sets of discovered classes after Hungarian matching with sets of true ones, from 0 to 1.
-
-    Example:
-        >>> metric = ClusterMultilabelF1()
-        >>> metric.update(torch.tensor([[True, False], [True, True]]), torch.tensor([[False, True], [True, True]]))
-        >>> metric.compute()
-        tensor(1.)
-    """
-
-    def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
-        """Add images: discovered classes ``(N, K)`` bool and true ones ``(N, L)`` bool."""
-        _checked(preds.cpu().numpy(), target.cpu().numpy())
-        self.preds.append(preds.detach())
-        self.target.append(target.detach())
-
-    def compute(self) -> torch.Tensor:
-        """Score what was gathered; NaN for nothing."""
-        if not len(self.preds):
-            return torch.tensor(float("nan"), device=self.device)
-        preds, target = (dim_zero_cat(state).cpu().numpy() for state in (self.preds, self.target))
-        return torch.tensor(multilabel_report(preds, target)["micro_f1"], device=self.device)
 
 
 def _checked(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

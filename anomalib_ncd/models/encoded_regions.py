@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -58,28 +58,16 @@ class RegionCache:
         return [replace(batch) for batch in self._encoded]
 
 
-class EncodedRows(NamedTuple):
-    """What clusters and rejection take of all regions.
+def rows_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What clusters and rejection take of all regions that :func:`encode_images` has described, else ``ValueError``.
 
-    Attributes:
-        feature: ``(R, D)`` float.
-        score: ``(R,)`` float in [0, 1].
-        reference: ``(R, E)`` float.
-        image_index: ``(R,)`` long, the image that each lies in.
+    Features ``(R, D)`` float, scores ``(R,)`` float in [0, 1], references ``(R, E)`` float, and ``(R,)`` long, the image of
+    each.
     """
-
-    feature: torch.Tensor
-    score: torch.Tensor
-    reference: torch.Tensor
-    image_index: torch.Tensor
-
-
-def rows_of(encoded: Sequence[NcdBatch]) -> EncodedRows:
-    """Rows of all regions in what :func:`encode_images` returns; ``ValueError`` if a batch isn't described."""
     whole = NcdBatch.collate(encoded)
     reference = given(whole.region_reference, "A batch holds no references of its regions")
     feature = given(whole.region_feature, "The images hold no features of their regions")
-    return EncodedRows(feature, whole.region_score, reference, whole.region_image_index)
+    return feature, whole.region_score, reference, whole.region_image_index
 
 
 def given(rows: torch.Tensor | None, otherwise: str) -> torch.Tensor:

@@ -210,9 +210,9 @@ class AnomalyNcd(AnomalibModule):
 
         def estimate() -> NumClassesEstimate:
             was_training = self.training
-            rows = rows_of(self.eval().to(device).encode(datamodule))
+            features = rows_of(self.eval().to(device).encode(datamodule))[0]
             self.train(was_training)
-            return estimate_num_classes(rows.feature, seed=seed)
+            return estimate_num_classes(features, seed=seed)
 
         self.set_num_classes(self._of_first_process(estimate))
 

@@ -20,8 +20,10 @@ BlockLike: TypeAlias = Any
 
 
 def is_plain(block: BlockLike) -> bool:
-    """Whether a block is timm's standard one (not parallel, post-norm, adapted, …), whose parts may be called apart."""
-    return type(block) is Block and type(block.attn) is Attention and type(block.attn.qkv) is nn.Linear
+    """Whether a block is timm's standard one (not parallel, post-norm, gated, …), whose parts may be called apart."""
+    if type(block) is not Block or type(block.attn) is not Attention or type(block.attn.qkv) is not nn.Linear:
+        return False
+    return isinstance(block.attn.k_norm, nn.Identity) and getattr(block.attn, "gate", None) is None
 
 
 def cls_mask(attended: Tensor, dtype: torch.dtype) -> Tensor:
@@ -69,12 +71,9 @@ def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None, rope
         return run_block(block, tokens, guide, rope)[:, :1]
     attn, cls_input = block.attn, block.norm1(tokens[:, :1])
     width = attn.qkv.out_features // 3
-    query = attn.q_norm(_split_heads(attn, _part_of_qkv(attn.qkv, cls_input, slice(None, width))))  # (B, heads, 1, d)
-    mix = _mixed_values if isinstance(attn.k_norm, nn.Identity) else _mixed_normed_values
-    output = attn.norm(mix(block, tokens, query, attended).transpose(1, 2).flatten(2))
-    gate = getattr(attn, "gate", None)  # only newer versions of timm have it
-    if gate is not None:
-        output = output * gate(cls_input).sigmoid()
+    query = F.linear(cls_input, attn.qkv.weight[:width], None if attn.qkv.bias is None else attn.qkv.bias[:width])
+    query = attn.q_norm(query.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2))  # (B, heads, 1, d)
+    output = attn.norm(_mixed_values(block, tokens, query, attended).transpose(1, 2).flatten(2))
     cls = tokens[:, :1] + block.drop_path1(block.ls1(attn.proj_drop(attn.proj(output))))
     return cls + block.drop_path2(block.ls2(block.mlp(block.norm2(cls))))
 
@@ -97,32 +96,8 @@ def _mixed_values(block: BlockLike, tokens: Tensor, query: Tensor, attended: Ten
     return mixed[:, :, None]
 
 
-def _mixed_normed_values(block: BlockLike, tokens: Tensor, query: Tensor, attended: Tensor | None) -> Tensor:
-    """The same where keys are normalised, and so have to be computed."""
-    attn, rest = block.attn, slice(block.attn.qkv.out_features // 3, None)
-    key, value = (
-        _split_heads(attn, part) for part in _part_of_qkv(attn.qkv, block.norm1(tokens), rest).chunk(2, dim=-1)
-    )
-    return F.scaled_dot_product_attention(
-        query,
-        attn.k_norm(key),
-        value,
-        attn_mask=None if attended is None else attended[:, None, None, :],
-        dropout_p=attn.attn_drop.p if attn.training else 0.0,
-    )
-
-
 def _normed(norm: nn.Module, tokens: Tensor) -> tuple[Tensor | float, Tensor | float, Tensor]:
     """Scale and shift of a layer norm, apart from the rows that they act on: frozen tokens need no gradient then."""
     if not isinstance(norm, nn.LayerNorm) or norm.weight is None or norm.bias is None:
         return 1.0, 0.0, norm(tokens)
     return norm.weight, norm.bias, F.layer_norm(tokens, norm.normalized_shape, eps=norm.eps)
-
-
-def _part_of_qkv(qkv: nn.Linear, inputs: Tensor, rows: slice) -> Tensor:
-    """Some of the outputs of the joint projection to queries, keys and values."""
-    return F.linear(inputs, qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows])
-
-
-def _split_heads(attn: Attention, tokens: Tensor) -> Tensor:
-    return tokens.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)

@@ -3,11 +3,9 @@
 
 import numpy as np
 import pytest
-import torch
 
 from anomalib_ncd.data.labels import Defect
 from anomalib_ncd.metrics.defects import (
-    ClusterMultilabelF1,
     count_found,
     defect_report,
     match_label_sets,
@@ -46,17 +44,6 @@ def test_classes_that_nothing_matches_score_nothing():
     report = multilabel_report(np.ones((3, 1), bool), np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], bool))
     assert report["macro_f1"] == pytest.approx(0.8 / 2)
     assert all(np.isnan(value) for value in multilabel_report(np.zeros((0, 2), bool), np.zeros((0, 1), bool)).values())
-
-
-def test_the_metric_gathers_batches():
-    rng = np.random.default_rng(1)
-    preds, target = rng.random((20, 4)) < 0.4, rng.random((20, 3)) < 0.4
-    metric = ClusterMultilabelF1()
-    assert metric.compute().isnan()
-    metric.reset()
-    for part in (slice(0, 7), slice(7, 20)):
-        metric.update(torch.tensor(preds[part]), torch.tensor(target[part]))
-    assert metric.compute().item() == pytest.approx(multilabel_report(preds, target)["micro_f1"])
 
 
 def test_wrong_arguments_are_named():
