@@ -61,7 +61,7 @@ class RegionCache:
 def rows_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """What clusters and rejection take of all regions that :func:`encode_images` has described, else ``ValueError``.
 
-    Features ``(R, D)`` float, scores ``(R,)`` float in [0, 1], references ``(R, E)`` float, and ``(R,)`` long, the image of
+    Features ``(R, D)`` float, scores ``(R,)`` in [0, 1], references ``(R, E)``, and ``(R,)`` long, the image of
     each.
     """
     whole = NcdBatch.collate(encoded)
