@@ -71,12 +71,6 @@ def touches(
     """Find which regions' masks touch which defects of their image, ``(R, D)`` bool.
 
     Boxes are in pixels of the image; fractions are rounded. A mask ``(h, w)`` bool has the corner of the rounded box.
-
-    Example:
-        >>> defect = Defect("dent", (2, 2, 4, 4), np.ones((2, 2), bool))
-        >>> touches([(0, 0, 3, 3), (0, 0, 2, 2)], [np.ones((3, 3), bool), np.ones((2, 2), bool)], [defect])
-        array([[ True],
-               [False]])
     """
     table = np.zeros((len(masks), len(defects)), dtype=bool)
     for row, (box, mask) in enumerate(zip(boxes_xyxy, masks, strict=True)):

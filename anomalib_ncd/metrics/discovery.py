@@ -98,11 +98,6 @@ def normal_report(is_predicted: np.ndarray, is_good: np.ndarray) -> dict[str, in
         ``false_alarms`` and ``predicted``, the numbers of good ones and of those predicted to be normal; ``recall`` and
         ``precision`` of these; ``defects_lost``, the share of the defective ones that are predicted to be normal. A
         share of nothing is ``None``.
-
-    Example:
-        >>> report = normal_report(np.array([True, True, False, False]), np.array([True, False, True, False]))
-        >>> report["recall"], report["precision"], report["defects_lost"]
-        (0.5, 0.5, 0.5)
     """
     is_predicted, is_good = np.asarray(is_predicted, dtype=bool), np.asarray(is_good, dtype=bool)
     if is_predicted.ndim != 1 or is_predicted.shape != is_good.shape:

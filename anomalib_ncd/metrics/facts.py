@@ -102,12 +102,7 @@ FACTS = (
 
 
 def tell_facts(values: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Tell what is known, by name; numbers that are unknown or NaN are left out.
-
-    Example:
-        >>> tell_facts({"images_with_region": 0.5})["images_with_region"]["text"]
-        '50% of the images have a region.'
-    """
+    """Tell what is known, by name; numbers that are unknown or NaN are left out."""
     known = [(fact, values.get(fact.name, math.nan)) for fact in FACTS]
     return {fact.name: fact.tell(value) for fact, value in known if not math.isnan(value)}
 

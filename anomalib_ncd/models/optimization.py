@@ -30,10 +30,6 @@ def relative_learning_rate(epoch: int, num_epochs: int) -> float:
 
     A function of the epoch alone: torch's own cosine would take the old number of epochs from a checkpoint, and its
     rate would rise again when training goes on for longer.
-
-    Example:
-        >>> relative_learning_rate(0, 50), round(relative_learning_rate(50, 50), 6)
-        (1.0, 0.001)
     """
     progress = min(epoch / max(num_epochs, 1), 1.0)
     return FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * (1 + math.cos(math.pi * progress)) / 2

@@ -83,15 +83,6 @@ def masks_at_file_size(batch: ImageBatch | ImageItem) -> list[np.ndarray]:
     In anomalib the images of a batch have the detector's input size, and so have its masks; the files may have a size
     each. Detectors that crop their input see a part of the image only: their masks can't be laid over the file.
     ``ValueError`` if the predictions have no masks or no paths.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.new("RGB", (40, 20)).save(f"{folder}/image.png")
-        ...     batch = ImageBatch(image=torch.rand(1, 3, 8, 8), image_path=[f"{folder}/image.png"])
-        ...     batch.pred_mask = torch.ones(1, 8, 8, dtype=torch.bool)
-        ...     masks_at_file_size(batch)[0].shape
-        (20, 40)
     """
     if batch.pred_mask is None or batch.image_path is None:
         msg = "`batch` must have `pred_mask` and `image_path`, got None; pass what `Engine.predict` returned."

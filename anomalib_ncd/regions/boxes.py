@@ -36,11 +36,6 @@ def merge_close_boxes(boxes_xyxy: np.ndarray, max_distance: float) -> np.ndarray
     A box and its neighbours form a group; groups inside other groups are left out, and equal boxes count once. A group
     becomes its bounding box, made square around its middle after each box that is added. Groups are in the order of the
     boxes that made them.
-
-    Example:
-        >>> merge_close_boxes(np.array([[0, 0, 2, 2], [3, 0, 5, 2], [9, 9, 10, 10]]), 2)
-        array([[ 0. , -1.5,  5. ,  3.5],
-               [ 9. ,  9. , 10. , 10. ]])
     """
     unique, position = np.unique(np.asarray(boxes_xyxy, dtype=np.float64), axis=0, return_index=True)
     # In the order of the boxes as given, as later sorting keeps it among equals.

@@ -103,12 +103,6 @@ def region_scores(
     """Score boxes of an image by the highest normalised anomaly score inside them, ``(N,)`` from 0 to 1; 0 outside.
 
     The normalised map is resized to the image with Pillow's bicubic filter; boxes are rounded as :func:`crop` does.
-
-    Example:
-        >>> anomaly_map = np.zeros((8, 8))
-        >>> anomaly_map[2, 2] = 1
-        >>> region_scores(anomaly_map, (0, 1), np.array([[0, 0, 4, 4], [4, 4, 8, 8]]), (8, 8))
-        array([1., 0.])
     """
     if len(size_hw) != 2 or min(size_hw) < 1:
         msg = f"`size_hw` must be height and width, 1 or more, got {size_hw}; pass `image.shape[:2]`."

@@ -66,10 +66,6 @@ def normalize_anomaly_map(anomaly_map: np.ndarray, score_range: tuple[float, flo
 
     Values below the range are 0; values above it, which only maps outside the fitted set can have, are 255. All 0 for a
     range without width.
-
-    Example:
-        >>> normalize_anomaly_map(np.array([[1, 3, 5, 7]]), (3, 7))
-        array([[  0. ,   0. , 127.5, 255. ]])
     """
     return _scaled(check_map(anomaly_map), *check_range(score_range))
 

@@ -128,10 +128,6 @@ def otsu_threshold(values: np.ndarray) -> float:
 
     The threshold is the middle between the highest value of the lower class and the lowest of the upper one; the value
     itself where all are equal.
-
-    Example:
-        >>> otsu_threshold(np.array([0, 1, 1, 8, 10]))
-        4.5
     """
     values = np.sort(np.asarray(values, dtype=np.float64))
     ends = np.flatnonzero(np.diff(values) > 0)

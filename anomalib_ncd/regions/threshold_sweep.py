@@ -33,12 +33,7 @@ class ThresholdSweep:
         self.thresholds = thresholds
         self._levels = levels
         self._frame: _Box = cv2.boundingRect(levels)  # type: ignore[assignment]
-        left, top, width, height = self._frame
-        inside = levels[top : top + height, left : left + width]
-        if inside.size:
-            histogram = cv2.calcHist([inside], [0], None, [256], [0, 256]).ravel().astype(np.int64)
-        else:
-            histogram = np.zeros(256, dtype=np.int64)
+        histogram = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel().astype(np.int64)
         at_least = np.append(histogram[::-1].cumsum()[::-1], 0)
         self._num_pixels = at_least[thresholds + 1]
         self._counts = np.where(self._num_pixels == 0, 0, _UNKNOWN)

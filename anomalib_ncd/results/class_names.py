@@ -73,12 +73,7 @@ def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:  # 
 
 
 def naming_of(slot_names: Sequence[str], class_names: Sequence[str]) -> dict[str, Any]:
-    """Names and merges as the file holds them, of the name of each slot.
-
-    Example:
-        >>> naming_of(["class_1", "class_2"], ["dent", "dent"])
-        {'names': {'class_1': 'dent'}, 'same': [['class_1', 'class_2']]}
-    """
+    """Names and merges as the file holds them, of the name of each slot."""
     groups = defaultdict[str, list[str]](list)
     for slot, name in zip(slot_names, class_names, strict=True):
         groups[name].append(slot)

@@ -38,12 +38,6 @@ def class_tree(features: np.ndarray, classes: np.ndarray, normal: int | None = N
         classes: ``(R,)`` int, class of each region, from 0 on.
         normal: Class that neither merges nor falls apart.
         most: Most classes; the fewest are 2.
-
-    Example:
-        >>> features = np.array([[1.0, 0.0], [1.0, 0.1], [0.9, 0.3], [0.0, 1.0]])
-        >>> tree = class_tree(features, np.array([0, 0, 1, 2]), most=4)
-        >>> tree.merges, [(of, members.tolist()) for of, members in tree.splits]
-        ([(0, 1)], [(0, [0])])
     """
     rows = unit_rows(features)
     present = np.unique(classes).tolist()

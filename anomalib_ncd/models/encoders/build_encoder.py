@@ -161,10 +161,6 @@ def build_encoders(backbone: str, weights: str | Path | None = None, **settings:
 
     Raises:
         ValueError: If a name is there twice, or there are more or fewer files than names; or as :func:`build_encoder`.
-
-    Example:
-        >>> [built.encoder.width for built in build_encoders("offline+deit_tiny_patch16_224", pretrained=False)]
-        [320, 192]
     """
     names = backbone.split("+")
     if len(set(names)) < len(names):

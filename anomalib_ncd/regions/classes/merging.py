@@ -72,10 +72,6 @@ def region_weights(areas: np.ndarray, temperature: float) -> np.ndarray:
 
     The temperature is a side length in pixels: the higher, the less area matters; 100 in the paper for MVTec AD, 50 for
     MTD. ``ValueError`` if an area is negative or the temperature is not positive.
-
-    Example:
-        >>> region_weights(np.array([16, 16]), 50)
-        array([0.5, 0.5], dtype=float32)
     """
     areas = np.asarray(areas, dtype=np.float32)
     if areas.ndim != 1 or (areas < 0).any():
@@ -90,12 +86,7 @@ def region_weights(areas: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def merge_image(probabilities: np.ndarray, areas: np.ndarray, temperature: float) -> np.ndarray:
-    """Merge ``(R, ...)`` of the regions of one image: their mean by :func:`region_weights`, float32; 0 without regions.
-
-    Example:
-        >>> merge_image(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([16, 16]), 50)
-        array([0.5, 0.5], dtype=float32)
-    """
+    """Merge ``(R, ...)`` of the regions of one image: their mean by :func:`region_weights`, float32; 0 if none."""
     probabilities = np.asarray(probabilities, dtype=np.float32)
     if not probabilities.ndim or len(probabilities) != len(areas):
         msg = f"`probabilities` must have shape (R, ...) for {len(areas)} areas, got {probabilities.shape}."

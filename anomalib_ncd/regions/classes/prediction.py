@@ -29,10 +29,6 @@ def counting_regions(
     A region counts if it has a mask, its anomaly score in [0, 1] is at least `min_relative_score` of the highest one in
     its image, and its class at least `min_confidence` probable. Without the first two, every weak false alarm beside a
     defect would make two kinds of one. The defaults were chosen on generated images, see docs/guides/trust.md.
-
-    Example:
-        >>> counting_regions(np.array([0.9, 0.3, 0.8]), np.array([40, 9, 20]), np.ones(3)).tolist()
-        [True, False, True]
     """
     if not scores.shape == areas.shape == confidences.shape:
         shapes = [tuple(each.shape) for each in (scores, areas, confidences)]
