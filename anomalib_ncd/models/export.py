@@ -45,8 +45,7 @@ class RegionOutput(NamedTuple):
     Attributes:
         class_probabilities: ``(R, K)`` float, probability of each novel class; slot 0 is normal.
         region_feature: ``(R, D)`` float, the mask-guided feature.
-        neighbour_similarity: ``(R,)`` float in [-1, 1], cosine to the nearest region of the run; 1 where none are
-            known. A region below the run's threshold is unknown.
+        neighbour_similarity: ``(R,)`` float in [-1, 1], cosine to the nearest region of the run; 1 if none is known.
     """
 
     class_probabilities: Tensor

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Losses of AnomalyNCD (Huang et al., CVPR 2025, arXiv 2410.14379), over two augmented views of each region.
+"""Losses of AnomalyNCD (Huang et al., CVPR 2025), over two augmented views of each region.
 
 Views are stacked view-major: rows ``0 ... N-1`` are the first views of the N regions, rows ``N ... 2N-1`` the second.
 The functions compute in the precision they are given; ``AnomalyNcdLoss`` gives them at least single precision.
@@ -114,16 +114,9 @@ def supervised(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class LossOutput(NamedTuple):
-    """The terms of the loss, scalars before their weights; only ``total`` is meant for ``backward``.
+    """The terms of the loss, scalars before their weights, means over heads; only ``total`` is meant for ``backward``.
 
-    Attributes:
-        total: The weighted sum.
-        info_nce: Contrast of the views of all regions.
-        supervised_contrastive: Contrast of the base classes.
-        supervised: Cross-entropy of base regions, mean over heads.
-        self_training: Cross-entropy of novel regions with pseudo-labels, mean over heads.
-        mean_entropy: Imbalance of the predictions for novel regions, mean over heads.
-        novel_per_head: Self-training plus weighted mean-entropy (num_heads,), without gradient: tells the best head.
+    ``novel_per_head`` is self-training plus weighted mean-entropy (num_heads,), without gradient: tells the best head.
     """
 
     total: Tensor

@@ -32,8 +32,7 @@ class RegionRejection(DynamicBufferMixin):
     the usual norm with them, so that a feature far from all of the run's is far whatever its direction. The nearest
     region counts (k = 1 of Sun et al., ICML 2022), for a class may have few regions.
 
-    All that is fitted lies in buffers, so that it travels with checkpoints. The threshold follows from them and from
-    the rate, which can therefore be changed at any time.
+    All that is fitted lies in buffers; the threshold follows from them and the rate, which can be changed at any time.
 
     Args:
         false_reject_rate: Share of new regions of known classes that may be called unknown. ``None``: none ever is.

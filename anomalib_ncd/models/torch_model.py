@@ -35,9 +35,9 @@ class AnomalyNcdModel(nn.Module):
     Args:
         describer: Turns views and masks into features.
         slots: What the outputs of the heads stand for.
-        num_heads: Number of prototype heads. Default: 4, of the paper.
-        projection_hidden_dim: Width of the projector's hidden layers. Default: 2048, of the paper.
-        projection_dim: Width of the projections. Default: 256, of the paper.
+        num_heads: Number of prototype heads; 4 in the paper.
+        projection_hidden_dim: Width of the projector's hidden layers; 2048 in the paper.
+        projection_dim: Width of the projections; 256 in the paper.
         with_projector: Whether there is a projector, which only the contrastive losses read.
         merging_temperature: T of region merging. ``None``: an eighth of the root of the image's area.
         false_reject_rate: See :class:`RegionRejection`.

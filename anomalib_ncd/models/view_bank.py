@@ -39,10 +39,8 @@ TOKEN_BYTES = 2
 class ViewBank(Dataset):
     """Tokens of several views of each region; an item holds views drawn at random, each at most once.
 
-    Args:
-        regions: The regions that the views show.
-        tokens: ``(T, D)`` half, the attended tokens of all views one after the other, class token first.
-        starts: ``(R, V + 1)`` long, where the tokens of each view begin, and where those of the last one end.
+    Tokens ``(T, D)`` half are the attended ones of all views one after the other, class token first; ``starts``
+    ``(R, V + 1)`` long says where those of each view begin, and where those of the last one end.
     """
 
     def __init__(self, regions: TrainRegions, tokens: torch.Tensor, starts: torch.Tensor) -> None:
@@ -78,7 +76,7 @@ class ViewBank(Dataset):
             folder: Folder of the bank. ``None``: a temporary one, which goes with the bank.
             made_from: What tells the trunk from other trunks; a bank made from something else is made anew.
             seed: Seed of the views.
-            views_per_batch: Views that are made and handed to the trunk at once.
+            views_per_batch: Views that are made and handed to the trunk at once, by `num_workers` processes.
             num_workers: Processes that augment.
         """
         if num_views < NUM_VIEWS:

@@ -37,12 +37,11 @@ METHOD = "the share of votes (silhouette, density and two neighbour graphs, on f
 
 @dataclass(frozen=True)
 class NumClassesEstimate:
-    """An estimated number of classes and what it rests on.
+    """An estimated number of classes, *normal* included, and what it rests on.
 
     Attributes:
-        count: The estimate, *normal* included; 1 or more.
-        low: Smallest number that is plausible.
-        high: Largest number that is plausible.
+        count: The estimate, 1 or more.
+        low: Smallest number that is plausible; `high` the largest.
         curve: Each candidate with its score, larger is better; empty where there was nothing to choose from.
         method: What the scores are, or why there are none, in a few words.
     """

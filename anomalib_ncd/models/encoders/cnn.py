@@ -96,10 +96,10 @@ class MaskGuidedCnn(RegionEncoder):
     Args:
         backbone: A convolutional network of timm, without its classifier or with it.
         image_size: Side of the square images in pixels.
-        trainable_blocks: Number of stages, counted from the last, that are trained. A stage is what timm's network
-            calls one: ``layer4`` of a ResNet, ``blocks.6`` of an EfficientNet.
-        feature_layers: Number of stages, counted from the last, whose averages make up the feature. ``None``: a quarter
-            of the stages, four at most.
+        trainable_blocks: Number of last stages that are trained. A stage is what timm's network calls one: ``layer4``
+            of a ResNet, ``blocks.6`` of an EfficientNet.
+        feature_layers: Number of last stages whose averages make up the feature. ``None``: a quarter of them, four at
+            most.
 
     Example:
         >>> import timm

@@ -34,12 +34,11 @@ class MaskGuidedVit(RegionEncoder):
 
     Args:
         backbone: A timm Vision Transformer with a class token, for square images; DINOv3's are of timm's class ``Eva``.
-        mask_layers: Number of blocks, counted from the last, in which the mask guides CLS, or all if there are fewer.
-            Default: 9, of the paper.
-        trainable_blocks: Number of blocks, counted from the last, that are trained. Default: 1, of the paper.
-        feature_layers: Number of blocks, counted from the last, that make up the feature. Default: 1, of the paper: CLS
-            after the last block. ``n`` above 1: CLS of the last ``n`` blocks and the averages of the masked patches in
-            the ``n`` blocks before the last, each of one norm. ``None``: a quarter of the blocks, four at most.
+        mask_layers: Number of last blocks in which the mask guides CLS, or all if there are fewer; 9 in the paper.
+        trainable_blocks: Number of last blocks that are trained; 1 in the paper.
+        feature_layers: Number of last blocks that make up the feature; 1 in the paper: CLS after the last block. ``n``
+            above 1: CLS of the last ``n`` blocks and the averages of the masked patches in the ``n`` blocks before the
+            last, each of one norm. ``None``: a quarter of the blocks, four at most.
         empty_mask: What CLS sees when the mask covers half of no patch. ``"region"``: every patch that the mask
             touches, or all patches if it touches none. ``"cls"``: nothing but itself, as in the authors' code; then
             all thin anomalies look alike.
