@@ -25,21 +25,11 @@ from anomalib_ncd.models.describer import refuse_training
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.results.run_results import RunResults
+from anomalib_ncd.runs import folder
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.devices import device_of
 from anomalib_ncd.runs.examples import cut_examples, learn_examples
 from anomalib_ncd.runs.files import gather_results, write_run_files
-from anomalib_ncd.runs.folder import (
-    BASE_FILE,
-    CHECKPOINT_FILE,
-    METRICS_FILE,
-    REPORT_FILE,
-    RESULTS_FILE,
-    MadeFrom,
-    claim_folder,
-    finish,
-    notes,
-)
 from anomalib_ncd.runs.naming import carry_names, check_names, name_classes, name_known
 from anomalib_ncd.settings import RunOptions
 from anomalib_ncd.visualization.gallery import draw_base_classes
@@ -104,11 +94,12 @@ def discover(
     if method == "train":
         datamodule.refuse_examples()
         refuse_training(None, model.model.describer, ())
-        _refuse_fewer_epochs(output / CHECKPOINT_FILE, options.max_epochs)
+        _refuse_fewer_epochs(output / folder.CHECKPOINT_FILE, options.max_epochs)
     datamodule.keep_in(output)
     datamodule.setup()
-    made_from = MadeFrom.of(model, datamodule, method, max_epochs=options.max_epochs, precision=options.precision)
-    if claim_folder(output, made_from, config) == "finished":
+    asked = {"max_epochs": options.max_epochs, "precision": options.precision}
+    made_from = folder.MadeFrom.of(model, datamodule, method, **asked)
+    if folder.claim_folder(output, made_from, config) == "finished":
         return _take_up_finished(output)
     if method == "train":
         _settle_num_classes(model, datamodule, output, device)
@@ -120,7 +111,7 @@ def discover(
         if examples:
             batches = learn_examples(model, datamodule, batches, examples)
         check_names(output, model.slots.default_names)
-        save_model(model, output / CHECKPOINT_FILE)
+        save_model(model, output / folder.CHECKPOINT_FILE)
     # Of use to a run that is interrupted, and large.
     shutil.rmtree(output / "cached_views", ignore_errors=True)
     slot_names = model.slots.default_names  # clusters have a slot for normal only where one was found
@@ -128,28 +119,29 @@ def discover(
     estimate = model.num_classes_estimate
     results = gather_results(batches, datamodule, merging, output, None if estimate is None else estimate.plain())
     class_names = name_known(output, results, model.class_names if datamodule.examples_found else slot_names)
-    results.save(output / RESULTS_FILE)
+    results.save(output / folder.RESULTS_FILE)
     results, metrics = write_run_files(output, results, class_names)
-    finish(output, class_names)
+    folder.finish(output, class_names)
     _say_result(results, class_names, metrics, output)
     return metrics
 
 
 def _take_up_finished(output: Path) -> dict[str, Any]:
     """Leave a finished run as it is, but for names that were given to its classes since."""
-    results = RunResults.load(output / RESULTS_FILE)
+    results = RunResults.load(output / folder.RESULTS_FILE)
     check_names(output, results.slot_names)
     class_names = carry_names(output, results)
-    if class_names != notes(output).get("names"):
+    if class_names != folder.notes(output).get("names"):
         name_classes(output)
     else:
-        logger.info("The run in %s is finished already; nothing to do. Its report is %s.", output, output / REPORT_FILE)
-    return json.loads((output / METRICS_FILE).read_text(encoding="utf-8"))
+        report = output / folder.REPORT_FILE
+        logger.info("The run in %s is finished already; nothing to do. Its report is %s.", output, report)
+    return json.loads((output / folder.METRICS_FILE).read_text(encoding="utf-8"))
 
 
 def _settle_num_classes(model: AnomalyNcd, datamodule: NcdDataModule, output: Path, device: torch.device) -> None:
     """Estimate the number of classes where it is not known; training that goes on keeps the number it began with."""
-    checkpoint = output / CHECKPOINT_FILE
+    checkpoint = output / folder.CHECKPOINT_FILE
     if checkpoint.is_file():
         model.take_saved_number(own_part(read_checkpoint(checkpoint)))
     model.settle_num_classes(datamodule, device)
@@ -159,8 +151,8 @@ def _train_and_predict(
     model: AnomalyNcd, datamodule: NcdDataModule, output: Path, options: RunOptions
 ) -> list[NcdBatch]:
     """Train as far as it is not done yet, then predict every image."""
-    checkpoint = output / CHECKPOINT_FILE
-    saver = RunCheckpoint(output, Path(CHECKPOINT_FILE).stem)
+    checkpoint = output / folder.CHECKPOINT_FILE
+    saver = RunCheckpoint(output, Path(folder.CHECKPOINT_FILE).stem)
     engine = Engine(
         callbacks=[saver],
         max_epochs=options.max_epochs,
@@ -174,7 +166,7 @@ def _train_and_predict(
         engine.fit(model, datamodule=datamodule, ckpt_path=checkpoint if checkpoint.is_file() else None)
         if datamodule.base_class_names:
             picture = draw_base_classes(datamodule.train_regions(), datamodule.base_class_names)
-            write_image(output / BASE_FILE, picture)
+            write_image(output / folder.BASE_FILE, picture)
     predicted = engine.predict(model, datamodule=datamodule, return_predictions=True, ckpt_path=checkpoint)
     return list(predicted or [])
 
@@ -208,4 +200,4 @@ def _say_result(results: RunResults, class_names: list[str], metrics: dict[str, 
     for name, fact in metrics["facts"].items():
         if fact["advice"] and name != "images_with_region":  # of which there was a warning when regions were cut
             logger.warning("%s %s", fact["text"], fact["advice"])
-    logger.info("Results are in %s; open %s in a browser first.", output, output / REPORT_FILE)
+    logger.info("Results are in %s; open %s in a browser first.", output, output / folder.REPORT_FILE)

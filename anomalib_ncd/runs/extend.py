@@ -21,16 +21,8 @@ from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.clustering.new_classes import check_numbers, fit_new_prototypes, group_unknown
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.results.run_results import RunResults, free_keys, join_labels, select_images
+from anomalib_ncd.runs import folder
 from anomalib_ncd.runs.files import regions_folder_of, write_run_files
-from anomalib_ncd.runs.folder import (
-    CHECKPOINT_FILE,
-    RESULTS_FILE,
-    MadeFrom,
-    claim_folder,
-    finish,
-    notes,
-    refuse_same_folder,
-)
 from anomalib_ncd.runs.naming import carry_names, check_names, copy_names
 from anomalib_ncd.runs.refine import keep_corrections
 from anomalib_ncd.visualization.report import map_regions
@@ -78,20 +70,21 @@ def extend_run(
         ValueError: If both folders are one, the output holds another run, or the run is of an older version.
     """
     run, output = Path(run), Path(output)
-    refuse_same_folder(run, output)
+    folder.refuse_same_folder(run, output)
     check_numbers(num_new_classes, min_regions)
-    results = RunResults.load(run / RESULTS_FILE)
-    model = AnomalyNcd.load_from_checkpoint(run / CHECKPOINT_FILE, map_location="cpu").eval().to(device)
+    results = RunResults.load(run / folder.RESULTS_FILE)
+    model = AnomalyNcd.load_from_checkpoint(run / folder.CHECKPOINT_FILE, map_location="cpu").eval().to(device)
     require_rejection(model)
     check_names(run, results.slot_names)
     datamodule.keep_in(output)
     datamodule.prepare_for(model.inputs)
     datamodule.setup()
-    made_from = MadeFrom.of(model, datamodule, "extend", num_new_classes=num_new_classes, min_regions=min_regions)
-    made_from.inputs["run"] = hashlib.sha256((run / RESULTS_FILE).read_bytes()).hexdigest()
-    if claim_folder(output, made_from, config) == "finished":
+    asked = {"num_new_classes": num_new_classes, "min_regions": min_regions}
+    made_from = folder.MadeFrom.of(model, datamodule, "extend", **asked)
+    made_from.inputs["run"] = hashlib.sha256((run / folder.RESULTS_FILE).read_bytes()).hexdigest()
+    if folder.claim_folder(output, made_from, config) == "finished":
         logger.info("The run in %s is finished already; nothing to do.", output)
-        return Extension(*notes(output)["extension"])
+        return Extension(*folder.notes(output)["extension"])
     joined = _join(results, run, NcdBatch.collate(model.encode(datamodule)), datamodule, output)
     extension = extend_classes(model.cpu(), joined.batch, num_new_classes, min_regions)
     position = map_regions(np.asarray(joined.batch.region_feature))
@@ -99,10 +92,10 @@ def extend_run(
     keep_corrections(run, output, results, joined)
     copy_names(run, output)
     model.class_names = carry_names(output, joined)
-    save_model(model, output / CHECKPOINT_FILE)
-    joined.save(output / RESULTS_FILE)
+    save_model(model, output / folder.CHECKPOINT_FILE)
+    joined.save(output / folder.RESULTS_FILE)
     write_run_files(output, joined, model.class_names)
-    finish(output, model.class_names, extension=list(extension))
+    folder.finish(output, model.class_names, extension=list(extension))
     _say_result(extension, model, output)
     return extension
 

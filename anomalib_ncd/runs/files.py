@@ -41,15 +41,7 @@ from anomalib_ncd.results.corrections import read_corrections, rows_of_results
 from anomalib_ncd.results.export import ExportFormat, export_results
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.results.tables import write_tables
-from anomalib_ncd.runs.folder import (
-    CHECKPOINT_FILE,
-    METRICS_FILE,
-    NUM_CLASSES_FILE,
-    REPORT_FILE,
-    RESULTS_FILE,
-    notes,
-    write_json,
-)
+from anomalib_ncd.runs import folder
 from anomalib_ncd.visualization.gallery import draw_gallery, table_rows
 from anomalib_ncd.visualization.report import facts_section, map_regions, write_report
 from anomalib_ncd.visualization.report.crops import sheets_of_report
@@ -171,9 +163,9 @@ def _take_defects(batch: NcdBatch, datamodule: NcdDataModule) -> dict[str, int]:
 
 def regions_folder_of(table: RegionTable, output: Path) -> str:
     """Folder of a table's crops as a run's results name it: relative to the run where it lies inside."""
-    folder = Path(table.folder or output / "regions").absolute()
-    inside = folder.is_relative_to(output.absolute())
-    return os.path.relpath(folder, output.absolute()) if inside else str(folder)
+    regions = Path(table.folder or output / "regions").absolute()
+    inside = regions.is_relative_to(output.absolute())
+    return os.path.relpath(regions, output.absolute()) if inside else str(regions)
 
 
 def write_run_files(
@@ -190,13 +182,13 @@ def write_run_files(
     # From what results.npz holds, so that it is there again, and true again, under other names.
     facts = tell_facts({**results.facts, "images_with_region": images_with_region(results.batch)})
     metrics = {**(score(results, class_names) or {}), "facts": facts}
-    write_json(output / METRICS_FILE, metrics)
+    folder.write_json(output / folder.METRICS_FILE, metrics)
     if results.num_classes_estimate is not None:
-        write_json(output / NUM_CLASSES_FILE, results.num_classes_estimate)
+        folder.write_json(output / folder.NUM_CLASSES_FILE, results.num_classes_estimate)
     write_image(output / "gallery.png", draw_gallery([results.batch], class_names, table))
     rows = table_rows(results.batch, table)
     write_report(
-        output / REPORT_FILE,
+        output / folder.REPORT_FILE,
         results,
         class_names,
         lambda region: table.load(rows[region]),
@@ -206,8 +198,8 @@ def write_run_files(
         corrected=_corrected(output, results),
         sheets=None if report_before is None else sheets_of_report(report_before),
     )
-    if (output / CHECKPOINT_FILE).is_file():
-        write_class_names(output / CHECKPOINT_FILE, class_names)
+    if (output / folder.CHECKPOINT_FILE).is_file():
+        write_class_names(output / folder.CHECKPOINT_FILE, class_names)
     return results, metrics
 
 
@@ -225,8 +217,8 @@ def export_run(run: str | Path, output: str | Path, kind: ExportFormat = "coco",
     ``FileNotFoundError`` if the run is not finished, or crops or images are gone.
     """
     run = Path(run)
-    results = RunResults.load(run / RESULTS_FILE)
-    names = notes(run).get("names") or results.slot_names
+    results = RunResults.load(run / folder.RESULTS_FILE)
+    names = folder.notes(run).get("names") or results.slot_names
     table = RegionTable.read(results.images, run / results.regions_folder)
     export_results(results, names, table, output, kind, copy=copy)
 

@@ -25,19 +25,8 @@ from anomalib_ncd.results.class_names import FILE_NAME as NAMES_FILE
 from anomalib_ncd.results.class_names import naming_of, resolve_class_names
 from anomalib_ncd.results.corrections import FILE_NAME, Correction, Corrections, read_corrections, rows_of_results
 from anomalib_ncd.results.run_results import RunResults, digest_of_classes
+from anomalib_ncd.runs import folder
 from anomalib_ncd.runs.files import write_run_files
-from anomalib_ncd.runs.folder import (
-    CHECKPOINT_FILE,
-    CONFIG_FILE,
-    METRICS_FILE,
-    REPORT_FILE,
-    RESULTS_FILE,
-    MadeFrom,
-    claim_folder,
-    finish,
-    refuse_same_folder,
-    write_json,
-)
 from anomalib_ncd.runs.refinement import ClassPlan, follow
 
 PRIOR_FILE = "prior.npz"
@@ -67,42 +56,41 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
         ValueError: If the file is wrong, both folders are one, or the output holds another run.
     """
     run, output = Path(run), Path(output)
-    refuse_same_folder(run, output)
-    results = RunResults.load(run / RESULTS_FILE)
+    folder.refuse_same_folder(run, output)
+    results = RunResults.load(run / folder.RESULTS_FILE)
     said = read_corrections(corrections)
     earlier = read_corrections(run / FILE_NAME) if (run / FILE_NAME).is_file() else Corrections()
     names = json.loads((run / NAMES_FILE).read_text(encoding="utf-8-sig")) if (run / NAMES_FILE).is_file() else {}
-    made_from = MadeFrom(
+    made_from = folder.MadeFrom(
         {"method": "refine"},
         {
-            "run": hashlib.sha256((run / RESULTS_FILE).read_bytes()).hexdigest(),
+            "run": hashlib.sha256((run / folder.RESULTS_FILE).read_bytes()).hexdigest(),
             "corrections": hashlib.sha256(repr((said, earlier, names)).encode(errors="surrogateescape")).hexdigest(),
         },
     )
-    if claim_folder(output, made_from) == "finished":
+    if folder.claim_folder(output, made_from) == "finished":
         logger.info("The run in %s is finished already; nothing to do.", output)
-        return json.loads((output / METRICS_FILE).read_text(encoding="utf-8"))
-    model = AnomalyNcd.load_from_checkpoint(run / CHECKPOINT_FILE, map_location="cpu").eval()
+        return json.loads((output / folder.METRICS_FILE).read_text(encoding="utf-8"))
+    model = AnomalyNcd.load_from_checkpoint(run / folder.CHECKPOINT_FILE, map_location="cpu").eval()
     plan, joined, rows = _plan(run, results, model, said, earlier, names)
     features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
     probabilities = torch.from_numpy(refit(model, plan, features))
     batch = replace(results.batch, region_head_class_id=None).with_predictions(probabilities, model.region_merging)
     results = replace(results, batch=batch, slot_names=list(plan.slot_names), normal_slot=plan.normal_slot)
-    folder = output / "regions"
-    shutil.copytree(run / results.regions_folder, folder, dirs_exist_ok=True)
-    results = replace(results, regions_folder=folder.name)
+    shutil.copytree(run / results.regions_folder, output / "regions", dirs_exist_ok=True)
+    results = replace(results, regions_folder="regions")
     digest = digest_of_classes(results)
-    write_json(output / NAMES_FILE, {**naming_of(plan.slot_names, plan.class_names), "of": digest})
-    write_json(output / FILE_NAME, Corrections(tuple(plan.settled(joined, rows)), of=digest).plain())
+    folder.write_json(output / NAMES_FILE, {**naming_of(plan.slot_names, plan.class_names), "of": digest})
+    folder.write_json(output / FILE_NAME, Corrections(tuple(plan.settled(joined, rows)), of=digest).plain())
     with whole_file(output / PRIOR_FILE) as unfinished:
         np.savez_compressed(unfinished, prior=plan.prior.astype(np.float16), slot_names=np.array(plan.slot_names))
-    if (run / CONFIG_FILE).is_file():
-        shutil.copyfile(run / CONFIG_FILE, output / CONFIG_FILE)
-    save_model(model, output / CHECKPOINT_FILE)
-    results.save(output / RESULTS_FILE)
-    _, metrics = write_run_files(output, results, plan.class_names, run / REPORT_FILE)
-    finish(output, plan.class_names)
-    logger.info("Classes: %s. Look at %s.", ", ".join(dict.fromkeys(plan.class_names)), output / REPORT_FILE)
+    if (run / folder.CONFIG_FILE).is_file():
+        shutil.copyfile(run / folder.CONFIG_FILE, output / folder.CONFIG_FILE)
+    save_model(model, output / folder.CHECKPOINT_FILE)
+    results.save(output / folder.RESULTS_FILE)
+    _, metrics = write_run_files(output, results, plan.class_names, run / folder.REPORT_FILE)
+    folder.finish(output, plan.class_names)
+    logger.info("Classes: %s. Look at %s.", ", ".join(dict.fromkeys(plan.class_names)), output / folder.REPORT_FILE)
     return metrics
 
 
@@ -125,7 +113,7 @@ def keep_corrections(run: Path, output: Path, before: RunResults, joined: RunRes
     plan.take(regions, rows_of_results(regions, joined))
     corrected = torch.from_numpy(constrained(plan.prior, plan.allowed))
     joined.batch.with_predictions(corrected, joined.merging(joined.slot_names))
-    write_json(output / FILE_NAME, Corrections(tuple(regions), of=digest_of_classes(joined)).plain())
+    folder.write_json(output / FILE_NAME, Corrections(tuple(regions), of=digest_of_classes(joined)).plain())
 
 
 def _prior_of(run: Path, slot_names: Sequence[str], said_by_model: np.ndarray) -> np.ndarray:
