@@ -18,7 +18,7 @@ import numpy as np
 import scores
 from cases import Case, Setup
 
-from anomalib_ncd.metrics.matching import match_classes
+from anomalib_ncd.metrics.discovery import match_classes
 from anomalib_ncd.models.clustering.refinement import constrained, probabilities_of, refine_prototypes
 from anomalib_ncd.models.encoded_regions import given
 from anomalib_ncd.regions.classes.merging import merge_image, merging_temperature_of

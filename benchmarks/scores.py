@@ -23,8 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.metrics.discovery import clustering_report
-from anomalib_ncd.metrics.matching import match_classes
+from anomalib_ncd.metrics.discovery import clustering_report, match_classes
 from anomalib_ncd.models.encoded_regions import given, rows_of
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.regions.settings import PAPER_REGIONS

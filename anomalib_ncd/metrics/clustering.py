@@ -16,8 +16,7 @@ from anomalib.metrics import AnomalibMetric, Evaluator
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from anomalib_ncd.metrics.discovery import ari, labelled, nmi
-from anomalib_ncd.metrics.matching import clustering_accuracy, matched_macro_f1
+from anomalib_ncd.metrics.discovery import ari, clustering_accuracy, labelled, matched_macro_f1, nmi
 
 LEVELS = {"image_": ("pred_class_id", "class_id"), "region_": ("region_pred_class_id", "region_class_id")}
 

@@ -1,15 +1,18 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Scores of discovered classes against labels."""
+"""Scores of discovered classes against labels.
+
+Discovered classes have numbers of no meaning, so they are matched one to one with the true ones: as many predictions as
+possible agree (the Hungarian method); a class left over on either side agrees with nothing.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-
-from anomalib_ncd.metrics.matching import clustering_accuracy, match_classes, matched_macro_f1
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_info_score
 
 
 def clustering_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]:
@@ -32,10 +35,7 @@ def clustering_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]
 
 def labelled(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Leave out samples whose true class is below 0."""
-    preds, target = np.asarray(preds), np.asarray(target)
-    if preds.ndim != 1 or preds.shape != target.shape:
-        msg = f"`preds` and `target` must both have shape (N,), got {preds.shape} and {target.shape}; flatten them."
-        raise ValueError(msg)
+    preds, target = _check_labels(preds, target)
     is_labelled = target >= 0
     return preds[is_labelled], target[is_labelled]
 
@@ -117,3 +117,59 @@ def normal_report(is_predicted: np.ndarray, is_good: np.ndarray) -> dict[str, in
 def share_of(part: int, whole: int) -> float | None:
     """A part of a whole; ``None`` where there is no whole."""
     return part / whole if whole else None
+
+
+def match_classes(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
+    """Match predicted with true classes, ``(N,)`` integer each, for the highest agreement.
+
+    Predicted classes that are left over are absent. ``ValueError``, as below, for arrays of other kinds or lengths.
+
+    Example:
+        >>> match_classes(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
+        {4: 1, 7: 0}
+    """
+    preds, target = _check_labels(preds, target)
+    pred_classes, pred_index = np.unique(preds, return_inverse=True)
+    true_classes, true_index = np.unique(target, return_inverse=True)
+    confusion = np.zeros((len(pred_classes), len(true_classes)), dtype=np.int64)
+    np.add.at(confusion, (pred_index, true_index), 1)
+    rows, columns = linear_sum_assignment(confusion, maximize=True)
+    return dict(zip(pred_classes[rows].tolist(), true_classes[columns].tolist(), strict=True))
+
+
+def matched_predictions(preds: np.ndarray, target: np.ndarray, unmatched: int = -1) -> np.ndarray:
+    """Rename predicted classes to the true classes that they match, ``(N,)`` int64; those left over are `unmatched`."""
+    matches = match_classes(preds, target)
+    return np.array([matches.get(pred, unmatched) for pred in np.asarray(preds).tolist()], dtype=np.int64)
+
+
+def clustering_accuracy(preds: np.ndarray, target: np.ndarray) -> float:
+    """Part of the predictions that agree after matching, 0 to 1 or NaN for none; equal to micro-F1."""
+    matched, target = _matched(preds, target)
+    return float((matched == target).mean()) if len(target) else float("nan")
+
+
+def matched_macro_f1(preds: np.ndarray, target: np.ndarray) -> float:
+    """Mean over the true classes of F1 after matching; a class that nothing matches scores 0; NaN for none."""
+    matched, target = _matched(preds, target)
+    if not len(target):
+        return float("nan")
+    return float(f1_score(target, matched, labels=np.unique(target), average="macro"))
+
+
+def _matched(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions by the numbers of the true classes, those left over by a number of their own, and true classes."""
+    preds, target = _check_labels(preds, target)
+    return matched_predictions(preds, target, unmatched=int(target.min(initial=0)) - 1), target
+
+
+def _check_labels(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    preds, target = np.asarray(preds), np.asarray(target)
+    if preds.ndim != 1 or preds.shape != target.shape:
+        msg = f"`preds` and `target` must both have shape (N,), got {preds.shape} and {target.shape}; flatten them."
+        raise ValueError(msg)
+    for name, labels in (("preds", preds), ("target", target)):
+        if labels.size and labels.dtype.kind not in "ui":
+            msg = f"`{name}` must hold integer class ids, got {labels.dtype}; take the argmax of probabilities first."
+            raise ValueError(msg)
+    return preds, target

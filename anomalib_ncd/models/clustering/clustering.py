@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 from torch.nn import functional as F
 
-from anomalib_ncd.metrics.matching import match_classes
+from anomalib_ncd.metrics.discovery import match_classes
 from anomalib_ncd.models.clustering.normal_cluster import with_slot_first
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from anomalib_ncd.metrics.defects import (
     region_classes,
     touches,
 )
-from anomalib_ncd.metrics.matching import clustering_accuracy, match_classes
+from anomalib_ncd.metrics.discovery import clustering_accuracy, match_classes
 
 
 def one_hot(ids, width):
