@@ -3,8 +3,6 @@
 
 """From the views of regions to the features that classes are made of."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias

@@ -7,8 +7,6 @@ Views are stacked view-major: rows ``0 ... N-1`` are the first views of the N re
 The functions compute in the precision they are given; ``AnomalyNcdLoss`` gives them at least single precision.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

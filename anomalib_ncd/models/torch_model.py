@@ -3,8 +3,6 @@
 
 """The network of AnomalyNCD (Huang et al., CVPR 2025): describer, prototype heads and projector, and what they mean."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

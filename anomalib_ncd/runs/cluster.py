@@ -3,8 +3,6 @@
 
 """Class discovery without training: clusters of the frozen, mask-guided features."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -3,8 +3,6 @@
 
 """A whole discovery run and the folder it leaves."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

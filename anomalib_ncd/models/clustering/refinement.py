@@ -9,8 +9,6 @@ stay where the user put them, as in the semi-supervised k-means of generalised c
 2022).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import minimize

@@ -3,8 +3,6 @@
 
 """From the name of a backbone to an encoder of regions."""
 
-from __future__ import annotations
-
 import difflib
 from functools import partial
 from pathlib import Path
