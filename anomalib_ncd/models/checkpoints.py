@@ -33,17 +33,12 @@ def own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return saved
 
 
-def read_checkpoint(file: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of AnomalyNcd; weights are read when they are used.
+def read_checkpoint(file: str | Path, *, mmap: bool = True) -> dict[str, Any]:
+    """Read a checkpoint of AnomalyNcd; no code in it is run, and with `mmap` weights are read when they are used.
 
     ``FileNotFoundError`` if there is no such file; ``ValueError`` as :func:`own_part`, or if it is damaged, or holds
     more than plain data.
     """
-    return _read(file, mmap=True)
-
-
-def _read(file: str | Path, *, mmap: bool) -> dict[str, Any]:
-    """Read a checkpoint of AnomalyNcd; no code in it is run."""
     try:
         with anomalib_safe_globals():
             checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
@@ -67,7 +62,7 @@ def refuse_other_settings(saved: dict[str, Any], own: dict[str, Any]) -> None:
 
 def write_class_names(file: str | Path, class_names: Sequence[str]) -> bool:
     """Put class names into a checkpoint of AnomalyNcd; ``False`` where it has these names already."""
-    checkpoint = _read(file, mmap=False)
+    checkpoint = read_checkpoint(file, mmap=False)
     saved = own_part(checkpoint)
     named = ClassSlots.from_plain(saved["slots"]).named(class_names).plain()
     if saved["slots"] == named:

@@ -97,11 +97,6 @@ class OneNetwork(Describer):
         """Views ``(B, 3, S, S)`` uint8 as the encoder takes them, on its device."""
         return (views.to(self.pixel_mean.device).float() - self.pixel_mean) / self.pixel_std
 
-    @staticmethod
-    def joined(blocks: Sequence[Tensor]) -> Tensor:
-        """Features or rejection features of several networks as one ``(R, D)``, so that none drowns the others."""
-        raise NotImplementedError
-
 
 class FrozenFeatures(OneNetwork):
     """Features of the encoder alone, whose last part training may change; arguments as :class:`OneNetwork`.
@@ -125,11 +120,6 @@ class FrozenFeatures(OneNetwork):
     def forward(self, views: Tensor, masks: Tensor, *_: Tensor | None) -> Description:
         """Describe regions; see :meth:`Describer.forward`. Whole images are not looked at."""
         return in_parts(self._described, REGIONS_PER_PASS, views, masks)
-
-    @staticmethod
-    def joined(blocks: Sequence[Tensor]) -> Tensor:
-        """See :meth:`OneNetwork.joined`: each of norm 1."""
-        return torch.cat([unit_rows(block) for block in blocks], dim=1)
 
     def _described(self, views: Tensor, masks: Tensor) -> Description:
         """Description of a bounded number of regions."""
@@ -186,11 +176,6 @@ class NormalResiduals(OneNetwork):
         novelty = self.novelty(self._whole_patches(whole_images))
         return self._joined(rows, novelty[image_index.to(novelty.device)])
 
-    @staticmethod
-    def joined(blocks: Sequence[Tensor]) -> Tensor:
-        """See :meth:`OneNetwork.joined`: as they are, for lengths have a meaning."""
-        return torch.cat(list(blocks), dim=1)
-
     def _region_patches(self, views: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         return self.encoder.region_patches(self.normalised(views), masks.to(self.pixel_mean.device))
 
@@ -221,7 +206,7 @@ class SideBySide(Describer):
             msg = f"Networks side by side see views of one size, got {sizes} pixels; give one `image_size` for all."
             raise ValueError(msg)
         self.parts: Any = nn.ModuleList(parts)
-        self.joined, self.image_size = parts[0].joined, sizes[0]
+        self.image_size = sizes[0]
         self.needs_whole_images, self.feature_dim = parts[0].needs_whole_images, sum(part.feature_dim for part in parts)
         self.requires_grad_(requires_grad=False)
 
@@ -233,6 +218,10 @@ class SideBySide(Describer):
         """Describe regions; see :meth:`Describer.forward`."""
         found = [part(*inputs) for part in self.parts]
         return Description(*(self.joined(blocks) for blocks in zip(*found, strict=True)))
+
+    def joined(self, blocks: Sequence[Tensor]) -> Tensor:
+        """Features of the networks as one ``(R, D)``, each of norm 1 but residuals, whose lengths have a meaning."""
+        return torch.cat([block if self.needs_whole_images else unit_rows(block) for block in blocks], dim=1)
 
 
 DESCRIBERS: dict[str, type[FrozenFeatures | NormalResiduals]] = {
