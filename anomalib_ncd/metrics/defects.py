@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from anomalib_ncd.data.labels import Defect
 from anomalib_ncd.metrics.discovery import share_of
+from anomalib_ncd.regions.crops import crop
 
 UNLABELLED = -1
 
@@ -74,9 +75,10 @@ def touches(
     """
     table = np.zeros((len(masks), len(defects)), dtype=bool)
     for row, (box, mask) in enumerate(zip(boxes_xyxy, masks, strict=True)):
-        corner = (round(float(box[0])), round(float(box[1])))
         for column, defect in enumerate(defects):
-            table[row, column] = _overlap(corner, mask, defect.box_xyxy[:2], defect.mask)
+            left, top = (round(float(edge)) - other for edge, other in zip(box, defect.box_xyxy[:2], strict=False))
+            there = crop(defect.mask, (left, top, left + mask.shape[1], top + mask.shape[0]))
+            table[row, column] = (mask & there).any()
     return table
 
 
@@ -127,16 +129,3 @@ def defect_report(counts: dict[str, int], preds: np.ndarray, target: np.ndarray)
         "false_alarms": share_of(counts["false"], num_regions),
         "images": {"count": len(preds), **multilabel_report(preds, target)},
     }
-
-
-def _overlap(corner: Sequence[int], mask: np.ndarray, other_corner: Sequence[int], other: np.ndarray) -> bool:
-    """Whether two masks, each at its corner (left, top), share a pixel."""
-    left, top = (max(one, two) for one, two in zip(corner, other_corner, strict=True))
-    right = min(corner[0] + mask.shape[1], other_corner[0] + other.shape[1])
-    bottom = min(corner[1] + mask.shape[0], other_corner[1] + other.shape[0])
-    if left >= right or top >= bottom:
-        return False
-    first, second = (
-        part[top - y : bottom - y, left - x : right - x] for part, (x, y) in ((mask, corner), (other, other_corner))
-    )
-    return bool((first & second).any())
