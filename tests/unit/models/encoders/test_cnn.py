@@ -20,7 +20,7 @@ def network(name):
 def test_the_chain_gives_the_networks_feature_maps(name):
     backbone = network(name).eval()
     images = torch.randn(2, 3, 96, 96)
-    scales = backbone.feature_info.module_name()
+    scales = [info["module"] for info in backbone.feature_info]
     maps, found = images, []
     with torch.no_grad():
         for path, module in chain_of(backbone).items():
