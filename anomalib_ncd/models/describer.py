@@ -170,7 +170,7 @@ class NormalResiduals(OneNetwork):
     ) -> Description:
         """See :meth:`Describer.forward`; ``ValueError`` without whole images, ``RuntimeError`` without normal ones."""
         if whole_images is None or image_index is None:
-            msg = "Whole images are described, too; give these as `whole_images`, and as `image_index` that of each region."
+            msg = "Images are described, too; give these as `whole_images`, and as `image_index` that of each region."
             raise ValueError(msg)
         rows = in_parts(lambda *part: self.normal_patches(*self._region_patches(*part)), REGIONS_PER_PASS, views, masks)
         novelty = self.novelty(self._whole_patches(whole_images))
