@@ -4,8 +4,10 @@
 """What corrections bring: a simulated user names the classes, then says the true class of some regions.
 
 Naming matches clusters to labels as well as can be. Images with a corrected region are left out of the score, of
-naming and of refining alike. Regions are corrected in twenty random orders, or in the order that the report proposes,
-ten at a time, each ten followed by a refinement.
+naming and of refining alike. Images are looked at in twenty random orders, and of each the region is corrected that
+decides its class, as labels are those of images; or regions in the order that the report proposes, ten at a time, each
+ten followed by a refinement. Of DeepPCB, regions themselves are labelled and scored. Images without a region are
+a class as well.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scores
@@ -56,6 +59,11 @@ class Simulation:
         right = [self._class_of(probabilities, image) == self.truth[image] for image in images.tolist()]
         return float(np.mean(right))
 
+    def deciding(self) -> np.ndarray:
+        """The largest region of each image that has some."""
+        order = np.lexsort((-self.areas, self.image_of))
+        return order[np.unique(self.image_of[order], return_index=True)[1]]
+
     def _class_of(self, probabilities: np.ndarray, image: int) -> int:
         """Class of an image after region merging."""
         own = self.image_of == image
@@ -96,13 +104,14 @@ class Simulation:
 
 def corrections(case: Case, setup: Setup) -> dict[str, float]:
     """Accuracy of images by the number of corrections, in random and in proposed order."""
-    simulation = _deeppcb(case, setup) if case.data == "deeppcb" else _of_run(case, setup)
+    simulation = _simulation(case, setup)
     found: dict[str, list[float]] = defaultdict(list)
     everything = np.arange(len(simulation.truth))
     found["naming"].append(simulation.accuracy(simulation.prior, everything))
-    most = min(max(NUMBERS), len(simulation.features) // 2)
+    deciding = simulation.deciding()
+    most = min(max(NUMBERS), len(deciding) // 2)
     for order in range(NUM_ORDERS):
-        regions = np.random.default_rng(order).permutation(len(simulation.features))
+        regions = np.random.default_rng(order).permutation(deciding)
         for number in (number for number in NUMBERS if number <= most):
             naming, refined = simulation.scores(regions[:number])
             found[f"naming_{number}"].append(naming)
@@ -115,54 +124,42 @@ def corrections(case: Case, setup: Setup) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def named(
-    probabilities: np.ndarray, classes: np.ndarray, truth: np.ndarray, normal: int | None = None
-) -> tuple[np.ndarray, int]:
+def named(probabilities: np.ndarray, classes: np.ndarray, truth: np.ndarray, empty: int = -1) -> tuple[np.ndarray, int]:
     """What clusters say once they are named: a column for each true class, then the clusters that have no name.
 
-    With it comes the column of the slot `normal`, -1 without one.
+    With it comes the true class of the class `empty`, -1 for none.
     """
     num_true, num_slots = int(truth.max()) + 1, probabilities.shape[1]
-    names = match_classes(classes[classes >= 0], truth[classes >= 0])
+    names = match_classes(classes, truth)
     by_name = np.zeros((len(probabilities), num_true + num_slots))
     for slot in range(num_slots):
         by_name[:, names.get(slot, num_true + slot)] += probabilities[:, slot]
-    return by_name, -1 if normal is None else names.get(normal, num_true + normal)
+    return by_name, names.get(empty, -1)
 
 
-def _of_run(case: Case, setup: Setup) -> Simulation:
-    """A run whose images are labelled."""
+def _simulation(case: Case, setup: Setup) -> Simulation:
+    """A run whose images are labelled; of DeepPCB, the regions that lie on a labelled box, each by itself."""
     folder = setup.work / "run"
-    scores.run(case, setup, folder)
+    scores.run(case, setup, folder)  # a finished one is taken up
     results = RunResults.load(folder / "results.npz")
-    batch = results.batch
-    truth, classes = (given(part, "no labels").numpy() for part in (batch.class_id, batch.pred_class_id))
+    batch, fixed = results.batch, results.merging_temperature
     probabilities = given(batch.region_class_probabilities, "no predictions").numpy()
-    fixed = results.merging_temperature
-    sizes = batch.image_size.tolist()
-    by_name, empty = named(probabilities, classes, truth, results.normal_slot)
+    features = given(batch.region_feature, "no features").numpy()
+    if case.data == "deeppcb":
+        truth = scores.truth_of_boxes(batch, Path(batch.image_path[0]).parents[1] / "regions.csv")
+        on_box = np.flatnonzero(truth >= 0)
+        classes, ones = given(batch.region_pred_class_id, "no predictions").numpy(), np.ones(len(on_box), dtype=int)
+        by_name, _ = named(probabilities[on_box], classes[on_box], truth[on_box])
+        own = np.arange(len(on_box))
+        return Simulation(features[on_box], by_name, own, ones, ones.astype(float), truth[on_box])
+    truth, classes = (given(part, "no labels").numpy() for part in (batch.class_id, batch.pred_class_id))
+    by_name, empty = named(probabilities, classes, truth, -1 if results.normal_slot is None else results.normal_slot)
     return Simulation(
-        given(batch.region_feature, "no features").numpy(),
+        features,
         by_name,
         batch.region_image_index.numpy(),
         batch.region_area.numpy(),
-        np.array([fixed or merging_temperature_of((height, width)) for height, width in sizes]),
+        np.array([fixed or merging_temperature_of((height, width)) for height, width in batch.image_size.tolist()]),
         truth,
         empty,
-    )
-
-
-def _deeppcb(case: Case, setup: Setup) -> Simulation:
-    """Regions of DeepPCB that lie on a labelled box; each is scored by itself."""
-    _, batch, truth = scores.regions_on_boxes(case, setup)
-    on_box = np.flatnonzero(truth >= 0)
-    probabilities = given(batch.region_class_probabilities, "no predictions").numpy()[on_box]
-    classes = given(batch.region_pred_class_id, "no predictions").numpy()[on_box]
-    return Simulation(
-        given(batch.region_feature, "no features").numpy()[on_box],
-        named(probabilities, classes, truth[on_box])[0],
-        np.arange(len(on_box)),
-        np.ones(len(on_box), dtype=int),
-        np.ones(len(on_box)),
-        truth[on_box],
     )

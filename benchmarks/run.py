@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--max_epochs", type=int, default=50)
     parser.add_argument("--baseline", type=Path, help="another checkout, to compare speed with")
+    parser.add_argument("--keep", type=Path, help="folder in which runs stay, to be taken up the next time")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     if not options.cases:
@@ -107,8 +108,10 @@ def main() -> None:
         return
     for case in chosen(options.cases):
         for seed in options.seeds:
-            with tempfile.TemporaryDirectory() as work:
-                setup = Setup(options.data, options.weights, Path(work), seed, options.max_epochs, options.baseline)
+            with tempfile.TemporaryDirectory() as temporary:
+                work = Path(temporary) if options.keep is None else options.keep / f"{case.name}_{seed}"
+                work.mkdir(parents=True, exist_ok=True)
+                setup = Setup(options.data, options.weights, work, seed, options.max_epochs, options.baseline)
                 found = measure(case, setup)
             rows.append(options.output / f"{case.topic}.csv", found)
             figures = ", ".join(f"{row.metric} {row.value:g}" for row in found)

@@ -79,7 +79,7 @@ def regions_on_boxes(case: Case, setup: Setup) -> tuple[AnomalyNcd, NcdBatch, np
     datamodule = NcdDataModule(**arguments, work_dir=setup.work / "run", seed=setup.seed)
     datamodule.setup()
     batch = NcdBatch.collate(discover_by_clustering(model, datamodule, seed=setup.seed))
-    return model, batch, _truth_of_boxes(batch, Path(arguments["images"]).parent / "regions.csv")
+    return model, batch, truth_of_boxes(batch, Path(arguments["images"]).parent / "regions.csv")
 
 
 def number_of_classes(case: Case, setup: Setup) -> dict[str, float]:
@@ -184,7 +184,7 @@ def _classes_and_labels(images: NcdBatch) -> tuple[np.ndarray, np.ndarray]:
     return predicted.numpy(), given(images.class_id, "The images hold no labels").numpy()
 
 
-def _truth_of_boxes(batch: NcdBatch, file: Path) -> np.ndarray:
+def truth_of_boxes(batch: NcdBatch, file: Path) -> np.ndarray:
     """Class of the labelled box whose middle lies in a region, the nearest one; -1 where there is none."""
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -365,6 +365,9 @@ def test_many_regions_are_selected_with_a_box_and_by_likeness(open_report, clust
     assert tab.page.evaluate("report.data.classOf.filter((number) => number === 0).length") >= 9
     tab.page.keyboard.press("Control+z")
     assert tab.page.evaluate("report.corrected.size") == 0
+    tab.page.get_by_role("button", name="Select all of class_1").click()
+    members = "report.data.classOf.filter((number) => number === 0).length"
+    assert tab.page.evaluate("report.selected.size") == tab.page.evaluate(members) > 0
 
 
 def test_5000_regions_are_drawn(open_report, tmp_path):

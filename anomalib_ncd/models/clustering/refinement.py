@@ -19,7 +19,8 @@ from anomalib_ncd.results.label_order import unit_rows
 STAY_NEAR = 0.003
 FITTING_STEPS = 100
 REACH = 0.8
-NOISE = 0.3
+NOISE, NOISE_OF_FEW = 0.3, 4.0
+"""How far single corrections are taken to stray, and how much more where they are few: over their number."""
 CUTS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
 """Of the tree of regions, in clusters for each cluster of the prior."""
 MAX_CLUSTERED = 3000
@@ -54,13 +55,10 @@ def spread_corrections(features: np.ndarray, prior: np.ndarray, allowed: np.ndar
         ``(R, K)`` float32; rows sum to 1.
 
     Example:
-        >>> rows = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-        >>> allowed = np.array([[True, True], [True, True], [False, True], [True, True]])
-        >>> spread_corrections(rows, np.tile([1.0, 0.0], (4, 1)), allowed).round(1)
-        array([[1. , 0. ],
-               [1. , 0. ],
-               [0. , 1. ],
-               [0.2, 0.8]], dtype=float32)
+        >>> rows = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0], [0.2, 1.0], [0.1, 1.1]])
+        >>> allowed = np.array([[True, True]] * 2 + [[False, True]] * 3 + [[True, True]])
+        >>> spread_corrections(rows, np.tile([1.0, 0.0], (6, 1)), allowed).argmax(axis=1)
+        array([0, 0, 1, 1, 1, 1])
     """
     corrected = np.flatnonzero(~allowed.all(axis=1))
     if not len(corrected):
@@ -68,8 +66,8 @@ def spread_corrections(features: np.ndarray, prior: np.ndarray, allowed: np.ndar
     num_clusters = int((prior.sum(axis=0) > _TINY).sum())
     alike = _alike(features, corrected, num_clusters)
     wrong = constrained(prior[corrected], allowed[corrected]) - prior[corrected]
-    noise = NOISE * np.eye(len(corrected))
-    found = prior + alike @ np.linalg.solve(alike[corrected] + noise, wrong)
+    noise = NOISE + NOISE_OF_FEW / len(corrected)
+    found = prior + alike @ np.linalg.solve(alike[corrected] + noise * np.eye(len(corrected)), wrong)
     return constrained(np.maximum(found, 0), allowed)
 
 

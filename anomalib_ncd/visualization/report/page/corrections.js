@@ -99,10 +99,11 @@
     return button;
   }
 
+  const membersOf = (number) => data.classOf.flatMap((own, region) => (own === number ? [region] : []));
+
   function showGroups(card) {
     const { box, number, amount } = card;
-    const regions = data.classOf.flatMap((own, region) => (own === number ? [region] : []));
-    const groups = groupsOf(regions, Number(amount.value));
+    const groups = groupsOf(membersOf(number), Number(amount.value));
     box.replaceChildren(
       ...groups.map((group, i) => {
         const button = element("button", { type: "button", textContent: "Select all" });
@@ -119,6 +120,7 @@
     const card = { box: row.querySelector(".groups"), number: Number(row.dataset.class), amount: row.querySelector("select") };
     row.querySelector("details").addEventListener("toggle", (event) => event.target.open && showGroups(card));
     card.amount.addEventListener("change", () => showGroups(card));
+    row.querySelector("button").addEventListener("click", () => select(membersOf(card.number), "only"));
   });
 
   // ------------------------------------------------------------ how many classes

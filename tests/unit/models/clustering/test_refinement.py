@@ -67,11 +67,11 @@ def test_corrections_reach_regions_that_are_alike_and_no_others():
     nothing = np.ones_like(prior, dtype=bool)
     assert spread_corrections(features, prior, nothing) == pytest.approx(prior)
     agreeing, opposed = nothing.copy(), nothing.copy()
-    agreeing[:5] = np.arange(4) == 0
-    opposed[:5] = np.arange(4) == 3
+    agreeing[:12] = np.arange(4) == 0
+    opposed[:12] = np.arange(4) == 3
     assert (spread_corrections(features, prior, agreeing).argmax(axis=1) == labels).all()
     found = spread_corrections(features, prior, opposed).argmax(axis=1)
-    assert (found[:5] == 3).all()
+    assert (found[:12] == 3).all()
     assert (found[labels == 0] == 3).mean() > 0.8
     assert (found[labels > 0] == labels[labels > 0]).all()
 
@@ -97,7 +97,7 @@ def test_of_many_regions_a_tree_of_some_says_the_same(monkeypatch):
     features, labels = blobs(per_class=100, noise=0.15)
     prior = np.full((len(labels), 4), 0.05) + 0.8 * np.eye(4)[labels]
     allowed = np.ones_like(prior, dtype=bool)
-    allowed[:5] = np.arange(4) == 3
+    allowed[:12] = np.arange(4) == 3
     whole = spread_corrections(features, prior, allowed)
     monkeypatch.setattr(refinement, "MAX_CLUSTERED", 150)
     monkeypatch.setattr(refinement, "ROWS_AT_ONCE", 64)
