@@ -219,9 +219,7 @@ class AnomalyNcd(AnomalibModule):
     def set_num_classes(self, estimate: NumClassesEstimate) -> None:
         """Go on with an estimated number of classes, and say so."""
         self.model.slots, self.num_classes_estimate = replace(self.slots, num_novel=estimate.count), estimate
-        message = (
-            "%d classes, normal included, were estimated (%d to %d are plausible); `num_novel_classes` sets others."
-        )
+        message = "%d classes, normal included, were estimated (%d to %d are plausible); `num_novel_classes` sets it."
         logger.info(message, estimate.count, estimate.low, estimate.high)
 
     def encode(self, datamodule: NcdDataModule) -> list[NcdBatch]:

@@ -108,7 +108,7 @@ def test_training_estimates_before_the_optimizer_is_made(tiny_run, tmp_path, est
     assert model.class_names == ["normal", "class_1", "class_2", "class_3"]
     assert model.model.heads.weight.shape == before.shape == (4, 4, 64)
     assert not torch.equal(model.model.heads.weight, before)  # the heads that learn are those of the model
-    assert "4 classes, normal included, were estimated from the regions (3 to 5" in caplog.text
+    assert "4 classes, normal included, were estimated (3 to 5" in caplog.text
 
 
 def test_the_checkpoint_holds_plain_numbers(checkpoint):
