@@ -100,16 +100,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--max_epochs", type=int, default=50)
     parser.add_argument("--baseline", type=Path, help="another checkout, to compare speed with")
-    parser.add_argument("--keep", type=Path, help="folder in which runs stay, to be taken up the next time")
+    parser.add_argument("--keep", type=Path, help="folder in which runs stay, to be taken up again at the same commit")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     if not options.cases:
         print("\n".join(CASES))
         return
+    if options.keep is not None and rows.current_commit().endswith("+"):
+        parser.error("--keep takes up runs of a commit, but the package has changes that aren't committed.")
     for case in chosen(options.cases):
         for seed in options.seeds:
             with tempfile.TemporaryDirectory() as temporary:
-                work = Path(temporary) if options.keep is None else options.keep / f"{case.name}_{seed}"
+                kept = None if options.keep is None else options.keep / rows.current_commit() / f"{case.name}_{seed}"
+                work = kept or Path(temporary)
                 work.mkdir(parents=True, exist_ok=True)
                 setup = Setup(options.data, options.weights, work, seed, options.max_epochs, options.baseline)
                 found = measure(case, setup)

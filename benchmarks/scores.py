@@ -62,7 +62,7 @@ def run(case: Case, setup: Setup, folder: Path, **data: Any) -> tuple[AnomalyNcd
 def discovery(case: Case, setup: Setup) -> dict[str, float]:
     """Scores of the images, and how well *normal* gathers false alarms; of DeepPCB, scores of regions."""
     if case.data == "deeppcb":
-        _, batch, truth = regions_on_boxes(case, setup)
+        batch, truth = regions_on_boxes(case, setup)
         classes = given(batch.region_pred_class_id, "no predictions").numpy()
         return clustering_report(classes[truth >= 0], truth[truth >= 0])
     metrics = run(case, setup, setup.work / "run")[2]
@@ -72,14 +72,14 @@ def discovery(case: Case, setup: Setup) -> dict[str, float]:
     return scores | {name: float(value) for name, value in shares.items() if value is not None}
 
 
-def regions_on_boxes(case: Case, setup: Setup) -> tuple[AnomalyNcd, NcdBatch, np.ndarray]:
+def regions_on_boxes(case: Case, setup: Setup) -> tuple[NcdBatch, np.ndarray]:
     """Clusters of DeepPCB's regions; the class of the labelled box that each lies on, -1 for none."""
     arguments = datamodule_arguments(case, setup.data, setup.work)
     model = AnomalyNcd(**model_arguments(case, setup.weights))
     datamodule = NcdDataModule(**arguments, work_dir=setup.work / "run", seed=setup.seed)
     datamodule.setup()
     batch = NcdBatch.collate(discover_by_clustering(model, datamodule, seed=setup.seed))
-    return model, batch, truth_of_boxes(batch, Path(arguments["images"]).parent / "regions.csv")
+    return batch, truth_of_boxes(batch, Path(arguments["images"]).parent / "regions.csv")
 
 
 def number_of_classes(case: Case, setup: Setup) -> dict[str, float]:
@@ -145,7 +145,7 @@ def unknown(case: Case, setup: Setup) -> dict[str, float]:
 def _references_and_kinds(case: Case, setup: Setup) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
     """References, images and labels of regions, and the labels that are kinds of defect."""
     if case.data == "deeppcb":
-        _, batch, truth = regions_on_boxes(case, setup)
+        batch, truth = regions_on_boxes(case, setup)
         references, labels = given(batch.region_reference, "no references"), torch.from_numpy(truth)
         on_box = labels >= 0
         return references[on_box], batch.region_image_index[on_box], labels[on_box], labels[on_box].unique().tolist()

@@ -107,7 +107,7 @@ def _compare(case: Case, setup: Setup, arguments: Callable[[Path], Sequence[str]
 
 def _run_command(checkout: Path, arguments: Sequence[str], log: Path) -> float:
     """Seconds of the processor of the command of a checkout."""
-    command = [sys.executable, "-m", "anomalib_ncd.cli.main", *arguments]
+    command = [sys.executable, "-m", "anomalib_ncd.cli", *arguments]
     environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)

@@ -18,7 +18,3 @@ def main(args: Sequence[str] | None = None) -> None:
 
         config = parse([arg for arg in args if arg != "--debug"])
         COMMANDS[config.subcommand].run(config[config.subcommand])
-
-
-if __name__ == "__main__":
-    main()

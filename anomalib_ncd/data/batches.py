@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from anomalib_ncd.regions.classes.prediction import RegionMerging
@@ -132,11 +133,14 @@ class NcdBatch:
         columns = (self.region_class_probabilities, self.region_box_xyxy, self.region_area, self.region_score, unknown)
         of_regions = [part.detach().cpu().numpy() for part in columns]
         image_index = self.region_image_index.cpu().numpy()
-        results = []
-        for index, (path, (height, width)) in enumerate(zip(self.image_path, self.image_size.tolist(), strict=True)):
-            probabilities, boxes, areas, scores, flags = (part[image_index == index] for part in of_regions)
-            results.append(merging.predict(probabilities, boxes, areas, scores, (height, width), flags, path))
-        return results
+        order = image_index.argsort(kind="stable")
+        ends = np.searchsorted(image_index[order], np.arange(1, len(self) + 1))  # behind the last one there is nothing
+        of_images = zip(*(np.split(part[order], ends)[:-1] for part in of_regions), strict=True)
+        images = zip(self.image_path, self.image_size.tolist(), of_images, strict=True)
+        return [
+            merging.predict(probabilities, boxes, areas, scores, (height, width), flags, path)
+            for path, (height, width), (probabilities, boxes, areas, scores, flags) in images
+        ]
 
     def with_predictions(
         self, probabilities: torch.Tensor, merging: RegionMerging, region_unknown: torch.Tensor | None = None

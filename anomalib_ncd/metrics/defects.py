@@ -75,10 +75,11 @@ def touches(
     """
     table = np.zeros((len(masks), len(defects)), dtype=bool)
     for row, (box, mask) in enumerate(zip(boxes_xyxy, masks, strict=True)):
+        left, top = round(float(box[0])), round(float(box[1]))
+        height, width = mask.shape
         for column, defect in enumerate(defects):
-            left, top = (round(float(edge)) - other for edge, other in zip(box, defect.box_xyxy[:2], strict=False))
-            there = crop(defect.mask, (left, top, left + mask.shape[1], top + mask.shape[0]))
-            table[row, column] = (mask & there).any()
+            x, y = left - defect.box_xyxy[0], top - defect.box_xyxy[1]
+            table[row, column] = (mask & crop(defect.mask, (x, y, x + width, y + height))).any()
     return table
 
 

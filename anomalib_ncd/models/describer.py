@@ -133,9 +133,7 @@ class NormalResiduals(OneNetwork):
     The feature is the direction of the residual of :class:`NormalPatches`, of length l / (l + m) where its longest
     residual has the length l and that of normal regions the median m; the direction of :class:`ImageNovelty`, as long
     as the image is novel; and a constant. For what is known and unknown, images don't count. Nothing of it is trained.
-
-    Args:
-        encoder: As for :class:`OneNetwork`, as `mean` and `std`.
+    Arguments as :class:`OneNetwork`.
 
     Attributes:
         normal_patches: What regions are compared with.
@@ -170,7 +168,10 @@ class NormalResiduals(OneNetwork):
     ) -> Description:
         """See :meth:`Describer.forward`; ``ValueError`` without whole images, ``RuntimeError`` without normal ones."""
         if whole_images is None or image_index is None:
-            msg = "Images are described, too; give these as `whole_images`, and as `image_index` that of each region."
+            msg = (
+                "Regions are described by their images, too; give these as `whole_images`, and as `image_index` that "
+                "of each region."
+            )
             raise ValueError(msg)
         rows = in_parts(lambda *part: self.normal_patches(*self._region_patches(*part)), REGIONS_PER_PASS, views, masks)
         novelty = self.novelty(self._whole_patches(whole_images))

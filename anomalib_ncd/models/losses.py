@@ -112,9 +112,10 @@ def supervised(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class LossOutput(NamedTuple):
-    """The terms of the loss, scalars before their weights, means over heads; only ``total`` is meant for ``backward``.
+    """The weighted total, the only one meant for ``backward``, and its terms before their weights, all scalars.
 
-    ``novel_per_head`` is self-training plus weighted mean-entropy (num_heads,), without gradient: tells the best head.
+    Terms of the logits are means over heads. ``novel_per_head`` (num_heads,), without gradient, is self-training plus
+    weighted mean-entropy: it tells the best head.
     """
 
     total: Tensor
@@ -137,7 +138,7 @@ class AnomalyNcdLoss(nn.Module):
     novel classes alone; over all classes in the paper. Without ``contrastive`` its two terms are 0.
 
     Args:
-        num_base_classes: Number of base classes, the first columns of the logits; may be 0.
+        num_base_classes: Number of base classes, the first columns of the logits; may be 0. ``ValueError`` if negative.
         settings: Weights and threshold of the terms. Default: the paper's.
 
     Example:
@@ -226,8 +227,9 @@ class AnomalyNcdLoss(nn.Module):
         others = projections is not None and len(projections) != views
         if logits.ndim != 3 or logits.shape[1] != views or others or views == 0:
             shape = None if projections is None else tuple(projections.shape)
-            shapes = f"{shape} and {tuple(logits.shape)}"
-            msg = f"`projections` (2B, P) and `logits` (H, 2B, C) must hold two views of B >= 1 regions, got {shapes}."
+            got = f"{shape} and {tuple(logits.shape)} for B = {len(is_base)}"
+            wanted = "`projections` (2B, P) and `logits` (num_heads, 2B, C) must hold two views of B >= 1 regions"
+            msg = f"{wanted}, got {got}."
             raise ValueError(msg)
         if logits.shape[2] <= self.num_base_classes:
             msg = (

@@ -36,6 +36,7 @@ class RegionRejection(DynamicBufferMixin):
 
     Args:
         false_reject_rate: Share of new regions of known classes that may be called unknown. ``None``: none ever is.
+            ``ValueError`` for one that isn't above 0 and below 1.
 
     Example:
         >>> rejection = RegionRejection(false_reject_rate=0.5)

@@ -3,8 +3,8 @@
 
 """Frozen features of a fixed set of augmented views, computed once instead of in every epoch.
 
-Only the last block learns, and of its output only the class token is used. So only the tokens matter that the class
-token may look at. A bank keeps those of several views of each region, from which every epoch draws.
+Only the last block learns, so what the frozen ones make of a view never changes; of that only the tokens matter that
+the class token may look at. A bank keeps those of several views of each region, from which every epoch draws.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class ViewBank(Dataset):
             folder: Folder of the bank. ``None``: a temporary one, which goes with the bank.
             made_from: What tells the trunk from other trunks; a bank made from something else is made anew.
             seed: Seed of the views.
-            views_per_batch: Views that are made and handed to the trunk at once, by `num_workers` processes.
+            views_per_batch: Views that are made and handed to the trunk at once.
             num_workers: Processes that augment.
         """
         if num_views < NUM_VIEWS:

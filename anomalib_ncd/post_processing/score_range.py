@@ -51,7 +51,7 @@ def range_of_extremes(extremes: torch.Tensor, robust: bool = False) -> tuple[flo
         return None
     if robust:
         values = np.delete(values, hot_maps(values[:, 0].tolist(), values[:, 1].tolist()), axis=0)
-    low, high = range_of_peaks([(peak, lowest) for peak, lowest in values.tolist()])
+    low, high = range_of_peaks(values.tolist())
     return (low, high) if low < high else None
 
 

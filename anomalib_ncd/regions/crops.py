@@ -108,13 +108,22 @@ def region_scores(
         msg = f"`size_hw` must be height and width, 1 or more, got {size_hw}; pass `image.shape[:2]`."
         raise ValueError(msg)
     scores = normalize_anomaly_map(anomaly_map, score_range)
-    if scores.shape != tuple(size_hw):
-        scores = resize_antialiased(scores, size_hw, Image.Resampling.BICUBIC)
-    boxes = np.array([_rounded(box) for box in np.reshape(boxes_xyxy, (-1, 4))], dtype=np.int64)
-    corners = np.clip(boxes.reshape(-1, 2, 2), 0, size_hw[::-1])
-    peaks = [scores[top:bottom, left:right].max(initial=0) for (left, top), (right, bottom) in corners]
+    peaks = [_peak_inside(scores, box, size_hw) for box in np.reshape(boxes_xyxy, (-1, 4))]
     # The filter overshoots next to sharp peaks.
     return np.clip(np.array(peaks, dtype=np.float64) / 255, 0, 1)
+
+
+def _peak_inside(scores: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> float:
+    """Highest value in a box of a map at the size of the image, of which only that part is made; 0 outside of it."""
+    corners = np.clip(np.reshape(_rounded(box_xyxy), (2, 2)), 0, size_hw[::-1])
+    (left, top), (right, bottom) = corners.tolist()
+    if left == right or top == bottom:
+        return 0.0
+    if scores.shape == tuple(size_hw):
+        return float(scores[top:bottom, left:right].max())
+    size = (bottom - top, right - left)
+    left, top, right, bottom = (corners * scores.shape[::-1] / np.array(size_hw[::-1])).ravel().tolist()
+    return float(resize_antialiased(scores, size, Image.Resampling.BICUBIC, (left, top, right, bottom)).max())
 
 
 def extract_regions(
@@ -135,6 +144,9 @@ def extract_regions(
 
     Returns:
         Regions, largest first. Where the mask is empty there is one: the whole image.
+
+    Raises:
+        ValueError: If the image, the map or the mask is not valid.
 
     Example:
         >>> image = np.zeros((64, 64, 3), dtype=np.uint8)

@@ -100,6 +100,9 @@ def label_elements(
     Returns:
         ``(H, W)`` int32: 0 outside elements, 1 for the element with the highest peak, and so on.
 
+    Raises:
+        ValueError: If the shapes differ or a number is out of its range.
+
     Example:
         >>> mask = np.array([[1, 0, 1, 0, 0, 0, 1]], dtype=bool)
         >>> label_elements(mask, np.array([[3, 0, 1, 0, 0, 0, 9]]), merge_distance_ratio=0.15)

@@ -51,7 +51,7 @@ def fit_score_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
     return range_of_peaks([(float(array.max()), float(array.min())) for array in arrays])
 
 
-def range_of_peaks(extremes: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def range_of_peaks(extremes: Sequence[Sequence[float]]) -> tuple[float, float]:
     """The range of :func:`fit_score_range` by the highest and the lowest value of each map."""
     if not extremes:
         msg = "`maps` must hold at least one anomaly map, got none; fit on the detector's maps of the images to sort."

@@ -51,14 +51,20 @@ def whole_view(image: np.ndarray, image_size: int = 224) -> np.ndarray:
 
 
 def resize_antialiased(
-    array: np.ndarray, size_hw: tuple[int, int], resampling: Image.Resampling = Image.Resampling.BILINEAR
+    array: np.ndarray,
+    size_hw: tuple[int, int],
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
+    box_xyxy: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
     """Resize ``(H, W)`` or ``(H, W, C)`` as Pillow does, widening the filter where it shrinks; float32, not rounded.
 
-    OpenCV's filters keep their width, and its bicubic has another shape.
+    OpenCV's filters keep their width, and its bicubic has another shape. With a box, that part of the resized whole:
+    the filter reads beyond it.
     """
-    channels = np.moveaxis(np.atleast_3d(array).astype(np.float32), 2, 0)
-    resized = [np.asarray(Image.fromarray(channel).resize(size_hw[::-1], resampling)) for channel in channels]
+    resized = [
+        np.asarray(Image.fromarray(channel.astype(np.float32)).resize(size_hw[::-1], resampling, box_xyxy))
+        for channel in np.moveaxis(np.atleast_3d(array), 2, 0)  # one at a time: a large photograph takes less memory
+    ]
     return resized[0] if array.ndim == 2 else np.stack(resized, axis=2)
 
 

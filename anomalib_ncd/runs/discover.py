@@ -20,6 +20,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.checkpoints import own_part, read_checkpoint, save_model
 from anomalib_ncd.models.describer import refuse_training
+from anomalib_ncd.models.encoded_regions import given
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.results.run_results import RunResults
@@ -189,7 +190,8 @@ def _epochs_done(checkpoint: Path) -> int:
 
 
 def _say_result(results: RunResults, class_names: list[str], metrics: dict[str, Any], output: Path) -> None:
-    predicted = Counter(result.class_name for result in results.image_results(class_names))
+    slots = given(results.batch.pred_class_id, "The batch holds no predictions").tolist()
+    predicted = Counter(class_names[slot] for slot in slots if slot >= 0)
     found = ", ".join(f"{name}: {predicted[name]}" for name in dict.fromkeys(class_names) if predicted[name])
     logger.info("%d images sorted into classes: %s.", len(results.batch), found)
     image = metrics.get("image", {})

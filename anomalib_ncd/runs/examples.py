@@ -60,7 +60,8 @@ def cut_examples(datamodule: NcdDataModule) -> list[ExampleRegions]:
     datamodule.region_table()  # which fits the score range
     score_range, settings = datamodule.fitted_score_range or (0.0, 1.0), datamodule.region_settings
     by_mask = replace(settings, method="masks", threshold=None)
-    found = [_cut(masked, [one.mask_path for one in masked if one.mask_path], score_range, by_mask)]
+    paths = [one.mask_path for one in masked if one.mask_path]
+    found = [_cut(masked, paths, score_range, by_mask)] if masked else []
     if isinstance(detector, AnomalibModule) and unmasked:
         images = [one.image for one in unmasked]
         with tempfile.TemporaryDirectory() as folder:

@@ -24,6 +24,7 @@ def group_unknown(
 
     Where the number is not given, classes are as coarse as the run's own: groups grow together, the nearest first,
     until the mean distance between two groups exceeds :func:`class_width` of the run. Small groups stay unknown.
+    ``ValueError`` for numbers below 1.
 
     Args:
         unknown: ``(U, E)`` float of norm 1, U of 0 or more.

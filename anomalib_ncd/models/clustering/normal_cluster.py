@@ -17,6 +17,7 @@ def find_normal_cluster(
     """Find the cluster that the detector itself hardly calls anomalous; no label is needed.
 
     A kind of defect that the detector hardly sees is taken for normal, too. Defaults: see docs/guides/trust.md.
+    ``ValueError`` if the shapes differ.
 
     Args:
         labels: ``(R,)`` int, cluster of each region.

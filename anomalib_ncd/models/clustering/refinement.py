@@ -23,7 +23,7 @@ NOISE, NOISE_OF_FEW = 0.3, 4.0
 """How far single corrections are taken to stray, and how much more where they are few: over their number."""
 CUTS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
 """Of the tree of regions, in clusters for each cluster of the prior."""
-MAX_CLUSTERED = 3000
+MAX_IN_TREE = 3000
 """Of more regions, the tree is of so many random ones, and each other region lies where the nearest of them does."""
 ROWS_AT_ONCE = 4096
 _TINY = 1e-9
@@ -82,6 +82,9 @@ def refine_prototypes(features: np.ndarray, prior: np.ndarray, allowed: np.ndarr
     Returns:
         ``(K, D)`` float32 of norm 1: prototypes of a classifier by cosine.
 
+    Raises:
+        ValueError: If the shapes differ, or no class is allowed to a region.
+
     Example:
         >>> rows, even = np.eye(3), np.full((3, 2), 0.5)
         >>> allowed = np.array([[True, False], [False, True], [True, True]])
@@ -115,7 +118,7 @@ def _alike(features: np.ndarray, chosen: np.ndarray, num_clusters: int) -> np.nd
     counts = sorted({round(num_clusters * cut) for cut in CUTS} & set(range(2, len(rows))))
     if not counts:
         return alike
-    inner = np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_CLUSTERED])
+    inner = np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_IN_TREE])
     parts = np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE))
     nearest = np.concatenate([(part @ rows[inner].T).argmax(axis=1) for part in parts])
     tree = linkage(rows[inner], "ward")

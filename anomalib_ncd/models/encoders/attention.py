@@ -20,10 +20,14 @@ BlockLike: TypeAlias = Any
 
 
 def is_plain(block: BlockLike) -> bool:
-    """Whether a block is timm's standard one (not parallel, post-norm, gated, …), whose parts may be called apart."""
-    if type(block) is not Block or type(block.attn) is not Attention or type(block.attn.qkv) is not nn.Linear:
-        return False
-    return isinstance(block.attn.k_norm, nn.Identity) and getattr(block.attn, "gate", None) is None
+    """Whether a block is timm's standard one (not parallel, post-norm, adapted, …), whose parts may be called apart."""
+    return type(block) is Block and type(block.attn) is Attention and type(block.attn.qkv) is nn.Linear
+
+
+def asks_plainly(block: BlockLike) -> bool:
+    """Whether keys are as projected and no gate follows, so that CLS can ask without keys and values."""
+    gate = getattr(block.attn, "gate", None)  # only newer versions of timm have it
+    return isinstance(block.attn.k_norm, nn.Identity) and gate is None
 
 
 def cls_mask(attended: Tensor, dtype: torch.dtype) -> Tensor:
@@ -66,13 +70,13 @@ def cls_of_block(block: BlockLike, tokens: Tensor, attended: Tensor | None, rope
     ``W x`` is ``W`` times the weighted sum of ``x``. Biases of the keys add the same to every score and fall away.
     Arguments as :func:`run_block`; ``attended`` is boolean (B, N), or ``None`` to let CLS look everywhere.
     """
-    if not is_plain(block):
+    if not (is_plain(block) and asks_plainly(block)):
         guide = None if attended is None else cls_mask(attended, tokens.dtype)
         return run_block(block, tokens, guide, rope)[:, :1]
     attn, cls_input = block.attn, block.norm1(tokens[:, :1])
     width = attn.qkv.out_features // 3
     query = F.linear(cls_input, attn.qkv.weight[:width], None if attn.qkv.bias is None else attn.qkv.bias[:width])
-    query = attn.q_norm(query.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2))  # (B, heads, 1, d)
+    query = query.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)  # (B, heads, 1, d); normed only if keys are
     output = attn.norm(_mixed_values(block, tokens, query, attended).transpose(1, 2).flatten(2))
     cls = tokens[:, :1] + block.drop_path1(block.ls1(attn.proj_drop(attn.proj(output))))
     return cls + block.drop_path2(block.ls2(block.mlp(block.norm2(cls))))

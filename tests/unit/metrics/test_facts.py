@@ -82,6 +82,8 @@ def test_resamples_of_noise_disagree():
 def test_few_regions_are_no_error():
     assert resampled_clusterings(np.zeros((0, 3)), k_means(2)).shape == (5, 0)
     assert resampled_clusterings(np.eye(3), k_means(9), num_resamples=1).max() == 1
+    high_first = resampled_clusterings(np.array([[1.0], [0.0]]), lambda rows: rows[:, 0] < 1, num_resamples=1, share=1)
+    assert high_first.tolist() == [[0, 1]]
 
 
 def test_wrong_arguments_are_named():
@@ -143,10 +145,12 @@ def test_inverted_and_constant_maps_have_no_peak(plates):
     assert peak_height(maps) > 0.6
     assert peak_height([-anomaly_map for anomaly_map in maps]) < 0.4
     assert peak_height([np.ones((4, 4))] * 3) == 0
+    assert peak_height([np.array([[0, 0, 0, 1]]), np.array([[0, 0, 0, 5]])]) == 1
     assert np.isnan(peak_height([]))
 
 
 def test_separation_is_an_auroc():
     assert detector_separation([3, 4], [1, 2]) == 1
     assert detector_separation([1], [1]) == 0.5
+    assert detector_separation([3, 5], [1, 4]) == 0.75
     assert np.isnan(detector_separation([1], []))

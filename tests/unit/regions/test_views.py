@@ -59,7 +59,7 @@ def test_a_size_below_one_is_refused():
 
 
 @pytest.mark.parametrize("resampling", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
-def test_it_is_what_torchvision_does_to_float_images(resampling):
+def test_resizing_is_what_torchvision_does_to_float_images(resampling):
     image = np.random.default_rng(1).random((50, 70, 3), dtype=np.float32)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
     wanted = torch.nn.functional.interpolate(tensor, size=(24, 31), mode=resampling.name.lower(), antialias=True)
@@ -67,7 +67,7 @@ def test_it_is_what_torchvision_does_to_float_images(resampling):
     np.testing.assert_allclose(found, wanted[0].permute(1, 2, 0).numpy(), atol=1e-5)
 
 
-def test_equal_sizes_keep_the_values_and_constants_stay():
+def test_resizing_to_equal_sizes_keeps_the_values_and_constants_stay():
     array = np.arange(12, dtype=np.uint8).reshape(3, 4)
     np.testing.assert_array_equal(resize_antialiased(array, (3, 4)), array)
     np.testing.assert_allclose(resize_antialiased(np.full((9, 9), 5), (40, 2), Image.Resampling.BICUBIC), 5, rtol=1e-6)

@@ -40,6 +40,7 @@ def test_separation_is_the_share_of_pairs():
 def test_slots_before_move_up():
     assert with_slot_first(np.array([0, 1, 2, 3]), 0).tolist() == [0, 1, 2, 3]
     assert with_slot_first(np.array([0, 1, 2, 3]), 3).tolist() == [1, 2, 3, 0]
+    assert with_slot_first(np.array([0, 1, 2, 3, 2]), 2).tolist() == [1, 2, 0, 3, 0]
     with pytest.raises(ValueError, match=r"one shape \(R,\), got \(3,\), \(2,\), \(3,\)"):
         find_normal_cluster(np.zeros(3), np.zeros(2), np.zeros(3))
 

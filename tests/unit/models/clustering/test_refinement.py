@@ -99,7 +99,7 @@ def test_of_many_regions_a_tree_of_some_says_the_same(monkeypatch):
     allowed = np.ones_like(prior, dtype=bool)
     allowed[:12] = np.arange(4) == 3
     whole = spread_corrections(features, prior, allowed)
-    monkeypatch.setattr(refinement, "MAX_CLUSTERED", 150)
+    monkeypatch.setattr(refinement, "MAX_IN_TREE", 150)
     monkeypatch.setattr(refinement, "ROWS_AT_ONCE", 64)
     some = spread_corrections(features, prior, allowed)
     assert (some.argmax(axis=1) == whole.argmax(axis=1)).mean() > 0.9

@@ -9,7 +9,14 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, ParallelScalingBlock, ResPostBlock
 from torch import nn
 
-from anomalib_ncd.models.encoders.attention import attended_rows_of_block, cls_mask, cls_of_block, is_plain, run_block
+from anomalib_ncd.models.encoders.attention import (
+    asks_plainly,
+    attended_rows_of_block,
+    cls_mask,
+    cls_of_block,
+    is_plain,
+    run_block,
+)
 
 VARIANTS = {
     "plain": {},
@@ -98,6 +105,8 @@ def test_gate_is_honoured():
         pytest.skip("this version of timm has no gate in its attention")
     block, (tokens, attended) = make_block(), make_input()
     block.attn = Attention(24, num_heads=3, qkv_bias=True, gated=True)
+    assert is_plain(block)
+    assert not asks_plainly(block)
     torch.testing.assert_close(cls_of_block(block, tokens, attended), guided_block(block, tokens, attended)[:, :1])
 
 
