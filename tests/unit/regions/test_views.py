@@ -71,3 +71,14 @@ def test_resizing_to_equal_sizes_keeps_the_values_and_constants_stay():
     array = np.arange(12, dtype=np.uint8).reshape(3, 4)
     np.testing.assert_array_equal(resize_antialiased(array, (3, 4)), array)
     np.testing.assert_allclose(resize_antialiased(np.full((9, 9), 5), (40, 2), Image.Resampling.BICUBIC), 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size_hw", [(120, 90), (20, 15)])
+def test_a_resized_part_is_that_part_of_the_resized_whole(size_hw):
+    array = np.random.default_rng(2).random((40, 30), dtype=np.float32)
+    whole = resize_antialiased(array, size_hw, Image.Resampling.BICUBIC)
+    left, top, right, bottom = 6, 3, 13, 17
+    ratio = array.shape[0] / size_hw[0]
+    box = (left * ratio, top * ratio, right * ratio, bottom * ratio)
+    part = resize_antialiased(array, (bottom - top, right - left), Image.Resampling.BICUBIC, box)
+    np.testing.assert_allclose(part, whole[top:bottom, left:right], atol=1e-5)
