@@ -93,10 +93,11 @@ def test_eight_clients_get_what_the_classifier_says(service, artefact, tiny_run)
 
 
 @pytest.mark.slow
-def test_ray_counts_the_classes_of_an_archive(artefact, tiny_run):
+def test_ray_counts_the_classes_of_an_archive(artefact, tiny_run, tmp_path):
     pytest.importorskip("ray")
-    command = [sys.executable, str(EXAMPLES / "ray_archive.py"), str(artefact), str(tiny_run.images)]
-    printed = subprocess.run([*command, "--num_workers", "1"], capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, str(EXAMPLES / "ray_archive.py"), str(artefact), "--images", str(tiny_run.images)]
+    command += ["--output", str(tmp_path / "results"), "--num_workers", "1"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     counts = [int(line.rpartition(": ")[2]) for line in printed.splitlines() if line.rpartition(": ")[2].isdigit()]
     assert sum(counts) == len(list_images(tiny_run.images))
 

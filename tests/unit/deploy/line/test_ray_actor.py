@@ -1,6 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import importlib.util
 import json
 import os
 import signal
@@ -13,10 +14,10 @@ import pytest
 
 import anomalib_ncd
 from anomalib_ncd.deploy import AnomalyClassifier
-from anomalib_ncd.deploy.line import ray_actor
 from anomalib_ncd.deploy.line.ray_actor import RayClassifier, classify_dataset
 from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
 
+EXAMPLE = Path(anomalib_ncd.__file__).parents[1] / "examples" / "ray_archive.py"
 COLUMNS = {"image", "class", "confidence", "normal", "unknown", "error", "result"}
 
 
@@ -83,9 +84,12 @@ def test_two_workers_of_whom_one_is_killed_see_every_image_once(ray, onnx_artefa
             os.kill(os.getpid(), signal.SIGKILL)
         return np.abs(pixels.astype(np.float32).mean(axis=2) - 120) / 120
 
-    monkeypatch.setattr(ray_actor, "classify_dataset", partial(classify_dataset, detector=grey_but_deadly_once))
+    spec = importlib.util.spec_from_file_location("ray_archive", EXAMPLE)
+    ray_archive = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ray_archive)
+    monkeypatch.setattr(ray_archive, "classify_dataset", partial(classify_dataset, detector=grey_but_deadly_once))
     flags = ["--images", str(tiny_run.images), "--output", str(output), "--batch_size", "2"]
-    ray_actor.main([str(onnx_artefact), *flags])
+    ray_archive.main([str(onnx_artefact), *flags])
     assert killed.exists()
     assert len(list(workers.iterdir())) == 3  # two, and the one in the place of the killed one
     expected = expected_of(onnx_artefact, grey_but_deadly_once, sorted(find_files(tiny_run.images, IMAGE_SUFFIXES)))
@@ -96,7 +100,7 @@ def test_two_workers_of_whom_one_is_killed_see_every_image_once(ray, onnx_artefa
     second.unlink()
     before = {file: file.stat().st_mtime_ns for file in others}
     for _ in range(2):
-        ray_actor.main([str(onnx_artefact), *flags])
+        ray_archive.main([str(onnx_artefact), *flags])
     assert_each_once_and_equal(parquet.read_table(output).to_pylist(), expected)
     assert {file: file.stat().st_mtime_ns for file in others} == before
 
