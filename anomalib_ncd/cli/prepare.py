@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from anomalib_ncd.cli.command import Command
 
 if TYPE_CHECKING:
-    from anomalib_ncd.data.prepare.layout import PreparedData
+    from anomalib_ncd.data.prepare import PreparedData
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def _add_prepare(parser: ArgumentParser) -> None:
     for name, description in DATA_SETS.items():
         data_sets[name] = ArgumentParser(description=description + ".")
         data_sets[name].add_argument("raw", type=Path, help="Folder of the unpacked archive.")
-        data_sets[name].add_argument("out", type=Path, help="Folder to write; an interrupted run goes on.")
+        data_sets[name].add_argument("out", type=Path, help="Folder to write, new or empty.")
         subcommands.add_subcommand(name, data_sets[name], help=description)
     mtd, aebad = data_sets["mtd"], data_sets["aebad"]
     mtd.add_argument("--train_list", type=Path | None, help="Text file of the good images to train on.")
@@ -43,7 +43,7 @@ def _add_prepare(parser: ArgumentParser) -> None:
 
 def _run_prepare(config: Namespace) -> None:
     """Prepare a data set, say what lies there and what to do next."""
-    from anomalib_ncd.data.prepare.published import prepare_aebad, prepare_mtd
+    from anomalib_ncd.data.prepare import prepare_aebad, prepare_mtd
 
     name = config.subcommand
     data = prepare_mtd(**vars(config.mtd)) if name == "mtd" else prepare_aebad(**vars(config.aebad))
@@ -66,7 +66,7 @@ def summary(data: PreparedData) -> str:
         masks = data.num_masks.get(class_name, 0) if split == "test" else 0
         lines.append(f"{name:<{width}}  {count:>6} images" + (f", {masks} masks" if masks else ""))
     total = sum(data.num_images.values()) + sum(data.num_masks.values())
-    lines.append(f"{total} files in {data.root}, {data.num_written} of them written now.")
+    lines.append(f"{total} files in {data.root}.")
     return "\n".join(lines)
 
 

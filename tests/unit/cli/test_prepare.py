@@ -12,7 +12,7 @@ import pytest
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.cli.parser import build_parser
 from anomalib_ncd.cli.prepare import next_command, summary
-from anomalib_ncd.data.prepare.layout import PreparedData
+from anomalib_ncd.data.prepare import PreparedData
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def raw(tmp_path):
 @pytest.fixture
 def data():
     images = {"test/crack": 12, "test/good": 3, "train/good": 100}
-    return PreparedData(Path("a b"), images, {"crack": 12}, ["crack"], num_written=7)
+    return PreparedData(Path("a b"), images, {"crack": 12}, ["crack"])
 
 
 def test_the_command_prepares_and_says_what_to_do_next(raw, tmp_path, caplog):
@@ -66,7 +66,7 @@ def test_the_summary_counts_per_class(data):
         "test/crack      12 images, 12 masks",
         "test/good        3 images",
         "train/good     100 images",
-        "127 files in a b, 7 of them written now.",
+        "127 files in a b.",
     ]
 
 
