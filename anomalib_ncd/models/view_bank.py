@@ -11,29 +11,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from anomalib_ncd.data.batches import RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import NUM_VIEWS, TrainRegions
 from anomalib_ncd.models.describer import Describer, FrozenFeatures
-from anomalib_ncd.regions.writing import write_file
+from anomalib_ncd.regions.writing import whole_file
 
 Trunk = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-
-logger = logging.getLogger(__name__)
-
-COUNT_TYPE = np.dtype("<i4")
-TOKEN_BYTES = 2
 
 
 class ViewBank(Dataset):
@@ -62,10 +56,11 @@ class ViewBank(Dataset):
         views_per_batch: int = 16,
         num_workers: int = 0,
     ) -> ViewBank:
-        """Compute the bank, with a progress bar, or go on with one that was begun.
+        """Compute the bank, with a progress bar, or take up the one that lies in the folder.
 
-        The tokens lie in a file that is mapped into memory. The views of a region depend on the seed and on its index
-        alone, so that a bank that was interrupted ends up as one that was not.
+        The tokens lie in ``tokens.bin``, which is mapped into memory; ``counts.npz``, written last, has the number of
+        tokens of each view, and what the bank was made from. The views of a region depend on the seed and on its index
+        alone.
 
         Args:
             regions: Training set; its own number of views per item doesn't matter.
@@ -86,23 +81,21 @@ class ViewBank(Dataset):
         if folder is None:
             temporary = tempfile.TemporaryDirectory(prefix="cached_views_")
             folder = temporary.name
-        content = {"trunk": made_from or {}, "regions": regions.fingerprint(), "seed": seed}
-        file = BankFile(folder, content, num_views)
-        todo = Subset(_ManyViews(regions, num_views, seed), range(file.num_regions, len(regions)))
-        loader = DataLoader(
-            todo,
-            batch_size=max(1, views_per_batch // num_views),
-            num_workers=num_workers if len(todo) else 0,
-            collate_fn=RegionViewBatch.collate,
-        )
-        done, total = file.num_regions, len(regions)
-        bar = tqdm(desc=f"Caching {num_views} views", unit="region", total=total, initial=done, disable=done == total)
-        # A loader draws a seed, and what comes after must not depend on it.
-        with torch.random.fork_rng(devices=[]), bar:
-            for batch in loader:
-                file.append(*_attended_tokens(batch, trunk, device))
-                bar.update(batch.batch_size)
-        bank = cls(regions, *file.read())
+        folder = Path(folder)
+        content = {"trunk": made_from or {}, "regions": regions.fingerprint(), "seed": seed, "num_views": num_views}
+        made_from_text = json.dumps(content, sort_keys=True)
+        if not _is_made_from(folder, made_from_text):
+            loader = DataLoader(
+                _ManyViews(regions, num_views, seed),
+                batch_size=max(1, views_per_batch // num_views),
+                num_workers=num_workers,
+                collate_fn=RegionViewBatch.collate,
+            )
+            # A loader draws a seed, and what comes after must not depend on it.
+            with torch.random.fork_rng(devices=[]):
+                batches = tqdm(loader, desc=f"Caching {num_views} views", unit="batch")
+                _write(folder, (_attended_tokens(batch, trunk, device) for batch in batches), made_from_text)
+        bank = cls(regions, *_read(folder))
         bank._temporary = temporary
         return bank
 
@@ -181,6 +174,38 @@ def digest_of_frozen(describer: Describer) -> str:
     return digest.hexdigest()
 
 
+def _is_made_from(folder: Path, made_from: str) -> bool:
+    """Whether a whole bank that was made from the same lies in a folder."""
+    file = folder / "counts.npz"
+    if not file.is_file():
+        return False
+    with np.load(file) as stored:
+        return str(stored["made_from"]) == made_from
+
+
+def _write(folder: Path, parts: Iterable[tuple[torch.Tensor, torch.Tensor]], made_from: str) -> None:
+    """Write tokens ``(T, D)`` half and counts ``(B, V)`` of regions, part by part, in place of what is there."""
+    (folder / "counts.npz").unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    counts, width = [], 0
+    with (folder / "tokens.bin").open("wb") as stream:
+        for tokens, of_views in parts:
+            tokens.contiguous().numpy().tofile(stream)
+            counts.append(of_views.numpy())
+            width = tokens.shape[1]
+    with whole_file(folder / "counts.npz") as unfinished:
+        np.savez(unfinished, counts=np.concatenate(counts), width=width, made_from=made_from)
+
+
+def _read(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens ``(T, D)`` half, mapped from their file, and ``starts`` ``(R, V + 1)`` long, see :class:`ViewBank`."""
+    with np.load(folder / "counts.npz") as stored:
+        counts, width = torch.from_numpy(stored["counts"]), int(stored["width"])
+    ends, total = counts.flatten().cumsum(0).reshape(counts.shape), int(counts.sum())
+    tokens = torch.from_file(str(folder / "tokens.bin"), shared=False, size=total * width, dtype=torch.float16)
+    return tokens.view(total, width), torch.cat([ends[:, :1] - counts[:, :1], ends], dim=1)
+
+
 class _ManyViews(Dataset):
     """The regions with another number of views per item, the same views each time."""
 
@@ -209,90 +234,3 @@ def _attended_tokens(batch: RegionViewBatch, trunk: Trunk, device: torch.device)
     tokens, attended = trunk(images.to(device), masks.to(device))
     counts = attended.sum(dim=1).reshape(batch.batch_size, -1)
     return tokens[attended].half().cpu(), counts.cpu()
-
-
-class BankFile:
-    """The files of a view bank.
-
-    ``made_from.json`` says what the bank was made from, ``counts.bin`` how many tokens each view has, and
-    ``tokens.bin`` holds the tokens, in half precision. Tokens are written before their counts, so that whatever has
-    counts is whole, even after a kill in the middle of a write. What lies in the folder is gone on with where it was
-    made from the same, and is thrown away otherwise.
-    """
-
-    def __init__(self, folder: str | Path, made_from: dict[str, Any], num_views: int) -> None:
-        self.folder = Path(folder)
-        self.num_views = num_views
-        self._tokens_file = self.folder / "tokens.bin"
-        self._counts_file = self.folder / "counts.bin"
-        self._width_file = self.folder / "width.json"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._claim({**made_from, "num_views": num_views})
-
-    @property
-    def num_regions(self) -> int:
-        """Regions that are done."""
-        return len(self._counts())
-
-    def append(self, tokens: torch.Tensor, counts: torch.Tensor) -> None:
-        """Add regions: tokens ``(T, D)`` half of all their views one after the other, and their counts ``(B, V)``.
-
-        What was there before stays whole if the disk is full.
-        """
-        if not self._width_file.is_file():
-            write_file(self._width_file, json.dumps(tokens.shape[1]))
-        for file, values in (
-            (self._tokens_file, tokens.contiguous().numpy()),
-            (self._counts_file, counts.numpy().astype(COUNT_TYPE)),
-        ):
-            with file.open("ab") as stream:
-                values.tofile(stream)
-
-    def read(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens ``(T, D)`` half, mapped from the file, and ``starts`` ``(R, V + 1)`` long, see :class:`ViewBank`."""
-        counts = torch.from_numpy(self._counts().astype(np.int64))
-        ends = counts.flatten().cumsum(0).reshape(counts.shape)
-        width, total = self._width(), int(counts.sum())
-        tokens = torch.zeros(0, dtype=torch.float16)
-        if total:
-            tokens = torch.from_file(str(self._tokens_file), shared=False, size=total * width, dtype=torch.float16)
-        return tokens.view(total, width), torch.cat([ends[:, :1] - counts[:, :1], ends], dim=1)
-
-    def _claim(self, made_from: dict[str, Any]) -> None:
-        """Take over what was made from the same, without a last region that isn't whole; throw away the rest."""
-        file = self.folder / "made_from.json"
-        wanted = json.dumps(made_from, indent=2, sort_keys=True)
-        if file.is_file() and file.read_text(encoding="utf-8") == wanted:
-            self._drop_unfinished()
-            return
-        if file.is_file():
-            logger.info("The cached views in %s were made from something else; they are made anew.", self.folder)
-        # The description comes last: without it, nothing that lies here counts.
-        for old in (file, self._counts_file, self._tokens_file, self._width_file):
-            old.unlink(missing_ok=True)
-        write_file(file, wanted)
-
-    def _drop_unfinished(self) -> None:
-        """Cut both files back to the last region that is whole in both."""
-        counts, row_bytes = self._counts(), self._width() * TOKEN_BYTES
-        ends = counts.sum(axis=1, dtype=np.int64).cumsum() * row_bytes
-        present = self._tokens_file.stat().st_size if self._tokens_file.is_file() else 0
-        num_whole = int((ends <= present).sum())
-        for file, size in (
-            (self._counts_file, num_whole * self.num_views * COUNT_TYPE.itemsize),
-            (self._tokens_file, int(ends[num_whole - 1]) if num_whole else 0),
-        ):
-            if file.is_file() and file.stat().st_size != size:
-                with file.open("r+b") as stream:
-                    stream.truncate(size)
-
-    def _counts(self) -> np.ndarray:
-        """Number of tokens per region and view, ``(R, V)``."""
-        if not self._counts_file.is_file():
-            return np.zeros((0, self.num_views), COUNT_TYPE)
-        values = np.fromfile(self._counts_file, COUNT_TYPE)
-        return values[: len(values) // self.num_views * self.num_views].reshape(-1, self.num_views)
-
-    def _width(self) -> int:
-        """Width of the tokens; 0 before the first are there."""
-        return int(json.loads(self._width_file.read_text(encoding="utf-8"))) if self._width_file.is_file() else 0
