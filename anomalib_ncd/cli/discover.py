@@ -5,19 +5,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shlex
 from argparse import SUPPRESS
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
-from anomalib_ncd import __version__
 from anomalib_ncd.cli.command import Command, CommandParser
 from anomalib_ncd.cli.detector_flags import (
     add_detector_arguments,
@@ -25,18 +21,10 @@ from anomalib_ncd.cli.detector_flags import (
     refuse_two_sources,
     settings_of_run,
 )
-from anomalib_ncd.regions.reading.file_bytes import stamp_of
-from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
-from anomalib_ncd.regions.reading.maps import MAP_SUFFIXES
 from anomalib_ncd.regions.settings import PAPER_REGIONS, RegionSettings
-from anomalib_ncd.regions.writing import write_file
-from anomalib_ncd.results.class_names import FILE_NAME as NAMES_FILE
 from anomalib_ncd.settings import PAPER, RunOptions, TrainingSettings, plain_data
 
 logger = logging.getLogger(__name__)
-
-ASKED_FILE = "asked.json"
-INPUTS = ("images", "anomaly_maps", "normal_images", "base", "examples", "labels", "image_list")
 
 
 @dataclass(frozen=True)
@@ -117,11 +105,6 @@ def preset_defaults(preset: str) -> dict[str, Any]:
 
 def _run_discover(config: Namespace) -> None:
     _check_maps(config)
-    call = _digest_of_call(config, plain_config(config))
-    if _is_finished(config.output, call):
-        report = config.output / "report.html"
-        logger.info("The run in %s is finished already; nothing to do. Its report is %s.", config.output, report)
-        return
     if config.method is None:  # docs/guides/method.md says why
         config.method = "cluster" if config.base is None else "train"
         if config.base is None:
@@ -157,42 +140,6 @@ def _run_discover(config: Namespace) -> None:
     )
     options = RunOptions(config.max_epochs, config.accelerator)
     discover(model, datamodule, config.output, config.method, options, plain_config(config))
-    _note_finished(config.output, call)
-
-
-def _digest_of_call(config: Namespace, flags: dict[str, Any]) -> str:
-    """Digest of flags, parsed and as plain data, and of names, sizes and times of all files that they name."""
-    digest = hashlib.sha256(json.dumps([__version__, flags], sort_keys=True).encode(errors="surrogateescape"))
-    names = config.output / NAMES_FILE
-    digest.update(names.read_bytes() if names.is_file() else b"")
-    weights = config.backbone_weights or ""
-    given = [*(config[name] for name in INPUTS), config.detector.ckpt_path, weights, *weights.split("+")]
-    for file in (file for path in given if path for file in _files_of(Path(path))):
-        digest.update(repr((str(file), stamp_of(file))).encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def _is_finished(output: Path, digest: str) -> bool:
-    """Whether a run of the same call is there, with all files that it left."""
-    try:
-        asked = json.loads((output / ASKED_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return asked["call"] == digest and all((output / name).exists() for name in asked["files"])
-
-
-def _note_finished(output: Path, digest: str) -> None:
-    """Note which call a finished run is the answer to, and what it left."""
-    files = sorted(path.name for path in output.glob("*") if path.name != ASKED_FILE)
-    write_file(output / ASKED_FILE, json.dumps({"call": digest, "files": files}, indent=2))
-
-
-def _files_of(path: Path) -> Iterator[Path]:
-    """A file itself, or images and maps of a folder; none where there is nothing."""
-    if path.is_dir():
-        yield from sorted(find_files(path, {*IMAGE_SUFFIXES, *MAP_SUFFIXES}))
-    elif path.is_file():
-        yield path
 
 
 def _check_maps(config: Namespace) -> None:

@@ -168,27 +168,27 @@ def test_a_detector_by_its_short_name(tiny_run, tmp_path, detector_ckpt):
     assert (tmp_path / "predictions.csv").is_file()
 
 
-def test_a_finished_run_is_told_at_once_unless_anything_changed(own_tiny_run, tmp_path, monkeypatch, caplog):
+def test_a_finished_run_is_left_as_it_is_unless_anything_changed(own_tiny_run, tmp_path, monkeypatch, caplog):
     args = arguments(own_tiny_run, tmp_path / "run", *CLUSTER)
     main(args)
-    calls, examples = [], shutil.copytree(own_tiny_run.images / "line", tmp_path / "examples" / "dent")
-    monkeypatch.setattr("anomalib_ncd.runs.discover.discover", lambda *given: calls.append(given))
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*.*") if file.name != "config.yaml"}
+    caplog.clear()
     with caplog.at_level("INFO", "anomalib_ncd"):
         main(args)
-    assert not calls
     assert "finished already; nothing to do" in caplog.text
+    assert {file: file.stat().st_mtime_ns for file in files} == files
+    examples = shutil.copytree(own_tiny_run.images / "line", tmp_path / "examples" / "dent")
     for change in (
         next(own_tiny_run.images.rglob("*.png")).touch,
-        lambda: (tmp_path / "run" / "class_names.json").write_text('{"names": {"class_1": "dent"}}'),
         (tmp_path / "run" / "report.html").unlink,
-        lambda: args.extend(["--seed", "1"]),
         lambda: args.extend(["--examples", str(examples.parent)]),
-        next(examples.rglob("*.png")).touch,
     ):
-        before = len(calls)
         change()
-        main(args)
-        assert len(calls) == before + 1
+        with monkeypatch.context() as patched:
+            patched.setattr("anomalib_ncd.runs.discover.discover_by_clustering", None)
+            patched.setattr("anomalib_ncd.runs.discover.cut_examples", None)
+            fails(args, "not callable")  # what a finished run is not asked for
+    fails([*args[:-2], "--seed", "1"], "other settings of .*seed")
 
 
 def test_maps_or_a_detector_but_not_both(tiny_run, tmp_path):
