@@ -4,13 +4,12 @@
 """Classes that follow a user's corrections: clusters are the prior, corrections say where it is wrong.
 
 Where the prior and the user differ is carried to regions that are alike, as "correct and smooth" does on graphs (Huang
-et al., "Combining Label Propagation and Simple Models Out-performs Graph Neural Networks", ICLR 2021); corrected ones
-stay where the user put them, as in the semi-supervised k-means of generalised category discovery (Vaze et al., CVPR
-2022).
+et al., "Combining Label Propagation and Simple Models Out-performs Graph Neural Networks", ICLR 2021), by regression
+with a Gaussian process (Rasmussen and Williams, 2006, chapter 2). Corrected ones stay where they were put, as in the
+semi-supervised k-means of generalised category discovery (Vaze et al., CVPR 2022).
 """
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import minimize
 
 from anomalib_ncd.regions.classes.merging import LOGIT_TEMPERATURE, novel_probabilities
@@ -18,14 +17,8 @@ from anomalib_ncd.results.label_order import unit_rows
 
 STAY_NEAR = 0.003
 FITTING_STEPS = 100
-REACH = 0.8
-NOISE, NOISE_OF_FEW = 0.3, 4.0
+NOISE, NOISE_OF_FEW = 0.1, 4.0
 """How far single corrections are taken to stray, and how much more where they are few: over their number."""
-CUTS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
-"""Of the tree of regions, in clusters for each cluster of the prior."""
-MAX_IN_TREE = 3000
-"""Of more regions, the tree is of so many random ones, and each other region lies where the nearest of them does."""
-ROWS_AT_ONCE = 4096
 _TINY = 1e-9
 
 
@@ -43,8 +36,8 @@ def constrained(probabilities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 def spread_corrections(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Say of all regions what clusters say, but for what corrections change of it near them.
 
-    The difference between corrections and the prior is a Gaussian process over regions. Two of them are as alike as
-    their directions are near, times the share of cuts of Ward's tree, from coarse to fine, that leave them together.
+    The difference between corrections and the prior is a Gaussian process over regions: what is linear and what is
+    quadratic in their directions, seen from the mean one.
 
     Args:
         features: ``(R, D)`` float, of any norm.
@@ -63,8 +56,7 @@ def spread_corrections(features: np.ndarray, prior: np.ndarray, allowed: np.ndar
     corrected = np.flatnonzero(~allowed.all(axis=1))
     if not len(corrected):
         return constrained(prior, allowed)
-    num_clusters = int((prior.sum(axis=0) > _TINY).sum())
-    alike = _alike(features, corrected, num_clusters)
+    alike = _alike(features, corrected)
     wrong = constrained(prior[corrected], allowed[corrected]) - prior[corrected]
     noise = NOISE + NOISE_OF_FEW / len(corrected)
     found = prior + alike @ np.linalg.solve(alike[corrected] + noise * np.eye(len(corrected)), wrong)
@@ -110,23 +102,12 @@ def probabilities_of(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray
     return novel_probabilities(unit_rows(features) @ unit_rows(prototypes).T, 0)
 
 
-def _alike(features: np.ndarray, chosen: np.ndarray, num_clusters: int) -> np.ndarray:
-    """How alike all regions ``(R, D)`` are to some of them, ``(R, C)`` in [0, 1]."""
+def _alike(features: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """How alike all regions ``(R, D)`` are to some of them, ``(R, C)`` in [-0.25, 2]."""
     rows = unit_rows(features)
     rows = unit_rows(rows - rows.mean(axis=0)).astype(np.float32)
-    alike = np.exp((rows @ rows[chosen].T - 1) / REACH)
-    counts = sorted({round(num_clusters * cut) for cut in CUTS} & set(range(2, len(rows))))
-    if not counts:
-        return alike
-    inner = np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_IN_TREE])
-    parts = np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE))
-    nearest = np.concatenate([(part @ rows[inner].T).argmax(axis=1) for part in parts])
-    tree = linkage(rows[inner], "ward")
-    together = np.zeros(alike.shape, np.float32)
-    for count in counts:
-        own = fcluster(tree, count, "maxclust")[nearest]
-        together += own[:, None] == own[chosen]
-    return alike * together / len(counts)
+    cosines = rows @ rows[chosen].T
+    return cosines + cosines**2
 
 
 def _fit(rows: np.ndarray, targets: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -104,10 +104,12 @@ def test_the_report_has_the_crops_of_before(run, refined):
     assert before.data_uris
 
 
-def test_corrections_are_kept_and_carried_on(run, refined, tmp_path):
+def test_corrections_are_kept_and_carried_on(run, tmp_path):
+    refined = refine(run, tmp_path / "first", {"regions": said_of(run, "line", "long line", 3)})
     kept = json.loads((refined / "corrections.json").read_text())
-    assert len(kept["regions"]) == 6
-    again = refine(refined, tmp_path / "again", {"regions": said_of(run, "line", "normal", 1)})
+    assert len(kept["regions"]) == 3
+    later = [*said_of(run, "line", "normal", 1), *said_of(run, "square", "square", 3)]
+    again = refine(refined, tmp_path / "again", {"regions": later})
     after = json.loads((again / "corrections.json").read_text())["regions"]
     assert len(after) == 6
     assert sum(one["class"] == "normal" for one in after) == 1

@@ -4,7 +4,6 @@
 import numpy as np
 import pytest
 
-from anomalib_ncd.models.clustering import refinement
 from anomalib_ncd.models.clustering.refinement import constrained, refine_prototypes, spread_corrections
 
 
@@ -91,19 +90,6 @@ def test_few_regions_are_enough(count):
     found = spread_corrections(np.eye(3)[:count], np.full((count, 2), 0.5), allowed)
     assert found[0].tolist() == [0, 1]
     assert found[1:] == pytest.approx(0.5, abs=0.2)
-
-
-def test_of_many_regions_a_tree_of_some_says_the_same(monkeypatch):
-    features, labels = blobs(per_class=100, noise=0.15)
-    prior = np.full((len(labels), 4), 0.05) + 0.8 * np.eye(4)[labels]
-    allowed = np.ones_like(prior, dtype=bool)
-    allowed[:12] = np.arange(4) == 3
-    whole = spread_corrections(features, prior, allowed)
-    monkeypatch.setattr(refinement, "MAX_IN_TREE", 150)
-    monkeypatch.setattr(refinement, "ROWS_AT_ONCE", 64)
-    some = spread_corrections(features, prior, allowed)
-    assert (some.argmax(axis=1) == whole.argmax(axis=1)).mean() > 0.9
-    assert (some.argmax(axis=1) == np.where(labels == 0, 3, labels)).mean() > 0.9
 
 
 @pytest.mark.parametrize("rows", [4, 6])
