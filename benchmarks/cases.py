@@ -136,7 +136,11 @@ BASES = {
 
 def _allowed(data: str, way: Case) -> bool:
     """Whether a data set has what a way needs."""
-    if way.num_normal is not None and (data, way.normal) not in {("mini", "other tiles"), ("plates", "all")}:
+    if way.num_normal is not None and (data, way.normal) not in {
+        ("mini", "other tiles"),
+        ("plates", "all"),
+        ("deeppcb", "all"),
+    }:
         return False
     if data == "deeppcb":
         return way.method == "cluster" and way.normal != "other tiles"

@@ -114,6 +114,8 @@ def _run_discover(config: Namespace) -> None:
     from lightning.pytorch import seed_everything
 
     from anomalib_ncd.data.datamodule import NcdDataModule
+    from anomalib_ncd.data.images import find_normal_images
+    from anomalib_ncd.models.describer import describer_for
     from anomalib_ncd.models.lightning_model import AnomalyNcd
     from anomalib_ncd.runs.detector import choose_backbone
     from anomalib_ncd.runs.devices import device_of
@@ -124,11 +126,11 @@ def _run_discover(config: Namespace) -> None:
         config.backbone = choose_backbone(config.backbone_weights, settings_of_run(config.output).get("backbone"))
     seed_everything(config.seed, workers=True, verbose=False)
     # Before any map is predicted: without weights for the backbone there is nothing to go on with.
-    compared = config.method == "cluster" and config.normal_images is not None
+    good = [] if config.method == "train" else find_normal_images(config.normal_images, config.images)
     model = AnomalyNcd(
         **_taken(config, ModelFlags),
         pretrained=config.pretrained,
-        describer="normal_residuals" if compared else "frozen_features",
+        describer=describer_for(len(good)),
         training=TrainingSettings(**vars(config.training)),
     )
     datamodule = NcdDataModule(

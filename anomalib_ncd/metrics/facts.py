@@ -87,6 +87,12 @@ FACTS = (
         "The detector hardly tells these images from normal ones; a better one comes before any clustering.",
     ),
     Fact(
+        "good_images",
+        "Of the good images that regions are compared with at least, {value} are given.",
+        1.0,
+        "Regions are described as without good images. Give more of them, of different parts.",
+    ),
+    Fact(
         "cluster_agreement",
         "Where a fifth of the regions is left out, clusters stay the same to {value} (0% by chance).",
         0.5,

@@ -21,6 +21,7 @@ from anomalib_ncd.models.normal.normal_patches import SMALLEST, NormalPatches
 
 DescriberKind: TypeAlias = Literal["frozen_features", "normal_residuals"]
 REGIONS_PER_PASS = 64
+MIN_NORMAL_IMAGES = 12  # that regions are compared with; what fewer show of normal is too little, see docs/research
 CONSTANT = 0.7  # in each feature, so that what is near normal lies together instead of in all directions
 IMAGE_WEIGHT = 0.7  # of what sets the whole image apart, beside what sets the region apart
 REJECTION_CONSTANT = 1.5
@@ -243,6 +244,11 @@ def build_describer(
         raise ValueError(msg)
     parts = [DESCRIBERS[kind](*built) for built in build_encoders(backbone, weights, **settings)]
     return parts[0] if len(parts) == 1 else SideBySide(parts)
+
+
+def describer_for(num_normal: int) -> DescriberKind:
+    """What classes are best made of where so many normal images are known: fewer than 12 are as good as none."""
+    return "normal_residuals" if num_normal >= MIN_NORMAL_IMAGES else "frozen_features"
 
 
 def refuse_training(trained: ClassSlots | None, describer: Describer, base_names: Sequence[str]) -> None:

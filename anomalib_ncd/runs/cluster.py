@@ -3,6 +3,8 @@
 
 """Class discovery without training: clusters of the frozen, mask-guided features."""
 
+import logging
+
 import numpy as np
 import torch
 
@@ -12,8 +14,11 @@ from anomalib_ncd.data.datasets import MAX_NORMAL_REGIONS
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features, unit_rows
 from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
+from anomalib_ncd.models.describer import MIN_NORMAL_IMAGES, describer_for
 from anomalib_ncd.models.encoded_regions import rows_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+
+logger = logging.getLogger(__name__)
 
 SHARE_OF_NORMAL = 0.1
 """Known-normal regions that are clustered with the others, as a share of these."""
@@ -24,9 +29,10 @@ def discover_by_clustering(
 ) -> list[NcdBatch]:
     """Cluster all regions, make the model a classifier by their centres, and predict every image with it.
 
-    Where the datamodule has normal images, regions are described by what sets them apart from those, see
-    :class:`~anomalib_ncd.models.describer.NormalResiduals`, and clustered together with known-normal ones: the cluster
-    of these is *normal*, slot 0, if they lie inside of it. Else it is the cluster that the detector clearly scores low.
+    Where the datamodule has normal images, twelve or more, regions are described by what sets them apart from those,
+    see :class:`~anomalib_ncd.models.describer.NormalResiduals`, and clustered together with known-normal ones: the
+    cluster of these is *normal*, slot 0, if they lie inside of it. Else it is the cluster that the detector clearly
+    scores low.
     Where there is none, images without a region are *normal* if they are many, and then counted as one of the classes;
     else all slots are defects.
 
@@ -69,16 +75,20 @@ def discover_by_clustering(
 def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> torch.Tensor:
     """Fit a describer that compares with normal images: features of known-normal regions, none for another one."""
     describer, regions = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
-    if describer.needs_whole_images != (regions is not None):
-        wanted = "frozen_features" if regions is None else "normal_residuals"
+    num_normal = 0 if regions is None else len(regions.images)
+    wanted = describer_for(num_normal)
+    if describer.needs_whole_images and regions is not None:
+        return describer.fit(regions, [record.path for record in regions.images], seed)
+    if model.hparams["describer"] != wanted:
         msg = (
-            f"`normal_images` is {datamodule.normal_images!r}, but the model's `describer` is "
+            f"`normal_images` is {datamodule.normal_images!r} with {num_normal} images, but the model's `describer` is "
             f"{model.hparams['describer']!r}; make it with AnomalyNcd(describer={wanted!r})."
         )
         raise ValueError(msg)
-    if regions is None:
-        return torch.zeros(0, describer.feature_dim)
-    return describer.fit(regions, [record.path for record in datamodule.normal_records], seed)
+    if num_normal:
+        message = "Regions are compared with good images where there are %d or more; %d would tell too little."
+        logger.warning(message, MIN_NORMAL_IMAGES, num_normal)
+    return torch.zeros(0, describer.feature_dim)
 
 
 def _some(rows: torch.Tensor, count: float) -> torch.Tensor:

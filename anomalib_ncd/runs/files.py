@@ -31,6 +31,7 @@ from anomalib_ncd.metrics.facts import (
 )
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.clustering.clustering import cluster_features
+from anomalib_ncd.models.describer import MIN_NORMAL_IMAGES
 from anomalib_ncd.regions.classes.merging import first_slots
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.reading.images import read_image
@@ -55,6 +56,9 @@ def discovery_facts(batch: NcdBatch, datamodule: NcdDataModule) -> dict[str, flo
     Numbers without meaning for the run are left out.
     """
     facts = {**_map_facts(datamodule), **_cluster_facts(batch)}
+    num_good = len(datamodule.normal_records)
+    if num_good and batch.region_head_class_id is None:
+        facts["good_images"] = min(num_good / MIN_NORMAL_IMAGES, 1.0)
     return {name: value for name, value in facts.items() if not math.isnan(value)}
 
 

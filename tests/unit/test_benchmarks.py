@@ -70,7 +70,7 @@ def test_the_model_takes_every_case():
     signature = inspect.signature(AnomalyNcd)
     made = {}
     for case in RUNS:
-        arguments = scores.model_arguments(case, Path("weights"))
+        arguments = scores.model_arguments(case, Path("weights"), 20 if case.normal else 0)
         signature.bind(**arguments)
         assert all(name == "offline" or timm.is_model(name) for name in case.backbone.split("+"))
         key = (case.backbone, arguments["describer"], case.training, case.num_novel_classes)

@@ -103,8 +103,10 @@ TESTS = {
     "no weights for a detector, no hub": [
         "unit/runs/test_detector.py::test_without_any_weights_the_error_names_the_ways_out"
     ],
-    "`normal_images` with a single image, or unlike the others": [
-        "unit/runs/test_cluster.py::test_scores_decide_where_there_is_but_one_normal_image"
+    "`normal_images` fewer than 12, or unlike the others": [
+        "unit/runs/test_cluster.py::test_few_normal_images_are_as_good_as_none",
+        "unit/runs/test_files.py::test_few_good_images_are_told",
+        "unit/runs/test_cluster.py::test_a_cluster_is_normal_only_if_it_looks_it",
     ],
     "`base synthetic` without good images": [
         "unit/data/test_synthetic_base.py::test_without_any_the_least_anomalous_images_will_do"

@@ -91,7 +91,8 @@ def test_a_clustered_run_classifies_new_images(clustered, tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
-def test_a_run_that_compared_with_normal_images_needs_them_no_more(backbone, own_tiny_run, tmp_path):
+def test_a_run_that_compared_with_normal_images_needs_them_no_more(backbone, own_tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("anomalib_ncd.models.describer.MIN_NORMAL_IMAGES", 6)
     normal = own_tiny_run.images.rename(tmp_path / "all")  # gone when new images are classified
     flags = ["--images", str(normal), "--anomaly_maps", str(own_tiny_run.anomaly_maps), "--accelerator", "cpu"]
     flags += ["--normal_images", str(normal / "good"), *SMALL, "--backbone", backbone, "--image_size", "64"]

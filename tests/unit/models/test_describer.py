@@ -12,10 +12,12 @@ from anomalib_ncd.data.batches import ModelInputs
 from anomalib_ncd.data.datasets import MAX_NORMAL_REGIONS
 from anomalib_ncd.models import describer as describer_module
 from anomalib_ncd.models.describer import (
+    MIN_NORMAL_IMAGES,
     FrozenFeatures,
     NormalResiduals,
     SideBySide,
     build_describer,
+    describer_for,
     refuse_training,
 )
 from anomalib_ncd.regions.settings import RegionSettings
@@ -164,6 +166,11 @@ def test_no_region(describe):
 def test_whole_images_are_asked_for():
     with pytest.raises(ValueError, match="give these as `whole_images`, and as `image_index`"):
         fitted()(*inputs()[:2])
+
+
+def test_few_normal_images_are_not_compared_with():
+    found = [describer_for(number) for number in (0, MIN_NORMAL_IMAGES - 1, MIN_NORMAL_IMAGES)]
+    assert found == ["frozen_features", "frozen_features", "normal_residuals"]
 
 
 def test_without_normal_images_there_is_nothing_to_compare_with():

@@ -211,11 +211,20 @@ def test_scores_decide_where_there_is_but_one_normal_image(tiny_run, monkeypatch
 
 
 @pytest.mark.parametrize(("describer", "wanted"), [("frozen_features", "normal"), ("normal_residuals", "frozen")])
-def test_a_describer_that_does_not_go_with_the_images_is_refused(tiny_run, describer, wanted):
+def test_a_describer_that_does_not_go_with_the_images_is_refused(tiny_run, describer, wanted, monkeypatch):
+    monkeypatch.setattr("anomalib_ncd.models.describer.MIN_NORMAL_IMAGES", 6)
     model = AnomalyNcd(backbone="test_vit", pretrained=False, describer=describer, num_novel_classes=3)
     normal_images = tiny_run.images / "good" if describer == "frozen_features" else None
     with pytest.raises(ValueError, match=rf"is '{describer}'; make it with AnomalyNcd\(describer='{wanted}"):
         discover_by_clustering(model, data(tiny_run, normal_images=normal_images))
+
+
+def test_few_normal_images_are_as_good_as_none(model, tiny_run, caplog):
+    without = discover_by_clustering(model, data(tiny_run))
+    assert "good images" not in caplog.text
+    few = data(tiny_run, normal_images=tiny_run.images / "good")
+    assert classes(discover_by_clustering(model, few)) == classes(without)
+    assert "compared with good images where there are 12 or more; 6 would tell too little" in caplog.text
 
 
 def test_scores_and_masks_are_the_evidence(model, tiny_run, monkeypatch):

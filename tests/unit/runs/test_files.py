@@ -14,6 +14,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.metrics.facts import tell_facts
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.runs.files import discovery_facts, gather_results, images_with_region, score, write_run_files
@@ -92,6 +93,21 @@ def test_normal_maps_tell_more(plates, tmp_path):
     facts = discovery_facts(batch, data)
     assert facts["detector_separation"] > 0.9
     assert facts["same_place_as_normal"] < 0.2
+
+
+def test_few_good_images_are_told(plates, tmp_path):
+    batch, facts = batch_and_facts(plates, plates[1], tmp_path)
+    assert "good_images" not in facts
+    for number, advised in ((3, True), (12, False)):
+        good = tmp_path / f"good{number}"
+        good.mkdir()
+        for copy in range(number):
+            write_image(good / f"{copy}.png", np.zeros((32, 32, 3), np.uint8))
+        data = NcdDataModule(plates[0], tmp_path, normal_images=good)
+        data.setup()
+        found = tell_facts(discovery_facts(batch, data))["good_images"]
+        assert found["value"] == number / 12
+        assert bool(found["advice"]) == advised
 
 
 def test_heads_of_a_trained_network_are_compared(plates, tmp_path):
