@@ -24,7 +24,7 @@ from cases import Case, Setup
 from anomalib_ncd.metrics.discovery import match_classes
 from anomalib_ncd.models.clustering.refinement import constrained, probabilities_of, refine_prototypes
 from anomalib_ncd.models.encoded_regions import given
-from anomalib_ncd.regions.classes.merging import merge_image, merging_temperature_of
+from anomalib_ncd.regions.classes.prediction import merge_image, merging_temperature_of
 from anomalib_ncd.results.label_order import doubt_of, label_order
 from anomalib_ncd.results.run_results import RunResults
 

@@ -24,8 +24,7 @@ from anomalib_ncd.cli.detector_flags import (
 from anomalib_ncd.cli.discover import plain_config
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
-from anomalib_ncd.deploy.line.folder_run import classify_folder
-from anomalib_ncd.deploy.line.folder_watch import MapFolder, WatchOptions
+from anomalib_ncd.deploy.line.folder_run import MapFolder, WatchOptions, classify_folder
 from anomalib_ncd.deploy.packing.manifest import MANIFEST_NAME
 from anomalib_ncd.regions.reading.file_bytes import ImageLimits
 
@@ -60,7 +59,7 @@ def _add_classify(parser: ArgumentParser) -> None:
 
 def _run_classify(config: Namespace) -> None:
     if config.device != "cpu":
-        from anomalib_ncd.runs.devices import checked_device
+        from anomalib_ncd.runs.detector import checked_device
 
         checked_device(config.device)
     classifier = _classifier(config)
@@ -207,7 +206,7 @@ def _run_extend(config: Namespace) -> None:
     refuse_two_sources(config)
 
     from anomalib_ncd.data.datamodule import NcdDataModule
-    from anomalib_ncd.runs.devices import checked_device
+    from anomalib_ncd.runs.detector import checked_device
     from anomalib_ncd.runs.extend import extend_run
 
     device = checked_device(config.device)

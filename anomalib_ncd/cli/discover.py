@@ -117,8 +117,7 @@ def _run_discover(config: Namespace) -> None:
     from anomalib_ncd.data.images import find_normal_images
     from anomalib_ncd.models.describer import describer_for
     from anomalib_ncd.models.lightning_model import AnomalyNcd
-    from anomalib_ncd.runs.detector import choose_backbone
-    from anomalib_ncd.runs.devices import device_of
+    from anomalib_ncd.runs.detector import choose_backbone, device_of
     from anomalib_ncd.runs.discover import discover
 
     device_of(config.accelerator)

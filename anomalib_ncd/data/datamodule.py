@@ -21,8 +21,7 @@ from anomalib_ncd.data import synthetic_base
 from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, TrainRegions
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.images import find_normal_images, images_of
-from anomalib_ncd.data.labelled_images import LabelledImage, list_base, list_examples
+from anomalib_ncd.data.images import LabelledImage, find_normal_images, images_of, list_base, list_examples
 from anomalib_ncd.data.labels import Defect, class_ids, has_defects, image_labels, read_defects, read_labels
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.synthetic_base import least_anomalous, write_synthetic_base
@@ -56,7 +55,7 @@ class NcdDataModule(AnomalibDataModule):
             training sees regions of them as examples of *normal*, and synthetic base classes are painted on them; on
             those of ``images`` or the least anomalous quarter of the images for ``None``.
         examples: Folder of images of known kinds, ``<class>/…``, for clusters; see
-            :func:`~anomalib_ncd.data.labelled_images.list_examples`. ``None``: none.
+            :func:`~anomalib_ncd.data.images.list_examples`. ``None``: none.
         normal_label: Label of good images.
         detector_ckpt: Lightning checkpoint for a detector given as ``anomaly_maps``.
         normal_maps: Folder of maps of normal images that the detector wasn't trained on. What is higher than all of

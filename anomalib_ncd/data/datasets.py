@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
-from anomalib_ncd.data.labelled_images import LabelledImage, files_of, read_base_region
+from anomalib_ncd.data.images import LabelledImage, files_of, read_base_region
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import TrainView
 from anomalib_ncd.regions.reading.file_bytes import stamp_of

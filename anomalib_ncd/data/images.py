@@ -1,16 +1,26 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images of an anomalib datamodule or a folder."""
+"""Images to discover classes in, normal ones, and labelled ones: base classes to learn from, examples of known kinds."""
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import ValSplitMode
 
-from anomalib_ncd.regions.reading.listing import ImageFile, list_images, listed_images, unique_images
+from anomalib_ncd.regions.classes.prediction import CLASS_SEPARATOR
+from anomalib_ncd.regions.reading.file_bytes import read_bytes
+from anomalib_ncd.regions.reading.images import decode_samples, read_image
+from anomalib_ncd.regions.reading.listing import ImageFile, list_images, listed_images, narrow, unique_images
+
+MASK_SUFFIX = "_mask"
+_OWN_NAME = re.compile(r"class_\d+")
 
 
 def images_of(
@@ -61,3 +71,114 @@ def _shared_folder(paths: Iterable[Path]) -> Path:
     folders = {path.parent for path in paths}
     root = Path(os.path.commonpath(folders))
     return root.parent if folders == {root} else root
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image of a class and its mask, non-zero on the defect, where there is one."""
+
+    image: ImageFile
+    class_name: str
+    mask_path: Path | None = None
+
+
+def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[list[LabelledImage], list[str]]:
+    """List the base images of a folder ``images/<class>`` with masks in ``masks/<class>``, and the class names, sorted.
+
+    Names of base classes live in a space of their own: a novel class may have the same name.
+
+    Args:
+        folder: Folder that holds ``images`` and ``masks``.
+        base_list: Text file that narrows the images down: one path relative to ``images`` a line.
+
+    Raises:
+        FileNotFoundError: If a folder is missing or empty, or an image has no mask of the same stem.
+        ValueError: If an image lies in no folder of a class.
+    """
+    folder = Path(folder)
+    images, masks = _files_by_key(folder / "images"), _files_by_key(folder / "masks")
+    keys = sorted(images) if base_list is None else narrow(images, base_list, folder / "images")
+    class_of = {key: Path(key).parent.as_posix() for key in keys}
+    loose = [images[key].path for key in keys if class_of[key] == "."]
+    if loose:
+        msg = f"Base images must lie in a folder of their class, but {loose[0]} lies at the top of `images`."
+        raise ValueError(msg)
+    missing = [key for key in keys if key not in masks]
+    if missing:
+        msg = (
+            f"{len(missing)} base images of the classes {sorted({class_of[key] for key in missing})} have no mask, "
+            f"such as {images[missing[0]].path}. Put a mask of the same name below {folder / 'masks'}, or take the "
+            "images away."
+        )
+        raise FileNotFoundError(msg)
+    found = [LabelledImage(images[key], class_of[key], masks[key].path) for key in keys]
+    return found, sorted(set(class_of.values()))
+
+
+def list_examples(folder: str | Path, images: Collection[ImageFile] = ()) -> list[LabelledImage]:
+    """List examples in folders of their classes, ``<class>/<name>.png``; masks lie beside, ``<name>_mask.png``.
+
+    ``images``, in which classes are discovered, must be none of the examples.
+
+    Raises:
+        FileNotFoundError: If there is no example, or none of a class.
+        ValueError: If an image lies in no folder of a class, a class can't be called so, or one of ``images`` is there.
+    """
+    folder = Path(folder)
+    files = {image.key: image for image in list_images(folder, argument="examples")}
+    mask_of = {key.removesuffix(MASK_SUFFIX): file.path for key, file in files.items() if key.endswith(MASK_SUFFIX)}
+    found = [
+        LabelledImage(image, key.partition("/")[0] if "/" in key else "", mask_of.get(key))
+        for key, image in files.items()
+        if not key.endswith(MASK_SUFFIX) or key.removesuffix(MASK_SUFFIX) not in files
+    ]
+    folders = {one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")}
+    empty = sorted(folders - {example.class_name for example in found})
+    if empty:
+        msg = f"The class {empty[0]!r} of the examples in {folder} has no images; put some there or take it away."
+        raise FileNotFoundError(msg)
+    known = {os.path.realpath(image.path) for image in images}
+    for example in found:
+        _check_name(example)
+        if os.path.realpath(example.image.path) in known:
+            msg = f"The example {example.image.path} is one of the images, too; examples are no part of them: move it."
+            raise ValueError(msg)
+    return found
+
+
+def files_of(images: Iterable[LabelledImage]) -> list[Path]:
+    """Images and masks as files, in order."""
+    return [file for one in images for file in (one.image.path, one.mask_path) if file is not None]
+
+
+def read_base_region(labelled: LabelledImage) -> tuple[np.ndarray, np.ndarray]:
+    """Read a base image, one region as a whole: pixels ``(H, W, 3)`` uint8 and mask ``(H, W)`` bool."""
+    image, path = read_image(labelled.image.path), labelled.mask_path
+    if path is None:
+        return image, np.ones(image.shape[:2], bool)
+    mask = decode_samples(read_bytes(path, "Base mask"), f"Base mask {path}")
+    if mask.ndim == 3:
+        mask = mask.max(axis=2)
+    if mask.shape != image.shape[:2]:
+        mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    # Masks are stored as 0/255, as 0/1 or, as JPEG, with noise around both.
+    return image, mask > mask.max() // 2
+
+
+def _files_by_key(folder: Path) -> dict[str, ImageFile]:
+    if not folder.is_dir():
+        msg = f"There is no folder {folder}; base data needs images/<class> and masks/<class>."
+        raise FileNotFoundError(msg)
+    return {image.key: image for image in list_images(folder, argument="base")}
+
+
+def _check_name(example: LabelledImage) -> None:
+    """Refuse what no class can be called."""
+    name, path = example.class_name, example.image.path
+    if not name:
+        msg = f"Examples must lie in a folder of their class, but {path} lies at the top."
+        raise ValueError(msg)
+    if CLASS_SEPARATOR in name or _OWN_NAME.fullmatch(name):
+        reason = f"{CLASS_SEPARATOR!r} parts names in tables" if CLASS_SEPARATOR in name else "discovery numbers so"
+        msg = f"A class of examples can't be called {name!r}, as {reason}; rename the folder of {path}."
+        raise ValueError(msg)

@@ -27,7 +27,7 @@ from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.describer import Describer
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
-from anomalib_ncd.regions.classes.merging import LOGIT_TEMPERATURE
+from anomalib_ncd.regions.classes.prediction import LOGIT_TEMPERATURE
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_ncd.regions.classes.merging import LOGIT_TEMPERATURE
+from anomalib_ncd.regions.classes.prediction import LOGIT_TEMPERATURE
 from anomalib_ncd.settings import PAPER, TrainingSettings
 
 

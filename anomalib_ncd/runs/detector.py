@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a run takes that is given neither: a detector fitted on good images and kept in the run, and a backbone."""
+"""What a run works with: the device, a detector fitted on good images where none is given, and the backbone."""
 
 import json
 import logging
@@ -11,12 +11,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule, Patchcore
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset
 
 from anomalib_ncd.data.detector_maps import as_input, detector_digest, load_detector, resize_of
+from anomalib_ncd.models.checkpoints import QUIET_TRAINER
 from anomalib_ncd.models.encoders.hub import OFFLINE_BACKBONE, WHEEL_MODULE, is_cached
 from anomalib_ncd.models.offline_detector import SmallPatchcore, build_offline_detector
 from anomalib_ncd.regions.reading.images import read_image
@@ -30,6 +34,25 @@ MAX_EPOCHS = 100  # of detectors that are trained and don't set a number themsel
 PAPER_BACKBONE = "vit_base_patch8_224.dino"
 
 logger = logging.getLogger(__name__)
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device that Lightning takes for an accelerator, such as ``auto``, ``gpu`` or ``mps``; or ``ValueError``."""
+    try:
+        trainer = Trainer(accelerator=accelerator, devices=1, **QUIET_TRAINER)
+    except (MisconfigurationException, ImportError, RuntimeError, ValueError) as error:
+        msg = f"There is no accelerator {accelerator!r} here ({error}). Choose 'cpu' or 'auto'."
+        raise ValueError(msg) from error
+    return trainer.strategy.root_device
+
+
+def checked_device(name: str) -> torch.device:
+    """A device of PyTorch, such as ``cpu`` or ``cuda:1``, that is there; or ``ValueError``."""
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        msg = f"There is no device {name!r} here ({error}). Choose 'cpu'."
+        raise ValueError(msg) from error
 
 
 class _GoodImages(Dataset):

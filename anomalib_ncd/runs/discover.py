@@ -26,7 +26,7 @@ from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs import folder
 from anomalib_ncd.runs.cluster import discover_by_clustering
-from anomalib_ncd.runs.devices import device_of
+from anomalib_ncd.runs.detector import device_of
 from anomalib_ncd.runs.examples import cut_examples, learn_examples
 from anomalib_ncd.runs.files import gather_results, write_run_files
 from anomalib_ncd.runs.naming import carry_names, check_names, name_classes, name_known

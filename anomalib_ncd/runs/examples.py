@@ -23,7 +23,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import EvalImages
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.labelled_images import MASK_SUFFIX, LabelledImage
+from anomalib_ncd.data.images import MASK_SUFFIX, LabelledImage
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.encoded_regions import encode_images, given
 from anomalib_ncd.models.lightning_model import AnomalyNcd

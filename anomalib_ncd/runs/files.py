@@ -32,8 +32,7 @@ from anomalib_ncd.metrics.facts import (
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.clustering.clustering import cluster_features
 from anomalib_ncd.models.describer import MIN_NORMAL_IMAGES
-from anomalib_ncd.regions.classes.merging import first_slots
-from anomalib_ncd.regions.classes.prediction import RegionMerging
+from anomalib_ncd.regions.classes.prediction import RegionMerging, first_slots
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.maps import read_anomaly_map
 from anomalib_ncd.regions.writing import write_image

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from anomalib_ncd.data.datamodule import NcdDataModule
-from anomalib_ncd.data.labelled_images import files_of
+from anomalib_ncd.data.images import files_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.models.view_bank import digest_of_frozen
 from anomalib_ncd.regions.reading.file_bytes import stamp_of

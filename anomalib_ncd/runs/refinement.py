@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from anomalib_ncd.regions.classes.merging import first_slots
+from anomalib_ncd.regions.classes.prediction import first_slots
 from anomalib_ncd.results.class_names import NORMAL
 from anomalib_ncd.results.class_tree import class_tree
 from anomalib_ncd.results.corrections import Correction, majority, next_number

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datasets import TrainRegions
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.regions.classes.merging import first_slots
+from anomalib_ncd.regions.classes.prediction import first_slots
 from anomalib_ncd.visualization.drawing import scaled, stretch_contrast
 from anomalib_ncd.visualization.fonts import load_font
 

@@ -14,7 +14,7 @@ CASES = "integration/test_bad_input.py::"
 LISTING, MAPS, IMAGES = (f"unit/regions/reading/test_{name}.py::" for name in ("listing", "maps", "images"))
 PAIRING, TABLE = "unit/regions/reading/test_maps.py::", "unit/data/test_region_table.py::"
 DATAMODULE, RUN = "unit/data/test_datamodule.py::", "unit/runs/test_discover.py::"
-FOLDER_RUN, WATCH = "unit/deploy/line/test_folder_run.py::", "unit/deploy/line/test_folder_watch.py::"
+FOLDER_RUN = "unit/deploy/line/test_folder_run.py::"
 STORE, CLASSIFIER = "unit/deploy/line/test_result_folder.py::", "unit/deploy/test_classifier.py::"
 WEIGHTS = "unit/models/encoders/test_weights.py::"
 
@@ -66,7 +66,7 @@ TESTS = {
     "integers and floats, or 8 and 16 bits, in one folder of maps": [f"{CASES}test_maps_of_two_types_are_refused"],
     "maps of another kind than those of the run": [
         f"{DATAMODULE}test_maps_of_another_kind_than_the_models_are_refused",
-        "unit/deploy/line/test_folder_watch.py::test_maps_of_two_kinds_are_refused",
+        "unit/deploy/line/test_folder_run.py::test_maps_of_two_kinds_are_refused",
         f"{CASES}test_classify_refuses_maps_of_another_kind_than_the_runs",
     ],
     "map in other units than those of the run, in `classify`, `extend` and `Engine.predict`": [
@@ -112,12 +112,12 @@ TESTS = {
         "unit/data/test_synthetic_base.py::test_without_any_the_least_anomalous_images_will_do"
     ],
     "base image without a mask, outside a class folder; class without any": [
-        "unit/data/test_labelled_images.py::test_a_class_without_masks_is_named",
-        "unit/data/test_labelled_images.py::test_missing_folders_and_loose_images_are_named",
+        "unit/data/test_images.py::test_a_class_without_masks_is_named",
+        "unit/data/test_images.py::test_missing_folders_and_loose_images_are_named",
     ],
     "base and novel class of one name": [f"{DATAMODULE}test_base_and_novel_classes_may_share_names"],
     "example outside a class folder, or among the images; class without any": [
-        "unit/data/test_labelled_images.py::test_what_cannot_be_used_is_named"
+        "unit/data/test_images.py::test_what_cannot_be_used_is_named"
     ],
     "examples in which nothing is found": [
         "unit/runs/test_examples.py::test_a_kind_without_any_defect_in_its_examples_is_named"
@@ -179,7 +179,7 @@ TESTS = {
         f"{FOLDER_RUN}test_a_file_without_permission_is_a_row",
     ],
     "half-written image in a watched folder": [
-        f"{WATCH}test_a_file_that_stays_broken_is_given_up_after_growing_pauses",
+        f"{FOLDER_RUN}test_a_file_that_stays_broken_is_given_up_after_growing_pauses",
         f"{FOLDER_RUN}test_a_map_that_is_half_written_is_looked_at_again_in_a_watch",
     ],
     "detector, network or runtime that fails, out of memory": [

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anomalib_ncd.models.clustering.clustering import cluster_features, unit_rows
-from anomalib_ncd.regions.classes.merging import LOGIT_TEMPERATURE
+from anomalib_ncd.regions.classes.prediction import LOGIT_TEMPERATURE
 
 LEFT_UNKNOWN = -1
 FITTING_STEPS = 200

@@ -12,7 +12,7 @@ semi-supervised k-means of generalised category discovery (Vaze et al., CVPR 202
 import numpy as np
 from scipy.optimize import minimize
 
-from anomalib_ncd.regions.classes.merging import LOGIT_TEMPERATURE, novel_probabilities
+from anomalib_ncd.regions.classes.prediction import LOGIT_TEMPERATURE, novel_probabilities
 from anomalib_ncd.results.label_order import unit_rows
 
 STAY_NEAR = 0.003

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from anomalib_ncd.data.batches import NcdBatch
-from anomalib_ncd.regions.classes.merging import first_slots, named_probabilities
+from anomalib_ncd.regions.classes.prediction import first_slots, named_probabilities
 from anomalib_ncd.visualization.report.embedding import unit_rows
 
 HARD_PROBABILITY = 0.9999

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anomalib_ncd.regions.classes.merging import first_slots
+from anomalib_ncd.regions.classes.prediction import first_slots
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.drawing import draw_regions, stretch_contrast

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.decomposition import PCA
 
-from anomalib_ncd.regions.classes.merging import named_probabilities
+from anomalib_ncd.regions.classes.prediction import named_probabilities
 from anomalib_ncd.results.class_tree import class_tree
 from anomalib_ncd.results.label_order import doubt_of, label_order, unit_rows
 from anomalib_ncd.results.run_results import RunResults, digest_of_classes

@@ -9,7 +9,7 @@ import torch
 from anomalib_ncd.data import datasets
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, TrainRegions
-from anomalib_ncd.data.labelled_images import list_base
+from anomalib_ncd.data.images import list_base
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import list_images

@@ -9,8 +9,7 @@ import pytest
 from anomalib.data import Folder
 
 from anomalib_ncd.data import synthetic_base
-from anomalib_ncd.data.images import find_normal_images
-from anomalib_ncd.data.labelled_images import list_base, read_base_region
+from anomalib_ncd.data.images import find_normal_images, list_base, read_base_region
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.synthetic_base import least_anomalous, write_synthetic_base
 from anomalib_ncd.regions.reading.listing import list_images

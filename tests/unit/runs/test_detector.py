@@ -12,8 +12,15 @@ from anomalib_ncd.models.offline_detector import SmallPatchcore
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.runs import detector
-from anomalib_ncd.runs.detector import build_default_detector, fit_detector
+from anomalib_ncd.runs.detector import build_default_detector, device_of, fit_detector
 from anomalib_ncd.settings import DETECTOR_FILE
+
+
+def test_the_device_is_lightnings_choice():
+    assert device_of("cpu") == torch.device("cpu")
+    assert device_of("auto").type in {"cpu", "cuda", "mps", "xpu"}
+    with pytest.raises(ValueError, match="abacus"):
+        device_of("abacus")
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from anomalib_ncd.runs import detector
-from anomalib_ncd.runs.detector import PAPER_BACKBONE, choose_backbone
-from anomalib_ncd.runs.devices import checked_device, device_of
+from anomalib_ncd.runs.detector import PAPER_BACKBONE, checked_device, choose_backbone, device_of
 from anomalib_ncd.runs.folder import (
     CHECKPOINT_FILE,
     RESULT_FILES,

@@ -12,7 +12,7 @@ from anomalib.models import Padim, Patchcore
 from anomalib_ncd.data.detector_maps import LightningDetector, predict_anomaly_maps
 from anomalib_ncd.deploy import Artefact, load_detector_file
 from anomalib_ncd.deploy.detectors import FunctionDetector, load_artefact_detector
-from anomalib_ncd.deploy.line.folder_watch import MapFolder
+from anomalib_ncd.deploy.line.folder_run import MapFolder
 from anomalib_ncd.deploy.packing.build import build_artefact
 from anomalib_ncd.deploy.packing.detector_files import check_detector, export_raw_detector
 from anomalib_ncd.regions.reading.images import read_image

@@ -6,12 +6,149 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anomalib_ncd.regions.classes.prediction import RegionMerging, classes_of_image, counting_regions
+from anomalib_ncd.regions.classes.prediction import (
+    RegionMerging,
+    choose_classes,
+    classes_of_image,
+    counting_regions,
+    first_slots,
+    merge_image,
+    merging_temperature_of,
+    named_probabilities,
+    novel_probabilities,
+    region_weights,
+)
+
+PROBABILITIES = np.array([[0.40, 0.30, 0.05, 0.25], [0.10, 0.20, 0.60, 0.10], [0.25, 0.25, 0.25, 0.25]], np.float32)
+TWINS = ["normal", "scratch", "dent", "scratch"]
 
 MERGING = RegionMerging(("normal", "dark", "bright", "dark"), normal_slot=0, temperature=10.0)
 DARK, BRIGHT, UNSURE, NORMAL = [0.1, 0.8, 0.1, 0], [0.1, 0.1, 0.8, 0], [0.2, 0.3, 0.1, 0.4], [0.9, 0.1, 0, 0]
 
 NAMES = ["normal", "a", "b", "a"]
+
+
+def test_slots_of_one_name_have_one_first_slot():
+    assert first_slots(["normal", "scratch", "dent", "scratch"]) == [0, 1, 2, 1]
+    assert first_slots(["a", "a", "a"]) == [0, 0, 0]
+    assert first_slots([]) == []
+
+
+def test_probabilities_of_one_name_add_up():
+    expected = [[0.40, 0.55, 0.05, 0], [0.10, 0.30, 0.60, 0], [0.25, 0.50, 0.25, 0]]
+    np.testing.assert_allclose(named_probabilities(PROBABILITIES, TWINS), expected, atol=1e-6)
+
+
+def test_the_most_probable_name_wins_and_within_it_the_most_probable_slot():
+    slots, scores = choose_classes(PROBABILITIES, TWINS)
+    assert slots.tolist() == [1, 2, 1]
+    np.testing.assert_allclose(scores, [0.55, 0.60, 0.50], atol=1e-6)
+    slots, _ = choose_classes(np.array([[0.4, 0.1, 0.1, 0.4]]), ["a", "b", "c", "b"])
+    assert slots.tolist() == [3]
+
+
+def test_without_twins_it_is_the_largest_probability():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), size=50).astype(np.float32)
+    slots, scores = choose_classes(probabilities, ["a", "b", "c", "d"])
+    np.testing.assert_array_equal(slots, probabilities.argmax(axis=1))
+    np.testing.assert_array_equal(scores, probabilities.max(axis=1))
+
+
+def test_nothing_gives_nothing():
+    slots, scores = choose_classes(np.zeros((0, 4)), TWINS)
+    assert slots.shape == scores.shape == (0,)
+
+
+def test_every_slot_needs_a_name():
+    with pytest.raises(ValueError, match=r"`class_names` must name the K slots of \(N, K\), got 2 for \(3, 4\)"):
+        choose_classes(PROBABILITIES, ["a", "b"])
+    with pytest.raises(ValueError, match=r"got 4 for \(4,\)"):
+        named_probabilities(np.zeros(4), TWINS)
+
+
+def brute_force(probabilities, areas, temperature):
+    weights = np.exp(np.sqrt(areas.astype(float)) / temperature)
+    return np.einsum("r,r...->...", weights / weights.sum(), probabilities.astype(float))
+
+
+@pytest.fixture
+def regions():
+    rng = np.random.default_rng(0)
+    return rng.dirichlet(np.ones(5), size=(12, 2)).astype(np.float32), rng.integers(0, 20_000, 12)
+
+
+@pytest.mark.parametrize("temperature", [50, 100])
+def test_equals_golden(golden_dir, temperature):
+    golden = np.load(golden_dir / "region_merging.npz")
+    num_base = int(golden["num_base"])
+    probabilities = novel_probabilities(golden["logits"], num_base)
+    of_image = [golden["image_index"] == image for image in range(golden["image_index"].max() + 1)]
+    merged = np.stack([merge_image(probabilities[own], golden["areas"][own], temperature) for own in of_image])
+    expected = golden[f"image_probabilities_T{temperature}"]
+    assert not expected[..., :num_base].any()
+    np.testing.assert_allclose(merged, expected[..., num_base:], atol=1e-5)
+    np.testing.assert_array_equal(merged.argmax(-1) + num_base, golden[f"image_class_T{temperature}"])
+
+
+def test_novel_probabilities_are_the_renormalised_softmax():
+    logits = np.random.default_rng(0).normal(size=(4, 3, 7))
+    full = np.exp(logits / 0.1)[..., 3:]
+    expected = full / full.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(novel_probabilities(logits, 3), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_novel_probabilities_survive_certain_base_logits():
+    np.testing.assert_allclose(novel_probabilities(np.array([1e4, 0.0, 0.0]), 1), [0.5, 0.5])
+
+
+@pytest.mark.parametrize("temperature", [20, 50, 1e4])
+def test_equals_brute_force(regions, temperature):
+    merged = merge_image(*regions, temperature)  # type: ignore[call-arg]
+    np.testing.assert_allclose(merged, brute_force(*regions, temperature), atol=1e-6, rtol=1e-4)  # type: ignore[call-arg]
+    np.testing.assert_allclose(merged.sum(axis=-1), np.ones(2), atol=1e-6)
+
+
+def test_order_of_regions_does_not_matter(regions):
+    order = np.random.default_rng(1).permutation(12)
+    shuffled = merge_image(*(part[order] for part in regions), 50)  # type: ignore[call-arg]
+    np.testing.assert_allclose(shuffled, merge_image(*regions, 50), atol=1e-6)  # type: ignore[call-arg]
+
+
+def test_huge_areas_do_not_overflow():
+    np.testing.assert_array_equal(merge_image(np.eye(2), np.array([1e12, 1.0]), 0.5), [1.0, 0.0])
+
+
+def test_weights_by_hand():
+    # roots 10 and 20 over 10: exp(1 - 2) to exp(0)
+    weights = region_weights(np.array([100, 400]), 10)
+    assert weights == pytest.approx([1 / (1 + np.e), np.e / (1 + np.e)])
+    assert region_weights(np.array([0]), 10).tolist() == [1.0]
+
+
+def test_no_region_has_no_weight_and_merges_to_nothing():
+    assert region_weights(np.array([]), 10).shape == (0,)
+    np.testing.assert_array_equal(merge_image(np.zeros((0, 3)), np.array([]), 10), np.zeros(3))
+
+
+def test_the_relative_temperature_is_an_eighth_of_the_root_of_the_area():
+    assert (merging_temperature_of((300, 300)), merging_temperature_of((100, 400))) == (37.5, 25.0)
+
+
+@pytest.mark.parametrize("num_base_classes", [-1, 5, 6])
+def test_bad_number_of_base_classes_raises(num_base_classes):
+    with pytest.raises(ValueError, match="`num_base_classes` must be from 0 to C - 1"):
+        novel_probabilities(np.zeros((2, 5)), num_base_classes)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match=r"`areas` must have shape \(R,\)"):
+        region_weights(np.zeros((2, 1)), 1)
+    with pytest.raises(ValueError, match=r"`areas` must have shape .* not be negative"):
+        region_weights(np.array([-1]), 1)
+    with pytest.raises(ValueError, match="`temperature` must be positive, got 0"):
+        region_weights(np.array([1]), 0)
+    with pytest.raises(ValueError, match=r"`probabilities` must have shape \(R, ...\) for 2 areas, got \(1, 3\)"):
+        merge_image(np.ones((1, 3)), np.array([1, 1]), 1)
 
 
 def test_regions_count_by_score_mask_and_confidence():
