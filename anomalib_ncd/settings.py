@@ -81,15 +81,11 @@ class TrainingSettings:
             msg = f"`num_cached_views` must be a number, None or 'auto', got {self.num_cached_views!r}."
             raise ValueError(msg)
         if keeps and self.trainable_blocks != 1:
-            msg = (
-                f"`num_cached_views` needs `trainable_blocks=1`, got {self.trainable_blocks}; "
-                "set `num_cached_views=None`."
-            )
+            msg = f"`num_cached_views` needs `trainable_blocks=1`, got {self.trainable_blocks}; set it to None."
             raise ValueError(msg)
         if keeps and self.mask_layers < 1:
             msg = (
-                "`num_cached_views` keeps what the mask shows and needs `mask_layers` of 1 or more, "
-                f"got {self.mask_layers}."
+                f"`num_cached_views` keeps what the mask shows: `mask_layers` must be above 0, got {self.mask_layers}."
             )
             raise ValueError(msg)
         if self.prototypes not in {"clusters", "random"}:
@@ -124,20 +120,11 @@ def plain_data(value: Any) -> Any:  # noqa: ANN401
 
 
 PAPER = TrainingSettings(
-    mask_layers=9,
-    trainable_blocks=1,
     feature_layers=1,
     empty_mask="cls",
-    num_heads=4,
     prototypes="random",
     num_cached_views=None,
     merging_temperature=100.0,
-    learning_rate=0.003,
-    momentum=0.9,
-    weight_decay=5e-5,
     contrastive=True,
-    supervised_weight=0.3,
-    mean_entropy_weight=4.0,
-    normal_threshold=0.5,
 )
 """The paper's values, with its T of region merging for MVTec AD; for MTD it is 50."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import Self
 
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.results import ImageResult
@@ -32,7 +33,18 @@ class ModelInputs:
 
 
 @dataclass
-class RegionViewBatch:
+class _Batch:
+    """Tensors that data loaders hand over."""
+
+    def pin_memory(self) -> Self:
+        """The batch in pinned memory, from which a GPU takes it faster; data loaders call this."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        pinned = {name: value.pin_memory() for name, value in values.items() if isinstance(value, torch.Tensor)}
+        return replace(self, **pinned)
+
+
+@dataclass
+class RegionViewBatch(_Batch):
     """V augmented views of B regions for training: images and masks, or tokens that were computed before.
 
     The label is the base class, or the first novel one for regions known to be normal; 0 for novel regions, whose class
@@ -65,13 +77,9 @@ class RegionViewBatch:
         per_view = {name: join(name, 1) for name in ("image", "mask", "tokens", "attended")}
         return cls(**per_region, **per_view)  # type: ignore[arg-type]
 
-    def pin_memory(self) -> RegionViewBatch:
-        """The batch in pinned memory, from which a GPU takes it faster; data loaders call this."""
-        return replace(self, **_pinned_tensors(self))
-
 
 @dataclass
-class NcdBatch:
+class NcdBatch(_Batch):
     """B images with their R regions, and the classes that the model predicts for both, of which there are K.
 
     ``region_*`` fields have one row per region, the others one per image. Views are dropped from predictions; ground
@@ -169,10 +177,6 @@ class NcdBatch:
         }
         return self.update(**{name: values.to(device) for name, values in predictions.items()})
 
-    def pin_memory(self) -> NcdBatch:
-        """The batch in pinned memory, from which a GPU takes it faster; data loaders call this."""
-        return replace(self, **_pinned_tensors(self))
-
     def without_pixels(self) -> NcdBatch:
         """The batch without view pixels, small enough to keep for every image."""
         return replace(self, image=None, region_mask=None, whole_image=None)
@@ -192,8 +196,3 @@ class NcdBatch:
             first += len(item)
         joined["region_image_index"] = torch.cat(image_index)
         return cls(image_path=[path for item in items for path in item.image_path], **joined)  # type: ignore[arg-type]
-
-
-def _pinned_tensors(batch: RegionViewBatch | NcdBatch) -> dict[str, Any]:
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {name: value.pin_memory() for name, value in values.items() if isinstance(value, torch.Tensor)}

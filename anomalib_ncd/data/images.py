@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images to discover classes in, normal ones, and labelled ones: base classes to learn from, examples of known kinds."""
+"""Images to discover classes in, normal ones, and labelled ones: base classes and examples of known kinds."""
 
 import os
 import re

@@ -21,7 +21,7 @@ from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest
 from anomalib_ncd.deploy.runtimes import INPUT_NAMES, WHOLE_IMAGE_NAMES, Network, load_encoder
 from anomalib_ncd.regions.classes.results import ImageResult
-from anomalib_ncd.regions.crops import Region
+from anomalib_ncd.regions.crops import Region, check_image
 from anomalib_ncd.regions.cutting import UnitCheck, cut_regions
 from anomalib_ncd.regions.reading.file_bytes import LIMITS, ImageLimits, printable
 from anomalib_ncd.regions.reading.images import read_image
@@ -186,7 +186,7 @@ class AnomalyClassifier:
         """Bring an image or a file into one form, or say what is wrong with it."""
         try:
             if path is None:
-                return _checked(np.asarray(source))
+                return check_image(np.asarray(source))
             return read_image(path, self.manifest.regions.bit_depth, self.limits)
         except Exception as error:
             if on_error == "raise":
@@ -287,13 +287,6 @@ def _check_encoder(encoder: Network, manifest: Manifest) -> None:
     if shape != (1, num_classes):
         msg = f"The encoder of the artefact tells {shape[-1]} classes apart, but there are {num_classes} names."
         raise ArtefactError(msg)
-
-
-def _checked(pixels: np.ndarray) -> np.ndarray:
-    if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8 and pixels.size:
-        return pixels
-    msg = f"An image must have shape (H, W, 3) and be uint8, got {pixels.shape}, {pixels.dtype}; convert it."
-    raise ValueError(msg)
 
 
 def _failed(path: Path | None, error: Exception) -> ImageResult:

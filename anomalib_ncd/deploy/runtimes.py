@@ -28,15 +28,10 @@ OUTPUT_NAMES = ("class_probabilities", "region_feature", "neighbour_similarity")
 
 
 class Network(Protocol):
-    """A network that a runtime executes.
+    """A network that a runtime executes."""
 
-    Attributes:
-        input_shapes: Shape of each input by name, -1 where any length will do.
-        output_names: Names of the outputs, in order.
-    """
-
-    input_shapes: dict[str, tuple[int, ...]]
-    output_names: list[str]
+    input_shapes: dict[str, tuple[int, ...]]  # shape of each input by name, -1 where any length will do
+    output_names: list[str]  # names of the outputs, in order
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the network."""

@@ -16,7 +16,7 @@ from anomalib.metrics import AnomalibMetric, Evaluator
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from anomalib_ncd.metrics.discovery import ari, clustering_accuracy, labelled, matched_macro_f1, nmi
+from anomalib_ncd.metrics.discovery import ari, check_labels, clustering_accuracy, labelled, matched_macro_f1, nmi
 
 LEVELS = {"image_": ("pred_class_id", "class_id"), "region_": ("region_pred_class_id", "region_class_id")}
 
@@ -40,14 +40,7 @@ class _ClusteringMetric(Metric):
 
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
         """Add predicted and true class ids, each ``(N,)`` integer."""
-        if preds.ndim != 1 or preds.shape != target.shape:
-            shapes = f"{tuple(preds.shape)} and {tuple(target.shape)}"
-            msg = f"`preds` and `target` must both have shape (N,), got {shapes}; pass class ids, not probabilities."
-            raise ValueError(msg)
-        for name, ids in (("preds", preds), ("target", target)):
-            if ids.is_floating_point() or ids.is_complex():
-                msg = f"`{name}` must hold integer class ids, got {ids.dtype}; take the argmax of probabilities first."
-                raise ValueError(msg)
+        check_labels(preds.cpu().numpy(), target.cpu().numpy())
         self.preds.append(preds.detach().long())
         self.target.append(target.detach().long())
 

@@ -35,7 +35,7 @@ def clustering_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]
 
 def labelled(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Leave out samples whose true class is below 0."""
-    preds, target = _check_labels(preds, target)
+    preds, target = check_labels(preds, target)
     is_labelled = target >= 0
     return preds[is_labelled], target[is_labelled]
 
@@ -128,7 +128,7 @@ def match_classes(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
         >>> match_classes(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
         {4: 1, 7: 0}
     """
-    preds, target = _check_labels(preds, target)
+    preds, target = check_labels(preds, target)
     pred_classes, pred_index = np.unique(preds, return_inverse=True)
     true_classes, true_index = np.unique(target, return_inverse=True)
     confusion = np.zeros((len(pred_classes), len(true_classes)), dtype=np.int64)
@@ -159,11 +159,12 @@ def matched_macro_f1(preds: np.ndarray, target: np.ndarray) -> float:
 
 def _matched(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predictions by the numbers of the true classes, those left over by a number of their own, and true classes."""
-    preds, target = _check_labels(preds, target)
+    preds, target = check_labels(preds, target)
     return matched_predictions(preds, target, unmatched=int(target.min(initial=0)) - 1), target
 
 
-def _check_labels(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_labels(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids as arrays ``(N,)``; ``ValueError`` if they are of other shapes or types."""
     preds, target = np.asarray(preds), np.asarray(target)
     if preds.ndim != 1 or preds.shape != target.shape:
         msg = f"`preds` and `target` must both have shape (N,), got {preds.shape} and {target.shape}; flatten them."

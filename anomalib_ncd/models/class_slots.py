@@ -18,14 +18,6 @@ AUTO: Literal["auto"] = "auto"
 class ClassSlots:
     """Slots of the heads: base classes first, then the novel ones, of which the first may be *normal*.
 
-    Attributes:
-        base_names: Names of the base classes; ``None`` before a datamodule or a checkpoint was seen.
-        num_novel: Number of novel slots, *normal* included; ``None`` while it is to be estimated.
-        given_names: Name that the user gave to each novel slot; slots of one name are one class. ``None``: none yet.
-        has_normal: Whether the first novel slot is *normal*.
-        from_clusters: Whether the prototypes are centres of clusters, which training can't go on from.
-        numbers: Number of each discovered class, *normal* not counted; ``None`` for 1, 2, 3 …
-
     Example:
         >>> slots = ClassSlots(("dent",), num_novel=3)
         >>> slots.num_outputs, slots.names
@@ -34,12 +26,14 @@ class ClassSlots:
         ['good', 'scratch', 'scratch']
     """
 
+    # Names of the base classes; None before a datamodule or a checkpoint was seen
     base_names: tuple[str, ...] | None = None
-    num_novel: int | None = None
+    num_novel: int | None = None  # number of novel slots, *normal* included; None while it is to be estimated
+    # Name that the user gave to each novel slot; slots of one name are one class. None: none yet.
     given_names: tuple[str, ...] | None = None
-    has_normal: bool = True
-    from_clusters: bool = False
-    numbers: tuple[int, ...] | None = None
+    has_normal: bool = True  # whether the first novel slot is *normal*
+    from_clusters: bool = False  # whether the prototypes are centres of clusters, which training can't go on from
+    numbers: tuple[int, ...] | None = None  # number of each discovered class, *normal* not counted; None for 1, 2, 3 …
 
     @classmethod
     def asked_for(cls, num_novel_classes: int | str) -> ClassSlots:

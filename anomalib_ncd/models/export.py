@@ -40,17 +40,11 @@ NUM_CALIBRATION_REGIONS = 300  # what NNCF recommends
 
 
 class RegionOutput(NamedTuple):
-    """What the exported graph yields for R regions.
+    """What the exported graph yields for R regions."""
 
-    Attributes:
-        class_probabilities: ``(R, K)`` float, probability of each novel class; slot 0 is normal.
-        region_feature: ``(R, D)`` float, the mask-guided feature.
-        neighbour_similarity: ``(R,)`` float in [-1, 1], cosine to the nearest region of the run; 1 if none is known.
-    """
-
-    class_probabilities: Tensor
-    region_feature: Tensor
-    neighbour_similarity: Tensor
+    class_probabilities: Tensor  # (R, K) float, probability of each novel class; slot 0 is normal
+    region_feature: Tensor  # (R, D) float, the mask-guided feature
+    neighbour_similarity: Tensor  # (R,) float in [-1, 1], cosine to the nearest region of the run; 1 if none is known
 
 
 class RegionClassifier(nn.Module):

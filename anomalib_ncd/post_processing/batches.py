@@ -32,31 +32,23 @@ class MEBinNumpyBatch(NumpyImageBatch):
 
 @dataclass
 class MEBinItem(ImageItem):
-    """anomalib's ``ImageItem`` with the results of MEBin.
-
-    Attributes:
-        threshold: Scalar float64, on the scale of the detector's own anomaly map, before its normalisation.
-        num_anomalies: Scalar int64, estimated number of anomalies.
-    """
+    """anomalib's ``ImageItem`` with the results of MEBin."""
 
     numpy_class: ClassVar[type[NumpyImageItem]] = MEBinNumpyItem
+    # Scalar float64, on the scale of the detector's own anomaly map, before its normalisation
     threshold: torch.Tensor | None = None
-    num_anomalies: torch.Tensor | None = None
+    num_anomalies: torch.Tensor | None = None  # scalar int64, estimated number of anomalies
 
 
 @dataclass
 class MEBinBatch(ImageBatch):
-    """anomalib's ``ImageBatch`` with the results of MEBin, as ``Engine.predict`` returns it.
-
-    Attributes:
-        threshold: ``(B,)`` float64, on the scale of the detector's own anomaly map, before its normalisation.
-        num_anomalies: ``(B,)`` int64, estimated number of anomalies.
-    """
+    """anomalib's ``ImageBatch`` with the results of MEBin, as ``Engine.predict`` returns it."""
 
     item_class: ClassVar[type[ImageItem]] = MEBinItem
     numpy_class: ClassVar[type[NumpyImageBatch]] = MEBinNumpyBatch
+    # (B,) float64, on the scale of the detector's own anomaly map, before its normalisation
     threshold: torch.Tensor | None = None
-    num_anomalies: torch.Tensor | None = None
+    num_anomalies: torch.Tensor | None = None  # (B,) int64, estimated number of anomalies
 
 
 def add_mebin_results(

@@ -25,20 +25,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Region:
-    """The crop around a main element.
+    """The crop around a main element."""
 
-    Attributes:
-        box_xyxy: Its box in the image; may be fractional, or leave the image.
-        score: Highest normalised anomaly score inside, from 0 to 1.
-        area: Number of anomalous pixels; 0 where the map has no main element.
-        image: Pixels, ``(h, w, 3)`` uint8; black outside the image. Empty where they are kept elsewhere.
-        mask: Anomalous pixels, ``(h, w)`` bool; likewise.
-    """
-
-    box_xyxy: tuple[float, float, float, float]
-    score: float
-    area: int
+    box_xyxy: tuple[float, float, float, float]  # its box in the image; may be fractional, or leave the image
+    score: float  # highest normalised anomaly score inside, from 0 to 1
+    area: int  # number of anomalous pixels; 0 where the map has no main element
+    # Pixels, (h, w, 3) uint8; black outside the image. Empty where they are kept elsewhere.
     image: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8), compare=False, repr=False)
+    # Anomalous pixels, (h, w) bool; likewise
     mask: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool), compare=False, repr=False)
 
 

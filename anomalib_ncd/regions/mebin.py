@@ -20,18 +20,13 @@ from anomalib_ncd.regions.threshold_sweep import ThresholdSweep, sweep_threshold
 
 
 class BinarizedMap(NamedTuple):
-    """A binarised anomaly map.
+    """A binarised anomaly map."""
 
-    Attributes:
-        mask: Main elements, ``(H, W)`` bool.
-        threshold: Threshold in map units, a whole number for integer maps. Where the map has no stable interval it is
-            the upper end of the score range, and the mask is empty.
-        num_components: Estimated number of anomalies.
-    """
-
-    mask: np.ndarray
+    mask: np.ndarray  # main elements, (H, W) bool
+    # Threshold in map units, a whole number for integer maps. Where the map has no stable interval it is the upper end
+    # of the score range, and the mask is empty.
     threshold: float
-    num_components: int
+    num_components: int  # estimated number of anomalies
 
 
 def fit_score_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:

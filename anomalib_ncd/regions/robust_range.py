@@ -24,17 +24,12 @@ _LEAST_ABOVE = 0.5
 
 
 class MapFacts(NamedTuple):
-    """What the range needs to know of a map.
+    """What the range needs to know of a map."""
 
-    Attributes:
-        lowest: Its lowest value.
-        median: Its median.
-        part_peaks: Highest values of the 4 × 4 parts it is divided into, ``(16,)`` float64; fewer for maps with fewer
-            than 4 pixels a side.
-    """
-
-    lowest: float
-    median: float
+    lowest: float  # its lowest value
+    median: float  # its median
+    # Highest values of the 4 × 4 parts it is divided into, (16,) float64; fewer for maps with fewer than 4 pixels a
+    # side
     part_peaks: np.ndarray
 
     @property
@@ -44,18 +39,12 @@ class MapFacts(NamedTuple):
 
 
 class RobustRange(NamedTuple):
-    """A score range, and what was seen when it was fitted.
+    """A score range, and what was seen when it was fitted."""
 
-    Attributes:
-        low: Background, what the highest value of a quiet part of a map is.
-        high: Upper end; the floor lies in the middle between both.
-        hot: Indices of maps that were left out, as their peaks lie far above all others, ascending.
-        is_inverted: Whether most of a typical map is nearly as high as its peak, as in maps where low means abnormal.
-    """
-
-    low: float
-    high: float
-    hot: tuple[int, ...]
+    low: float  # background, what the highest value of a quiet part of a map is
+    high: float  # upper end; the floor lies in the middle between both
+    hot: tuple[int, ...]  # indices of maps that were left out, as their peaks lie far above all others, ascending
+    # Whether most of a typical map is nearly as high as its peak, as in maps where low means abnormal
     is_inverted: bool
 
     @property

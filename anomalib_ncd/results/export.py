@@ -28,23 +28,14 @@ COLUMNS = ("image", "class", "confidence", "left", "top", "right", "bottom", "ar
 
 @dataclass(frozen=True)
 class Shape:
-    """A region as other tools take it.
+    """A region as other tools take it."""
 
-    Attributes:
-        image: Index of the image.
-        class_name: Its class; ``"unknown"`` where it resembles no class of the run.
-        confidence: Probability of the class, 0 to 1.
-        box_xyxy: Tight box of the mask in image pixels, half-open.
-        area: Pixels of the mask.
-        polygons: Outlines ``[x, y, x, y, …]`` of its parts in image pixels; holes are filled.
-    """
-
-    image: int
-    class_name: str
-    confidence: float
-    box_xyxy: tuple[int, int, int, int]
-    area: int
-    polygons: list[list[float]]
+    image: int  # index of the image
+    class_name: str  # its class; "unknown" where it resembles no class of the run
+    confidence: float  # probability of the class, 0 to 1
+    box_xyxy: tuple[int, int, int, int]  # tight box of the mask in image pixels, half-open
+    area: int  # pixels of the mask
+    polygons: list[list[float]]  # outlines [x, y, x, y, …] of its parts in image pixels; holes are filled
 
 
 def export_results(

@@ -29,39 +29,23 @@ HALF_FIELDS = {"region_feature", "region_reference"}
 
 @dataclass(frozen=True)
 class RunResults:
-    """Predictions of a run with what is needed to show them.
+    """Predictions of a run with what is needed to show them."""
 
-    Attributes:
-        batch: Predictions of all images, without pixels, on the CPU.
-        image_keys: Key of each image, see :class:`~anomalib_ncd.regions.reading.listing.ImageFile`.
-        slot_names: Names that discovery gave to the K slots: ``normal`` where there is such a slot, ``class_1`` …
-        regions_folder: Folder of the crops, relative to the run's folder where it lies inside.
-        region_position: ``(R, 2)`` float32, the map of all regions in two dimensions.
-        label_names: Names of the true classes that ``batch.class_id`` counts; empty without labels.
-        normal_slot: Slot that gathers false alarms; ``None`` where there is none.
-        merging_temperature: T of region merging; ``None`` for an eighth of the root of an image's area.
-        normal_label: True class of good images.
-        num_classes_estimate: Where the number of classes was estimated, its ``count``, ``low``, ``high``, ``curve`` and
-            ``method``, see :class:`~anomalib_ncd.models.clustering.number_of_classes.NumClassesEstimate`.
-        bit_depth: Bits that are used in 16-bit images.
-        facts: What was known without labels when the classes were discovered, see
-            :data:`~anomalib_ncd.metrics.facts.FACTS`.
-        found_defects: Where defects are labelled, what was found of them, see
-            :func:`~anomalib_ncd.metrics.defects.count_found`.
-    """
-
-    batch: NcdBatch
-    image_keys: list[str]
-    slot_names: list[str]
-    regions_folder: str
-    region_position: np.ndarray
-    label_names: list[str]
-    normal_slot: int | None = None
-    merging_temperature: float | None = None
-    normal_label: str = "good"
+    batch: NcdBatch  # predictions of all images, without pixels, on the CPU
+    image_keys: list[str]  # key of each image, see ImageFile
+    slot_names: list[str]  # names that discovery gave to the K slots: normal where there is such a slot, class_1 …
+    regions_folder: str  # folder of the crops, relative to the run's folder where it lies inside
+    region_position: np.ndarray  # (R, 2) float32, the map of all regions in two dimensions
+    label_names: list[str]  # names of the true classes that batch.class_id counts; empty without labels
+    normal_slot: int | None = None  # slot that gathers false alarms; None where there is none
+    merging_temperature: float | None = None  # T of region merging; None for an eighth of the root of an image's area
+    normal_label: str = "good"  # true class of good images
+    # Where the number of classes was estimated, its count, low, high, curve and method, see NumClassesEstimate
     num_classes_estimate: dict[str, Any] | None = None
-    bit_depth: int = 16
+    bit_depth: int = 16  # bits that are used in 16-bit images
+    # What was known without labels when the classes were discovered, see FACTS
     facts: dict[str, float] = field(default_factory=dict)
+    # Where defects are labelled, what was found of them, see count_found
     found_defects: dict[str, int] = field(default_factory=dict)
 
     def merging(self, class_names: Sequence[str]) -> RegionMerging:

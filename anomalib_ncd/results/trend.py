@@ -22,25 +22,18 @@ FIRST_SHIFT_HOUR = 6
 
 @dataclass
 class ImageGroup:
-    """Images of one day, shift or batch.
+    """Images of one day, shift or batch."""
 
-    Attributes:
-        name: Day, begin of the shift, or name of the folder of results.
-        kinds: Number of images of each kind; that of unknown ones is :data:`~anomalib_ncd.results.tables.UNKNOWN`.
-        similarities: Of the largest region of each image that has one, to the nearest region of the run.
-        num_unknown: Those of them that are unlike all of the run.
-        limit: Largest `num_unknown` that chance alone explains; ``None`` where nothing is compared.
-        p_value: Probability of similarities as low as these by chance; ``None`` where nothing is compared.
-        has_drifted: Whether chance alone explains one of the two no more.
-    """
-
-    name: str
+    name: str  # day, begin of the shift, or name of the folder of results
+    # Number of images of each kind; that of unknown ones is UNKNOWN
     kinds: Counter[str] = field(default_factory=Counter)
+    # Of the largest region of each image that has one, to the nearest region of the run
     similarities: list[float] = field(default_factory=list)
-    num_unknown: int = 0
-    limit: int | None = None
+    num_unknown: int = 0  # those of them that are unlike all of the run
+    limit: int | None = None  # largest `num_unknown` that chance alone explains; None where nothing is compared
+    # Probability of similarities as low as these by chance; None where nothing is compared
     p_value: float | None = None
-    has_drifted: bool = False
+    has_drifted: bool = False  # whether chance alone explains one of the two no more
 
     @property
     def num_images(self) -> int:

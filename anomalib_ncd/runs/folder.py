@@ -49,17 +49,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MadeFrom:
-    """What a run is made from; two runs of equal parts give the same.
+    """What a run is made from; two runs of equal parts give the same."""
 
-    Attributes:
-        settings: Values of settings, as plain data.
-        inputs: Digest of each kind of input: of content, or of sizes and times of files, whatever their paths.
-        max_epochs: Epochs of training; more of them go on with what was trained.
-    """
-
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # values of settings, as plain data
+    # Digest of each kind of input: of content, or of sizes and times of files, whatever their paths
     inputs: dict[str, str]
-    max_epochs: int = 0
+    max_epochs: int = 0  # epochs of training; more of them go on with what was trained
 
     @classmethod
     def of(cls, model: AnomalyNcd, datamodule: NcdDataModule, method: str, **settings: Any) -> MadeFrom:  # noqa: ANN401

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_ncd.regions.crops import check_image
 from anomalib_ncd.synthetic.plate_defects import (
     MASK_COVER,
     MASK_MARGIN_PX,
-    check_canvas,
     check_kinds,
     paint_at,
     radius_range,
@@ -43,7 +43,7 @@ def paint_on_surface(
     it differs. ``ValueError`` for unknown kinds.
     """
     check_kinds([kind], "kind")
-    check_canvas(image)
+    check_image(image)
     spot = _spot_on_part(image, kind, rng)
     # What a defect can reach, with its neighbours, shadow and soft edge.
     rows, cols = _square(spot, 2.3, 6 * spot.unit_px + MASK_MARGIN_PX)

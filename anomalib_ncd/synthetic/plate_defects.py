@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_ncd.regions.crops import check_image
 from anomalib_ncd.synthetic.shapes import (
     LIGHT_XY,
     BoolMask,
@@ -43,7 +44,7 @@ def paint_defect(
     ``MASK_MARGIN_PX``. No pixel of ``avoid``, ``(H, W)`` bool, is touched; ``ValueError`` if there is no such place.
     """
     check_kinds([kind], "kind")
-    check_canvas(image)
+    check_image(image)
     painter, (low, high) = _PAINTERS[kind]
     clean = image.astype(np.float32)
     for attempt in range(_MAX_TRIES):
@@ -81,13 +82,6 @@ def check_kinds(kinds: Sequence[str], argument: str) -> None:
         raise ValueError(msg)
     if len(set(kinds)) < len(kinds):
         msg = f"`{argument}` must name each kind once, got {list(kinds)}."
-        raise ValueError(msg)
-
-
-def check_canvas(image: NDArray[np.uint8]) -> None:
-    """Raise ``ValueError`` for what can't be painted on."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        msg = f"`image` must be uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}."
         raise ValueError(msg)
 
 

@@ -31,27 +31,17 @@ _TRAIN_GOOD, _TEST_GOOD, _MIXED, _TEST_KIND, _BASE_KIND = 0, 1, 2, 100, 200
 
 @dataclass(frozen=True)
 class GeneratedDataset:
-    """Where the parts of a generated data set, in the layout of MVTec AD, lie; what was not asked for is ``None``.
-
-    Attributes:
-        train_good_dir: Good images for the detector's training.
-        test_dir: Test images, one folder each for ``good``, every kind, and ``mixed`` (two kinds in one image).
-        ground_truth_dir: Masks (0 or 255) of the test images with defects: ``<kind>/000_mask.png``.
-        labels_csv: Columns ``image`` (below ``test_dir``) and ``class``; of mixed images that of the larger defect.
-        defects_csv: Columns ``image``, ``kind``, ``x0``, ``y0``, ``x1``, ``y1`` (half-open pixels), ``area`` (pixels).
-        anomaly_maps_dir: Simulated maps of all test images, ``<kind>/000.npy``, ``float32`` in 0..1.
-        base_dir: Square crops around labelled defects of other kinds, ``images/<kind>/000.png``, and ``masks``.
-    """
+    """Where the parts of a generated data set, in the layout of MVTec AD, lie; what was not asked for is ``None``."""
 
     root: Path
     kinds: tuple[str, ...]
-    train_good_dir: Path
-    test_dir: Path
-    ground_truth_dir: Path
-    labels_csv: Path
-    defects_csv: Path
-    anomaly_maps_dir: Path | None
-    base_dir: Path | None
+    train_good_dir: Path  # good images for the detector's training
+    test_dir: Path  # test images, one folder each for good, every kind, and mixed (two kinds in one image)
+    ground_truth_dir: Path  # masks (0 or 255) of the test images with defects: <kind>/000_mask.png
+    labels_csv: Path  # columns image (below test_dir) and class; of mixed images that of the larger defect
+    defects_csv: Path  # columns image, kind, x0, y0, x1, y1 (half-open pixels), area (pixels)
+    anomaly_maps_dir: Path | None  # simulated maps of all test images, <kind>/000.npy, float32 in 0..1
+    base_dir: Path | None  # square crops around labelled defects of other kinds, images/<kind>/000.png, and masks
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.classes.results import ImageResult
+from anomalib_ncd.regions.crops import check_image
 from anomalib_ncd.visualization.fonts import load_font
 
 BAND_PX = 26
@@ -168,9 +169,7 @@ def shortened(name: str, length: int = MAX_NAME) -> str:
 
 
 def _check_regions(image: np.ndarray, num_regions: int, **per_region: Sequence[object] | None) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        msg = f"`image` must have shape (H, W, 3) and type uint8, got {image.shape} and {image.dtype}."
-        raise ValueError(msg)
+    check_image(image)
     for name, values in per_region.items():
         if values is not None and len(values) != num_regions:
             msg = f"`{name}` must have one entry per box, got {len(values)} for {num_regions} boxes."

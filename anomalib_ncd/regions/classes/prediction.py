@@ -153,11 +153,6 @@ def classes_of_image(
 class RegionMerging:
     """What classes mean, and how regions decide about their image.
 
-    Attributes:
-        class_names: Name of each of the K slots; slots of one name are one class.
-        normal_slot: Slot of *normal*, whatever its name; ``None`` where there is none.
-        temperature: T of region merging; ``None`` for an eighth of the root of the image's area.
-
     Example:
         >>> merging = RegionMerging(("normal", "dent"), normal_slot=0)
         >>> boxes = np.array([[0, 0, 8, 8]])
@@ -166,9 +161,9 @@ class RegionMerging:
         ('dent', 0.75, False)
     """
 
-    class_names: tuple[str, ...]
-    normal_slot: int | None = None
-    temperature: float | None = None
+    class_names: tuple[str, ...]  # name of each of the K slots; slots of one name are one class
+    normal_slot: int | None = None  # slot of *normal*, whatever its name; None where there is none
+    temperature: float | None = None  # T of region merging; None for an eighth of the root of the image's area
 
     def predict(
         self,

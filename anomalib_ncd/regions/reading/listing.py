@@ -24,18 +24,13 @@ OUTPUT_MARK = ".anomalib_ncd_output"
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image on disk.
+    """An image on disk."""
 
-    Attributes:
-        path: File of the image.
-        key: Path relative to the source of images, POSIX style and without suffix (``"scratch/000"``). Maps, labels
-            and regions are paired with images by this key, never by their order.
-        made_from: The state that its files are in, where results are kept by it.
-    """
-
-    path: Path
+    path: Path  # file of the image
+    # Path relative to the source of images, POSIX style and without suffix ("scratch/000"). Maps, labels and regions
+    # are paired with images by this key, never by their order.
     key: str
-    made_from: str = ""
+    made_from: str = ""  # the state that its files are in, where results are kept by it
 
     @property
     def name(self) -> str:

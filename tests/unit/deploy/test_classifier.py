@@ -166,7 +166,7 @@ def test_one_bad_image_does_not_stop_the_others(classifier, tiny_run, tmp_path):
     assert [result.error is None for result in results] == [True, False, False, False, True]
     assert "no image file" in results[1].error
     assert "gone.png" in results[2].error
-    assert "An image must have shape (H, W, 3)" in results[3].error
+    assert "`image` must have shape (H, W, 3)" in results[3].error
     assert [result.image for result in results[:3]] == [str(path) for path in paths[:3]]
     for path, message in zip(paths[1:4], ("no image file", "gone.png", r"shape \(H, W, 3\)"), strict=True):
         with pytest.raises((ValueError, FileNotFoundError), match=message):

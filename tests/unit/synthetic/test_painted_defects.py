@@ -94,5 +94,5 @@ def test_texture_is_measured_beside_shading_and_edges():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"`kind` must name known .*\['spot'\]"):
         paint(surface(), "spot")
-    with pytest.raises(ValueError, match=r"`image` must be uint8 of shape \(H, W, 3\)"):
+    with pytest.raises(ValueError, match=r"`image` must have shape \(H, W, 3\) and be uint8"):
         paint(surface()[..., 0])

@@ -79,7 +79,7 @@ def test_unknown_kind_lists_the_known(plate):
 
 @pytest.mark.parametrize("image", [np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32)])
 def test_image_must_be_rgb_bytes(image):
-    with pytest.raises(ValueError, match=r"`image` must be uint8 of shape \(H, W, 3\)"):
+    with pytest.raises(ValueError, match=r"`image` must have shape \(H, W, 3\) and be uint8"):
         paint_defect(image, "hole", np.random.default_rng(0))
 
 
