@@ -119,7 +119,7 @@ class TrainRegions(Dataset):
 
     def fingerprint(self) -> str:
         """Digest of what the views are made from: novel regions, labelled images and the size of a view."""
-        return hashlib.sha256(f"{self.table.fingerprint()} {self._labelled_digest}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.table.fingerprint} {self._labelled_digest}".encode()).hexdigest()
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region."""
@@ -168,7 +168,7 @@ class EvalImages(Dataset):
         return len(self.table.images)
 
     def __getitem__(self, index: int) -> NcdBatch:
-        path, rows = self.table.images[index].path, self.table.rows_of_image(index)
+        path, rows = self.table.images[index].path, self.table.rows_of_image[index]
         views, masks = eval_views([self.table.load(row) for row in rows], self.image_size)
         regions = [self.table.rows[row] for row in rows]
         item = NcdBatch(

@@ -5,7 +5,6 @@
 
 import hashlib
 import inspect
-import json
 import logging
 import pickle
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from tqdm import tqdm
 from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile
-from anomalib_ncd.regions.writing import whole_file, write_file
+from anomalib_ncd.regions.writing import Journal, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +87,16 @@ def predict_anomaly_maps(
     folder, name = Path(folder), type(detector).__name__
     if ckpt_path is not None:
         detector = load_detector(type(detector), ckpt_path)
-    record = _MapRecord(folder, f"{detector_digest(detector)} {bit_depth}")
+    journal = Journal(folder / "maps.jsonl", f"{detector_digest(detector)} {bit_depth}")
+    for path in () if journal.entries else folder.rglob("*.npy"):
+        path.unlink()
     map_paths = [folder / f"{image.key}.npy" for image in images]
-    todo = [(image, path) for image, path in zip(images, map_paths, strict=True) if not record.is_current(image, path)]
+    states = [{"image": image.key, "stamp": [*stamp_of(image.path)]} for image in images]
+    todo = [
+        (image, path, state)
+        for image, path, state in zip(images, map_paths, states, strict=True)
+        if journal.entries.get(image.key) != state or not path.is_file()
+    ]
     if not todo:
         return map_paths
     logger.info("Predicting %d anomaly maps with %s.", len(todo), name)
@@ -98,14 +104,14 @@ def predict_anomaly_maps(
     running = LightningDetector(detector, device)
     for first in tqdm(range(0, len(todo), batch_size), desc="Predicting anomaly maps", unit="batch"):
         batch = todo[first : first + batch_size]
-        maps = running.detect([read_image(image.path, bit_depth) for image, _ in batch])
-        for (image, file), anomaly_map in zip(batch, maps, strict=True):
+        maps = running.detect([read_image(image.path, bit_depth) for image, _, _ in batch])
+        for (image, file, state), anomaly_map in zip(batch, maps, strict=True):
             if not np.isfinite(anomaly_map).all():
                 msg = f"{name} yields NaN or infinite scores for {image.path}; was it fitted?"
                 raise ValueError(msg)
             with whole_file(file) as unfinished:
                 np.save(unfinished, anomaly_map)
-            record.add(image)
+            journal.add(state)
     detector.cpu()
     return map_paths
 
@@ -131,32 +137,6 @@ def load_detector(
     except pickle.UnpicklingError as error:
         msg = f"{ckpt_path} is no checkpoint of a detector: it is damaged or holds more than plain data."
         raise ValueError(msg) from error
-
-
-class _MapRecord:
-    """What the maps of a folder were made from: the detector in the first line, then a line for each image."""
-
-    def __init__(self, folder: Path, detector: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file = folder / "made_from.jsonl"
-        lines = self.file.read_text(encoding="utf-8").split("\n") if self.file.is_file() else [""]
-        self._done = set(lines[1:-1])  # what follows the last line break was cut off
-        if lines[0] != detector:
-            self._done = set()
-            for path in folder.rglob("*.npy"):
-                path.unlink()
-        write_file(self.file, "".join(f"{line}\n" for line in (detector, *sorted(self._done))))
-
-    def is_current(self, image: ImageFile, map_path: Path) -> bool:
-        return map_path.is_file() and _line_of(image) in self._done
-
-    def add(self, image: ImageFile) -> None:
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(f"{_line_of(image)}\n")
-
-
-def _line_of(image: ImageFile) -> str:
-    return json.dumps([image.key, *stamp_of(image.path)])
 
 
 @contextmanager

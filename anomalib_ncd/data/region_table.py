@@ -24,10 +24,11 @@ from anomalib_ncd.regions.reading.images import decode_samples, read_image
 from anomalib_ncd.regions.reading.listing import ImageFile
 from anomalib_ncd.regions.reading.maps import map_kind, read_anomaly_map
 from anomalib_ncd.regions.settings import RegionSettings
-from anomalib_ncd.regions.writing import write_file, write_image
+from anomalib_ncd.regions.writing import Journal, write_image
 
 logger = logging.getLogger(__name__)
 
+JOURNAL = "regions.jsonl"
 MAX_NAME_BYTES = 200  # of an image that its crops are called by; file systems take 255
 
 
@@ -47,32 +48,25 @@ class RegionTable:
         self.sizes_hw: list[tuple[int, int]] = []  # of each image
         self.num_components: list[int] = []  # anomalies that MEBin estimates in each image
         self.peaks_xy: list[tuple[float, float]] = []  # where the map of each image is highest, in image pixels
-        self._rows_of_image: list[list[int]] = []
+        self.rows_of_image: list[list[int]] = []  # indices of the regions of each image; there may be none
         self._crops: list[tuple[np.ndarray, np.ndarray]] = []
-        self._digest = ""  # of all that came so far; as text, since workers get the table pickled
+        # Digest of what the regions were cut from and how: images, maps, score range and settings.
+        self.fingerprint = ""
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def fingerprint(self) -> str:
-        """Digest of what the regions were cut from and how: images, maps, score range and settings."""
-        return self._digest
-
-    def rows_of_image(self, image_index: int) -> list[int]:
-        """Indices of the regions of an image; there may be none."""
-        return self._rows_of_image[image_index]
-
     @property
     def empty_images(self) -> list[int]:
         """Indices of the images in which nothing was found: no region has a mask."""
-        return [i for i, rows in enumerate(self._rows_of_image) if not any(self.rows[row].area for row in rows)]
+        return [i for i, rows in enumerate(self.rows_of_image) if not any(self.rows[row].area for row in rows)]
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region."""
         if self.folder is None:
             return self._crops[index]
         image_index = self.image_of[index]
-        key, number = self.images[image_index].key, index - self._rows_of_image[image_index][0]
+        key, number = self.images[image_index].key, index - self.rows_of_image[image_index][0]
         try:
             image, mask = (
                 decode_samples(read_bytes(file, "Crop"), f"Crop {file}")
@@ -97,8 +91,10 @@ class RegionTable:
         can't be used, or the maps are of two kinds.
         """
         self.settings = settings
-        self._note(_settings_text(score_range, settings))
-        done = self._read_finished(score_range, settings)
+        how = json.dumps({"score_range": [float(edge) for edge in score_range], **settings.to_dict()}, indent=2)
+        self._note(how)
+        journal = None if self.folder is None else Journal(self.folder / JOURNAL, how)
+        done = {} if journal is None else journal.entries
         pairs = list(zip(self.images, map_paths, strict=True))
         progress = tqdm(pairs, desc="Cutting regions", unit="image", disable=len(done) >= len(pairs))
         first_of_kind: dict[str, Path | str] = {} if kind is None else {kind: "the run of the model"}
@@ -109,7 +105,8 @@ class RegionTable:
             entry = done.get(image.key)
             if entry is None or entry["stamp"] != stamp:
                 entry = self._cut(image, map_path, score_range, check_units) | {"stamp": stamp}
-                self._keep(entry)
+                if journal is not None:
+                    journal.add(entry)
             first_of_kind.setdefault(entry["map_kind"], map_path)
             _check_kinds(first_of_kind)
             highest = max(highest, entry["highest_value"])
@@ -127,29 +124,29 @@ class RegionTable:
     def read(cls, images: Sequence[ImageFile], folder: str | Path) -> RegionTable:
         """Read the finished table of a folder, without maps; crops are read when they are asked for."""
         table = cls(images, folder)
-        entries = table._read_entries()
-        if table._settings_file.is_file():
-            saved = json.loads(table._settings_file.read_text(encoding="utf-8"))
+        journal = Journal(Path(folder) / JOURNAL)
+        if journal.made_from:
+            saved = json.loads(journal.made_from)
             table.settings = RegionSettings.from_dict({name: saved[name] for name in saved if name != "score_range"})
         for image in table.images:
-            if image.key not in entries:
+            if image.key not in journal.entries:
                 msg = f"{folder} lacks the regions of {image.key!r}; run `anomalib-ncd discover` again."
                 raise FileNotFoundError(msg)
-            table._append(entries[image.key])
+            table._append(journal.entries[image.key])
         return table
 
     def adopt(self, other: RegionTable, images: Sequence[ImageFile], keys: Sequence[str]) -> None:
         """Copy images of another kept table, under ``keys``, into this folder, for :meth:`read`; this table stays."""
-        found, there = other._read_entries(), self._read_entries()
+        found, there = (Journal(table._existing_folder() / JOURNAL) for table in (other, self))
         for image, key in zip(images, keys, strict=True):
-            entry = {**found[image.key], "image": key}
-            if there.get(key) == entry:
+            entry = {**found.entries[image.key], "image": key}
+            if there.entries.get(key) == entry:
                 continue
             for kind, number in itertools.product(("images", "masks"), range(len(entry["regions"]))):
                 target = self._crop_file(kind, key, number)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(other._crop_file(kind, image.key, number), target)
-            self._keep(entry)
+            there.add(entry)
 
     def _cut(
         self, image: ImageFile, map_path: Path, score_range: tuple[float, float], check_units: UnitCheck | None
@@ -184,12 +181,6 @@ class RegionTable:
             "regions": [{"box_xyxy": r.box_xyxy, "score": r.score, "area": r.area} for r in regions],
         }
 
-    def _keep(self, entry: dict[str, Any]) -> None:
-        """Note in the folder, if there is one, that an image is finished."""
-        if self.folder is not None:
-            with self._list_file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(entry) + "\n")
-
     def _append(self, entry: dict[str, Any]) -> None:
         self._note(json.dumps(entry))
         self.map_kind = entry["map_kind"]
@@ -197,22 +188,14 @@ class RegionTable:
         self.sizes_hw.append((height, width))
         self.num_components.append(entry["num_components"])
         self.peaks_xy.append((entry["peak_xy"][0], entry["peak_xy"][1]))
-        self._rows_of_image.append(list(range(len(self.rows), len(self.rows) + len(entry["regions"]))))
+        self.rows_of_image.append(list(range(len(self.rows), len(self.rows) + len(entry["regions"]))))
         self.image_of += [len(self.sizes_hw) - 1] * len(entry["regions"])
         for region in entry["regions"]:
             left, top, right, bottom = region["box_xyxy"]
             self.rows.append(Region((left, top, right, bottom), region["score"], region["area"]))
 
     def _note(self, text: str) -> None:
-        self._digest = hashlib.sha256(f"{self._digest} {text}".encode()).hexdigest()
-
-    @property
-    def _list_file(self) -> Path:
-        return self._existing_folder() / "regions.jsonl"
-
-    @property
-    def _settings_file(self) -> Path:
-        return self._existing_folder() / "settings.json"
+        self.fingerprint = hashlib.sha256(f"{self.fingerprint} {text}".encode()).hexdigest()
 
     def _crop_file(self, kind: str, key: str, number: int) -> Path:
         """File of a crop or of its mask; a long name gives way to a shorter one of its own."""
@@ -226,41 +209,6 @@ class RegionTable:
             msg = "The table is kept in memory."
             raise RuntimeError(msg)
         return self.folder
-
-    def _read_finished(self, score_range: tuple[float, float], settings: RegionSettings) -> dict[str, dict[str, Any]]:
-        """Images that an earlier, interrupted build with the same settings has finished."""
-        if self.folder is None:
-            return {}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        wanted = _settings_text(score_range, settings)
-        if not self._settings_file.is_file() or self._settings_file.read_text(encoding="utf-8") != wanted:
-            self._list_file.unlink(missing_ok=True)
-            write_file(self._settings_file, wanted)
-        return self._read_entries()
-
-    def _read_entries(self) -> dict[str, dict[str, Any]]:
-        """Finished images by key; what a killed run left of a line is taken out of the file."""
-        if not self._list_file.is_file():
-            return {}
-        text = self._list_file.read_text(encoding="utf-8")
-        broken = not text.endswith("\n")
-        entries = {}
-        for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                logger.warning("%s was cut short when a run was killed; its last image is done again.", self._list_file)
-                broken = True
-                continue
-            entries[entry["image"]] = entry
-        if broken:
-            # Whatever is appended next would else continue the broken line.
-            write_file(self._list_file, "".join(json.dumps(entry) + "\n" for entry in entries.values()))
-        return entries
-
-
-def _settings_text(score_range: tuple[float, float], settings: RegionSettings) -> str:
-    return json.dumps({"score_range": [float(edge) for edge in score_range], **settings.to_dict()}, indent=2)
 
 
 def _check_kinds(first_of_kind: dict[str, Path | str]) -> None:

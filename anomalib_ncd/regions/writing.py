@@ -6,14 +6,19 @@
 from __future__ import annotations
 
 import errno
+import json
+import logging
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 REASONS = {
     errno.ENOSPC: "no space left on the disk; free some",
@@ -86,3 +91,33 @@ def whole_file(file: str | Path, *, sync: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+class Journal:
+    """Images that are finished, a line of JSON each in a file, as long as all of them are made from the same.
+
+    ``settings.json`` beside the file says what that is; where it was something else, all are forgotten. What a killed
+    run left of a line is taken out of the file.
+
+    Attributes:
+        made_from: Text of ``settings.json``; by default what is there, if it is.
+        entries: Entry of each image by its key, which it has as ``image``.
+    """
+
+    def __init__(self, file: Path, made_from: str | None = None) -> None:
+        self.file, beside = file, file.with_name("settings.json")
+        found = beside.read_text(encoding="utf-8") if beside.is_file() else None
+        if made_from is not None and found != made_from:
+            file.unlink(missing_ok=True)
+            write_file(beside, made_from)
+        self.made_from = made_from or found
+        whole, _, cut = (file.read_text(encoding="utf-8") if file.is_file() else "").rpartition("\n")
+        self.entries: dict[str, dict[str, Any]] = {one["image"]: one for one in map(json.loads, whole.splitlines())}
+        if cut:
+            logger.warning("%s was cut short when a run was killed; its last image is done again.", file)
+            write_file(file, f"{whole}\n" if whole else "")
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Note that an image is finished."""
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")

@@ -92,7 +92,11 @@ def claim_folder(output: Path, made_from: MadeFrom, config: dict[str, Any] | Non
     found = _read(file) if has_model or _is_complete(output) else None
     state: RunState = "new"
     if found is not None:
-        _refuse_other_settings(output, found, made_from)
+        names = found["settings"].keys() | made_from.settings.keys()
+        other = sorted(name for name in names if found["settings"].get(name) != made_from.settings.get(name))
+        if other:
+            msg = f"{output} holds a run with other settings of {other}; choose another `--output` or delete it."
+            raise ValueError(msg)
         changed = sorted(name for name, value in made_from.inputs.items() if found["inputs"].get(name) != value)
         _refuse_other_training(output, found, changed)
         is_same = not changed and found["max_epochs"] == made_from.max_epochs
@@ -141,14 +145,6 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _is_complete(output: Path) -> bool:
     return all((output / name).is_file() for name in RESULT_FILES)
-
-
-def _refuse_other_settings(output: Path, found: dict[str, Any], wanted: MadeFrom) -> None:
-    names = found["settings"].keys() | wanted.settings.keys()
-    changed = sorted(name for name in names if found["settings"].get(name) != wanted.settings.get(name))
-    if changed:
-        msg = f"{output} holds a run with other settings of {changed}; choose another `--output` or delete it."
-        raise ValueError(msg)
 
 
 def _refuse_other_training(output: Path, found: dict[str, Any], changed: list[str]) -> None:

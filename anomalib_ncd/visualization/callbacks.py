@@ -63,7 +63,7 @@ class NcdVisualizer(Visualizer):
         pictures = []
         for path, result in zip(predictions.image_path, predictions.image_results(merging), strict=True):
             if table is not None and path in index_of:
-                masks = [table.load(row)[1] for row in table.rows_of_image(index_of[path])]
+                masks = [table.load(row)[1] for row in table.rows_of_image[index_of[path]]]
                 regions = (replace(one, mask=mask) for one, mask in zip(result.regions, masks, strict=True))
                 result = replace(result, regions=tuple(regions))  # noqa: PLW2901
             pixels = read_image(path, bit_depth)

@@ -79,7 +79,7 @@ def _in_table_order(batches: Sequence[NcdBatch], table: RegionTable) -> tuple[np
 def table_rows(batch: NcdBatch, table: RegionTable) -> list[int]:
     """Row of the table that each region of a batch stands in; images may come in any order."""
     index_of = {str(record.path): index for index, record in enumerate(table.images)}
-    return [row for path in batch.image_path for row in table.rows_of_image(index_of[path])]
+    return [row for path in batch.image_path for row in table.rows_of_image[index_of[path]]]
 
 
 def captioned_rows(caption: str, tiles: Sequence[np.ndarray], tiles_per_row: int) -> np.ndarray:

@@ -116,32 +116,21 @@ def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int
         msg = f"{type(detector).__name__} does not say which input size it has; export it yourself and give the file."
         raise ValueError(msg)
     size = sides[0], sides[1]
-    raw = _RawDetector(detector.cpu()).eval()
-    with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder:
+    raw, example = _RawDetector(detector.cpu()).eval(), torch.rand(1, 3, *size)
+    with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder, torch.no_grad():
         file = Path(folder) / "detector.onnx"
-        # Some detectors, Patchcore for one, compute with the number of images, and only work with what they were
-        # traced with; they take images one by one.
-        if not _trace(raw, file, size, num_images=2):
-            _trace(raw, file, size, num_images=1)
-        return file.read_bytes(), size
-
-
-def _trace(raw: _RawDetector, file: Path, size: tuple[int, int], num_images: int) -> bool:
-    """Write a detector as ONNX, and say whether it takes any number of images; a trace of one never does."""
-    example = torch.rand(num_images, 3, *size)
-    with torch.no_grad():
         raw(example)
-        program = torch.onnx.export(
+        # For one image, as some detectors, Patchcore for one, compute with the number of images that they were traced
+        # with.
+        torch.onnx.export(
             raw,
             (example,),
             str(file),
             dynamo=True,
             input_names=["image"],
             output_names=["anomaly_map"],
-            dynamic_shapes=({0: torch.export.Dim("images")},) if num_images > 1 else None,
             opset_version=18,
             external_data=False,
             verbose=False,
         )
-    shape = program.model.graph.inputs[0].shape  # type: ignore[union-attr]
-    return shape is not None and not isinstance(shape[0], int)
+        return file.read_bytes(), size

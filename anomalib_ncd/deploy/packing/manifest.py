@@ -44,8 +44,8 @@ class Rejection:
     def __post_init__(self) -> None:
         _check_number("rejection.threshold", self.threshold)
         _check_number("rejection.false_reject_rate", self.false_reject_rate, 0, 1)
-        if not 0 < len(self.similarities) <= MAX_SIMILARITIES:
-            _refuse("rejection.similarities", f"{len(self.similarities)} numbers", f"1 to {MAX_SIMILARITIES:,} numbers")
+        count = len(self.similarities)
+        _require(0 < count <= MAX_SIMILARITIES, "rejection.similarities", count, f"1 to {MAX_SIMILARITIES:,} numbers")
         for similarity in self.similarities:
             _check_number("rejection.similarities", similarity)
 
@@ -59,15 +59,13 @@ class NetworkEntry:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.runtime not in NUM_FILES:
-            _refuse("runtime", self.runtime, f"one of {sorted(NUM_FILES)}")
-        if len(self.files) not in {0, NUM_FILES[self.runtime]}:
-            _refuse("files", self.files, f"{NUM_FILES[self.runtime]} for {self.runtime!r}")
+        _require(self.runtime in NUM_FILES, "runtime", self.runtime, f"one of {sorted(NUM_FILES)}")
+        count = NUM_FILES[self.runtime]
+        _require(len(self.files) in {0, count}, "files", self.files, f"{count} for {self.runtime!r}")
         for name in self.files:
-            if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST_NAME:
-                _refuse("files", name, "a plain name inside of the artefact")
-        if not isinstance(self.settings, dict):
-            _refuse("settings", self.settings, "a dictionary")
+            is_plain = isinstance(name, str) and _FILE_NAME.fullmatch(name) and name != MANIFEST_NAME
+            _require(is_plain, "files", name, "a plain name inside of the artefact")
+        _require(isinstance(self.settings, dict), "settings", self.settings, "a dictionary")
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,8 @@ class FileEntry:
     num_bytes: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
-            _refuse("sha256", self.sha256, "64 hexadecimal digits")
+        is_digest = isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256)
+        _require(is_digest, "sha256", self.sha256, "64 hexadecimal digits")
         _check_integer("num_bytes", self.num_bytes, 0, 1 << 40)
 
 
@@ -101,25 +99,32 @@ class Manifest:
     origin: dict[str, Any] = field(default_factory=dict)  # informs people, decides nothing
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.class_names) <= MAX_CLASSES:
-            _refuse("class_names", f"{len(self.class_names)} names", f"1 to {MAX_CLASSES:,} names")
+        count = len(self.class_names)
+        _require(1 <= count <= MAX_CLASSES, "class_names", f"{count} names", f"1 to {MAX_CLASSES:,} names")
         for name in self.class_names:
-            if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS:
-                _refuse("class_names", name, f"text of 1 to {MAX_NAME_CHARS:,} characters")
+            is_short = isinstance(name, str) and 0 < len(name) <= MAX_NAME_CHARS
+            _require(is_short, "class_names", name, f"text of 1 to {MAX_NAME_CHARS:,} characters")
         for edge in self.score_range:
             _check_number("score_range", edge)
-        if not self.score_range[0] <= self.score_range[1]:
-            _refuse("score_range", self.score_range, "ascending")
+        _require(self.score_range[0] <= self.score_range[1], "score_range", self.score_range, "ascending")
         _check_integer("image_size", self.image_size, 16, MAX_SIDE_PX)
         if self.merging_temperature is not None:
             _check_number("merging_temperature", self.merging_temperature, 0)
         if self.normal_slot is not None:
             _check_integer("normal_slot", self.normal_slot, 0, len(self.class_names) - 1)
-        if self.map_kind not in (None, *MAP_KINDS):
-            _refuse("map_kind", self.map_kind, f"one of {MAP_KINDS} or null")
-        if not isinstance(self.origin, dict):
-            _refuse("origin", self.origin, "a dictionary")
-        _check_detector(self.detector)
+        _require(self.map_kind in (None, *MAP_KINDS), "map_kind", self.map_kind, f"one of {MAP_KINDS} or null")
+        _require(isinstance(self.origin, dict), "origin", self.origin, "a dictionary")
+        if self.detector is not None:
+            self._check_detector(self.detector)
+
+    def _check_detector(self, detector: NetworkEntry) -> None:
+        """Check the settings of the detector, which decide about memory before it runs."""
+        is_plain = detector.runtime != "torch" and not set(detector.settings) - {"input_size"}
+        _require(is_plain, "detector", detector, "of runtime 'onnx' or 'openvino', with `input_size` alone")
+        size = detector.settings.get("input_size", (1, 1))
+        _require(isinstance(size, list | tuple) and len(size) == 2, "detector.input_size", size, "height and width")
+        for side in size:
+            _check_integer("detector.input_size", side, 1, MAX_SIDE_PX)
 
     @property
     def region_merging(self) -> RegionMerging:
@@ -146,14 +151,14 @@ class Manifest:
         values = _parsed(text)
         try:
             manifest = _built(values)
-        except ArtefactError:
-            raise
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            if isinstance(error, ArtefactError):
+                raise
             msg = f"The manifest lacks or misstates something ({type(error).__name__}: {error}); build it again."
             raise ArtefactError(msg) from error
         used = [name for network in manifest.networks for name in network.files]
-        if sorted(used) != sorted(manifest.files) or not all(network.files for network in manifest.networks):
-            _refuse("files", sorted(manifest.files), f"those of its networks and no others, {sorted(used)}")
+        is_whole = sorted(used) == sorted(manifest.files) and all(network.files for network in manifest.networks)
+        _require(is_whole, "files", sorted(manifest.files), f"those of its networks and no others, {sorted(used)}")
         return manifest
 
 
@@ -176,8 +181,7 @@ def _parsed(text: str | bytes) -> dict[str, Any]:
 def _built(values: dict[str, Any]) -> Manifest:
     """A manifest of plain data; every field must be there."""
     missing = {one.name for one in fields(Manifest)} - set(values)
-    if missing:
-        _refuse("manifest", f"none of {sorted(missing)}", "complete")
+    _require(not missing, "manifest", f"none of {sorted(missing)}", "complete")
     detector, rejection = values.pop("detector"), values.pop("rejection")
     low, high = values.pop("score_range")
     similarities = () if rejection is None else _tuple("rejection.similarities", rejection["similarities"])
@@ -198,35 +202,22 @@ def _network(values: Mapping[str, Any]) -> NetworkEntry:
 
 
 def _tuple(name: str, values: Any) -> tuple[Any, ...]:  # noqa: ANN401
-    if not isinstance(values, list):
-        _refuse(name, values, "a list")
+    _require(isinstance(values, list), name, values, "a list")
     return tuple(values)
-
-
-def _check_detector(detector: NetworkEntry | None) -> None:
-    """Check the settings of the detector, which decide about memory before it runs."""
-    if detector is None:
-        return
-    if detector.runtime == "torch" or set(detector.settings) - {"input_size"}:
-        _refuse("detector", detector, "of runtime 'onnx' or 'openvino', with `input_size` alone")
-    size = detector.settings.get("input_size", (1, 1))
-    if not isinstance(size, list | tuple) or len(size) != 2:
-        _refuse("detector.input_size", size, "height and width")
-    for side in size:
-        _check_integer("detector.input_size", side, 1, MAX_SIDE_PX)
 
 
 def _check_number(name: str, value: Any, above: float = -math.inf, below: float = math.inf) -> None:  # noqa: ANN401
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not above < value < below:
-        _refuse(name, value, f"a finite number above {above} and below {below}")
+    is_fine = is_number and math.isfinite(value) and above < value < below
+    _require(is_fine, name, value, f"a finite number above {above} and below {below}")
 
 
 def _check_integer(name: str, value: Any, lowest: int, highest: int) -> None:  # noqa: ANN401
-    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-        _refuse(name, value, f"an integer from {lowest} to {highest}")
+    is_fine = isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
+    _require(is_fine, name, value, f"an integer from {lowest} to {highest}")
 
 
-def _refuse(name: str, value: Any, wanted: str) -> None:  # noqa: ANN401
-    msg = f"`{name}` of the artefact must be {wanted}, got {str(value)[:200]!r}; it is refused. Build it again."
-    raise ArtefactError(msg)
+def _require(is_fine: object, name: str, value: object, wanted: str) -> None:
+    if not is_fine:
+        msg = f"`{name}` of the artefact must be {wanted}, got {str(value)[:200]!r}; it is refused. Build it again."
+        raise ArtefactError(msg)

@@ -3,12 +3,10 @@
 
 """Weights from files: of timm, of the training of DINO and its successors, and of Hugging Face's models."""
 
-import zipfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import timm
 import torch
 from safetensors.torch import load_file
@@ -56,15 +54,12 @@ SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge", 15
 
 
 def load_weights(network: nn.Module, path: Path, name: str) -> None:
-    """Fill a network from a ``.safetensors``, ``.pth``, ``.bin`` or ``.npz`` file, told by its content.
+    """Fill a network from a ``.safetensors``, ``.pth`` or ``.bin`` file, told by its content.
 
     Every part of the network's trunk must be found there; ``ValueError`` if the file holds no weights, damaged ones or
     those of another network.
     """
     state = read_state(path)
-    if any(key.startswith("Transformer/") for key in state):
-        _load_jax(network, path, state, name)
-        return
     state = _converted(state, network)
     _check_patches(state, network, path, name)
     try:
@@ -101,9 +96,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
         msg = f"{str(path)!r} is a pointer of Git LFS, not the weights; fetch them with `git lfs pull`."
         raise ValueError(msg)
     try:
-        if start.startswith(ZIP_START) and any(entry.endswith(".npy") for entry in zipfile.ZipFile(path).namelist()):
-            with np.load(path, allow_pickle=False) as arrays:
-                return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
         if start.startswith((ZIP_START, PICKLE_START)):
             with torch.serialization.safe_globals([Namespace]):  # the settings of a training, plain data
                 return _network_of(torch.load(path, map_location="cpu", weights_only=True))
@@ -111,7 +103,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         # Readers of damaged files raise errors of many kinds.
         msg = (
-            f"{str(path)!r} can't be read as weights ({str(error)[:200]}); it must be a safetensors, PyTorch or NumPy "
+            f"{str(path)!r} can't be read as weights ({str(error)[:200]}); it must be a safetensors or PyTorch "
             "file of tensors alone. If it is, it is damaged; fetch it again."
         )
         raise ValueError(msg) from error
@@ -196,17 +188,6 @@ def _resampled(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor
     if isinstance(network, vision_transformer.VisionTransformer):
         return vision_transformer.checkpoint_filter_fn(state, network, adapt_layer_scale=True)
     return state
-
-
-def _load_jax(network: nn.Module, path: Path, state: dict[str, Tensor], name: str) -> None:
-    """Fill a network from a ``.npz`` file of the ViT's authors, by timm's own loader."""
-    kernel = state.get("embedding/kernel", torch.zeros(0, 0, 0, 0))  # (P, P, 3, D)
-    state = {PATCH_KEY: kernel.permute(3, 2, 0, 1)}
-    _check_patches(state, network, path, name)
-    try:
-        cast("Any", network).load_pretrained(str(path))
-    except Exception as error:
-        raise ValueError(_misfit(path, name, str(error), state)) from error
 
 
 def _check_patches(state: dict[str, Tensor], network: nn.Module, path: Path, name: str) -> None:

@@ -331,7 +331,7 @@ def test_constant_maps_give_whole_images(own_tiny_run):
 def test_one_constant_map_among_others_is_a_whole_image(own_tiny_run):
     np.save(own_tiny_run.anomaly_maps / "good" / "000.npy", np.zeros((64, 64), np.float32))
     table = build(own_tiny_run, regions=PAPER_REGIONS).region_table()
-    [row] = table.rows_of_image(0)
+    [row] = table.rows_of_image[0]
     assert table.rows[row].box_xyxy == (0, 0, 64, 64)
     assert table.rows[row].score == 0
 
@@ -359,7 +359,7 @@ def test_maps_of_other_sizes_will_do(own_tiny_run):
     path = own_tiny_run.anomaly_maps / "square" / "000.npy"
     np.save(path, cv2.resize(np.load(path), (96, 96)))
     table = build(own_tiny_run).region_table()
-    [row] = table.rows_of_image(12)
+    [row] = table.rows_of_image[12]
     assert table.rows[row].area == pytest.approx(18 * 18, rel=0.5)
 
 

@@ -148,7 +148,7 @@ def test_an_item_is_an_image_with_all_its_regions(table):
     assert EvalImages(table)[0].whole_image is None
     for index in (0, 7, 17):
         item = images[index]
-        rows = table.rows_of_image(index)
+        rows = table.rows_of_image[index]
         assert item.image_path == [str(table.images[index].path)]
         assert item.image_size.tolist() == [[64, 64]]
         assert item.image.shape == (len(rows), 3, 224, 224)
@@ -210,7 +210,7 @@ def test_nothing_is_said_of_normal_regions_where_there_are_none(table, capsys):
 
 
 def test_an_image_without_regions_is_an_item_like_all_others(table, monkeypatch):
-    monkeypatch.setattr(table, "rows_of_image", lambda _: [])
+    monkeypatch.setattr(table, "rows_of_image", [[]] * len(table.images))
     item = EvalImages(table, class_ids=[0] * len(table.images))[0]
     assert item.image.shape == (0, 3, 224, 224)
     assert item.region_mask.shape == (0, 1, 224, 224)

@@ -91,9 +91,9 @@ def test_every_image_has_regions_that_say_where_they_come_from(tiny_run):
     table = source.build()
     assert len(table.sizes_hw) == len(source.records) == 18
     assert table.sizes_hw[0] == (64, 64)
-    assert [row for image in range(18) for row in table.rows_of_image(image)] == list(range(len(table)))
+    assert [row for image in range(18) for row in table.rows_of_image[image]] == list(range(len(table)))
     for image in range(18):
-        rows = table.rows_of_image(image)
+        rows = table.rows_of_image[image]
         assert rows
         assert [table.image_of[row] for row in rows] == [image] * len(rows)
     for index, row in enumerate(table.rows):
@@ -109,7 +109,7 @@ def test_squares_are_cut_where_they_are(tiny_run):
     table = Source(tiny_run).build()
     for image, record in enumerate(table.images):
         if record.folder_name == "square":
-            pixels, mask = table.load(table.rows_of_image(image)[0])
+            pixels, mask = table.load(table.rows_of_image[image][0])
             assert (pixels[mask] == 230).all()
 
 
@@ -275,7 +275,7 @@ def test_a_missing_crop_is_named(source):
     key = source.records[4].key
     (source.folder / "masks" / f"{key}_region0.png").unlink()
     with pytest.raises(ValueError, match=rf"Region 0 of {key} is gone from .*delete the folder"):
-        table.load(table.rows_of_image(4)[0])
+        table.load(table.rows_of_image[4][0])
 
 
 def test_a_finished_table_is_read_without_maps(source):
@@ -309,7 +309,7 @@ def test_regions_are_those_of_the_authors(whole_golden_dir, data_dir):
     table = RegionTable(records).build(maps, score_range, SETTINGS)
     for image, record in enumerate(records):
         expected = golden[record.key]
-        rows = [table.rows[row] for row in table.rows_of_image(image)]
+        rows = [table.rows[row] for row in table.rows_of_image[image]]
         assert list(table.sizes_hw[image]) == expected["image_hw"], record.key
         assert table.num_components[image] == expected["est_anomaly_num"], record.key
         assert [list(row.box_xyxy) for row in rows] == expected["boxes"], record.key
@@ -320,5 +320,5 @@ def test_regions_are_those_of_the_authors(whole_golden_dir, data_dir):
 def test_a_table_is_pickled_for_workers(tiny_run):
     table = Source(tiny_run).build()
     copy = pickle.loads(pickle.dumps(table))  # noqa: S301
-    assert copy.fingerprint() == table.fingerprint()
+    assert copy.fingerprint == table.fingerprint
     assert copy.rows == table.rows

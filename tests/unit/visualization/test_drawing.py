@@ -120,7 +120,7 @@ def test_the_image_stays_as_it_was():
 
 @pytest.mark.parametrize("image", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3))])
 def test_other_images_are_refused(image):
-    with pytest.raises(ValueError, match=r"`image` must have shape \(H, W, 3\) and type uint8"):
+    with pytest.raises(ValueError, match=r"`image` must have shape \(H, W, 3\) and be uint8"):
         draw_regions(image, [], [], [])
 
 
