@@ -76,13 +76,11 @@ def predict_anomaly_maps(
 ) -> list[Path]:
     """Predict anomaly maps, and keep them as float NPY files at the images' relative paths; returned in their order.
 
-    Maps that the same detector made from the same images are not computed again. Each batch is written at once, so
-    that nothing is lost when the run is killed. A detector that is not fitted is loaded from ``ckpt_path``; it runs on
-    an accelerator, where there is one, without ``device``. ``bit_depth`` bits are used in 16-bit images.
-
-    Raises:
-        FileNotFoundError: If the checkpoint doesn't exist.
-        ValueError: If the detector yields no anomaly maps, or NaN.
+    Maps that the same detector made from the same images are not computed again. Each batch is written at once, so that
+    nothing is lost when the run is killed. A detector that is not fitted is loaded from ``ckpt_path``; it runs on an
+    accelerator, where there is one, without ``device``. ``bit_depth`` bits are used in 16-bit images.
+    ``FileNotFoundError`` if the checkpoint doesn't exist; ``ValueError`` if the detector yields no anomaly maps, or
+    NaN.
     """
     folder, name = Path(folder), type(detector).__name__
     if ckpt_path is not None:

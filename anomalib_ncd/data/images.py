@@ -85,15 +85,13 @@ class LabelledImage:
 def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[list[LabelledImage], list[str]]:
     """List the base images of a folder ``images/<class>`` with masks in ``masks/<class>``, and the class names, sorted.
 
-    Names of base classes live in a space of their own: a novel class may have the same name.
+    Names of base classes live in a space of their own: a novel class may have the same name. ``FileNotFoundError`` if a
+    folder is missing or empty, or an image has no mask of the same stem; ``ValueError`` if an image lies in no folder
+    of a class.
 
     Args:
         folder: Folder that holds ``images`` and ``masks``.
         base_list: Text file that narrows the images down: one path relative to ``images`` a line.
-
-    Raises:
-        FileNotFoundError: If a folder is missing or empty, or an image has no mask of the same stem.
-        ValueError: If an image lies in no folder of a class.
     """
     folder = Path(folder)
     images, masks = _files_by_key(folder / "images"), _files_by_key(folder / "masks")
@@ -118,11 +116,9 @@ def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[
 def list_examples(folder: str | Path, images: Collection[ImageFile] = ()) -> list[LabelledImage]:
     """List examples in folders of their classes, ``<class>/<name>.png``; masks lie beside, ``<name>_mask.png``.
 
-    ``images``, in which classes are discovered, must be none of the examples.
-
-    Raises:
-        FileNotFoundError: If there is no example, or none of a class.
-        ValueError: If an image lies in no folder of a class, a class can't be called so, or one of ``images`` is there.
+    ``images``, in which classes are discovered, must be none of the examples. ``FileNotFoundError`` if there is no
+    example, or none of a class; ``ValueError`` if an image lies in no folder of a class, a class can't be called so, or
+    one of ``images`` is there.
     """
     folder = Path(folder)
     files = {image.key: image for image in list_images(folder, argument="examples")}

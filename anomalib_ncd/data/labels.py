@@ -28,11 +28,8 @@ def read_labels(images: Sequence[ImageFile], labels: str | Path | None) -> list[
     """Look up the class name of each image; ``None`` where it has no label.
 
     ``labels`` are ``None``, ``"folders"`` to take the name of the folder that holds the image, or a CSV file with the
-    columns ``image`` (relative path, with or without suffix) and ``class``.
-
-    Raises:
-        ValueError: If the CSV lacks a column or a value, names no image or one in two ways, or an image lies
-            in no class folder.
+    columns ``image`` (relative path, with or without suffix) and ``class``. ``ValueError`` if the CSV lacks a column or
+    a value, names no image or one in two ways, or an image lies in no class folder.
     """
     if labels is None:
         return [None] * len(images)

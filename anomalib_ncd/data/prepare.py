@@ -120,12 +120,9 @@ def write_layout(plan: Sequence[PlannedImage], out: str | Path) -> PreparedData:
     """Put images and masks where the plan wants them, into a folder that is new or empty.
 
     Masks become PNG files of 0 and 255: anomalib takes every pixel above zero as a defect, and published masks have
-    soft edges. A pixel counts where it is brighter than half the mask's maximum.
-
-    Raises:
-        FileExistsError: If there is anything in the folder.
-        FileNotFoundError: If the mask of an image is not there.
-        ValueError: If two images have one target, or a file can't be read.
+    soft edges. A pixel counts where it is brighter than half the mask's maximum. ``FileExistsError`` if there is
+    anything in the folder; ``FileNotFoundError`` if the mask of an image is not there; ``ValueError`` if two images
+    have one target, or a file can't be read.
     """
     out, empty = Path(out), list[Path]()
     missing = [image for image in plan if image.mask is not None and not image.mask.is_file()]

@@ -59,17 +59,16 @@ def discovery_report(
 ) -> dict[str, Any]:
     """Score discovered classes against labels.
 
+    Returns ``nmi``, ``ari``, ``accuracy`` (which equals micro-F1 after matching) and ``macro_f1`` over all, the same
+    under ``defects`` over defects alone (matched anew), ``count``, ``matching`` from discovered to true names, and the
+    ``confusion`` of true (outer) and discovered (inner) names.
+
     Args:
         preds: Discovered class of each image or region, ``(N,)`` int.
         target: True class, ``(N,)`` int; what is negative is unlabelled and left out.
         pred_names: Name of each discovered class.
         target_names: Name of each true class.
         normal_label: True class of good images, which the scores over defects alone leave out.
-
-    Returns:
-        ``nmi``, ``ari``, ``accuracy`` (which equals micro-F1 after matching) and ``macro_f1`` over all, the same under
-        ``defects`` over defects alone (matched anew), ``count``, ``matching`` from discovered to true names,
-        and the ``confusion`` of true (outer) and discovered (inner) names.
 
     Example:
         >>> report = discovery_report(np.array([0, 0, 1]), np.array([1, 1, 0]), ["normal", "class_1"], ["good", "dent"])
@@ -94,10 +93,9 @@ def discovery_report(
 def normal_report(is_predicted: np.ndarray, is_good: np.ndarray) -> dict[str, int | float | None]:
     """Score *normal* as a detector of false alarms, out of ``(N,)`` bool of images or regions.
 
-    Returns:
-        ``false_alarms`` and ``predicted``, the numbers of good ones and of those predicted to be normal; ``recall`` and
-        ``precision`` of these; ``defects_lost``, the share of the defective ones that are predicted to be normal. A
-        share of nothing is ``None``.
+    Returns ``false_alarms`` and ``predicted``, the numbers of good ones and of those predicted to be normal; ``recall``
+    and ``precision`` of these; ``defects_lost``, the share of the defective ones that are predicted to be normal. A
+    share of nothing is ``None``.
     """
     is_predicted, is_good = np.asarray(is_predicted, dtype=bool), np.asarray(is_good, dtype=bool)
     if is_predicted.ndim != 1 or is_predicted.shape != is_good.shape:

@@ -69,13 +69,12 @@ def mebin_from_exported(
 ) -> list[BinarizedMap]:
     """Binarise the anomaly maps that a detector exported with ``MEBin`` to ONNX or OpenVINO yields.
 
+    Returns mask, threshold and number of anomalies of each map, as ``MEBin`` gives; ``ValueError`` for bad maps.
+
     Args:
         anomaly_map: Output ``anomaly_map`` of the exported model, ``(H, W)``, ``(B, H, W)`` or ``(B, 1, H, W)``.
         settings: The post-processor's ``settings``, or the file that they were saved to.
         image_size_hw: Size to resize the masks to, nearest neighbour. Defaults to ``None``, the map's.
-
-    Returns:
-        Mask, threshold and number of anomalies of each map, as ``MEBin`` gives; ``ValueError`` for bad maps.
 
     Example:
         >>> maps = np.zeros((2, 1, 16, 16), dtype=np.float32)

@@ -129,18 +129,15 @@ def extract_regions(
 ) -> list[Region]:
     """Cut the regions out of an image.
 
+    Returns regions, largest first. Where the mask is empty there is one: the whole image. ``ValueError`` if the image,
+    the map or the mask is not valid.
+
     Args:
         image: ``(H, W, 3)`` uint8.
         anomaly_map: Its anomaly map at any size, ``(h, w)``, integer or float.
         binarized: The binarised map.
         score_range: Lower and upper end of the set of maps.
         settings: How they are cut; the paper's settings where ``None``.
-
-    Returns:
-        Regions, largest first. Where the mask is empty there is one: the whole image.
-
-    Raises:
-        ValueError: If the image, the map or the mask is not valid.
 
     Example:
         >>> image = np.zeros((64, 64, 3), dtype=np.uint8)

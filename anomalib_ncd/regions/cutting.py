@@ -25,17 +25,13 @@ def fit_range(
 ) -> tuple[float, float]:
     """Find the score range of a set of maps, and warn of maps that look wrong.
 
+    Returns lower and upper end of the range. ``ValueError`` if there is no map, or one is not valid.
+
     Args:
         maps: Anomaly maps, each ``(H, W)``; read one at a time.
         method: For ``"mebin"`` the range is the paper's, from the lowest to the highest peak.
         normal_maps: Maps of normal images that the detector wasn't trained on; the paper has none.
         names: What maps are called in warnings, such as their files. Defaults to ``None``: their numbers.
-
-    Returns:
-        Lower and upper end of the range.
-
-    Raises:
-        ValueError: If there is no map, or one is not valid.
 
     Example:
         >>> maps = [np.array([[0, 1, 8]]), np.array([[1, 0, 8]]), np.array([[1, 0, 90]])]
@@ -91,17 +87,14 @@ def cut_regions(
 ) -> tuple[BinarizedMap, list[Region]]:
     """Find and cut the regions of an image as the settings say.
 
+    Returns the binarised map and its regions, largest first. Only MEBin has a region where nothing was found.
+    ``ValueError`` if the image or the map is not valid, or the sides of the map are swapped.
+
     Args:
         image: ``(H, W, 3)`` uint8.
         anomaly_map: Its anomaly map at any size, ``(h, w)``, integer or float.
         score_range: Lower and upper end of the set of maps, see :func:`fit_range`.
         settings: How regions are found and cut.
-
-    Returns:
-        The binarised map and its regions, largest first. Only MEBin has a region where nothing was found.
-
-    Raises:
-        ValueError: If the image or the map is not valid, or the sides of the map are swapped.
     """
     swapped = image.shape[1::-1]
     if anomaly_map.shape == swapped != image.shape[:2]:

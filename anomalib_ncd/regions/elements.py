@@ -35,16 +35,14 @@ def find_elements(
 
     An image whose peak isn't above the floor, the middle of the range, has none. In others what stands out lies at
     least half of the way from the background to the floor. It also lies above the image's own median, by five standard
-    deviations or by 0.8 of what the peak lies above it. Each element is then cut at half its height.
+    deviations or by 0.8 of what the peak lies above it. Each element is then cut at half its height. Returns numbered
+    elements ``(H, W)`` int32, see :func:`label_elements`, and the threshold in map units before elements are cut. Where
+    nothing stands out all are 0 and the threshold is the floor; else the peak is in the first one.
 
     Args:
         anomaly_map: ``(H, W)``, integer or float.
         score_range: Background, and an upper end as far above the floor as that is above the background.
         merge_distance_ratio: See :func:`label_elements`.
-
-    Returns:
-        Numbered elements ``(H, W)`` int32, see :func:`label_elements`, and the threshold in map units before elements
-        are cut. Where nothing stands out all are 0 and the threshold is the floor; else the peak is in the first one.
 
     Example:
         >>> find_elements(np.array([[0, 9, 5, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0]]), (0, 4))
@@ -89,6 +87,9 @@ def label_elements(
 ) -> np.ndarray:
     """Number the elements of a mask, one number for components that lie near each other.
 
+    Returns ``(H, W)`` int32: 0 outside elements, 1 for the element with the highest peak, and so on. ``ValueError`` if
+    the shapes differ or a number is out of its range.
+
     Args:
         mask: ``(H, W)`` bool.
         anomaly_map: ``(H, W)``; decides which elements are kept, and their order.
@@ -96,12 +97,6 @@ def label_elements(
             nor more than half of the components are long themselves. The distance is the larger one of the rows and
             the columns between them.
         max_elements: More elements are not kept, but those with the highest peaks, with a warning.
-
-    Returns:
-        ``(H, W)`` int32: 0 outside elements, 1 for the element with the highest peak, and so on.
-
-    Raises:
-        ValueError: If the shapes differ or a number is out of its range.
 
     Example:
         >>> mask = np.array([[1, 0, 1, 0, 0, 0, 1]], dtype=bool)
@@ -148,16 +143,15 @@ def cut_elements(
 ) -> list[Region]:
     """Cut the regions of numbered elements out of an image.
 
+    Returns regions, each with the mask and the highest score of its own element, the largest element first; none where
+    there is no element.
+
     Args:
         image: ``(H, W, 3)`` uint8.
         elements: ``(h, w)`` int32 at any size, see :func:`~anomalib_ncd.regions.elements.label_elements`.
         anomaly_map: ``(h, w)``, integer or float.
         score_range: Scores are 0 at its lower end and 1 at its upper one.
         settings: Padding and least size of the squares around them; the paper's where ``None``.
-
-    Returns:
-        Regions, each with the mask and the highest score of its own element, the largest element first; none where
-        there is no element.
 
     Example:
         >>> elements = np.zeros((32, 32), dtype=np.int32)

@@ -113,15 +113,14 @@ def binarize(
 ) -> BinarizedMap:
     """Binarise an anomaly map at the threshold where its main elements are stable; ``ValueError`` for bad arguments.
 
+    Returns mask, threshold and number of components. Where the map has no stable interval, the mask is empty.
+
     Args:
         anomaly_map: ``(H, W)``, integer or float.
         score_range: Lower and upper end of the set of maps, see :func:`fit_score_range`.
         sample_rate: Step between thresholds, on the scale from 0 to 255. 4 in the paper.
         min_interval_len: Shortest run of equal counts that is stable. 4 in the paper.
         erosion_size: Side in pixels of the square that masks are eroded with; 0 for none. 6 in the paper.
-
-    Returns:
-        Mask, threshold and number of components. Where the map has no stable interval, the mask is empty.
 
     Example:
         >>> blob = np.zeros((16, 16))

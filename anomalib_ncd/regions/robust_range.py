@@ -74,17 +74,12 @@ def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts]
     Maps are left out, from the highest peak down, as long as the highest peak lies more than five times as far above
     the others' lowest value as the next peak. So a map with such a peak changes nothing for any other, exactly; any
     other map moves the floor by no more than its share of the set, however high it is, as peaks are cut off at the 90 %
-    quantile of all peaks.
+    quantile of all peaks. Returns the range. Its ends are equal where all maps are constant at one value.
+    ``ValueError`` if there is no map.
 
     Args:
         facts: One of each map, see :func:`map_facts`.
         normal_facts: Those of maps of normal images.
-
-    Returns:
-        The range. Its ends are equal where all maps are constant at one value.
-
-    Raises:
-        ValueError: If there is no map.
 
     Example:
         >>> maps = np.zeros((8, 16, 16))

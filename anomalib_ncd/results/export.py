@@ -50,6 +50,7 @@ def export_results(
     """Write what a run found for other tools.
 
     Regions without a mask and those of *normal* are left out; their images stay, as images without a defect.
+    ``ValueError`` if the format is none of these.
 
     Args:
         results: The run.
@@ -59,9 +60,6 @@ def export_results(
         kind: ``"coco"`` (``annotations.json``), ``"yolo"`` (polygons, one text file an image, and ``data.yaml``),
             ``"csv"`` (``regions.csv``), each of regions, or ``"folders"``, a folder of images for each class.
         copy: Copy images instead of linking them.
-
-    Raises:
-        ValueError: If the format is none of these.
     """
     writers = {"coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv, "folders": _write_folders}
     if kind not in writers:

@@ -44,8 +44,7 @@ class ExampleRegions(NamedTuple):
 def cut_examples(datamodule: NcdDataModule) -> list[ExampleRegions]:
     """Find the defects of examples: where masks are, or else where the run's detector finds something.
 
-    Raises:
-        ValueError: If nothing says where the defect of an example is, or nothing is found in any example of a class.
+    ``ValueError`` if nothing says where the defect of an example is, or nothing is found in any example of a class.
     """
     detector, masked, unmasked = datamodule.anomaly_maps, list[LabelledImage](), list[LabelledImage]()
     for one in datamodule.examples_found:
@@ -82,16 +81,14 @@ def learn_examples(
     """Give the classes of a run the names of known kinds, and regions like the examples to them.
 
     A class is called as the kind that most of its examples fall into, where most examples there are of that kind; other
-    kinds become classes of their own. Examples themselves are none of the run's images.
+    kinds become classes of their own. Examples themselves are none of the run's images. Returns the images, predicted
+    anew.
 
     Args:
         model: Model of the clusters; its classes and what is known to it are changed in place.
         datamodule: Says how regions are seen.
         batches: All images, described and predicted.
         found: Regions of the examples.
-
-    Returns:
-        The images, predicted anew.
     """
     encoded, rows = _encode(model, datamodule, found), [one for part in found for one in part.examples]
     parts = [*batches, *encoded]

@@ -207,11 +207,8 @@ def classify_folder(
     used stand in ``errors.csv``, and are tried again by the next call. With ``watch`` it goes on with images that come
     later, looking every ``poll_seconds``, until nothing came for ``stop_after_idle`` seconds, or for ever. For
     ``output``, ``pictures`` and ``masks`` see :class:`~anomalib_ncd.deploy.line.result_folder.ResultFolder`.
-
-    Raises:
-        FileNotFoundError: If there is no folder of images.
-        ValueError: If the output folder holds results of another classifier.
-        OutputError: If results can't be written; those before are complete.
+    ``FileNotFoundError`` if there is no folder of images; ``ValueError`` if the output folder holds results of another
+    classifier; ``OutputError`` if results can't be written; those before are complete.
     """
     images = Path(images)
     if not images.exists():

@@ -49,11 +49,9 @@ class ResultStore:
     """Results of one classifier by the key of their image, in a database that is made where it is missing.
 
     One process at a time: SQLite keeps the file locked for as long as the store is open, and the lock goes with the
-    process. A transaction is there as a whole or not at all, whenever the process is killed.
-
-    Raises:
-        OutputError: If another process has it open, or it can't be read or written.
-        ValueError: If it holds results of another classifier, or is of another version.
+    process. A transaction is there as a whole or not at all, whenever the process is killed. ``OutputError`` if another
+    process has it open, or it can't be read or written; ``ValueError`` if it holds results of another classifier, or is
+    of another version.
     """
 
     def __init__(self, file: str | Path, classifier: str) -> None:
@@ -172,11 +170,9 @@ class ResultFolder:
     ``results.sqlite`` is the record. ``results.jsonl``, ``predictions.csv``, ``regions.csv`` and ``errors.csv`` are
     written from it, in the order of the images' paths: every few seconds, and when the folder is closed. An existing
     folder of the same ``classifier``, the digest of all that decides about a result, is gone on with. A picture of each
-    image is drawn with ``pictures``; the masks of regions are part of the results with ``masks``.
-
-    Raises:
-        ValueError: If the folder holds results of another classifier, or of something else.
-        OutputError: If another process writes to it, or it can't be written.
+    image is drawn with ``pictures``; the masks of regions are part of the results with ``masks``. ``ValueError`` if the
+    folder holds results of another classifier, or of something else; ``OutputError`` if another process writes to it,
+    or it can't be written.
     """
 
     def __init__(

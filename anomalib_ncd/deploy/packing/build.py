@@ -79,6 +79,9 @@ def build_artefact(
 ) -> Artefact:
     """Pack a run, and the detector that goes with it, for the line; see :meth:`Artefact.save`.
 
+    ``FileNotFoundError`` if the run has no checkpoint; ``ValueError`` if an option doesn't go with the runtime, or the
+    detector can't be packed; ``ModuleNotFoundError`` if the export needs a package that is not installed.
+
     Args:
         run: Folder that ``anomalib-ncd discover`` left, or a checkpoint of ``AnomalyNcd``.
         detector: Fitted anomalib model, which is exported with its own scores; or an ``.onnx`` or ``.xml`` file whose
@@ -88,11 +91,6 @@ def build_artefact(
         compression: ``"fp16"``, ``"int8"``, ``"int8_ptq"`` or ``"int8_acq"`` for OpenVINO, as anomalib calls them.
         datamodule: Regions to calibrate ``"int8_ptq"`` and ``"int8_acq"`` with; they are cut as those of the run were.
         false_reject_rate: Share of new regions of known classes that may be called unknown. ``None``: the run's own.
-
-    Raises:
-        FileNotFoundError: If the run has no checkpoint.
-        ValueError: If an option doesn't go with the runtime, or the detector can't be packed.
-        ModuleNotFoundError: If the export needs a package that is not installed.
     """
     if compression is not None and runtime != "openvino":
         msg = f"`compression` is OpenVINO's, got {compression!r} for {runtime!r}; choose `runtime='openvino'`."

