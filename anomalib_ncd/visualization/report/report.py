@@ -50,7 +50,7 @@ def write_report(
 
     Args:
         file: Target, ``report.html``. It needs no other file and no network.
-        results: Predictions of the run.
+        results: Predictions of the run under these names, see :meth:`RunResults.named`.
         class_names: Name of each slot; slots of one name are one class.
         load: Gives pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region by its index in the batch.
         metrics: What ``metrics.json`` says.
@@ -59,12 +59,8 @@ def write_report(
         peaks_xy: Where the anomaly map of each image is highest, in pixels; marked where nothing was found.
         corrected: Regions that the user corrected before, by their index in the batch.
         sheets: Crops for the map, from another report of the same regions. Defaults to ``None``: they are read.
-
-    Raises:
-        ValueError: If the results have no predictions or the names don't fit their slots.
     """
     file = Path(file)
-    results = results.named(class_names)
     content = ReportContent(results, class_names, load, metrics, peaks_xy)
     shown = _regions_of_map(len(results.region_position))
     tile_px = LARGE_TILE_PX if len(shown) <= MAX_LARGE_TILES else SMALL_TILE_PX
