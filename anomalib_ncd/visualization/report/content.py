@@ -91,7 +91,7 @@ class ReportContent:
         sentence: What was found.
         figures: The numbers at the top, with their names.
         cards: The classes but normal, which is in ``normal``, if there is one.
-        doubtful: Least sure regions, of ``num_doubtful``.
+        doubtful: Regions whose second class is closest behind, of ``num_doubtful``.
         several: Images of more than one class, of ``num_several``.
         empty: Images in which nothing was found, of ``num_empty``.
         unknown: Regions unlike all of the run with the highest scores, of ``num_unknown``.
@@ -121,7 +121,7 @@ class ReportContent:
         self.cards = [self._card(slot, color) for color, slot in enumerate(slots)]
         self.normal = None if self.normal_slot is None else self._card(self.normal_slot, -1)
         doubtful = np.flatnonzero(self.certainty.is_doubtful)
-        least_sure = doubtful[np.argsort(self.certainty.value[doubtful], kind="stable")].tolist()
+        least_sure = doubtful[np.argsort(self.certainty.lead[doubtful], kind="stable")].tolist()
         self.doubtful = [self.picture(region, with_runner_up=True) for region in least_sure[:DOUBTFUL_REGIONS]]
         self.num_doubtful = len(doubtful)
         sets = [result.classes for result in results.image_results(class_names)]
@@ -139,8 +139,8 @@ class ReportContent:
     def picture(self, region: int, *, with_runner_up: bool = False, with_score: bool = False) -> Picture:
         """A region as a tile."""
         key = self.results.image_keys[self.image_of[region]]
-        name, value = self.class_names[self.certainty.slot[region]], self.certainty_text(self.certainty.value[region])
-        lines = [key, f"{name} · {value}"]
+        name, value = self.class_names[self.certainty.slot[region]], self.certainty.value[region]
+        lines = [key, f"{name} · {value:.0%}"]
         if self.is_unknown[region]:
             lines.append("unknown")
         runner_up = int(self.certainty.runner_up[region])
@@ -150,10 +150,6 @@ class ReportContent:
             lines.append(f"anomaly score {float(self.batch.region_score[region]):.2f}")
         tile = region_tile(*self.load(region), TILE_PX, TILE_MARGIN)
         return Picture(jpeg_data_uri(tile), f"Region of {key}, class {name}", lines, int(region))
-
-    def certainty_text(self, value: float) -> str:
-        """A certainty as people read it."""
-        return f"{value:.0%}" if self.certainty.is_probability else f"{value:+.2f}"
 
     def _card(self, slot: int, color: int) -> ClassCard:
         is_normal = slot == self.normal_slot
@@ -169,7 +165,7 @@ class ReportContent:
             color=color,
             num_regions=len(members),
             num_images=len(set(self.image_of[members].tolist())),
-            certainty=self.certainty_text(float(values.mean())) if len(members) else "",
+            certainty=f"{values.mean():.0%}" if len(members) else "",
             labels=self._labels_of(slots),
             typical=[self.picture(region, with_score=is_normal) for region in shown],
             images=[] if is_normal else self._images(came_from, lambda i: self._boxes(i, slot), IMAGES_PER_CLASS),

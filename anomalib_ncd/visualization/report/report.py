@@ -182,6 +182,5 @@ def _script_data(results: RunResults, content: ReportContent, shown: np.ndarray,
         "doubtful": certainty.is_doubtful[shown].astype(int).tolist(),
         "unknown": content.is_unknown[shown].astype(int).tolist(),
         "imageOf": results.batch.region_image_index.numpy()[shown].tolist(),
-        "isProbability": certainty.is_probability,
         "tile": {"px": sheets.tile_px, "perRow": sheets.tiles_per_row, "sheets": sheets.data_uris},
     }

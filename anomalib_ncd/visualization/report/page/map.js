@@ -149,7 +149,7 @@
 
   function describe(region) {
     const value = data.value[region];
-    const sure = data.isProbability ? `${Math.round(value * 100)} %` : `closeness ${value.toFixed(2)}`;
+    const sure = `${Math.round(value * 100)} %`;
     const lines = [`${nameOfClass(data.classOf[region])}, ${sure}`];
     if (data.doubtful[region] && data.second[region] >= 0) lines.push(`or ${nameOfClass(data.second[region])}`);
     if (data.unknown[region]) lines.push("unknown");

@@ -9,20 +9,18 @@ import pytest
 from anomalib_ncd.visualization.report.certainty import region_certainty
 
 NAMES = ["normal", "class_1", "class_2"]
-# Two clusters on the unit circle, and a region between them that was put into the first.
 ANGLES = np.radians([0, 10, 44, 90, 80])
 CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1) * [[1], [5], [2], [1], [3]]
 HARD = [[1, 0], [1, 0], [1, 0], [0, 1], [0, 1]]
 
 
 def test_probabilities_say_how_sure_a_class_is(results_of):
-    by_region = [[0.1, 0.8, 0.1], [0.45, 0.25, 0.3], [0.55, 0.05, 0.4], [0.05, 0.15, 0.8]]
+    by_region = [[0.1, 0.8, 0.1], [0.45, 0.25, 0.3], [0.6, 0.05, 0.35], [0.05, 0.15, 0.8]]
     found = region_certainty(results_of(by_region, [0, 0, 1, 2]).batch, NAMES)
-    assert found.is_probability
     assert found.slot.tolist() == [1, 0, 0, 2]
     assert found.runner_up.tolist()[1:] == [2, 2, 1]
-    np.testing.assert_allclose(found.value, [0.8, 0.45, 0.55, 0.8], rtol=1e-6)
-    assert found.is_doubtful.tolist() == [False, True, True, False]
+    np.testing.assert_allclose(found.value, [0.8, 0.45, 0.6, 0.8], rtol=1e-6)
+    assert found.is_doubtful.tolist() == [False, True, False, False]
 
 
 def test_classes_that_are_the_same_are_no_rivals(results_of):
@@ -31,38 +29,26 @@ def test_classes_that_are_the_same_are_no_rivals(results_of):
     assert found.slot.tolist() == [1, 0]
     assert found.runner_up.tolist() == [0, 1]
     np.testing.assert_allclose(found.value, [1.0, 0.6], rtol=1e-6)
-    assert found.is_doubtful.tolist() == [False, False]
+    assert found.is_doubtful.tolist() == [False, True]
 
 
-def test_clusters_are_judged_by_distance_to_their_means(results_of):
-    batch = results_of(HARD, range(5), features=CIRCLE, has_normal_slot=False).batch
-    found = region_certainty(batch, ["class_1", "class_2"])
+def test_distances_are_those_to_the_mean_of_the_own_class(results_of):
+    found = region_certainty(results_of(HARD, range(5), features=CIRCLE, has_normal_slot=False).batch, ["a", "b"])
     unit = CIRCLE / np.linalg.norm(CIRCLE, axis=1, keepdims=True)
     means = [unit[:3].mean(0), unit[3:].mean(0)]
     own = np.array([np.linalg.norm(unit[i] - means[int(i > 2)]) for i in range(5)])
-    other = np.array([np.linalg.norm(unit[i] - means[int(i <= 2)]) for i in range(5)])
-    assert not found.is_probability
     np.testing.assert_allclose(found.distance, own, rtol=1e-5)
-    np.testing.assert_allclose(found.value, (other - own) / np.maximum(own, other), rtol=1e-5)
     assert found.runner_up.tolist() == [1, 1, 1, 0, 0]
-    assert found.value.argmin() == 2
-    assert not found.is_doubtful[[0, 1, 3, 4]].any()
-
-
-def test_a_region_that_is_nearer_to_another_cluster_is_doubtful(results_of):
-    features = np.array([[1, 0], [1, 0.1], [0.1, 1], [0, 1], [0.05, 1]])
-    batch = results_of(HARD, range(5), features=features, has_normal_slot=False).batch
-    found = region_certainty(batch, ["class_1", "class_2"])
-    assert found.value[2] < 0
-    assert found.is_doubtful.tolist() == [False, False, True, False, False]
-
-
-def test_clusters_without_features_are_sure(results_of):
-    found = region_certainty(results_of(HARD, range(5)).batch, ["class_1", "class_2"])
-    assert found.is_probability
     assert (found.value == 1).all()
-    assert (found.distance == 0).all()
     assert not found.is_doubtful.any()
+    assert (region_certainty(results_of(HARD, range(5)).batch, ["a", "b"]).distance == 0).all()
+
+
+def test_the_tenth_with_the_closest_second_is_doubtful(results_of):
+    by_region = [[0.3 + 0.01 * number, 0.7 - 0.01 * number] for number in range(20)]
+    found = region_certainty(results_of(by_region, range(20), has_normal_slot=False).batch, ["a", "b"])
+    assert np.flatnonzero(found.is_doubtful).tolist() == [18, 19]
+    np.testing.assert_allclose(found.lead[[0, 19]], [0.4, 0.02], atol=1e-6)
 
 
 @pytest.mark.parametrize("features", [None, CIRCLE])

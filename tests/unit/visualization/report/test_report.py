@@ -189,8 +189,8 @@ def test_clusters_have_no_normal_slot(results_of, tmp_path):
     results = results_of(hard, range(3), features=features, has_normal_slot=False)
     text = write(tmp_path, results, ["class_1", "class_2"])
     assert 'id="normal"' not in text
-    assert "Every probability of this run is 0 or 1" in text
-    assert not Elements(text).data()["isProbability"]
+    assert "closest behind, at most a tenth of all." in text
+    assert "normal" not in [one["name"] for one in Elements(text).data()["classes"]]
 
 
 def test_the_map_samples_from_very_many_regions():
