@@ -15,6 +15,7 @@ from anomalib.models import AnomalibModule
 from anomalib_ncd.data.detector_maps import resize_of
 from anomalib_ncd.deploy.detectors import Detector, files_of_detector
 from anomalib_ncd.deploy.packing.manifest import NetworkEntry
+from anomalib_ncd.models.export import without_inplace, write_onnx
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.maps import read_anomaly_map
 from anomalib_ncd.regions.views import resize_antialiased
@@ -116,21 +117,11 @@ def export_raw_detector(detector: AnomalibModule) -> tuple[bytes, tuple[int, int
         msg = f"{type(detector).__name__} does not say which input size it has; export it yourself and give the file."
         raise ValueError(msg)
     size = sides[0], sides[1]
-    raw, example = _RawDetector(detector.cpu()).eval(), torch.rand(1, 3, *size)
+    raw, example = without_inplace(_RawDetector(detector.cpu()).eval()), torch.rand(1, 3, *size)
     with tempfile.TemporaryDirectory(prefix="anomalib_ncd_") as folder, torch.no_grad():
         file = Path(folder) / "detector.onnx"
         raw(example)
         # For one image, as some detectors, Patchcore for one, compute with the number of images that they were traced
         # with.
-        torch.onnx.export(
-            raw,
-            (example,),
-            str(file),
-            dynamo=True,
-            input_names=["image"],
-            output_names=["anomaly_map"],
-            opset_version=18,
-            external_data=False,
-            verbose=False,
-        )
+        write_onnx(raw, (example,), file, input_names=["image"], output_names=["anomaly_map"])
         return file.read_bytes(), size
