@@ -139,9 +139,9 @@ def test_detector_fits_and_predicts_with_mebin(no_downloads, tmp_path, generated
     torch.manual_seed(0)
     case = CASES[name]
     model = make_detector(name, case, generated, MEBin(erosion_size=2, min_interval_len=2))
-    datamodule = make_datamodule(train_batch_size=1 if name == "EfficientAd" else 4)
+    datamodule = make_datamodule(train_batch_size={"EfficientAd": 1, "Cflow": 4}.get(name, 2))
     options = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False, "max_epochs": 1}
-    options["limit_train_batches"] = 1
+    options |= {"limit_train_batches": 1, "limit_val_batches": 1}
     # The larger detectors have checkpoints of a gigabyte, which nothing here reads.
     engine = Engine(default_root_dir=tmp_path, callbacks=[ModelCheckpoint(save_top_k=0)], **options)
     engine.fit(model, datamodule=datamodule)
