@@ -42,6 +42,7 @@ class RegionTable:
         self.images = list(images)
         self.folder = None if folder is None else Path(folder)
         self.settings = RegionSettings()  # how the regions were cut
+        self.score_range = (0.0, 1.0)  # of the maps that they were cut from
         self.map_kind: str | None = None  # what the maps hold
         self.rows: list[Region] = []  # of all images, without their pixels
         self.image_of: list[int] = []  # that each region lies in
@@ -90,7 +91,7 @@ class RegionTable:
         the maps of a fitted model's run hold, ``None`` for maps of any one kind. ``ValueError`` if an image or a map
         can't be used, or the maps are of two kinds.
         """
-        self.settings = settings
+        self.settings, self.score_range = settings, score_range
         how = json.dumps({"score_range": [float(edge) for edge in score_range], **settings.to_dict()}, indent=2)
         self._note(how)
         journal = None if self.folder is None else Journal(self.folder / JOURNAL, how)
@@ -127,7 +128,8 @@ class RegionTable:
         journal = Journal(Path(folder) / JOURNAL)
         if journal.made_from:
             saved = json.loads(journal.made_from)
-            table.settings = RegionSettings.from_dict({name: saved[name] for name in saved if name != "score_range"})
+            low, high = saved.pop("score_range")
+            table.settings, table.score_range = RegionSettings.from_dict(saved), (low, high)
         for image in table.images:
             if image.key not in journal.entries:
                 msg = f"{folder} lacks the regions of {image.key!r}; run `anomalib-ncd discover` again."

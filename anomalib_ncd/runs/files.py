@@ -198,12 +198,26 @@ def write_run_files(
         metrics,
         sections=[facts_section(metrics["facts"])],
         peaks_xy=table.peaks_xy,
+        find_more=_find_more(table),
         corrected=_corrected(output, results),
         sheets=None if report_before is None else sheets_of_report(report_before),
     )
     if (output / folder.CHECKPOINT_FILE).is_file():
         write_class_names(output / folder.CHECKPOINT_FILE, class_names)
     return results, metrics
+
+
+def _find_more(table: RegionTable) -> str:
+    """What helps where a defect was not found, by how it was looked for."""
+    low, high = table.score_range
+    if table.settings.method == "threshold":
+        return f"a --regions.threshold below {table.settings.threshold:g}"
+    if table.settings.method != "elements":
+        return "other maps"
+    return (
+        f'a lower upper end of --score_range "[{low:g}, {high:g}]", whose middle, {(low + high) / 2:g}, is what the '
+        "highest point has to exceed"
+    )
 
 
 def _corrected(output: Path, results: RunResults) -> list[int]:

@@ -43,6 +43,7 @@ def write_report(
     title: str = "Discovered classes",
     sections: Sequence[ReportSection] = (),
     peaks_xy: Sequence[tuple[float, float]] | None = None,
+    find_more: str = "",
     corrected: Sequence[int] = (),
     sheets: TileSheets | None = None,
 ) -> None:
@@ -57,6 +58,7 @@ def write_report(
         title: Heading of the page.
         sections: More sections, shown below the first sentence.
         peaks_xy: Where the anomaly map of each image is highest, in pixels; marked where nothing was found.
+        find_more: What the run should be made anew with, so that defects are found where nothing was.
         corrected: Regions that the user corrected before, by their index in the batch.
         sheets: Crops for the map, from another report of the same regions. Defaults to ``None``: they are read.
     """
@@ -78,6 +80,7 @@ def write_report(
         title=title,
         run=run,
         content=content,
+        find_more=find_more,
         sections=sections,
         num_classes=count_curve(results.num_classes_estimate),
         scores=_scores(metrics),

@@ -1,6 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import html
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.metrics.facts import tell_facts
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.settings import RegionSettings
@@ -153,6 +155,24 @@ def test_results_hold_all_images_in_order(gathered):
     assert results.regions_folder == "regions"
     assert results.label_names == ["good", "line", "square"]
     assert results.batch.image is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (RegionSettings(), '--score_range "[2, 6]", whose middle, 4, is'),
+        (RegionSettings("threshold", 0.5), "--regions.threshold below 0.5"),
+        (RegionSettings("masks"), "other maps"),
+    ],
+)
+def test_the_report_says_how_to_find_more_where_nothing_was_found(gathered, tmp_path, monkeypatch, settings, expected):
+    results = replace(gathered[0], regions_folder=str(gathered[1].work_dir / "regions"))
+    table = RegionTable.read(results.images, gathered[1].work_dir / "regions")
+    assert table.score_range == gathered[1].fitted_score_range
+    table.settings, table.score_range = settings, (2.0, 6.0)
+    monkeypatch.setattr(RegionTable, "read", lambda *_: table)
+    write_run_files(tmp_path, results, SLOTS)
+    assert expected in html.unescape((tmp_path / "report.html").read_text())
 
 
 def test_files_can_be_written_from_what_was_saved(gathered, tmp_path):
