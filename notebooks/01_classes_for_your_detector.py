@@ -95,7 +95,7 @@ for (plate, heat), (kind, index) in zip(axes.T, sorted(first_of_kind.items()), s
     heat.imshow(
         read_anomaly_map(datamodule.map_paths[index]), cmap="magma", vmin=0, vmax=datamodule.fitted_score_range[1]
     )
-    for row in regions.rows_of_image(index):
+    for row in regions.rows_of_image[index]:
         left, top, right, bottom = regions.rows[row].box_xyxy
         plate.add_patch(plt.Rectangle((left, top), right - left, bottom - top, fill=False, color="orange", lw=1.5))
 for ax in axes.flat:
