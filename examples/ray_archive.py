@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib_ncd.deploy.line.ray_actor import classify_dataset
-from anomalib_ncd.regions.reading.file_bytes import printable
-from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files, printable
 
 logger = logging.getLogger(__name__)
 

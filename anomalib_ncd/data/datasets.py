@@ -16,9 +16,8 @@ from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.images import LabelledImage, files_of, read_base_region
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.transforms import TrainView
-from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.images import read_image
-from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
+from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images, stamp_of
 from anomalib_ncd.regions.views import eval_views, whole_view
 
 NUM_VIEWS = 2  # of each region in a batch, as the losses compare them

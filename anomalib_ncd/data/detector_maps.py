@@ -21,9 +21,8 @@ from anomalib.models import AnomalibModule
 from torchvision.transforms.v2 import Resize
 from tqdm import tqdm
 
-from anomalib_ncd.regions.reading.file_bytes import stamp_of
 from anomalib_ncd.regions.reading.images import read_image
-from anomalib_ncd.regions.reading.listing import ImageFile
+from anomalib_ncd.regions.reading.listing import ImageFile, stamp_of
 from anomalib_ncd.regions.writing import Journal, whole_file
 
 logger = logging.getLogger(__name__)

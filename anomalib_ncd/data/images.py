@@ -15,9 +15,15 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import ValSplitMode
 
 from anomalib_ncd.regions.classes.prediction import CLASS_SEPARATOR
-from anomalib_ncd.regions.reading.file_bytes import read_bytes
 from anomalib_ncd.regions.reading.images import decode_samples, read_image
-from anomalib_ncd.regions.reading.listing import ImageFile, list_images, listed_images, narrow, unique_images
+from anomalib_ncd.regions.reading.listing import (
+    ImageFile,
+    list_images,
+    listed_images,
+    narrow,
+    read_bytes,
+    unique_images,
+)
 
 MASK_SUFFIX = "_mask"
 _OWN_NAME = re.compile(r"class_\d+")

@@ -13,9 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from anomalib_ncd.regions.reading.file_bytes import read_bytes
 from anomalib_ncd.regions.reading.images import decode_samples
-from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, ImageFile, find_files, key_of, read_text
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, ImageFile, find_files, key_of, read_bytes, read_text
 
 logger = logging.getLogger(__name__)
 

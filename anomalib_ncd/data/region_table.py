@@ -19,9 +19,8 @@ from tqdm import tqdm
 
 from anomalib_ncd.regions.crops import Region
 from anomalib_ncd.regions.cutting import UnitCheck, cut_regions
-from anomalib_ncd.regions.reading.file_bytes import read_bytes, stamp_of
 from anomalib_ncd.regions.reading.images import decode_samples, read_image
-from anomalib_ncd.regions.reading.listing import ImageFile
+from anomalib_ncd.regions.reading.listing import ImageFile, read_bytes, stamp_of
 from anomalib_ncd.regions.reading.maps import map_kind, read_anomaly_map
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.writing import Journal, write_image

@@ -37,8 +37,10 @@ class TrainView:
         left, top = (int(rng.random() * (resized - self.image_size)) for _ in range(2))
         window = np.s_[top : top + self.image_size, left : left + self.image_size]
         image, soft_mask = image[window], soft_mask[window]
-        image, soft_mask = _random_flips(image, soft_mask, rng)
-        image = jitter_colour(image, rng)
+        for axis in (1, 0):
+            if rng.random() < 0.5:
+                image, soft_mask = np.flip(image, axis), np.flip(soft_mask, axis)
+        image = jitter_colour(np.ascontiguousarray(image), rng)
         turns = int(rng.integers(4))
         image, soft_mask = np.rot90(image, turns), np.rot90(soft_mask, turns)
         image = adjust_sharpness(np.ascontiguousarray(image), 0.2 + 1.8 * rng.random())
@@ -102,10 +104,3 @@ def to_view(image: np.ndarray, soft_mask: np.ndarray) -> View:
     """Channels-first tensors of an image and its soft mask."""
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     return pixels, torch.from_numpy(np.ascontiguousarray(soft_mask[None], dtype=np.float32))
-
-
-def _random_flips(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    for axis in (1, 0):
-        if rng.random() < 0.5:
-            image, mask = np.flip(image, axis), np.flip(mask, axis)
-    return np.ascontiguousarray(image), np.ascontiguousarray(mask)

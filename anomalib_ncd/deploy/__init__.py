@@ -12,7 +12,7 @@ from anomalib_ncd.deploy.detectors import Detector, load_detector_file
 from anomalib_ncd.deploy.packing.artefact import Artefact
 from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest, Rejection
 from anomalib_ncd.regions.classes.results import ImageResult, RegionResult
-from anomalib_ncd.regions.reading.file_bytes import ImageLimits
+from anomalib_ncd.regions.reading.listing import ImageLimits
 
 __all__ = [
     "AnomalyClassifier",

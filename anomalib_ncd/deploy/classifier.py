@@ -23,9 +23,8 @@ from anomalib_ncd.deploy.runtimes import INPUT_NAMES, WHOLE_IMAGE_NAMES, Network
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.crops import Region, check_image
 from anomalib_ncd.regions.cutting import UnitCheck, cut_regions
-from anomalib_ncd.regions.reading.file_bytes import LIMITS, ImageLimits, printable
 from anomalib_ncd.regions.reading.images import read_image
-from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, find_files
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, LIMITS, ImageLimits, find_files, printable
 from anomalib_ncd.regions.views import eval_views, whole_view
 
 logger = logging.getLogger(__name__)

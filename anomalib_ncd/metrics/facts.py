@@ -127,8 +127,11 @@ def pairwise_agreement(partitions: np.ndarray) -> float:
     if partitions.ndim != 2:
         msg = f"`partitions` must have shape (P, N), got {partitions.shape}; stack one row per partition."
         raise ValueError(msg)
-    pairs = [_shared_ari(one, other) for one, other in combinations(partitions, 2)]
-    known = [value for value in pairs if not np.isnan(value)]
+    known = []
+    for one, other in combinations(partitions, 2):
+        shared = (one >= 0) & (other >= 0)
+        if shared.sum() > 1:
+            known.append(adjusted_rand_score(one[shared], other[shared]))
     return float(np.mean(known)) if known else NAN
 
 
@@ -153,12 +156,6 @@ def resampled_clusterings(
         part = rng.permutation(len(features))[:size]
         found[number, part] = cluster(features[part])
     return found
-
-
-def _shared_ari(one: np.ndarray, other: np.ndarray) -> float:
-    """Adjusted Rand index over the samples of both; NaN for fewer than two."""
-    shared = (one >= 0) & (other >= 0)
-    return float(adjusted_rand_score(one[shared], other[shared])) if shared.sum() > 1 else NAN
 
 
 def map_cells(anomaly_map: np.ndarray) -> np.ndarray:

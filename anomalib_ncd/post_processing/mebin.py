@@ -113,8 +113,10 @@ class MEBin(PostProcessor):
     @property
     def settings(self) -> MEBinSettings:
         """All that is needed to binarise a map, as plain data; to be saved next to an exported detector."""
+        low, high = self.mebin_score_range.tolist()
+        fitted = (low, high) if low < high else None
         return MEBinSettings(
-            score_range=self._current_score_range(),
+            score_range=fitted if isinstance(self.score_range, str) else self.score_range,
             sample_rate=self.sample_rate,
             min_interval_len=self.min_interval_len,
             erosion_size=self.erosion_size,
@@ -134,8 +136,13 @@ class MEBin(PostProcessor):
         ``ValueError`` for maps of another shape, or with NaN or infinity.
         """
         settings = self.settings
-        if settings.score_range is None:
-            self._warn_never_fitted()
+        if settings.score_range is None and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "MEBin's score range was never fitted, so each map is binarised over its own range and even images "
+                "without anomalies get masks. Run `Engine.validate(model=..., datamodule=...)` once, set "
+                "`MEBin(score_range=(low, high))`, or fit on the images to predict: `MEBin(score_range='predict')`."
+            )
         results = mebin_from_exported(anomaly_map, settings, image_size_hw)
         size_hw = image_size_hw or anomaly_map.shape[-2:]
         masks = np.stack([result.mask for result in results]) if results else np.zeros((0, *size_hw), dtype=bool)
@@ -155,7 +162,7 @@ class MEBin(PostProcessor):
         result = super().forward(predictions)
         if predictions.anomaly_map is None or not self.enable_thresholding:
             return result
-        if _is_exporting():
+        if torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
             return result._replace(anomaly_map=predictions.anomaly_map, pred_mask=None)
         return result._replace(pred_mask=_eager_binarize(self, predictions.anomaly_map).pred_mask)
 
@@ -210,23 +217,6 @@ class MEBin(PostProcessor):
         self._map_extremes.reset()
         self.mebin_score_range.copy_(torch.tensor(fitted or (float("nan"), float("nan"))))
 
-    def _current_score_range(self) -> tuple[float, float] | None:
-        """Range set by hand, else the fitted one; None where there is none."""
-        if not isinstance(self.score_range, str):
-            return self.score_range
-        low, high = self.mebin_score_range.tolist()
-        return (low, high) if low < high else None
-
-    def _warn_never_fitted(self) -> None:
-        """Say once that there is no score range, and what to do."""
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "MEBin's score range was never fitted, so each map is binarised over its own range and even images "
-                "without anomalies get masks. Run `Engine.validate(model=..., datamodule=...)` once, set "
-                "`MEBin(score_range=(low, high))`, or fit on the images to predict: `MEBin(score_range='predict')`."
-            )
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
         """Accept checkpoints of detectors that were trained with another post-processor: nothing is fitted then."""
         state_dict.setdefault(f"{prefix}mebin_score_range", torch.full((2,), float("nan")))
@@ -237,11 +227,6 @@ class MEBin(PostProcessor):
 def _eager_binarize(post_processor: MEBin, anomaly_map: torch.Tensor) -> MEBinMasks:
     """Keep ``torch.compile`` away from OpenCV."""
     return post_processor.binarize(anomaly_map)
-
-
-def _is_exporting() -> bool:
-    """Whether a graph is traced that has to run without Python."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def _checked_score_range(score_range: ScoreRange) -> ScoreRange:

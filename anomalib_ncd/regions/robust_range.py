@@ -67,9 +67,8 @@ def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts]
     Each map is divided into 4 × 4 parts. The background is the lower quartile of their peaks; the floor divides them in
     two classes, background and abnormal, by Otsu's method. What a quarter of all parts reach doesn't stand out either,
     so the floor is at least their upper quartile, as far as nine of ten maps have peaks above that; not where half of
-    the maps have not, as they saturate. Where maps of
-    normal images are given, it lies between the median and the maximum of their peaks: an image whose peak is above all
-    of theirs stands out, half of them don't.
+    the maps have not, as they saturate. Where maps of normal images are given, it lies between the median and the
+    maximum of their peaks: an image whose peak is above all of theirs stands out, half of them don't.
 
     Maps are left out, from the highest peak down, as long as the highest peak lies more than five times as far above
     the others' lowest value as the next peak. So a map with such a peak changes nothing for any other, exactly; any
@@ -104,7 +103,10 @@ def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts]
         normal_peaks = [entry.peak for entry in normal]
         floor = min(max(floor, float(np.median(normal_peaks))), max(normal_peaks))
     low = min(low, floor)
-    return RobustRange(low, 2 * floor - low, hot, _is_inverted(pooled))
+    spans = [(entry.peak - entry.median, entry.peak - entry.lowest) for entry in pooled]
+    skews = [above / span for above, span in spans if span > 0]
+    is_inverted = bool(skews) and float(np.median(skews)) < _LEAST_SKEW
+    return RobustRange(low, 2 * floor - low, hot, is_inverted)
 
 
 def otsu_threshold(values: np.ndarray) -> float:
@@ -143,10 +145,3 @@ def _without_hot(facts: Sequence[MapFacts]) -> tuple[list[MapFacts], tuple[int, 
     """Leave out maps whose peaks lie far above all others; also return their indices."""
     hot = hot_maps([entry.peak for entry in facts], [entry.lowest for entry in facts])
     return [entry for index, entry in enumerate(facts) if index not in hot], hot
-
-
-def _is_inverted(facts: Sequence[MapFacts]) -> bool:
-    """Whether the medians of maps lie much nearer to their peaks than to their lowest values."""
-    spans = [(entry.peak - entry.median, entry.peak - entry.lowest) for entry in facts]
-    skews = [above / span for above, span in spans if span > 0]
-    return bool(skews) and float(np.median(skews)) < _LEAST_SKEW

@@ -46,7 +46,9 @@ def table_rows(name: str, result: dict[str, Any]) -> list[list[Any]]:
         return [[result[column] for column in COLUMNS[name]]]
     regions = [region for region in result["regions"] if region["area"]]
     if name == "regions.csv":
-        return [_region_row(result["image"], region) for region in regions]
+        boxes = [dict(zip(("left", "top", "right", "bottom"), region["box_xyxy"], strict=True)) for region in regions]
+        rows = [{**region, **box, "image": result["image"]} for region, box in zip(regions, boxes, strict=True)]
+        return [[row[column] for column in COLUMNS[name]] for row in rows]
     values = result | {"num_regions": len(regions), "classes": CLASS_SEPARATOR.join(result["classes"])}
     return [[values[column] for column in COLUMNS[name]]]
 
@@ -66,20 +68,12 @@ def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
 def read_table(file: str | Path) -> list[dict[str, str]]:
     """Read back what :func:`csv_bytes` made: one dictionary a row, by column; all values are text."""
     with Path(file).open(newline="", encoding="utf-8") as stream:
-        return [{name: _as_it_was(cell) for name, cell in row.items()} for row in csv.DictReader(stream)]
-
-
-def _region_row(image: str | None, region: dict[str, Any]) -> list[Any]:
-    left, top, right, bottom = region["box_xyxy"]
-    values = {**region, "image": image, "left": left, "top": top, "right": right, "bottom": bottom}
-    return [values[column] for column in COLUMNS["regions.csv"]]
+        return [
+            {name: cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell for name, cell in row.items()}
+            for row in csv.DictReader(stream)
+        ]
 
 
 def _harmless(cell: Any) -> Any:  # noqa: ANN401
     """A cell that no spreadsheet runs."""
     return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
-
-
-def _as_it_was(cell: str) -> str:
-    """The text of a cell before it was made harmless."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -16,19 +16,9 @@ import torch
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.metrics import facts
 from anomalib_ncd.metrics.defects import UNLABELLED, count_found, defect_report, region_classes, touches
 from anomalib_ncd.metrics.discovery import discovery_report, normal_report
-from anomalib_ncd.metrics.facts import (
-    detector_separation,
-    image_cells,
-    map_cells,
-    own_image_share,
-    pairwise_agreement,
-    peak_height,
-    resampled_clusterings,
-    same_place_share,
-    tell_facts,
-)
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.clustering.clustering import cluster_features
 from anomalib_ncd.models.describer import MIN_NORMAL_IMAGES
@@ -54,11 +44,11 @@ def discovery_facts(batch: NcdBatch, datamodule: NcdDataModule) -> dict[str, flo
 
     Numbers without meaning for the run are left out.
     """
-    facts = {**_map_facts(datamodule), **_cluster_facts(batch)}
+    known = {**_map_facts(datamodule), **_cluster_facts(batch)}
     num_good = len(datamodule.normal_records)
     if num_good and batch.region_head_class_id is None:
-        facts["good_images"] = min(num_good / MIN_NORMAL_IMAGES, 1.0)
-    return {name: value for name, value in facts.items() if not math.isnan(value)}
+        known["good_images"] = min(num_good / MIN_NORMAL_IMAGES, 1.0)
+    return {name: value for name, value in known.items() if not math.isnan(value)}
 
 
 def images_with_region(batch: NcdBatch) -> float:
@@ -73,35 +63,37 @@ def _map_facts(datamodule: NcdDataModule) -> dict[str, float]:
     chosen = _some(len(table.images))
     maps = [read_anomaly_map(datamodule.map_paths[index]) for index in chosen]
     images = [read_image(table.images[index].path, table.settings.bit_depth) for index in chosen]
-    cells = np.stack([map_cells(anomaly_map) for anomaly_map in maps])
-    facts = {
-        "own_image": own_image_share(np.stack([image_cells(image) for image in images]), cells),
-        "peak_height": peak_height(maps),
-        "same_place": same_place_share(cells),
+    cells = np.stack([facts.map_cells(anomaly_map) for anomaly_map in maps])
+    found = {
+        "own_image": facts.own_image_share(np.stack([facts.image_cells(image) for image in images]), cells),
+        "peak_height": facts.peak_height(maps),
+        "same_place": facts.same_place_share(cells),
     }
     paths = datamodule.normal_map_paths
     normal = [read_anomaly_map(paths[index]) for index in _some(len(paths))]
     if normal:
-        facts["same_place_as_normal"] = same_place_share(cells, np.stack([map_cells(one) for one in normal]))
-        facts["detector_separation"] = detector_separation(*([one.max() for one in some] for some in (maps, normal)))
-    return facts
+        cells_of_normal = np.stack([facts.map_cells(one) for one in normal])
+        peaks, normal_peaks = ([one.max() for one in some] for some in (maps, normal))
+        found["same_place_as_normal"] = facts.same_place_share(cells, cells_of_normal)
+        found["detector_separation"] = facts.detector_separation(peaks, normal_peaks)
+    return found
 
 
 def _cluster_facts(batch: NcdBatch) -> dict[str, float]:
     """Agreement of the heads of a trained network, or of clusters of resamples, in the space that was clustered."""
     heads = batch.region_head_class_id
     if heads is not None and heads.shape[1] > 1:
-        return {"head_agreement": pairwise_agreement(heads.T.numpy())}
+        return {"head_agreement": facts.pairwise_agreement(heads.T.numpy())}
     if batch.region_feature is None or batch.region_pred_class_id is None:
         return {}
     features = batch.region_feature
     num_used = len(batch.region_pred_class_id.unique())
     if num_used < 2:
         return {}
-    clusterings = resampled_clusterings(
+    clusterings = facts.resampled_clusterings(
         features.numpy(), lambda part: cluster_features(torch.from_numpy(part), min(num_used, len(part)))
     )
-    return {"cluster_agreement": pairwise_agreement(clusterings)}
+    return {"cluster_agreement": facts.pairwise_agreement(clusterings)}
 
 
 def _some(count: int) -> list[int]:
@@ -183,8 +175,8 @@ def write_run_files(
     results = results.named(class_names)
     write_tables(output, results.image_results(class_names))
     # From what results.npz holds, so that it is there again, and true again, under other names.
-    facts = tell_facts({**results.facts, "images_with_region": images_with_region(results.batch)})
-    metrics = {**(score(results, class_names) or {}), "facts": facts}
+    told = facts.tell_facts({**results.facts, "images_with_region": images_with_region(results.batch)})
+    metrics = {**(score(results, class_names) or {}), "facts": told}
     folder.write_json(output / folder.METRICS_FILE, metrics)
     if results.num_classes_estimate is not None:
         folder.write_json(output / folder.NUM_CLASSES_FILE, results.num_classes_estimate)
@@ -196,7 +188,7 @@ def write_run_files(
         class_names,
         lambda region: table.load(rows[region]),
         metrics,
-        sections=[facts_section(metrics["facts"])],
+        sections=[facts_section(told)],
         peaks_xy=table.peaks_xy,
         find_more=_find_more(table),
         corrected=_corrected(output, results),

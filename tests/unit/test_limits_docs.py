@@ -37,7 +37,7 @@ TESTS = {
         f"{IMAGES}test_what_is_no_image_is_named",
         f"{IMAGES}test_what_is_cut_off_is_refused",
         f"{IMAGES}test_several_pages_are_refused",
-        "unit/regions/reading/test_file_bytes.py::test_folders_pipes_and_devices_are_refused",
+        "unit/regions/reading/test_listing.py::test_folders_pipes_and_devices_are_refused",
     ],
     "content of another format than the suffix says": [f"{MAPS}test_the_content_says_what_a_file_is"],
     "EXIF orientation": [

@@ -15,8 +15,7 @@ import numpy as np
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.line.result_folder import Finished, ResultFolder
-from anomalib_ncd.regions.reading.file_bytes import printable, stamp_of
-from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, ImageFile, find_files, key_of
+from anomalib_ncd.regions.reading.listing import IMAGE_SUFFIXES, ImageFile, find_files, key_of, printable, stamp_of
 from anomalib_ncd.regions.reading.maps import MapPairs, map_kind, read_anomaly_map
 
 logger = logging.getLogger(__name__)

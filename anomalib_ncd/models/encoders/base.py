@@ -13,31 +13,19 @@ Rows = TypeVar("Rows", bound="Tensor | tuple[Tensor, ...]")
 
 
 class Frozen(NamedTuple):
-    """What the frozen part of an encoder hands to the trained part; it can be kept between epochs.
+    """What the frozen part of an encoder hands to the trained part; it can be kept between epochs."""
 
-    Attributes:
-        tokens: Tokens (B, N, D), without gradient.
-        attended: Boolean (B, N): the tokens that the trained part reads. The others may be dropped or be padding.
-    """
-
-    tokens: Tensor
-    attended: Tensor
+    tokens: Tensor  # tokens (B, N, D), without gradient
+    attended: Tensor  # boolean (B, N): the tokens that the trained part reads. The others may be dropped or be padding.
 
 
 class RegionEncoder(nn.Module):
-    """A network that describes regions, in a frozen and a trained part.
+    """A network that describes regions, in a frozen and a trained part."""
 
-    Attributes:
-        image_size: Side S of the square images in pixels.
-        width: Width of the feature.
-        patch_width: Width of patches and references.
-        setting_names: Of what tells the frozen part from another one of the same weights.
-    """
-
-    image_size: int
-    width: int
-    patch_width: int
-    setting_names: ClassVar[tuple[str, ...]]
+    image_size: int  # side S of the square images in pixels
+    width: int  # width of the feature
+    patch_width: int  # width of patches and references
+    setting_names: ClassVar[tuple[str, ...]]  # of what tells the frozen part from another one of the same weights
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from anomalib_ncd.regions.reading.file_bytes import LIMITS, ImageLimits, read_bytes
+from anomalib_ncd.regions.reading.listing import LIMITS, ImageLimits, read_bytes
 
 FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
 MIN_IMAGE_SIDE_PX = 16

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anomalib_ncd.regions.reading.file_bytes import LIMITS, ImageLimits, printable, read_bytes
 from anomalib_ncd.regions.reading.images import decode_samples
-from anomalib_ncd.regions.reading.listing import ImageFile, find_files
+from anomalib_ncd.regions.reading.listing import LIMITS, ImageFile, ImageLimits, find_files, printable, read_bytes
 
 MAP_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".npy", ".npz"})
 MAP_KINDS = ("uint8", "uint16", "float")

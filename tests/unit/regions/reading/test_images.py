@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_ncd.regions.reading.file_bytes import ImageLimits
 from anomalib_ncd.regions.reading.images import decode_image, decode_samples, read_image
+from anomalib_ncd.regions.reading.listing import ImageLimits
 
 SUFFIXES = (".png", ".jpg", ".bmp", ".tif", ".webp")
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_ncd.regions.reading.file_bytes import ImageLimits
-from anomalib_ncd.regions.reading.listing import ImageFile, key_of, list_images
+from anomalib_ncd.regions.reading.listing import ImageFile, ImageLimits, key_of, list_images
 from anomalib_ncd.regions.reading.maps import MapPairs, map_kind, read_anomaly_map
 
 RAMP = np.arange(12).reshape(3, 4)
