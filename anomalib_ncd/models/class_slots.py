@@ -16,15 +16,7 @@ AUTO: Literal["auto"] = "auto"
 
 @dataclass(frozen=True)
 class ClassSlots:
-    """Slots of the heads: base classes first, then the novel ones, of which the first may be *normal*.
-
-    Example:
-        >>> slots = ClassSlots(("dent",), num_novel=3)
-        >>> slots.num_outputs, slots.names
-        (4, ['normal', 'class_1', 'class_2'])
-        >>> slots.named(["good", "scratch", "scratch"]).names
-        ['good', 'scratch', 'scratch']
-    """
+    """Slots of the heads: base classes first, then the novel ones, of which the first may be *normal*."""
 
     # Names of the base classes; None before a datamodule or a checkpoint was seen
     base_names: tuple[str, ...] | None = None

@@ -140,19 +140,6 @@ class AnomalyNcdLoss(nn.Module):
     Args:
         num_base_classes: Number of base classes, the first columns of the logits; may be 0. ``ValueError`` if negative.
         settings: Weights and threshold of the terms. Default: the paper's.
-
-    Example:
-        >>> loss = AnomalyNcdLoss(num_base_classes=1)
-        >>> output = loss(
-        ...     projections=torch.randn(6, 8),
-        ...     logits=torch.randn(2, 6, 4),
-        ...     labels=torch.tensor([0, 0, 0]),
-        ...     is_base=torch.tensor([True, False, False]),
-        ...     scores=torch.tensor([0.0, 0.9, 0.2]),
-        ...     epoch=0,
-        ... )
-        >>> output.total.shape, output.novel_per_head.shape
-        (torch.Size([]), torch.Size([2]))
     """
 
     def __init__(self, num_base_classes: int, settings: TrainingSettings = PAPER) -> None:

@@ -37,12 +37,6 @@ class RegionRejection(DynamicBufferMixin):
     Args:
         false_reject_rate: Share of new regions of known classes that may be called unknown. ``None``: none ever is.
             ``ValueError`` for one that isn't above 0 and below 1.
-
-    Example:
-        >>> rejection = RegionRejection(false_reject_rate=0.5)
-        >>> rejection.fit(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]]), groups=torch.tensor([0, 1, 2]))
-        >>> rejection.is_unknown(torch.tensor([[0.7, 0.7], [-1.0, 0.0]]))
-        tensor([False,  True])
     """
 
     def __init__(self, false_reject_rate: float | None = 0.02) -> None:

@@ -27,14 +27,6 @@ class MEBinSettings:
     """All that MEBin needs besides the map; for the meaning see :class:`~anomalib_ncd.MEBin`.
 
     Where ``score_range`` was never fitted it is ``None``: each map's own range then.
-
-    Example:
-        >>> import tempfile
-        >>> settings = MEBinSettings(score_range=(0.25, 0.75))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     settings.save(f"{folder}/mebin.json")
-        ...     MEBinSettings.load(f"{folder}/mebin.json") == settings
-        True
     """
 
     score_range: tuple[float, float] | None = None

@@ -42,12 +42,6 @@ def region_boxes(mask: np.ndarray, num_components: int, settings: RegionSettings
     If there are more than `num_components`, which :func:`~anomalib_ncd.regions.mebin.binarize` estimates, the largest
     ``num_components + 1`` are kept. The mask ``(H, W)`` bool has the size of the image. Returns ``(N, 4)`` float64,
     largest first; may be fractional; the whole image where the mask is empty.
-
-    Example:
-        >>> mask = np.zeros((100, 200), dtype=bool)
-        >>> mask[40:60, 30:90] = True
-        >>> region_boxes(mask, num_components=1)
-        array([[27., 17., 93., 83.]])
     """
     mask, settings = _check_mask(mask), settings or RegionSettings()
     if num_components < 0:
@@ -69,11 +63,6 @@ def crop(array: np.ndarray, box_xyxy: np.ndarray | tuple[float, float, float, fl
     """Cut a box out of an array ``(H, W)`` or ``(H, W, C)``, as a copy; what lies outside the array is 0.
 
     The box is in half-open pixels; fractions are rounded, halves to the even number, as Pillow does.
-
-    Example:
-        >>> crop(np.array([[1, 2], [3, 4]]), (1, 0, 3, 2))
-        array([[2, 0],
-               [4, 0]])
     """
     array = np.asarray(array)
     if array.ndim not in {2, 3}:
@@ -138,15 +127,6 @@ def extract_regions(
         binarized: The binarised map.
         score_range: Lower and upper end of the set of maps.
         settings: How they are cut; the paper's settings where ``None``.
-
-    Example:
-        >>> image = np.zeros((64, 64, 3), dtype=np.uint8)
-        >>> anomaly_map = np.zeros((32, 32))
-        >>> anomaly_map[8:12, 8:12] = 1
-        >>> binarized = BinarizedMap(anomaly_map > 0.5, 0.5, 1)
-        >>> [region] = extract_regions(image, anomaly_map, binarized, (0, 1))
-        >>> region.box_xyxy, region.image.shape, region.area
-        ((14.0, 14.0, 26.0, 26.0), (12, 12, 3), 64)
     """
     settings = settings or RegionSettings()
     image = check_image(image)

@@ -32,11 +32,6 @@ def fit_range(
         method: For ``"mebin"`` the range is the paper's, from the lowest to the highest peak.
         normal_maps: Maps of normal images that the detector wasn't trained on; the paper has none.
         names: What maps are called in warnings, such as their files. Defaults to ``None``: their numbers.
-
-    Example:
-        >>> maps = [np.array([[0, 1, 8]]), np.array([[1, 0, 8]]), np.array([[1, 0, 90]])]
-        >>> fit_range(maps, "mebin"), fit_range(maps, "elements")
-        ((8.0, 90.0), (0.25, 12.25))
     """
     facts = [map_facts(array) for array in maps]
     fitted = fit_robust_range(facts, [map_facts(array) for array in normal_maps])

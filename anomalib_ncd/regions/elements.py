@@ -97,11 +97,6 @@ def label_elements(
             nor more than half of the components are long themselves. The distance is the larger one of the rows and
             the columns between them.
         max_elements: More elements are not kept, but those with the highest peaks, with a warning.
-
-    Example:
-        >>> mask = np.array([[1, 0, 1, 0, 0, 0, 1]], dtype=bool)
-        >>> label_elements(mask, np.array([[3, 0, 1, 0, 0, 0, 9]]), merge_distance_ratio=0.15)
-        array([[2, 0, 2, 0, 0, 0, 1]], dtype=int32)
     """
     mask, array = np.ascontiguousarray(mask, dtype=bool), np.asarray(anomaly_map)
     if mask.ndim != 2 or mask.shape != array.shape:
@@ -152,13 +147,6 @@ def cut_elements(
         anomaly_map: ``(h, w)``, integer or float.
         score_range: Scores are 0 at its lower end and 1 at its upper one.
         settings: Padding and least size of the squares around them; the paper's where ``None``.
-
-    Example:
-        >>> elements = np.zeros((32, 32), dtype=np.int32)
-        >>> elements[8:12, 8:12], elements[8:12, 14:16] = 1, 2
-        >>> image = np.zeros((64, 64, 3), dtype=np.uint8)
-        >>> [(region.box_xyxy, region.area) for region in cut_elements(image, elements, elements, (0, 2))]
-        [((14.0, 14.0, 26.0, 26.0), 64), ((24.0, 14.0, 36.0, 26.0), 32)]
     """
     image, elements, anomaly_map = check_image(image), np.asarray(elements), np.asarray(anomaly_map)
     settings = settings or RegionSettings()

@@ -35,12 +35,6 @@ def fit_score_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
     Maps are read one at a time. Where all peaks are equal (a single map, for instance) that range has no width; the
     lowest value over all maps then takes the place of the lowest peak. ``ValueError`` if there is no map, or one is not
     valid.
-
-    Example:
-        >>> fit_score_range([np.array([[0, 7]]), np.array([[1, 3]])])
-        (3.0, 7.0)
-        >>> fit_score_range([np.array([[1, 7]])])
-        (1.0, 7.0)
     """
     arrays = (check_map(anomaly_map, f"maps[{index}]") for index, anomaly_map in enumerate(maps))
     return range_of_peaks([(float(array.max()), float(array.min())) for array in arrays])
@@ -121,13 +115,6 @@ def binarize(
         sample_rate: Step between thresholds, on the scale from 0 to 255. 4 in the paper.
         min_interval_len: Shortest run of equal counts that is stable. 4 in the paper.
         erosion_size: Side in pixels of the square that masks are eroded with; 0 for none. 6 in the paper.
-
-    Example:
-        >>> blob = np.zeros((16, 16))
-        >>> blob[2:10, 2:10] = 1
-        >>> mask, threshold, num_components = binarize(blob, (0, 1))
-        >>> int(mask.sum()), round(threshold, 3), num_components
-        (9, 0.012, 1)
     """
     array = check_map(anomaly_map)
     low, high = check_range(score_range)

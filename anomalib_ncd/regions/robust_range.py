@@ -79,12 +79,6 @@ def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts]
     Args:
         facts: One of each map, see :func:`map_facts`.
         normal_facts: Those of maps of normal images.
-
-    Example:
-        >>> maps = np.zeros((8, 16, 16))
-        >>> maps[:, 2:4, 2:4] = 6
-        >>> fit_robust_range([map_facts(anomaly_map) for anomaly_map in maps]).score_range
-        (0.0, 6.0)
     """
     if not facts:
         msg = "`facts` must hold those of at least one anomaly map, got none; fit on the maps of the images to sort."

@@ -17,11 +17,6 @@ def eval_view(image: np.ndarray, mask: np.ndarray, image_size: int = 224) -> tup
 
     Of a region ``(h, w, 3)`` uint8 with its mask ``(h, w)`` bool it is the view ``(3, S, S)`` uint8 and the mask
     ``(1, S, S)`` float32 in [0, 1], both contiguous.
-
-    Example:
-        >>> view, mask = eval_view(np.zeros((50, 50, 3), np.uint8), np.ones((50, 50), bool))
-        >>> view.shape, view.dtype, mask.shape, mask.dtype
-        ((3, 224, 224), dtype('uint8'), (1, 224, 224), dtype('float32'))
     """
     if image_size < 1:
         msg = f"`image_size` must be 1 or more, got {image_size}; 224 is the paper's."

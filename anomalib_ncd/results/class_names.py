@@ -57,11 +57,6 @@ def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:  # 
 
     ``ValueError`` if a class is unknown, a name is empty or holds ``;``, the same class has two names, or a defect
     would become normal without a group of ``same`` that says so.
-
-    Example:
-        >>> given = {"names": {"class_2": "dent"}, "same": [["class_1", "class_2"]]}
-        >>> resolve_class_names(given, ["class_1", "class_2"])
-        ['dent', 'dent']
     """
     names, groups = _checked_names(given, slot_names), _checked_groups(given, slot_names)
     resolved = {slot: slot for slot in slot_names}

@@ -113,11 +113,6 @@ def build_encoder(
         empty_mask: See :class:`MaskGuidedVit`; a convolutional network has no token that could see itself alone, and
             takes ``"region"`` only.
         image_size: Side of the square images in pixels. Defaults to ``None``: the network's own, of its timm config.
-
-    Example:
-        >>> built = build_encoder("offline", pretrained=False)
-        >>> type(built.encoder).__name__, built.encoder.width, built.mean
-        ('MaskGuidedCnn', 320, (0.5, 0.5, 0.5))
     """
     network: nn.Module
     if backbone == OFFLINE_BACKBONE:

@@ -100,12 +100,6 @@ class MaskGuidedCnn(RegionEncoder):
             of a ResNet, ``blocks.6`` of an EfficientNet.
         feature_layers: Number of last stages whose averages make up the feature. ``None``: a quarter of them, four at
             most.
-
-    Example:
-        >>> import timm
-        >>> encoder = MaskGuidedCnn(timm.create_model("resnet10t", pretrained=False), image_size=64, feature_layers=2)
-        >>> encoder(torch.rand(4, 3, 64, 64), torch.ones(4, 1, 64, 64)).shape
-        torch.Size([4, 768])
     """
 
     setting_names = ("trainable_blocks", "feature_layers", "image_size")

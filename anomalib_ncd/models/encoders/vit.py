@@ -42,12 +42,6 @@ class MaskGuidedVit(RegionEncoder):
         empty_mask: What CLS sees when the mask covers half of no patch. ``"region"``: every patch that the mask
             touches, or all patches if it touches none. ``"cls"``: nothing but itself, as in the authors' code; then
             all thin anomalies look alike.
-
-    Example:
-        >>> backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=0)
-        >>> encoder = MaskGuidedVit(backbone, mask_layers=2)
-        >>> encoder(torch.rand(4, 3, 32, 32), torch.ones(4, 1, 32, 32)).shape
-        torch.Size([4, 24])
     """
 
     setting_names = ("mask_layers", "empty_mask", "trainable_blocks", "feature_layers", "image_size")

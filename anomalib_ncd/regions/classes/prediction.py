@@ -42,11 +42,6 @@ def choose_classes(probabilities: np.ndarray, class_names: Sequence[str]) -> tup
 
     Returns the slots ``(N,)`` int64, the most probable one of the most probable name each, and the probability ``(N,)``
     float32 of that name.
-
-    Example:
-        >>> slots, scores = choose_classes(np.array([[0.375, 0.25, 0.375]]), ["dent", "scratch", "scratch"])
-        >>> slots.tolist(), scores.tolist()
-        ([2], [0.625])
     """
     by_name = named_probabilities(probabilities, class_names)
     of_name = np.array(first_slots(class_names))[None] == by_name.argmax(axis=1)[:, None]
@@ -151,15 +146,7 @@ def classes_of_image(
 
 @dataclass(frozen=True)
 class RegionMerging:
-    """What classes mean, and how regions decide about their image.
-
-    Example:
-        >>> merging = RegionMerging(("normal", "dent"), normal_slot=0)
-        >>> boxes = np.array([[0, 0, 8, 8]])
-        >>> found = merging.predict(np.array([[0.25, 0.75]]), boxes, np.array([9]), np.array([0.8]), (64, 64))
-        >>> found.class_name, found.confidence, found.is_normal
-        ('dent', 0.75, False)
-    """
+    """What classes mean, and how regions decide about their image."""
 
     class_names: tuple[str, ...]  # name of each of the K slots; slots of one name are one class
     normal_slot: int | None = None  # slot of *normal*, whatever its name; None where there is none

@@ -48,12 +48,6 @@ def decode_image(data: bytes, name: str, bit_depth: int = 16, limits: ImageLimit
     grey value means the same in every image: with 12, 4,095 becomes 255. ``ValueError`` if the bytes can't be decoded,
     are of another type than 8 or 16 bits, exceed the bit depth, hold several pages, or a side is shorter than 16
     pixels.
-
-    Example:
-        >>> data = cv2.imencode(".png", np.full((20, 30), 7, np.uint8))[1].tobytes()
-        >>> image = decode_image(data, "grey.png")
-        >>> image.shape, image.max()
-        ((20, 30, 3), np.uint8(7))
     """
     samples = decode_samples(data, name, limits)
     if min(samples.shape[:2]) < MIN_IMAGE_SIDE_PX:

@@ -57,3 +57,9 @@ def test_a_number_of_classes_is_asked_for():
     for wrong in (0, "many", 2.0):
         with pytest.raises(ValueError, match=r"`num_novel_classes` must be at least 1 .* or 'auto', got"):
             ClassSlots.asked_for(wrong)
+
+
+def test_example_of_class_slots():
+    slots = ClassSlots(("dent",), num_novel=3)
+    assert (slots.num_outputs, slots.names) == (4, ["normal", "class_1", "class_2"])
+    assert slots.named(["good", "scratch", "scratch"]).names == ["good", "scratch", "scratch"]

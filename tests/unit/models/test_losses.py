@@ -324,3 +324,16 @@ def test_wrong_inputs(batch):
     for change in ({"logits": batch["logits"][0]}, {"projections": batch["projections"][1:]}):
         with pytest.raises(ValueError, match="two views of B >= 1 regions"):
             AnomalyNcdLoss(BASE)(**{**batch, **change}, epoch=0)
+
+
+def test_example_of_anomaly_ncd_loss():
+    loss = AnomalyNcdLoss(num_base_classes=1)
+    output = loss(
+        projections=torch.randn(6, 8),
+        logits=torch.randn(2, 6, 4),
+        labels=torch.tensor([0, 0, 0]),
+        is_base=torch.tensor([True, False, False]),
+        scores=torch.tensor([0.0, 0.9, 0.2]),
+        epoch=0,
+    )
+    assert (output.total.shape, output.novel_per_head.shape) == (torch.Size([]), torch.Size([2]))

@@ -175,3 +175,9 @@ def test_what_is_no_rate_is_refused(rate):
 def test_what_is_no_similarity_is_refused(values):
     with pytest.raises(ValueError, match="`similarities` must hold numbers, one or more"):
         rejection_threshold(np.array(values), 0.1)
+
+
+def test_example_of_region_rejection():
+    rejection = RegionRejection(false_reject_rate=0.5)
+    rejection.fit(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]]), groups=torch.tensor([0, 1, 2]))
+    assert torch.equal(rejection.is_unknown(torch.tensor([[0.7, 0.7], [-1.0, 0.0]])), torch.tensor([False, True]))

@@ -1,6 +1,8 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -65,3 +67,10 @@ def test_bad_shape_raises(shape):
 def test_nan_raises():
     with pytest.raises(ValueError, match="must be finite"):
         mebin_from_exported(np.full((1, 4, 4), np.nan), SETTINGS)
+
+
+def test_settings_survive_a_file():
+    settings = MEBinSettings(score_range=(0.25, 0.75))
+    with tempfile.TemporaryDirectory() as folder:
+        settings.save(f"{folder}/mebin.json")
+        assert MEBinSettings.load(f"{folder}/mebin.json") == settings

@@ -195,3 +195,22 @@ def test_of_too_many_large_regions_the_first_are_kept(monkeypatch, caplog):
     assert "leads to 3 large regions; the first 2 are kept" in caplog.text
     monkeypatch.setattr("anomalib_ncd.regions.crops.MAX_CROP_PIXELS", 10)
     assert len(extract_regions(image, anomaly_map, BinarizedMap(anomaly_map > 0, 0.5, 3), (0, 1))) == 1
+
+
+def test_example_of_region_boxes():
+    mask = np.zeros((100, 200), dtype=bool)
+    mask[40:60, 30:90] = True
+    np.testing.assert_array_equal(region_boxes(mask, num_components=1), np.array([[27.0, 17.0, 93.0, 83.0]]))
+
+
+def test_example_of_crop():
+    np.testing.assert_array_equal(crop(np.array([[1, 2], [3, 4]]), (1, 0, 3, 2)), np.array([[2, 0], [4, 0]]))
+
+
+def test_example_of_extract_regions():
+    image = np.zeros((64, 64, 3), dtype=np.uint8)
+    anomaly_map = np.zeros((32, 32))
+    anomaly_map[8:12, 8:12] = 1
+    binarized = BinarizedMap(anomaly_map > 0.5, 0.5, 1)
+    [region] = extract_regions(image, anomaly_map, binarized, (0, 1))
+    assert (region.box_xyxy, region.image.shape, region.area) == ((14.0, 14.0, 26.0, 26.0), (12, 12, 3), 64)

@@ -164,3 +164,8 @@ def test_sides_of_a_map_must_not_be_swapped() -> None:
     with pytest.raises(ValueError, match="the image is 60x40 pixels and its anomaly map 40x60: sides are swapped"):
         cut_regions(image, np.zeros((60, 40)), (0, 1), ELEMENTS)
     assert cut_regions(image, np.zeros((32, 32)), (0, 1), ELEMENTS)[1] == []
+
+
+def test_example_of_fit_range():
+    maps = [np.array([[0, 1, 8]]), np.array([[1, 0, 8]]), np.array([[1, 0, 90]])]
+    assert (fit_range(maps, "mebin"), fit_range(maps, "elements")) == ((8.0, 90.0), (0.25, 12.25))

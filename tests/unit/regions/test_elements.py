@@ -263,3 +263,21 @@ def test_of_elements_on_one_pixel_of_a_small_image_one_is_left() -> None:
     elements[3, 5], elements[5, 3], elements[33, 62] = 1, 2, 3
     regions = cut_elements(_image(8, 8), elements, elements, (0, 4))
     assert [(region.area, region.score) for region in regions] == [(1, 0.5), (1, 0.75)]
+
+
+def test_example_of_label_elements():
+    mask = np.array([[1, 0, 1, 0, 0, 0, 1]], dtype=bool)
+    np.testing.assert_array_equal(
+        label_elements(mask, np.array([[3, 0, 1, 0, 0, 0, 9]]), merge_distance_ratio=0.15),
+        np.array([[2, 0, 2, 0, 0, 0, 1]], dtype=np.int32),
+    )
+
+
+def test_example_of_cut_elements():
+    elements = np.zeros((32, 32), dtype=np.int32)
+    elements[8:12, 8:12], elements[8:12, 14:16] = 1, 2
+    image = np.zeros((64, 64, 3), dtype=np.uint8)
+    assert [(region.box_xyxy, region.area) for region in cut_elements(image, elements, elements, (0, 2))] == [
+        ((14.0, 14.0, 26.0, 26.0), 64),
+        ((24.0, 14.0, 36.0, 26.0), 32),
+    ]

@@ -281,3 +281,15 @@ def test_bad_batches_and_counts_raise():
         select_interval(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="`min_interval_len` must be"):
         select_interval(np.zeros(2), 0)
+
+
+def test_example_of_fit_score_range():
+    assert fit_score_range([np.array([[0, 7]]), np.array([[1, 3]])]) == (3.0, 7.0)
+    assert fit_score_range([np.array([[1, 7]])]) == (1.0, 7.0)
+
+
+def test_example_of_binarize():
+    blob = np.zeros((16, 16))
+    blob[2:10, 2:10] = 1
+    mask, threshold, num_components = binarize(blob, (0, 1))
+    assert (int(mask.sum()), round(threshold, 3), num_components) == (9, 0.012, 1)

@@ -171,3 +171,9 @@ def test_maps_that_saturate_keep_their_elements():
     maps[:, 2:22, 2:22] = 1  # a quarter of all parts, and all peaks, have the highest value
     low, high = fit_robust_range([map_facts(one) for one in maps]).score_range
     assert low < (low + high) / 2 < 1
+
+
+def test_example_of_fit_robust_range():
+    maps = np.zeros((8, 16, 16))
+    maps[:, 2:4, 2:4] = 6
+    assert fit_robust_range([map_facts(anomaly_map) for anomaly_map in maps]).score_range == (0.0, 6.0)

@@ -82,3 +82,13 @@ def test_a_resized_part_is_that_part_of_the_resized_whole(size_hw):
     box = (left * ratio, top * ratio, right * ratio, bottom * ratio)
     part = resize_antialiased(array, (bottom - top, right - left), Image.Resampling.BICUBIC, box)
     np.testing.assert_allclose(part, whole[top:bottom, left:right], atol=1e-5)
+
+
+def test_example_of_eval_view():
+    view, mask = eval_view(np.zeros((50, 50, 3), np.uint8), np.ones((50, 50), bool))
+    assert (view.shape, view.dtype, mask.shape, mask.dtype) == (
+        (3, 224, 224),
+        np.dtype("uint8"),
+        (1, 224, 224),
+        np.dtype("float32"),
+    )

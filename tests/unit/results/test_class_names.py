@@ -103,3 +103,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     file.write_text('{"names": {"class_9": "a"}}')
     with pytest.raises(ValueError, match=r"class_names.json: \"names\" speaks of 'class_9'"):
         read_class_names(file, SLOTS)
+
+
+def test_example_of_resolve_class_names():
+    given = {"names": {"class_2": "dent"}, "same": [["class_1", "class_2"]]}
+    assert resolve_class_names(given, ["class_1", "class_2"]) == ["dent", "dent"]

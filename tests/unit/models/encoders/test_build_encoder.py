@@ -189,3 +189,8 @@ def test_each_network_has_its_own_file(tmp_path):
     assert any(torch.equal(one, own) for one in built.encoder.parameters())
     with pytest.raises(FileNotFoundError, match="gone"):
         build_encoders("test_vit+resnet10t", "gone.pt+", pretrained=False)
+
+
+def test_example_of_build_encoder():
+    built = build_encoder("offline", pretrained=False)
+    assert (type(built.encoder).__name__, built.encoder.width, built.mean) == ("MaskGuidedCnn", 320, (0.5, 0.5, 0.5))

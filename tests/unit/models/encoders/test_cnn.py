@@ -309,3 +309,8 @@ def test_average_of_half_precision_does_not_overflow():
     maps = torch.full((1, 2, 56, 56), 60.0, dtype=torch.float16)
     average = masked_average(maps, torch.ones(1, 1, 56, 56, dtype=torch.float16))
     torch.testing.assert_close(average, torch.full((1, 2), 60.0))
+
+
+def test_example_of_mask_guided_cnn():
+    encoder = MaskGuidedCnn(timm.create_model("resnet10t", pretrained=False), image_size=64, feature_layers=2)
+    assert encoder(torch.rand(4, 3, 64, 64), torch.ones(4, 1, 64, 64)).shape == torch.Size([4, 768])

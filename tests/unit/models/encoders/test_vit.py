@@ -391,3 +391,9 @@ def test_other_networks_are_refused():
 def test_wrong_shapes(images, masks, match):
     with pytest.raises(ValueError, match=match):
         make_encoder()(torch.zeros(images), torch.zeros(masks))
+
+
+def test_example_of_mask_guided_vit():
+    backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=0)
+    encoder = MaskGuidedVit(backbone, mask_layers=2)
+    assert encoder(torch.rand(4, 3, 32, 32), torch.ones(4, 1, 32, 32)).shape == torch.Size([4, 24])

@@ -285,3 +285,15 @@ def test_shapes_must_agree():
         MERGING.predict(np.ones((1, 4)), np.zeros((2, 4)), np.ones(2), np.ones(2), (8, 8))
     with pytest.raises(ValueError, match="`class_names` must name the K slots"):
         MERGING.predict(np.ones((1, 3)), np.zeros((1, 4)), np.ones(1), np.ones(1), (8, 8))
+
+
+def test_example_of_choose_classes():
+    slots, scores = choose_classes(np.array([[0.375, 0.25, 0.375]]), ["dent", "scratch", "scratch"])
+    assert (slots.tolist(), scores.tolist()) == ([2], [0.625])
+
+
+def test_example_of_region_merging():
+    merging = RegionMerging(("normal", "dent"), normal_slot=0)
+    boxes = np.array([[0, 0, 8, 8]])
+    found = merging.predict(np.array([[0.25, 0.75]]), boxes, np.array([9]), np.array([0.8]), (64, 64))
+    assert (found.class_name, found.confidence, found.is_normal) == ("dent", 0.75, False)

@@ -230,3 +230,9 @@ def test_samples_are_as_the_file_holds_them(dtype):
     samples = decode_samples(encoded(values, ".tiff"), "it")
     assert samples.dtype == dtype
     np.testing.assert_array_equal(samples, values)
+
+
+def test_example_of_decode_image():
+    data = cv2.imencode(".png", np.full((20, 30), 7, np.uint8))[1].tobytes()
+    image = decode_image(data, "grey.png")
+    assert (image.shape, image.max()) == ((20, 30, 3), np.uint8(7))
