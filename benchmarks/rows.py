@@ -74,6 +74,12 @@ def read(file: Path) -> list[Row]:
         return [Row(value=float(row.pop("value")), **row) for row in reader]
 
 
+def newest(found: list[Row]) -> list[Row]:
+    """Rows of the commit that was measured last; of a seed that was measured twice, the later ones."""
+    latest = {(row.seed, row.metric): row for row in found if row.commit == found[-1].commit}
+    return list(latest.values())
+
+
 def current_commit() -> str:
     """Short hash of the last commit that changed the package, with a plus where its files were changed since."""
     here = Path(__file__).parent

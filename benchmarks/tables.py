@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import leave_one_out
 import rows
 from cases import CASES
 
@@ -107,23 +108,19 @@ TABLES = {
 
 def render(name: str, results: Path) -> str:
     """A table in Markdown; cases without figures are left out."""
+    if name == "leave_one_out":
+        return leave_one_out.render(results)
     table, found = TABLES[name], rows.read(results / f"{name}.csv")
     headings = f"| {table.labels} | {' | '.join([*table.metrics.values(), 'seeds', 'commit'])} |"
     lines = [headings, "|" + " --- |" * (headings.count("|") - 1)]
     for case in (case for case in CASES.values() if case.topic == name):
-        figures = _newest([row for row in found if row.case == case.name])
+        figures = rows.newest([row for row in found if row.case == case.name])
         if figures:
             cells = [_cell([row for row in figures if row.metric == metric], table.form) for metric in table.metrics]
             mark = TAKEN_OVER if figures[0].command else ""
             seeds = len({seed for row in figures for seed in row.seed.split()})
             lines.append(f"| {case.label} | {' | '.join([*cells, str(seeds), figures[0].commit + mark])} |")
     return "\n".join(lines) + "\n" if len(lines) > 2 else "Nothing is measured yet.\n"
-
-
-def _newest(found: list[rows.Row]) -> list[rows.Row]:
-    """Rows of the commit that was measured last; of a seed that was measured twice, the later ones."""
-    latest = {(row.seed, row.metric): row for row in found if row.commit == found[-1].commit}
-    return list(latest.values())
 
 
 def _cell(found: list[rows.Row], form: str) -> str:
@@ -143,8 +140,8 @@ def write(file: Path, results: Path, *, check: bool = False) -> bool:
     """
     text = file.read_text(encoding="utf-8")
     for _, name, _ in MARKERS.findall(text):
-        if name not in TABLES:
-            msg = f"{file} asks for the table {name!r}; there are {sorted(TABLES)}."
+        if name not in {*TABLES, "leave_one_out"}:
+            msg = f"{file} asks for the table {name!r}; there are {sorted(TABLES)} and 'leave_one_out'."
             raise ValueError(msg)
     made = MARKERS.sub(lambda match: match[1] + render(match[2], results) + match[3], text)
     if made != text and not check:

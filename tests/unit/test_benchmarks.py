@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import data_sets  # noqa: E402
+import leave_one_out  # noqa: E402
 import rows  # noqa: E402
 import run  # noqa: E402
 import scores  # noqa: E402
@@ -127,6 +128,20 @@ def test_tables_show_the_commit_measured_last(tmp_path):
     assert "| 9 |  |  | 1 | aaaaaaa† |" in tables.render("speed_command", tmp_path)
     rows.append(file, [_row(commit="bbbbbbb"), _row(commit="bbbbbbb", seed="1", value=4.0)])
     assert "| 3 ± 1.414 |  |  | 2 | bbbbbbb |" in tables.render("speed_command", tmp_path)
+
+
+def test_each_data_set_is_left_out_of_the_choice(tmp_path):
+    assert leave_one_out.render(tmp_path) == "Nothing is measured yet.\n"
+    found = []
+    for data, images in leave_one_out.MEASURED_ON.items():
+        for way, value in (("cluster", 0.9 if data == "plates" else 0.5), (f"cluster-{images}", 0.6)):
+            case = {"case": f"discovery-{data}-lite-{way}", "value": value}
+            found += [_row(**case, metric="nmi"), _row(**case, metric="accuracy")]
+    rows.append(tmp_path / "discovery.csv", found)
+    mini, *_, plates, _ = leave_one_out.render(tmp_path).splitlines()[2:]
+    plain, good = "EfficientNet-Lite0, plain", "EfficientNet-Lite0, good images"
+    assert mini == f"| MTD-mini | {plain} | 0.500, 0.500 | 0.600, 0.600 | 0.600, 0.600 | {good} |"
+    assert plates == f"| drawn plates | {good} | 0.600, 0.600 | 0.600, 0.600 | 0.900, 0.900 | {plain} |"
 
 
 def test_markers_take_their_table(tmp_path):
