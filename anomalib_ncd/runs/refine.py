@@ -78,7 +78,8 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
     batch = replace(results.batch, region_head_class_id=None).with_predictions(probabilities, model.region_merging)
     results = replace(results, batch=batch, slot_names=list(plan.slot_names), normal_slot=plan.normal_slot)
     shutil.copytree(run / results.regions_folder, output / "regions", dirs_exist_ok=True)
-    results = replace(results, regions_folder="regions")
+    facts = {name: value for name, value in results.facts.items() if "agreement" not in name}  # of clusters, no longer
+    results = replace(results, regions_folder="regions", facts=facts)
     digest = digest_of_classes(results)
     folder.write_json(output / NAMES_FILE, {**naming_of(plan.slot_names, plan.class_names), "of": digest})
     folder.write_json(output / FILE_NAME, Corrections(tuple(plan.settled(joined, rows)), of=digest).plain())

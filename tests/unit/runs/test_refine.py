@@ -63,6 +63,7 @@ def test_a_class_of_the_users_takes_what_is_alike(refined):
     assert (results.batch.region_class_probabilities.argmax(1) >= 0).all()
     names = json.loads((refined / "class_names.json").read_text())["names"]
     assert {"long line", "square"} <= set(names.values())
+    assert "cluster_agreement" not in results.facts
     assert (refined / "report.html").is_file()
 
 

@@ -309,10 +309,14 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     isSaved = true;
     showState();
+    const quoted = (name) => (/^[\w.-]+$/.test(name) ? name : `"${name}"`);
     const command = wanted.regions || wanted.num_classes
-      ? `anomalib-ncd refine ${data.run} --corrections corrections.json --output ${data.run}_refined`
-      : `anomalib-ncd name ${data.run} --names corrections.json`;
-    byId("save-status").replaceChildren("Saved corrections.json. Next: ", element("code", { textContent: command }));
+      ? `anomalib-ncd refine ${quoted(data.run)} --corrections ~/Downloads/corrections.json --output ${quoted(`${data.run}_refined`)}`
+      : `anomalib-ncd name ${quoted(data.run)} --names ~/Downloads/corrections.json`;
+    byId("save-status").replaceChildren(
+      `Saved among your downloads; a second file may be called corrections (1).json. Next, where ${data.run} lies: `,
+      element("code", { textContent: command }),
+    );
   }
 
   function load(text) {
