@@ -7,12 +7,4 @@ from anomalib_ncd.metrics.clustering import ARI, NMI, ClusterAccuracy, ClusterMa
 from anomalib_ncd.metrics.defects import multilabel_report
 from anomalib_ncd.metrics.discovery import clustering_report, normal_report
 
-__all__ = [
-    "ARI",
-    "NMI",
-    "ClusterAccuracy",
-    "ClusterMacroF1",
-    "clustering_report",
-    "multilabel_report",
-    "normal_report",
-]
+__all__ = ["ARI", "NMI", "ClusterAccuracy", "ClusterMacroF1", "clustering_report", "multilabel_report", "normal_report"]

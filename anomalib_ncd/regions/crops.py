@@ -78,10 +78,7 @@ def crop(array: np.ndarray, box_xyxy: np.ndarray | tuple[float, float, float, fl
 
 
 def region_scores(
-    anomaly_map: np.ndarray,
-    score_range: tuple[float, float],
-    boxes_xyxy: np.ndarray,
-    size_hw: tuple[int, int],
+    anomaly_map: np.ndarray, score_range: tuple[float, float], boxes_xyxy: np.ndarray, size_hw: tuple[int, int]
 ) -> np.ndarray:
     """Score boxes of an image by the highest normalised anomaly score inside them, ``(N,)`` from 0 to 1; 0 outside.
 

@@ -75,10 +75,7 @@ class UnitCheck:
 
 
 def cut_regions(
-    image: np.ndarray,
-    anomaly_map: np.ndarray,
-    score_range: tuple[float, float],
-    settings: RegionSettings,
+    image: np.ndarray, anomaly_map: np.ndarray, score_range: tuple[float, float], settings: RegionSettings
 ) -> tuple[BinarizedMap, list[Region]]:
     """Find and cut the regions of an image as the settings say.
 

@@ -80,10 +80,7 @@ def cut_at_half_height(elements: np.ndarray, anomaly_map: np.ndarray, low: float
 
 
 def label_elements(
-    mask: np.ndarray,
-    anomaly_map: np.ndarray,
-    merge_distance_ratio: float = 0.01,
-    max_elements: int = 200,
+    mask: np.ndarray, anomaly_map: np.ndarray, merge_distance_ratio: float = 0.01, max_elements: int = 200
 ) -> np.ndarray:
     """Number the elements of a mask, one number for components that lie near each other.
 
@@ -175,10 +172,7 @@ def cut_elements(
 
 
 def _element_scores(
-    elements: np.ndarray,
-    anomaly_map: np.ndarray,
-    count: int,
-    score_range: tuple[float, float],
+    elements: np.ndarray, anomaly_map: np.ndarray, count: int, score_range: tuple[float, float]
 ) -> list[float]:
     """Highest value of each element, 0 to 1 over the range."""
     low, high = score_range

@@ -12,21 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_ncd.regions.crops import check_image
-from anomalib_ncd.synthetic.plate_defects import (
-    MASK_COVER,
-    MASK_MARGIN_PX,
-    check_kinds,
-    paint_at,
-    radius_range,
-)
+from anomalib_ncd.synthetic.plate_defects import MASK_COVER, MASK_MARGIN_PX, check_kinds, paint_at, radius_range
 from anomalib_ncd.synthetic.shapes import BoolMask, FloatImage, Spot, dilate, random_spot
 
 SCALES = (0.75, 1.5)  # factors on a defect's size, besides the range of its kind
 CONTRASTS = (2.5, 5.0)  # of a defect, in standard deviations of the texture around it
-CONTRAST_LEVELS = (
-    9.0,
-    60.0,
-)  # in grey levels: smooth surfaces show a defect, coarse ones don't drown it in black
+CONTRAST_LEVELS = (9.0, 60.0)  # in grey levels: smooth surfaces show a defect, coarse ones don't drown it in black
 _PLATE_LEVEL = 150.0  # grey level of the plates that the kinds of defect are drawn for
 _MAX_TRIES = 30
 _BORDER_TOLERANCE = 18.0
