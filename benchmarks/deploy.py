@@ -25,7 +25,7 @@ from cases import Setup
 from anomalib_ncd.deploy import AnomalyClassifier, Manifest
 from anomalib_ncd.deploy import classifier as steps
 from anomalib_ncd.deploy.line.folder_run import classify_folder
-from anomalib_ncd.deploy.packing.manifest import NetworkEntry
+from anomalib_ncd.deploy.packing.artefact import NetworkEntry
 from anomalib_ncd.regions.settings import RegionSettings
 
 SIDE_PX = 96

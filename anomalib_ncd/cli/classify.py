@@ -25,7 +25,7 @@ from anomalib_ncd.cli.discover import plain_config
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
 from anomalib_ncd.deploy.line.folder_run import MapFolder, WatchOptions, classify_folder
-from anomalib_ncd.deploy.packing.manifest import MANIFEST_NAME
+from anomalib_ncd.deploy.packing.artefact import MANIFEST_NAME
 from anomalib_ncd.regions.reading.listing import ImageLimits
 
 if TYPE_CHECKING:

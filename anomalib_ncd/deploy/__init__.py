@@ -9,8 +9,7 @@ torch nor lightning nor anomalib is imported.
 
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_detector_file
-from anomalib_ncd.deploy.packing.artefact import Artefact
-from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest, Rejection
+from anomalib_ncd.deploy.packing.artefact import Artefact, ArtefactError, Manifest, Rejection
 from anomalib_ncd.regions.classes.results import ImageResult, RegionResult
 from anomalib_ncd.regions.reading.listing import ImageLimits
 

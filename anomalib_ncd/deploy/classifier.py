@@ -17,8 +17,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from anomalib_ncd.deploy.detectors import Detector, MapFunction, as_detector, load_artefact_detector
-from anomalib_ncd.deploy.packing.artefact import Artefact
-from anomalib_ncd.deploy.packing.manifest import ArtefactError, Manifest
+from anomalib_ncd.deploy.packing.artefact import Artefact, ArtefactError, Manifest
 from anomalib_ncd.deploy.runtimes import INPUT_NAMES, WHOLE_IMAGE_NAMES, Network, load_encoder
 from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.crops import Region, check_image

@@ -13,8 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from anomalib_ncd.deploy.packing.artefact import Artefact
-from anomalib_ncd.deploy.packing.manifest import ArtefactError
+from anomalib_ncd.deploy.packing.artefact import Artefact, ArtefactError
 from anomalib_ncd.deploy.runtimes import Network, OnnxNetwork, OpenVinoNetwork, load_network
 from anomalib_ncd.regions.views import resize_antialiased
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from anomalib_ncd.deploy.packing.artefact import Artefact
-from anomalib_ncd.deploy.packing.manifest import ArtefactError
+from anomalib_ncd.deploy.packing.artefact import Artefact, ArtefactError
 
 if TYPE_CHECKING:
     from anomalib_ncd.models.export import RegionClassifier

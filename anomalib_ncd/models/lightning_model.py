@@ -26,8 +26,7 @@ from anomalib_ncd.models.clustering.clustering import cluster_prototypes
 from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate, estimate_num_classes
 from anomalib_ncd.models.describer import DescriberKind, build_describer, refuse_training
 from anomalib_ncd.models.encoded_regions import RegionCache, rows_of
-from anomalib_ncd.models.losses import AnomalyNcdLoss
-from anomalib_ncd.models.optimization import build_optimizer, relative_learning_rate
+from anomalib_ncd.models.losses import AnomalyNcdLoss, build_optimizer, relative_learning_rate
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
 from anomalib_ncd.models.view_bank import cache_views, identity_of
 from anomalib_ncd.regions.classes.prediction import RegionMerging

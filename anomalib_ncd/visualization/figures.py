@@ -14,8 +14,7 @@ from matplotlib.text import Text
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.classes.prediction import RegionMerging, first_slots
-from anomalib_ncd.visualization.drawing import class_colours, shortened
-from anomalib_ncd.visualization.fonts import font_families
+from anomalib_ncd.visualization.drawing import class_colours, font_families, shortened
 from anomalib_ncd.visualization.gallery import draw_gallery
 
 MAX_CELL_TEXTS = 30

@@ -15,8 +15,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datasets import TrainRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.classes.prediction import first_slots
-from anomalib_ncd.visualization.drawing import scaled, stretch_contrast
-from anomalib_ncd.visualization.fonts import load_font
+from anomalib_ncd.visualization.drawing import load_font, scaled, stretch_contrast
 
 TILE_PX = 128
 TILES_PER_ROW = 8

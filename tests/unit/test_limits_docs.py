@@ -201,7 +201,7 @@ TESTS = {
         f"{STORE}test_results_of_another_classifier_or_version_are_refused",
     ],
     "artefact changed, forged, of another version": [
-        "unit/deploy/packing/test_manifest.py::test_what_is_wrong_is_refused_with_a_reason",
+        "unit/deploy/packing/test_artefact.py::test_what_is_wrong_is_refused_with_a_reason",
         "unit/deploy/packing/test_artefact.py::test_a_changed_network_is_refused",
     ],
     "Ray actor killed": [

@@ -28,7 +28,7 @@ from anomalib_ncd.results.tables import CLASSIFIER_NAME, COLUMNS, LINES_NAME, cs
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from anomalib_ncd.deploy.packing.manifest import Manifest
+    from anomalib_ncd.deploy.packing.artefact import Manifest
 
 logger = logging.getLogger(__name__)
 

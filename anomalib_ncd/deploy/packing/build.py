@@ -20,9 +20,8 @@ from anomalib_ncd import __version__
 from anomalib_ncd.data.detector_maps import LightningDetector
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, MapFunction, file_digest
-from anomalib_ncd.deploy.packing.artefact import Artefact
+from anomalib_ncd.deploy.packing.artefact import MAX_SIMILARITIES, Artefact, Manifest, NetworkEntry, Rejection
 from anomalib_ncd.deploy.packing.detector_files import pack_detector
-from anomalib_ncd.deploy.packing.manifest import MAX_SIMILARITIES, Manifest, NetworkEntry, Rejection
 from anomalib_ncd.deploy.runtimes import ENCODER_SETTINGS, TorchNetwork
 from anomalib_ncd.models.export import RegionClassifier, save_onnx
 from anomalib_ncd.models.lightning_model import AnomalyNcd

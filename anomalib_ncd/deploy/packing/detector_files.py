@@ -14,7 +14,7 @@ from anomalib.models import AnomalibModule
 
 from anomalib_ncd.data.detector_maps import resize_of
 from anomalib_ncd.deploy.detectors import Detector, files_of_detector
-from anomalib_ncd.deploy.packing.manifest import NetworkEntry
+from anomalib_ncd.deploy.packing.artefact import NetworkEntry
 from anomalib_ncd.models.export import without_inplace, write_onnx
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.maps import read_anomaly_map

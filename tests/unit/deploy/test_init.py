@@ -11,7 +11,7 @@ import pytest
 
 import anomalib_ncd.deploy
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact
-from anomalib_ncd.deploy.packing.manifest import NetworkEntry
+from anomalib_ncd.deploy.packing.artefact import NetworkEntry
 
 CODE = """
 import sys

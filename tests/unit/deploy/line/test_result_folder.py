@@ -18,7 +18,7 @@ import pytest
 from anomalib_ncd.deploy import ImageResult, RegionResult
 from anomalib_ncd.deploy.line import result_folder
 from anomalib_ncd.deploy.line.result_folder import Finished, ResultFolder, ResultStore
-from anomalib_ncd.deploy.packing.manifest import Manifest, NetworkEntry, Rejection
+from anomalib_ncd.deploy.packing.artefact import Manifest, NetworkEntry, Rejection
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.writing import OutputError
 from anomalib_ncd.results.tables import COLUMNS
