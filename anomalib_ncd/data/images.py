@@ -93,11 +93,7 @@ def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[
 
     Names of base classes live in a space of their own: a novel class may have the same name. ``FileNotFoundError`` if a
     folder is missing or empty, or an image has no mask of the same stem; ``ValueError`` if an image lies in no folder
-    of a class.
-
-    Args:
-        folder: Folder that holds ``images`` and ``masks``.
-        base_list: Text file that narrows the images down: one path relative to ``images`` a line.
+    of a class. ``base_list`` narrows the images down: a text file with one path relative to ``images`` a line.
     """
     folder = Path(folder)
     images, masks = _files_by_key(folder / "images"), _files_by_key(folder / "masks")

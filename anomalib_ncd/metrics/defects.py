@@ -113,12 +113,9 @@ def defect_report(counts: dict[str, int], preds: np.ndarray, target: np.ndarray)
 
     Returns ``count`` of defects, ``recall`` (share with a region of its own), ``touched`` (share that any region
     touches), ``num_regions``, ``false_alarms`` (share of the regions on no defect), and ``images``, see
-    :func:`multilabel_report`. A share of nothing is ``None``.
-
-    Args:
-        counts: Those of all images, see :func:`count_found`.
-        preds: ``(N, K)`` bool, discovered classes of each image, without *normal*.
-        target: ``(N, L)`` bool, true classes of each image, without good.
+    :func:`multilabel_report`. A share of nothing is ``None``. ``counts`` are those of all images, see
+    :func:`count_found`; ``preds`` ``(N, K)`` bool the discovered classes of each image without *normal*, ``target``
+    ``(N, L)`` bool its true ones without good.
     """
     num_defects, num_regions = counts["defects"], counts["regions"]
     return {

@@ -61,14 +61,9 @@ def discovery_report(
 
     Returns ``nmi``, ``ari``, ``accuracy`` (which equals micro-F1 after matching) and ``macro_f1`` over all, the same
     under ``defects`` over defects alone (matched anew), ``count``, ``matching`` from discovered to true names, and the
-    ``confusion`` of true (outer) and discovered (inner) names.
-
-    Args:
-        preds: Discovered class of each image or region, ``(N,)`` int.
-        target: True class, ``(N,)`` int; what is negative is unlabelled and left out.
-        pred_names: Name of each discovered class.
-        target_names: Name of each true class.
-        normal_label: True class of good images, which the scores over defects alone leave out.
+    ``confusion`` of true (outer) and discovered (inner) names. ``preds`` and ``target`` ``(N,)`` int are the discovered
+    and the true class of each image or region, of which negative ones are unlabelled and left out; ``pred_names`` and
+    ``target_names`` name the classes; scores over defects alone leave the true class ``normal_label`` out.
 
     Example:
         >>> report = discovery_report(np.array([0, 0, 1]), np.array([1, 1, 0]), ["normal", "class_1"], ["good", "dent"])

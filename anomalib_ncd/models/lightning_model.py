@@ -25,10 +25,9 @@ from anomalib_ncd.models.class_slots import AUTO, ClassSlots
 from anomalib_ncd.models.clustering.clustering import cluster_prototypes
 from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate, estimate_num_classes
 from anomalib_ncd.models.describer import DescriberKind, build_describer, refuse_training
-from anomalib_ncd.models.encoded_regions import RegionCache, rows_of
+from anomalib_ncd.models.encoded_regions import RegionCache, cache_views, identity_of, rows_of
 from anomalib_ncd.models.losses import AnomalyNcdLoss, build_optimizer, relative_learning_rate
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
-from anomalib_ncd.models.view_bank import cache_views, identity_of
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.settings import TrainingSettings

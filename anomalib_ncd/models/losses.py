@@ -76,13 +76,9 @@ def self_training(logits: Tensor, num_base: int, weights: Tensor, teacher_temp: 
     """Cross-entropy of each view with the pseudo-label that the other view gives.
 
     The pseudo-label is a softmax over the novel classes alone, mixed with certainty of the first novel class, which
-    means *normal*, by the region's weight.
-
-    Args:
-        logits: Logits (2N, C) of novel regions by one head, view-major; N at least 1.
-        num_base: Number of base classes, the first columns.
-        weights: Weights (N,) of *normal* in [0, 1].
-        teacher_temp: Divisor of the logits that make pseudo-labels; no gradient flows there.
+    means *normal*, by the region's weight. ``logits`` (2N, C) are of novel regions by one head, view-major, N at least
+    1; the first ``num_base`` columns are base classes. ``weights`` (N,) of *normal* are in [0, 1]; ``teacher_temp``
+    divides the logits that make pseudo-labels, and no gradient flows there.
 
     Example:
         >>> self_training(torch.zeros(4, 5), 1, torch.zeros(2), teacher_temp=0.07).round(decimals=4)  # log 5
@@ -139,11 +135,9 @@ class AnomalyNcdLoss(nn.Module):
     supervised terms, one without novel regions 0 for self-training and mean-entropy.
 
     Where ``prototypes`` tell novel from base classes from the start, mean-entropy spreads the novel regions over the
-    novel classes alone; over all classes in the paper. Without ``contrastive`` its two terms are 0.
-
-    Args:
-        num_base_classes: Number of base classes, the first columns of the logits; may be 0. ``ValueError`` if negative.
-        settings: Weights and threshold of the terms. Default: the paper's.
+    novel classes alone; over all classes in the paper. Without ``contrastive`` its two terms are 0. The first
+    ``num_base_classes`` columns of the logits are base classes, 0 or more, else ``ValueError``; ``settings`` have
+    weights and threshold of the terms, by default the paper's.
     """
 
     def __init__(self, num_base_classes: int, settings: TrainingSettings = PAPER) -> None:

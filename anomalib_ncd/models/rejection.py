@@ -33,10 +33,8 @@ class RegionRejection(DynamicBufferMixin):
     region counts (k = 1 of Sun et al., ICML 2022), for a class may have few regions.
 
     All that is fitted lies in buffers; the threshold follows from them and the rate, which can be changed at any time.
-
-    Args:
-        false_reject_rate: Share of new regions of known classes that may be called unknown. ``None``: none ever is.
-            ``ValueError`` for one that isn't above 0 and below 1.
+    At most a share of ``false_reject_rate`` of new regions of known classes is called unknown; with ``None`` none ever
+    is. ``ValueError`` for a rate that isn't above 0 and below 1.
     """
 
     def __init__(self, false_reject_rate: float | None = 0.02) -> None:

@@ -116,14 +116,9 @@ def extract_regions(
     """Cut the regions out of an image.
 
     Returns regions, largest first. Where the mask is empty there is one: the whole image. ``ValueError`` if the image,
-    the map or the mask is not valid.
-
-    Args:
-        image: ``(H, W, 3)`` uint8.
-        anomaly_map: Its anomaly map at any size, ``(h, w)``, integer or float.
-        binarized: The binarised map.
-        score_range: Lower and upper end of the set of maps.
-        settings: How they are cut; the paper's settings where ``None``.
+    the map or the mask is not valid. The image is ``(H, W, 3)`` uint8, its anomaly map ``(h, w)`` of any size, integer
+    or float; ``score_range`` is the lower and upper end of the set of maps, and ``settings`` say how regions are cut,
+    as the paper's where ``None``.
     """
     settings = settings or RegionSettings()
     image = check_image(image)

@@ -25,13 +25,10 @@ def fit_range(
 ) -> tuple[float, float]:
     """Find the score range of a set of maps, and warn of maps that look wrong.
 
-    Returns lower and upper end of the range. ``ValueError`` if there is no map, or one is not valid.
-
-    Args:
-        maps: Anomaly maps, each ``(H, W)``; read one at a time.
-        method: For ``"mebin"`` the range is the paper's, from the lowest to the highest peak.
-        normal_maps: Maps of normal images that the detector wasn't trained on; the paper has none.
-        names: What maps are called in warnings, such as their files. Defaults to ``None``: their numbers.
+    Returns lower and upper end of the range. ``ValueError`` if there is no map, or one is not valid. Maps ``(H, W)``
+    are read one at a time. For the method ``"mebin"`` the range is the paper's, from the lowest to the highest peak.
+    ``normal_maps`` are of normal images that the detector wasn't trained on; the paper has none. Warnings call maps by
+    ``names``, such as their files, or by their numbers.
     """
     facts = [map_facts(array) for array in maps]
     fitted = fit_robust_range(facts, [map_facts(array) for array in normal_maps])
@@ -80,13 +77,8 @@ def cut_regions(
     """Find and cut the regions of an image as the settings say.
 
     Returns the binarised map and its regions, largest first. Only MEBin has a region where nothing was found.
-    ``ValueError`` if the image or the map is not valid, or the sides of the map are swapped.
-
-    Args:
-        image: ``(H, W, 3)`` uint8.
-        anomaly_map: Its anomaly map at any size, ``(h, w)``, integer or float.
-        score_range: Lower and upper end of the set of maps, see :func:`fit_range`.
-        settings: How regions are found and cut.
+    ``ValueError`` if the image or the map is not valid, or the sides of the map are swapped. The image is ``(H, W, 3)``
+    uint8, its anomaly map ``(h, w)`` of any size, integer or float; for ``score_range`` see :func:`fit_range`.
     """
     swapped = image.shape[1::-1]
     if anomaly_map.shape == swapped != image.shape[:2]:

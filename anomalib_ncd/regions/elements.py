@@ -37,12 +37,9 @@ def find_elements(
     least half of the way from the background to the floor. It also lies above the image's own median, by five standard
     deviations or by 0.8 of what the peak lies above it. Each element is then cut at half its height. Returns numbered
     elements ``(H, W)`` int32, see :func:`label_elements`, and the threshold in map units before elements are cut. Where
-    nothing stands out all are 0 and the threshold is the floor; else the peak is in the first one.
-
-    Args:
-        anomaly_map: ``(H, W)``, integer or float.
-        score_range: Background, and an upper end as far above the floor as that is above the background.
-        merge_distance_ratio: See :func:`label_elements`.
+    nothing stands out all are 0 and the threshold is the floor; else the peak is in the first one. The map is ``(H,
+    W)``, integer or float; ``score_range`` is the background, and an upper end as far above the floor as that is above
+    the background.
 
     Example:
         >>> find_elements(np.array([[0, 9, 5, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0]]), (0, 4))
@@ -136,14 +133,9 @@ def cut_elements(
     """Cut the regions of numbered elements out of an image.
 
     Returns regions, each with the mask and the highest score of its own element, the largest element first; none where
-    there is no element.
-
-    Args:
-        image: ``(H, W, 3)`` uint8.
-        elements: ``(h, w)`` int32 at any size, see :func:`~anomalib_ncd.regions.elements.label_elements`.
-        anomaly_map: ``(h, w)``, integer or float.
-        score_range: Scores are 0 at its lower end and 1 at its upper one.
-        settings: Padding and least size of the squares around them; the paper's where ``None``.
+    there is no element. The image is ``(H, W, 3)`` uint8, numbered elements ``(h, w)`` int32 at any size, see
+    :func:`label_elements`, the map ``(h, w)`` integer or float. Scores are 0 at the lower end of ``score_range`` and 1
+    at the upper one; ``settings`` have padding and least size of the squares, the paper's where ``None``.
     """
     image, elements, anomaly_map = check_image(image), np.asarray(elements), np.asarray(anomaly_map)
     settings = settings or RegionSettings()

@@ -32,11 +32,9 @@ class ThresholdSweep:
     """Counts the components of a map's masks, doing as little as gives the exact counts.
 
     Masks are nested: each lies inside the mask of any lower threshold. So thresholds are visited from the lowest up,
-    inside a shrinking bounding box, and a mask with as many pixels as the one before is that mask.
-
-    Args:
-        levels: ``(H, W)`` uint8, already eroded. The mask at threshold t is ``levels > t``.
-        thresholds: ``(K,)`` whole numbers from 1 to 255, descending.
+    inside a shrinking bounding box, and a mask with as many pixels as the one before is that mask. Levels ``(H, W)``
+    uint8 are eroded already; the mask at threshold t is ``levels > t``. Thresholds ``(K,)`` are whole numbers from 1 to
+    255, descending.
     """
 
     def __init__(self, levels: np.ndarray, thresholds: np.ndarray) -> None:

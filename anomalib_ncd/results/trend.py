@@ -67,13 +67,8 @@ def read_trend(folders: Sequence[Path], by: GroupBy = "day", false_alarm_rate: f
     images. Two tests look for less: of all similarities (Mann and Whitney, 1947), and of the number below the threshold
     of *unknown*, which is beta-binomial, as the threshold is a quantile of the run's similarities.
     ``FileNotFoundError`` if a folder holds no results; ``ValueError`` if the results are of several classifiers, there
-    are none, or the rate is out of range.
-
-    Args:
-        folders: Folders of results, of one classifier.
-        by: ``"day"`` or ``"shift"`` (of eight hours, from six o'clock) of the time at which an image was written, or
-            ``"batch"``: each folder is one.
-        false_alarm_rate: Above 0 and below 1.
+    are none, or the rate is out of range. Groups are the ``"day"`` or ``"shift"`` (of eight hours, from six o'clock) in
+    which an image was written, or a ``"batch"``, a folder each; ``false_alarm_rate`` is above 0 and below 1.
     """
     if not 0 < false_alarm_rate < 1:
         msg = f"`false_alarm_rate` must be above 0 and below 1, got {false_alarm_rate}; 0.001 is one group in 1,000."

@@ -82,13 +82,8 @@ def learn_examples(
 
     A class is called as the kind that most of its examples fall into, where most examples there are of that kind; other
     kinds become classes of their own. Examples themselves are none of the run's images. Returns the images, predicted
-    anew.
-
-    Args:
-        model: Model of the clusters; its classes and what is known to it are changed in place.
-        datamodule: Says how regions are seen.
-        batches: All images, described and predicted.
-        found: Regions of the examples.
+    anew. ``batches`` are all images, described and predicted, ``found`` the regions of the examples; classes of the
+    model and what is known to it are changed in place.
     """
     encoded, rows = _encode(model, datamodule, found), [one for part in found for one in part.examples]
     parts = [*batches, *encoded]

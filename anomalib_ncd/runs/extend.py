@@ -105,14 +105,9 @@ def extend_classes(
 ) -> Extension:
     """Discover classes among unknown regions, add them to the model, and predict all images with it.
 
-    Returns what was found. No unknown region, or none in a large enough group, leaves the model as it was.
-
-    Args:
-        model: Model of a run, changed in place: slots, names and prototypes of its classes stay, new ones follow.
-        images: All images, those of the run and new ones, with features and references of their regions; predicted in
-            place.
-        num_new_classes: As for :func:`extend_run`.
-        min_regions: Likewise.
+    Returns what was found. No unknown region, or none in a large enough group, leaves the model as it was. Slots, names
+    and prototypes of the model's classes stay, new ones follow. ``images`` are those of the run and new ones, with
+    features and references of their regions, and are predicted in place. Numbers as for :func:`extend_run`.
     """
     require_rejection(model)
     model.model.classify_encoded(images)

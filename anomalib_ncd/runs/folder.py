@@ -17,8 +17,8 @@ import yaml
 
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.images import files_of
+from anomalib_ncd.models.encoded_regions import digest_of_frozen
 from anomalib_ncd.models.lightning_model import AnomalyNcd
-from anomalib_ncd.models.view_bank import digest_of_frozen
 from anomalib_ncd.regions.reading.listing import digest_of_images, mark_output, stamp_of
 from anomalib_ncd.regions.writing import write_file
 from anomalib_ncd.settings import plain_data

@@ -96,10 +96,8 @@ class FigureLogger(Callback):
     Loggers take images if they have anomalib's ``add_image``, such as ``anomalib.loggers.AnomalibTensorBoardLogger``.
     They get the gallery, the regions of each class, the map of regions and, where labels are known, the confusion
     matrix of images, under names such as ``test/gallery.png``. Without such a logger nothing is kept or drawn.
-    :class:`~anomalib_ncd.AnomalyNcd` brings one along.
-
-    Args:
-        draw_map: Lay regions out in two dimensions, which takes seconds for thousands of them.
+    :class:`~anomalib_ncd.AnomalyNcd` brings one along. With ``draw_map`` regions are laid out in two dimensions, which
+    takes seconds for thousands of them.
     """
 
     def __init__(self, draw_map: bool = True) -> None:

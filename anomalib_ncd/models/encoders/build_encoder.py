@@ -145,12 +145,9 @@ def build_encoders(backbone: str, weights: str | Path | None = None, **settings:
     """Build the encoder of a backbone, or those of several side by side.
 
     ``ValueError`` if a name is there twice, or there are more or fewer files than names; or as :func:`build_encoder`.
-
-    Args:
-        backbone: As for :func:`build_encoder`, or several names with a plus between them.
-        weights: A file; for several names one each, with a plus between them, and nothing where a network has its
-            usual weights.
-        **settings: Those of :func:`build_encoder`, for all of them.
+    ``backbone`` is as for :func:`build_encoder`, or several names with a plus between them; ``weights`` then are files
+    with a plus between them, nothing where a network has its usual weights. ``settings`` are those of
+    :func:`build_encoder`, for all.
     """
     names = backbone.split("+")
     if len(set(names)) < len(names):

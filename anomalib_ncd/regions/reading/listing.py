@@ -105,12 +105,8 @@ def list_images(source: str | Path, image_list: str | Path | None = None, argume
 
     ``FileNotFoundError`` if the source doesn't exist, holds no image, or lacks an image that ``image_list`` names;
     ``ValueError`` if two images have the same key (``a/1.png`` and ``a/1.jpg``), a name is not UTF-8, or the source is
-    a folder of results.
-
-    Args:
-        source: Folder or file, which came in as `argument`.
-        image_list: Text file that narrows the images down: one relative path a line, see :func:`narrow`.
-        argument: For messages.
+    a folder of results. Messages call the folder or file by ``argument``, as which it came in; for ``image_list`` see
+    :func:`narrow`.
     """
     source = Path(source)
     if not source.is_file() and not source.is_dir():

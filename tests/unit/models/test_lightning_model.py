@@ -18,9 +18,8 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.clustering.clustering import cluster_prototypes
 from anomalib_ncd.models.describer import FrozenFeatures
-from anomalib_ncd.models.encoded_regions import rows_of
+from anomalib_ncd.models.encoded_regions import ViewBank, rows_of
 from anomalib_ncd.models.rejection import RegionRejection
-from anomalib_ncd.models.view_bank import ViewBank
 from anomalib_ncd.regions.classes.prediction import RegionMerging
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.views import eval_views
