@@ -122,19 +122,10 @@ class ViewBank(Dataset):
 
         The tokens lie in ``tokens.bin``, which is mapped into memory; ``counts.npz``, written last, has the number of
         tokens of each view, and what the bank was made from. The views of a region depend on the seed and on its index
-        alone.
-
-        Args:
-            regions: Training set; its own number of views per item doesn't matter.
-            trunk: Takes views ``(B, 3, S, S)`` uint8 and masks ``(B, 1, S, S)`` and returns tokens ``(B, N, D)`` and
-                the attended ones ``(B, N)`` bool, the class token first.
-            num_views: Views per region.
-            device: Where the trunk runs.
-            folder: Folder of the bank. ``None``: a temporary one, which goes with the bank.
-            made_from: What tells the trunk from other trunks; a bank made from something else is made anew.
-            seed: Seed of the views.
-            views_per_batch: Views that are made and handed to the trunk at once.
-            num_workers: Processes that augment.
+        alone. The trunk runs on ``device``; it takes views ``(B, 3, S, S)`` uint8 and masks ``(B, 1, S, S)``, and
+        returns tokens ``(B, N, D)`` and the attended ones ``(B, N)`` bool, the class token first. ``made_from`` tells
+        it from other trunks: a bank made from something else is made anew. Without ``folder`` a temporary one goes with
+        the bank. ``num_workers`` processes augment ``views_per_batch`` views that go through the trunk at once.
         """
         if num_views < NUM_VIEWS:
             msg = f"`num_cached_views` must be at least {NUM_VIEWS}, the views per region, got {num_views}."

@@ -152,13 +152,10 @@ class AnomalyNcdLoss(nn.Module):
     ) -> LossOutput:
         """Compute the loss of a batch of B regions, at least one.
 
-        Args:
-            projections: Projections (2B, P), view-major; ``None`` for a loss without contrast.
-            logits: Cosine similarities (num_heads, 2B, C), view-major.
-            labels: Classes (B,); read for base regions only.
-            is_base: Boolean (B,): which regions are labelled.
-            scores: Region scores (B,) in [0, 1]; read for novel regions only.
-            epoch: Epoch, from 0; decides the temperature of the pseudo-labels.
+        Projections (2B, P) and cosine similarities ``logits`` (num_heads, 2B, C) are view-major; there are no
+        projections for a loss without contrast. ``is_base`` (B,) bool says which regions are labelled. Classes
+        ``labels`` (B,) are read for these only, ``scores`` (B,) in [0, 1] for the others only; ``epoch``, from 0,
+        decides the temperature of the pseudo-labels.
 
         ``ValueError`` if shapes do not match or there is no class for the novel regions.
         """

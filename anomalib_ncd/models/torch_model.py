@@ -74,15 +74,10 @@ class ModelOutput(NamedTuple):
 class AnomalyNcdModel(nn.Module):
     """Describer, heads that classify regions into base and novel classes, and the regions of a run: what predicts.
 
-    Args:
-        describer: Turns views and masks into features.
-        slots: What the outputs of the heads stand for.
-        num_heads: Number of prototype heads; 4 in the paper.
-        projection_hidden_dim: Width of the projector's hidden layers; 2048 in the paper.
-        projection_dim: Width of the projections; 256 in the paper.
-        with_projector: Whether there is a projector, which only the contrastive losses read.
-        merging_temperature: T of region merging. ``None``: an eighth of the root of the image's area.
-        false_reject_rate: See :class:`RegionRejection`.
+    The describer turns views and masks into features; ``slots`` are what the outputs of the heads stand for. The paper
+    has 4 heads, and a projector with hidden layers of 2048 and 256 outputs, which only the contrastive losses read.
+    ``merging_temperature`` is T of region merging, ``None`` for an eighth of the root of the image's area; for
+    ``false_reject_rate`` see :class:`RegionRejection`.
 
     Attributes:
         best_head: The head that predicts.

@@ -82,15 +82,11 @@ def label_elements(
     """Number the elements of a mask, one number for components that lie near each other.
 
     Returns ``(H, W)`` int32: 0 outside elements, 1 for the element with the highest peak, and so on. ``ValueError`` if
-    the shapes differ or a number is out of its range.
-
-    Args:
-        mask: ``(H, W)`` bool.
-        anomaly_map: ``(H, W)``; decides which elements are kept, and their order.
-        merge_distance_ratio: Components with no more than this part of the longer side between them are one element,
-            nor more than half of the components are long themselves. The distance is the larger one of the rows and
-            the columns between them.
-        max_elements: More elements are not kept, but those with the highest peaks, with a warning.
+    the shapes differ or a number is out of its range. The mask is ``(H, W)`` bool; the map ``(H, W)`` decides which
+    elements are kept, and their order. Components with no more than ``merge_distance_ratio`` of the longer side between
+    them are one element, nor more than half of the components are long themselves; the distance is the larger one of
+    the rows and the columns between them. Of more than ``max_elements`` those with the highest peaks are kept, with a
+    warning.
     """
     mask, array = np.ascontiguousarray(mask, dtype=bool), np.asarray(anomaly_map)
     if mask.ndim != 2 or mask.shape != array.shape:

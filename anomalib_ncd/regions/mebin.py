@@ -183,14 +183,11 @@ def binarize(
 ) -> BinarizedMap:
     """Binarise an anomaly map at the threshold where its main elements are stable; ``ValueError`` for bad arguments.
 
-    Returns mask, threshold and number of components. Where the map has no stable interval, the mask is empty.
-
-    Args:
-        anomaly_map: ``(H, W)``, integer or float.
-        score_range: Lower and upper end of the set of maps, see :func:`fit_score_range`.
-        sample_rate: Step between thresholds, on the scale from 0 to 255. 4 in the paper.
-        min_interval_len: Shortest run of equal counts that is stable. 4 in the paper.
-        erosion_size: Side in pixels of the square that masks are eroded with; 0 for none. 6 in the paper.
+    Returns mask, threshold and number of components. Where the map has no stable interval, the mask is empty. The map
+    is ``(H, W)``, integer or float; for ``score_range`` see :func:`fit_score_range`. ``sample_rate`` is the step
+    between thresholds, on the scale from 0 to 255 (4 in the paper), ``min_interval_len`` the shortest run of equal
+    counts that is stable (4 in the paper), ``erosion_size`` the side in pixels of the square that masks are eroded with
+    (6 in the paper), 0 for none.
     """
     array = check_map(anomaly_map)
     low, high = check_range(score_range)

@@ -50,16 +50,10 @@ def export_results(
     """Write what a run found for other tools.
 
     Regions without a mask and those of *normal* are left out; their images stay, as images without a defect.
-    ``ValueError`` if the format is none of these.
-
-    Args:
-        results: The run.
-        class_names: Name of each slot.
-        table: Its regions, in the order of the results.
-        output: Target folder.
-        kind: ``"coco"`` (``annotations.json``), ``"yolo"`` (polygons, one text file an image, and ``data.yaml``),
-            ``"csv"`` (``regions.csv``), each of regions, or ``"folders"``, a folder of images for each class.
-        copy: Copy images instead of linking them.
+    ``ValueError`` if the format is none of these. ``class_names`` name each slot, ``table`` has the regions in the
+    order of the results. Kinds are ``"coco"`` (``annotations.json``), ``"yolo"`` (polygons, one text file an image, and
+    ``data.yaml``) and ``"csv"`` (``regions.csv``), each of regions, and ``"folders"``, a folder of images for each
+    class. Images are linked, or copied with ``copy``.
     """
     writers = {"coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv, "folders": _write_folders}
     if kind not in writers:

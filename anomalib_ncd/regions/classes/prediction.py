@@ -164,14 +164,10 @@ class RegionMerging:
     ) -> ImageResult:
         """Predict an image from its regions, of which there may be none.
 
-        Args:
-            probabilities: ``(R, K)`` float, class probabilities.
-            boxes_xyxy: ``(R, 4)``, boxes in image pixels.
-            areas: ``(R,)``, mask pixels; 0 where the image's map has no main element.
-            scores: ``(R,)`` float in [0, 1], anomaly scores.
-            size_hw: Height and width of the image.
-            is_unknown: ``(R,)`` bool, which regions are unlike all of the run. ``None``: none is.
-            image: Path of the image.
+        Regions have class probabilities ``(R, K)`` float, boxes ``(R, 4)`` in image pixels, areas ``(R,)`` of mask
+        pixels, 0 where the image's map has no main element, and anomaly scores ``(R,)`` float in [0, 1]; ``is_unknown``
+        ``(R,)`` bool says which are unlike all of the run (``None``: none is). ``size_hw`` and ``image`` are height,
+        width and path of the image.
         """
         probabilities, scores = np.asarray(probabilities, np.float32), np.asarray(scores, np.float32)
         areas = np.asarray(areas, np.int64)
