@@ -28,32 +28,20 @@ REJECTION_CONSTANT = 1.5
 
 
 class Description(NamedTuple):
-    """What is said of R regions.
+    """What is said of R regions."""
 
-    Attributes:
-        feature: ``(R, D)`` float, for clusters and classes.
-        rejection_feature: ``(R, E)`` float, to tell whether a region is like those of a run; never trained.
-    """
-
-    feature: Tensor
-    rejection_feature: Tensor
+    feature: Tensor  # (R, D) float, for clusters and classes
+    rejection_feature: Tensor  # (R, E) float, to tell whether a region is like those of a run; never trained
 
 
 class Describer(nn.Module):
-    """Turns views and masks of regions into features of a width that never changes.
+    """Turns views and masks of regions into features of a width that never changes."""
 
-    Attributes:
-        feature_dim: Width D of the feature.
-        image_size: Side S of a view in pixels.
-        needs_whole_images: Whether regions are described by the images that they lie in, too, and compared with normal
-            images.
-        why_untrained: Why training can't change it; empty where it can.
-    """
-
-    feature_dim: int
-    image_size: int
+    feature_dim: int  # width D of the feature
+    image_size: int  # side S of a view in pixels
+    # Whether regions are described by the images that they lie in, too, and compared with normal images
     needs_whole_images: bool = False
-    why_untrained: ClassVar[str] = ""
+    why_untrained: ClassVar[str] = ""  # why training can't change it; empty where it can
 
     def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
         """Take over normal images in place of those known before, for a describer that compares with them.
@@ -80,10 +68,7 @@ class Describer(nn.Module):
 class OneNetwork(Describer):
     """Describes by one network.
 
-    Args:
-        encoder: The mask-guided encoder.
-        mean: Mean of the images that it takes, three numbers in RGB order for images in [0, 1].
-        std: Their standard deviation.
+    ``mean`` and ``std``, three numbers in RGB order, are those of the images in [0, 1] that the encoder takes.
     """
 
     def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -100,15 +85,7 @@ class OneNetwork(Describer):
 
 
 class FrozenFeatures(OneNetwork):
-    """Features of the encoder alone, whose last part training may change; arguments as :class:`OneNetwork`.
-
-    Example:
-        >>> from anomalib_ncd.models.encoders.build_encoder import build_encoder
-        >>> describer = FrozenFeatures(*build_encoder("test_vit", pretrained=False, image_size=32))
-        >>> views, masks = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(2, 1, 32, 32)
-        >>> describer(views, masks).feature.shape == (2, describer.feature_dim)
-        True
-    """
+    """Features of the encoder alone, whose last part training may change; arguments as :class:`OneNetwork`."""
 
     def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(encoder, mean, std)

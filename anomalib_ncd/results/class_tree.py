@@ -16,28 +16,21 @@ MAX_CLUSTERED = 1500
 
 @dataclass(frozen=True)
 class ClassTree:
-    """Cuts of a tree of regions that goes through the classes of a run.
+    """Cuts of a tree of regions that goes through the classes of a run."""
 
-    Attributes:
-        count: Number of classes that have regions.
-        merges: Pairs of classes; the second becomes part of the first. The first pairs merge first.
-        splits: Class that falls apart, and the regions that leave it, for one class more each. The class that they make
-            has the number that follows the highest.
-    """
-
-    count: int
+    count: int  # number of classes that have regions
+    # Pairs of classes; the second becomes part of the first. The first pairs merge first.
     merges: list[tuple[int, int]]
+    # Class that falls apart, and the regions that leave it, for one class more each. The class that they make has the
+    # number that follows the highest.
     splits: list[tuple[int, np.ndarray]]
 
 
 def class_tree(features: np.ndarray, classes: np.ndarray, normal: int | None = None, most: int = MOST) -> ClassTree:
     """Build the tree with Ward's criterion: the least growth, or the largest loss, of the squared distances to means.
 
-    Args:
-        features: ``(R, D)`` float, of any norm.
-        classes: ``(R,)`` int, class of each region, from 0 on.
-        normal: Class that neither merges nor falls apart.
-        most: Most classes; the fewest are 2.
+    Features ``(R, D)`` float are of any norm, classes ``(R,)`` int count from 0. The class ``normal`` neither merges
+    nor falls apart; there are 2 classes at least and ``most`` at most.
     """
     rows = unit_rows(features)
     present = np.unique(classes).tolist()

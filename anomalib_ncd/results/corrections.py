@@ -54,19 +54,13 @@ class Correction:
 
 @dataclass(frozen=True)
 class Corrections:
-    """What a file says.
+    """What a file says."""
 
-    Attributes:
-        regions: One correction per region at most.
-        naming: The parts ``names`` and ``same``, unchecked, as :mod:`~anomalib_ncd.results.class_names` takes them.
-        of: Digest of the classes that slots are meant of; ``None`` where the file doesn't say.
-        num_classes: Number of classes, *normal* included, that the classes are first merged or split into, see
-            :mod:`~anomalib_ncd.results.class_tree`; ``None`` leaves them.
-    """
-
-    regions: tuple[Correction, ...] = ()
-    naming: dict[str, Any] | None = None
-    of: str | None = None
+    regions: tuple[Correction, ...] = ()  # one correction per region at most
+    naming: dict[str, Any] | None = None  # the parts names and same, unchecked, as class_names takes them
+    of: str | None = None  # digest of the classes that slots are meant of; None where the file doesn't say
+    # Number of classes, *normal* included, that the classes are first merged or split into, see class_tree; None leaves
+    # them
     num_classes: int | None = None
 
     def joined(self, later: Sequence[Correction]) -> Corrections:
@@ -83,9 +77,7 @@ class Corrections:
 def read_corrections(file: str | Path) -> Corrections:
     """Read a file of corrections.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is none.
+    ``FileNotFoundError`` if there is no such file; ``ValueError`` if it is none.
     """
     return read_saved(file, _checked)
 

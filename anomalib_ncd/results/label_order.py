@@ -30,22 +30,10 @@ def label_order(
 
     Each is the one that adds most to the similarity of all regions to the nearest one chosen, weighted by their doubt
     (facility location; Nemhauser et al., "An Analysis of Approximations for Maximizing Submodular Set Functions",
-    1978).
-
-    Args:
-        features: ``(R, D)`` float, of any norm. Of more than 3,000 regions, so many are looked at, the most doubtful.
-        doubt: ``(R,)`` float of 0 or more.
-        groups: ``(R,)`` integer; of the regions of one image, one is chosen.
-        count: Most regions to choose.
-        labelled: ``(R,)`` bool, regions whose class is known.
-
-    Returns:
-        Indices of regions, the one to label first first.
-
-    Example:
-        >>> features = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [-1.0, 0.0]])
-        >>> label_order(features, np.array([1.0, 1.0, 0.1, 0.0]), np.arange(4), 2, np.zeros(4, bool))
-        [1, 2]
+    1978). Returns indices of regions, the one to label first first. Features ``(R, D)`` float are of any norm; of more
+    than 3,000 regions, so many are looked at, the most doubtful. ``doubt`` ``(R,)`` float is 0 or more, of each of the
+    ``groups`` ``(R,)`` integer, the regions of one image, one is chosen, and ``labelled`` ``(R,)`` bool are regions
+    whose class is known. At most ``count`` are chosen.
     """
     if not len(features):
         return []

@@ -40,20 +40,11 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
 
     Classes keep names and numbers; those that the user made get the next numbers, and those that no region is of any
     more go. Corrections of the run's own folder count as well, where the file says nothing else; all of them are kept
-    in the new folder.
-
-    Args:
-        run: Folder of a finished run; it stays as it is.
-        corrections: File as the report saves it, or ``corrections.json`` of another run of the same images, whose
-            classes are then told by their names, else by the corrected regions.
-        output: Folder of the refined run.
-
-    Returns:
-        What ``metrics.json`` says.
-
-    Raises:
-        FileNotFoundError: If the run is not finished, or there is no such file.
-        ValueError: If the file is wrong, both folders are one, or the output holds another run.
+    in the new folder. Returns what ``metrics.json`` says. ``FileNotFoundError`` if the run is not finished, or there is
+    no such file; ``ValueError`` if the file is wrong, both folders are one, or the output holds another run. ``run`` is
+    the folder of a finished run, which stays as it is. The file of corrections is as the report saves it, or
+    ``corrections.json`` of another run of the same images, whose classes are then told by their names, else by the
+    corrected regions.
     """
     run, output = Path(run), Path(output)
     folder.refuse_same_folder(run, output)
@@ -98,11 +89,8 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
 def keep_corrections(run: Path, output: Path, before: RunResults, joined: RunResults) -> None:
     """Let corrections hold in a run that goes on from another one, and write them into its folder.
 
-    Args:
-        run: Folder of the run before.
-        output: Folder of the new one.
-        before: Results of the run before.
-        joined: Results of the new one, predicted anew; changed in place.
+    ``run`` and ``output`` are the folders of both; ``before`` are the results of the run before, ``joined`` those of
+    the new one, predicted anew, which are changed in place.
     """
     if not (run / FILE_NAME).is_file():
         return
@@ -158,13 +146,8 @@ def _plan(
 def refit(model: AnomalyNcd, plan: ClassPlan, features: np.ndarray) -> np.ndarray:
     """Give a model classes that follow the corrections of a plan; those that no region is of any more go.
 
-    Args:
-        model: Changed in place, as is the plan.
-        plan: Classes of R regions.
-        features: ``(R, D)`` float.
-
-    Returns:
-        ``(R, K)`` float32, probabilities of the classes that there are now.
+    Returns ``(R, K)`` float32, probabilities of the classes that there are now. Model and plan are changed in place;
+    features ``(R, D)`` float are of the plan's regions.
     """
     prototypes = refine_prototypes(features, plan.prior, plan.allowed)
     found = constrained(probabilities_of(features, prototypes), plan.allowed)

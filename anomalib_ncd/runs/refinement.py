@@ -20,20 +20,13 @@ _DEFAULT_NAME = re.compile(r"class_\d+")
 
 @dataclass
 class ClassPlan:
-    """Classes of a run, and those that its user makes.
+    """Classes of a run, and those that its user makes."""
 
-    Attributes:
-        slot_names: Name of each slot as discovery numbers it, *normal* first where there is such a slot.
-        class_names: What each slot is called; slots of one name are one class.
-        prior: ``(R, K)`` float, what clusters say of each region.
-        allowed: ``(R, K)`` bool, the classes that each region may be of.
-        slots_of: Slots of each class that corrections speak of, by what they call it.
-    """
-
-    slot_names: list[str]
-    class_names: list[str]
-    prior: np.ndarray
-    allowed: np.ndarray = field(init=False)
+    slot_names: list[str]  # name of each slot as discovery numbers it, *normal* first where there is such a slot
+    class_names: list[str]  # what each slot is called; slots of one name are one class
+    prior: np.ndarray  # (R, K) float, what clusters say of each region
+    allowed: np.ndarray = field(init=False)  # (R, K) bool, the classes that each region may be of
+    # Slots of each class that corrections speak of, by what they call it
     slots_of: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,10 +56,8 @@ class ClassPlan:
     def recut(self, features: np.ndarray, slots: np.ndarray, num_classes: int) -> None:
         """Merge or split classes until there are as many, as the report's tree does.
 
-        Args:
-            features: ``(R, D)`` float.
-            slots: ``(R,)`` int, slot that each region is in.
-            num_classes: Number of classes that have regions, *normal* included.
+        Features are ``(R, D)`` float, ``slots`` ``(R,)`` int those that the regions are in; ``num_classes`` counts
+        classes that have regions, *normal* included.
         """
         first = np.array(first_slots(self.class_names))
         classes = first[slots]
@@ -86,8 +77,7 @@ class ClassPlan:
     def take(self, corrections: Sequence[Correction], rows: Sequence[int | None]) -> None:
         """Note what corrections of regions say; those without a region are passed over.
 
-        Raises:
-            ValueError: If a region is left without a class.
+        ``ValueError`` if a region is left without a class.
         """
         for one, row in zip(corrections, rows, strict=True):
             if row is not None and one.class_name is not None and one.class_name not in self.slots_of:
@@ -134,16 +124,9 @@ def follow(
     """Say corrections that were made against other clusters of the classes that the run has now.
 
     A class that is known by a name of the user's keeps it. One that only had a number is the class that most of its
-    regions are in, if most of the corrected regions there are its own; else it is made anew.
-
-    Args:
-        corrections: What is said.
-        rows: The region of each.
-        plan: The run's classes.
-        names: What the slots were called when the corrections were made.
-
-    Returns:
-        The corrections; what they exclude is dropped where the class isn't known by a name.
+    regions are in, if most of the corrected regions there are its own; else it is made anew. Returns the corrections;
+    what they exclude is dropped where the class isn't known by a name. ``rows`` are the regions of the corrections, and
+    ``names`` what the slots were called when these were made.
     """
     moves = Counter(
         (one.class_name, plan.slot_names[int(plan.prior[row].argmax())])

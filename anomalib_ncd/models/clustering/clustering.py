@@ -76,17 +76,10 @@ def cluster_features(
 ) -> npt.NDArray[np.int64]:
     """Group regions by their features, scaled to norm 1.
 
-    With fewer distinct features than ``num_clusters`` there are as many clusters as distinct features, and a warning
-    is logged.
-
-    Args:
-        features: ``(R, D)``, finite; R may be 0.
-        num_clusters: Number of clusters to look for.
-        method: ``"ward"`` (hierarchical, without randomness) or ``"kmeans"`` (best of 10 starts).
-        seed: Seed of k-means.
-
-    Returns:
-        Labels ``(R,)``, numbered in the order in which they first appear; ``ValueError`` for bad arguments.
+    With fewer distinct features than ``num_clusters`` there are as many clusters as distinct features, and a warning is
+    logged. Returns labels ``(R,)``, numbered in the order in which they first appear; ``ValueError`` for bad arguments.
+    Features ``(R, D)`` are finite, R may be 0. The method is ``"ward"`` (hierarchical, without randomness) or
+    ``"kmeans"`` (best of 10 starts, which ``seed`` decides).
 
     Example:
         >>> cluster_features(np.array([[0.0, 1.0], [1.0, 0.1], [0.1, 1.0], [1.0, 0.0]]), num_clusters=2)

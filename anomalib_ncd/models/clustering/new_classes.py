@@ -24,23 +24,10 @@ def group_unknown(
 
     Where the number is not given, classes are as coarse as the run's own: groups grow together, the nearest first,
     until the mean distance between two groups exceeds :func:`class_width` of the run. Small groups stay unknown.
-    ``ValueError`` for numbers below 1.
-
-    Args:
-        unknown: ``(U, E)`` float of norm 1, U of 0 or more.
-        known: ``(N, E)`` float of norm 1, regions of the run.
-        known_classes: ``(N,)`` long, their classes.
-        num_new_classes: Number of new classes, each group then being one; ``None`` as above.
-        min_regions: Fewest regions of a new class where the number isn't given.
-
-    Returns:
-        ``(U,)`` int64, from 0 on in the order of first appearance; -1 for those that stay unknown.
-
-    Example:
-        >>> line = torch.eye(4)
-        >>> known, classes = line[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
-        >>> group_unknown(line[[2, 2, 2, 3]], known, classes).tolist()
-        [0, 0, 0, -1]
+    ``ValueError`` for numbers below 1. Returns ``(U,)`` int64, from 0 on in the order of first appearance; -1 for those
+    that stay unknown. ``unknown`` ``(U, E)`` and ``known`` ``(N, E)`` are float of norm 1, U of 0 or more,
+    ``known_classes`` ``(N,)`` long. Of a given number of new classes each group is one; else groups of fewer than
+    ``min_regions`` regions are none.
     """
     check_numbers(num_new_classes, min_regions)
     if not len(unknown):

@@ -17,16 +17,10 @@ def find_normal_cluster(
     """Find the cluster that the detector itself hardly calls anomalous; no label is needed.
 
     A kind of defect that the detector hardly sees is taken for normal, too. Defaults: see docs/guides/trust.md.
-    ``ValueError`` if the shapes differ.
-
-    Args:
-        labels: ``(R,)`` int, cluster of each region.
-        scores: ``(R,)`` float in [0, 1], anomaly score of each region.
-        areas: ``(R,)``, mask pixels; 0 where the detector's mask was empty.
-        min_separation: Least probability that a region of the cluster scores lower than one of another cluster.
-
-    Returns:
-        The cluster; ``None`` where none is clearly normal.
+    ``ValueError`` if the shapes differ. Returns the cluster; ``None`` where none is clearly normal. Regions have
+    clusters ``(R,)`` int, anomaly scores ``(R,)`` float in [0, 1] and areas ``(R,)`` of mask pixels, 0 where the
+    detector's mask was empty; ``min_separation`` is the least probability that a region of the cluster scores lower
+    than one of another cluster.
 
     Example:
         >>> find_normal_cluster(np.array([1, 1, 0, 0, 2]), np.array([0.1, 0.2, 0.9, 0.8, 0.7]), np.full(5, 40))
@@ -57,24 +51,9 @@ def find_cluster_of_normal(rows: np.ndarray, labels: np.ndarray, num_regions: in
 
     It is the one of most of them, if they lie inside of it: their median cosine to the mean of the others in it is no
     less than that of its outermost twentieth. Otherwise normal has no cluster of its own, as with too few clusters.
-
-    Args:
-        rows: ``(R + N, D)`` float of norm 1: features of R regions, then of N known-normal ones.
-        labels: ``(R + N,)`` int, their clusters.
-        num_regions: How many regions R there are.
-
-    Returns:
-        The cluster, which may hold no region; ``None`` where none is normal, or no normal region is known.
-
-    Raises:
-        ValueError: If the shapes differ.
-
-    Example:
-        >>> rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [1.0, 0.0]])
-        >>> find_cluster_of_normal(rows, np.array([1, 1, 0, 1]), num_regions=3)
-        1
-        >>> find_cluster_of_normal(rows, np.array([1, 1, 0, 0]), num_regions=3) is None
-        True
+    Returns the cluster, which may hold no region; ``None`` where none is normal, or no normal region is known.
+    ``ValueError`` if the shapes differ. Rows ``(R + N, D)`` float of norm 1 are features of ``num_regions`` R regions,
+    then of N known-normal ones; labels ``(R + N,)`` int are their clusters.
     """
     if rows.ndim != 2 or labels.shape != rows.shape[:1] or not 0 <= num_regions <= len(rows):
         msg = f"`rows` (R + N, D), labels (R + N,) and R don't fit: {rows.shape}, {labels.shape} and {num_regions}."

@@ -37,20 +37,14 @@ METHOD = "the share of votes (silhouette, density and two neighbour graphs, on f
 
 @dataclass(frozen=True)
 class NumClassesEstimate:
-    """An estimated number of classes, *normal* included, and what it rests on.
+    """An estimated number of classes, *normal* included, and what it rests on."""
 
-    Attributes:
-        count: The estimate, 1 or more.
-        low: Smallest number that is plausible; `high` the largest.
-        curve: Each candidate with its score, larger is better; empty where there was nothing to choose from.
-        method: What the scores are, or why there are none, in a few words.
-    """
-
-    count: int
-    low: int
+    count: int  # the estimate, 1 or more
+    low: int  # smallest number that is plausible; `high` the largest
     high: int
+    # Each candidate with its score, larger is better; empty where there was nothing to choose from
     curve: list[tuple[int, float]]
-    method: str
+    method: str  # what the scores are, or why there are none, in a few words
 
     def plain(self) -> dict[str, Any]:
         """The estimate as plain data, for checkpoints and JSON."""
@@ -80,21 +74,9 @@ def estimate_num_classes(
     the votes, the range lies between their 5 % and 95 % quantiles, and the curve is the share of votes.
 
     Fewer than eight distinct regions say nothing: the estimate is then 2 (1 for one distinct region), anything up to
-    the number of distinct regions is plausible, and the curve is empty.
-
-    Args:
-        features: Frozen features (R, D) of R regions, finite; R may be 0.
-        max_classes: Largest number to consider; never more than a quarter of the regions is.
-        seed: Seed of the samples.
-
-    Raises:
-        ValueError: If the features are not a finite (R, D) array or `max_classes` is below 2.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> features = np.concatenate([rng.normal(mean, 0.3, (25, 16)) for mean in rng.normal(size=(5, 16))])
-        >>> estimate_num_classes(features).count
-        5
+    the number of distinct regions is plausible, and the curve is empty. ``ValueError`` if the features are not a finite
+    (R, D) array or `max_classes` is below 2. Frozen features (R, D) are finite, R may be 0. At most ``max_classes`` are
+    considered, and never more than a quarter of the regions; ``seed`` is that of the samples.
     """
     rows = _checked_rows(features, max_classes)
     rng = np.random.default_rng(seed)

@@ -37,21 +37,9 @@ def spread_corrections(features: np.ndarray, prior: np.ndarray, allowed: np.ndar
     """Say of all regions what clusters say, but for what corrections change of it near them.
 
     The difference between corrections and the prior is a Gaussian process over regions: what is linear and what is
-    quadratic in their directions, seen from the mean one.
-
-    Args:
-        features: ``(R, D)`` float, of any norm.
-        prior: ``(R, K)`` float, what clusters say.
-        allowed: ``(R, K)`` bool, what corrections say; rows without a correction allow everything.
-
-    Returns:
-        ``(R, K)`` float32; rows sum to 1.
-
-    Example:
-        >>> rows = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0], [0.2, 1.0], [0.1, 1.1]])
-        >>> allowed = np.array([[True, True]] * 2 + [[False, True]] * 3 + [[True, True]])
-        >>> spread_corrections(rows, np.tile([1.0, 0.0], (6, 1)), allowed).argmax(axis=1)
-        array([0, 0, 1, 1, 1, 1])
+    quadratic in their directions, seen from the mean one. Returns ``(R, K)`` float32; rows sum to 1. Features ``(R,
+    D)`` float are of any norm; ``prior`` ``(R, K)`` float is what clusters say, ``allowed`` ``(R, K)`` bool what
+    corrections say: rows without a correction allow everything.
     """
     corrected = np.flatnonzero(~allowed.all(axis=1))
     if not len(corrected):
@@ -66,22 +54,10 @@ def spread_corrections(features: np.ndarray, prior: np.ndarray, allowed: np.ndar
 def refine_prototypes(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Fit one direction per class to what corrections and clusters say of the regions.
 
-    Args:
-        features: ``(R, D)`` float, of any norm.
-        prior: ``(R, K)`` float, probability of each class; 0 in the column of a class that the user made.
-        allowed: ``(R, K)`` bool, the classes that each region may be of; everything where nothing is corrected.
-
-    Returns:
-        ``(K, D)`` float32 of norm 1: prototypes of a classifier by cosine.
-
-    Raises:
-        ValueError: If the shapes differ, or no class is allowed to a region.
-
-    Example:
-        >>> rows, even = np.eye(3), np.full((3, 2), 0.5)
-        >>> allowed = np.array([[True, False], [False, True], [True, True]])
-        >>> (rows @ refine_prototypes(rows, even, allowed).T)[:2].argmax(axis=1).tolist()
-        [0, 1]
+    Returns ``(K, D)`` float32 of norm 1: prototypes of a classifier by cosine. ``ValueError`` if the shapes differ, or
+    no class is allowed to a region. Features ``(R, D)`` float are of any norm; ``prior`` ``(R, K)`` float is the
+    probability of each class, 0 in the column of a class that the user made; ``allowed`` ``(R, K)`` bool the classes
+    that each region may be of, all where nothing is corrected.
     """
     if prior.shape != allowed.shape or len(prior) != len(features) or not allowed.any(axis=1).all():
         shapes = f"{features.shape}, {prior.shape} and {allowed.shape}"

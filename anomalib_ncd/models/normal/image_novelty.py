@@ -53,17 +53,7 @@ class ImageNovelty(nn.Module):
     which are compared with the others; the larger of the two counts. Which scale defects are of nobody knows before.
 
     The way is the direction of the residual of :class:`NormalPatches`. All that is fitted lies in buffers, so that it
-    travels with checkpoints.
-
-    Args:
-        dim: Width D of a patch.
-
-    Example:
-        >>> novelty = ImageNovelty(dim=2)
-        >>> normal = torch.rand(20, 9, 2, generator=torch.Generator().manual_seed(0))
-        >>> novelty.fit([normal], num_images=20)
-        >>> novelty(torch.stack([normal[0], normal[0] + 3])).norm(dim=1).round()
-        tensor([0., 1.])
+    travels with checkpoints. ``dim`` is the width D of a patch.
     """
 
     def __init__(self, dim: int) -> None:

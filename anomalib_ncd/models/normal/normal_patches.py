@@ -42,16 +42,7 @@ class NormalPatches(StandardPatches):
     mask is short. To tell whether a region is like a known one, the root of the mean's length is better, so there is a
     second description with it.
 
-    All that is fitted lies in buffers, so that it travels with checkpoints.
-
-    Args:
-        dim: Width D of a patch.
-
-    Example:
-        >>> patches = NormalPatches(dim=2)
-        >>> patches.fit(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]]))
-        >>> patches(torch.tensor([[[0.0, 1.0]], [[3.0, 1.0]]]), torch.ones(2, 1, 1))[:, 0].norm(dim=1)
-        tensor([0.0000, 2.2361])
+    All that is fitted lies in buffers, so that it travels with checkpoints. ``dim`` is the width D of a patch.
     """
 
     def fit(self, patches: Tensor, seed: int = 0) -> None:
@@ -68,13 +59,9 @@ class NormalPatches(StandardPatches):
     def forward(self, patches: Tensor, share: Tensor) -> Tensor:
         """Describe regions by what sets them apart from normal patches.
 
-        Args:
-            patches: ``(B, N, D)`` float.
-            share: ``(B, N, 1)``, 0 or more: how much of each patch belongs to the region, not 0 for all.
-
-        Returns:
-            ``(B, 2, D)`` float32, near 0 for what looks normal: as long as the longest residual, for clusters and
-            classes, and as long as their mean, for what is known and unknown.
+        Returns ``(B, 2, D)`` float32, near 0 for what looks normal: as long as the longest residual, for clusters and
+        classes, and as long as their mean, for what is known and unknown. Patches are ``(B, N, D)`` float; ``share``
+        ``(B, N, 1)``, 0 or more, is how much of each belongs to the region, not 0 for all.
         """
         if not len(self.patches):
             msg = "No normal patches are known yet; fit them, or load a checkpoint that has some."

@@ -20,6 +20,7 @@ from anomalib_ncd.models.describer import (
     describer_for,
     refuse_training,
 )
+from anomalib_ncd.models.encoders.build_encoder import build_encoder
 from anomalib_ncd.regions.settings import RegionSettings
 
 SIDE = 32
@@ -283,3 +284,9 @@ def test_networks_side_by_side_see_views_of_one_size():
     ]
     with pytest.raises(ValueError, match=r"see views of one size, got \[32, 64\] pixels; give one `image_size`"):
         SideBySide(parts)
+
+
+def test_example_of_frozen_features():
+    describer = FrozenFeatures(*build_encoder("test_vit", pretrained=False, image_size=32))
+    views, masks = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(2, 1, 32, 32)
+    assert describer(views, masks).feature.shape == (2, describer.feature_dim)

@@ -62,3 +62,8 @@ def test_nothing_to_choose_from():
 def test_doubt():
     assert doubt_of(np.array([[0.5, 0.5, 0.0], [0.75, 0.0, 0.25], [0.0, 0.0, 1.0]])).tolist() == [1.0, 0.5, 0.0]
     assert doubt_of(np.ones((2, 1))).tolist() == [0.0, 0.0]
+
+
+def test_example_of_label_order():
+    features = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [-1.0, 0.0]])
+    assert label_order(features, np.array([1.0, 1.0, 0.1, 0.0]), np.arange(4), 2, np.zeros(4, bool)) == [1, 2]

@@ -80,3 +80,9 @@ def test_old_regions_keep_their_classes_beside_new_prototypes():
     torch.testing.assert_close(found.norm(dim=2), torch.ones(2, 1))
     logits = torch.einsum("nd,hcd->hnc", F.normalize(features, dim=1), torch.cat([weight, found], dim=1))
     assert (logits.argmax(dim=2) == slots).float().mean() > 0.98
+
+
+def test_example_of_group_unknown():
+    line = torch.eye(4)
+    known, classes = line[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
+    assert group_unknown(line[[2, 2, 2, 3]], known, classes).tolist() == [0, 0, 0, -1]

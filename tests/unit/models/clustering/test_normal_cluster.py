@@ -70,3 +70,9 @@ def test_without_known_normal_regions_none_is_normal():
 def test_rows_and_labels_belong_together(num_labels, num_regions):
     with pytest.raises(ValueError, match="don't fit"):
         find_cluster_of_normal(REGIONS, np.zeros(num_labels, int), num_regions)
+
+
+def test_example_of_find_cluster_of_normal():
+    rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [1.0, 0.0]])
+    assert find_cluster_of_normal(rows, np.array([1, 1, 0, 1]), num_regions=3) == 1
+    assert find_cluster_of_normal(rows, np.array([1, 1, 0, 0]), num_regions=3) is None

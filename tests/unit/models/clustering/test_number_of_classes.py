@@ -96,3 +96,9 @@ def test_plain_data_comes_back():
     estimate = NumClassesEstimate(3, 2, 4, [(2, 0.25), (3, 0.75)], "a method")
     assert estimate.plain()["curve"] == [[2, 0.25], [3, 0.75]]
     assert NumClassesEstimate.from_plain(estimate.plain()) == estimate
+
+
+def test_example_of_estimate_num_classes():
+    rng = np.random.default_rng(0)
+    features = np.concatenate([rng.normal(mean, 0.3, (25, 16)) for mean in rng.normal(size=(5, 16))])
+    assert estimate_num_classes(features).count == 5

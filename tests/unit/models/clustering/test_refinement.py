@@ -98,3 +98,17 @@ def test_shapes_that_do_not_agree_are_refused(rows):
         refine_prototypes(np.ones((5, 2)), np.ones((rows, 2)), np.ones((5, 2), bool))
     with pytest.raises(ValueError, match="must be"):
         refine_prototypes(np.ones((5, 2)), np.ones((5, 2)), np.zeros((5, 2), bool))
+
+
+def test_example_of_spread_corrections():
+    rows = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0], [0.2, 1.0], [0.1, 1.1]])
+    allowed = np.array([[True, True]] * 2 + [[False, True]] * 3 + [[True, True]])
+    np.testing.assert_array_equal(
+        spread_corrections(rows, np.tile([1.0, 0.0], (6, 1)), allowed).argmax(axis=1), np.array([0, 0, 1, 1, 1, 1])
+    )
+
+
+def test_example_of_refine_prototypes():
+    rows, even = np.eye(3), np.full((3, 2), 0.5)
+    allowed = np.array([[True, False], [False, True], [True, True]])
+    assert (rows @ refine_prototypes(rows, even, allowed).T)[:2].argmax(axis=1).tolist() == [0, 1]

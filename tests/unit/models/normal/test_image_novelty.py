@@ -133,3 +133,10 @@ def test_a_state_of_any_size_loads(fitted):
 def test_patches_that_do_not_fit_are_refused(shape):
     with pytest.raises(ValueError, match="with a square N"):
         ImageNovelty(DIM).fit([torch.zeros(shape)], num_images=2)
+
+
+def test_example_of_image_novelty():
+    novelty = ImageNovelty(dim=2)
+    normal = torch.rand(20, 9, 2, generator=torch.Generator().manual_seed(0))
+    novelty.fit([normal], num_images=20)
+    assert torch.equal(novelty(torch.stack([normal[0], normal[0] + 3])).norm(dim=1).round(), torch.tensor([0.0, 1.0]))

@@ -129,3 +129,10 @@ def test_a_state_of_any_size_loads(fitted):
 def test_patches_that_do_not_fit_are_refused(patches):
     with pytest.raises(ValueError, match=r"`patches` must have shape \(P, 6\)"):
         NormalPatches(DIM).fit(patches)
+
+
+def test_example_of_normal_patches():
+    patches = NormalPatches(dim=2)
+    patches.fit(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]]))
+    found = patches(torch.tensor([[[0.0, 1.0]], [[3.0, 1.0]]]), torch.ones(2, 1, 1))[:, 0].norm(dim=1)
+    torch.testing.assert_close(found, torch.tensor([0.0, 5**0.5]), atol=1e-4, rtol=0)
