@@ -66,16 +66,13 @@ class Describer(nn.Module):
 
 
 class OneNetwork(Describer):
-    """Describes by one network.
+    """Describes by one network."""
 
-    ``mean`` and ``std``, three numbers in RGB order, are those of the images in [0, 1] that the encoder takes.
-    """
-
-    def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, encoder: RegionEncoder) -> None:
         super().__init__()
         self.encoder, self.image_size = encoder, encoder.image_size
-        self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255)
+        self.register_buffer("pixel_mean", torch.tensor(encoder.mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("pixel_std", torch.tensor(encoder.std).view(1, 3, 1, 1) * 255)
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
 
@@ -85,10 +82,10 @@ class OneNetwork(Describer):
 
 
 class FrozenFeatures(OneNetwork):
-    """Features of the encoder alone, whose last part training may change; arguments as :class:`OneNetwork`."""
+    """Features of the encoder alone, whose last part training may change."""
 
-    def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__(encoder, mean, std)
+    def __init__(self, encoder: RegionEncoder) -> None:
+        super().__init__(encoder)
         self.feature_dim = encoder.width
 
     def frozen(self, views: Tensor, masks: Tensor) -> Frozen:
@@ -111,7 +108,6 @@ class NormalResiduals(OneNetwork):
     The feature is the direction of the residual of :class:`NormalPatches`, of length l / (l + m) where its longest
     residual has the length l and that of normal regions the median m; the direction of :class:`ImageNovelty`, as long
     as the image is novel; and a constant. For what is known and unknown, images don't count. Nothing of it is trained.
-    Arguments as :class:`OneNetwork`.
 
     Attributes:
         normal_patches: What regions are compared with.
@@ -122,8 +118,8 @@ class NormalResiduals(OneNetwork):
     needs_whole_images = True
     why_untrained = "Nothing of `describer='normal_residuals'` can be trained; leave it out, or cluster instead."
 
-    def __init__(self, encoder: RegionEncoder, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__(encoder, mean, std)
+    def __init__(self, encoder: RegionEncoder) -> None:
+        super().__init__(encoder)
         self.normal_patches, self.novelty = NormalPatches(encoder.patch_width), ImageNovelty(encoder.patch_width)
         self.register_buffer("usual_length", torch.ones(()))
         self.usual_length: Tensor
@@ -219,7 +215,7 @@ def build_describer(
     if kind not in DESCRIBERS:
         msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
         raise ValueError(msg)
-    parts = [DESCRIBERS[kind](*built) for built in build_encoders(backbone, weights, **settings)]
+    parts = [DESCRIBERS[kind](encoder) for encoder in build_encoders(backbone, weights, **settings)]
     return parts[0] if len(parts) == 1 else SideBySide(parts)
 
 

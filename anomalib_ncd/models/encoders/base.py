@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
+from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 Rows = TypeVar("Rows", bound="Tensor | tuple[Tensor, ...]")
@@ -26,6 +27,11 @@ class RegionEncoder(nn.Module):
     width: int  # width of the feature
     patch_width: int  # width of patches and references
     setting_names: ClassVar[tuple[str, ...]]  # of what tells the frozen part from another one of the same weights
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        config = resolve_model_data_config(backbone)
+        self.mean, self.std = tuple(config["mean"]), tuple(config["std"])  # of images in [0, 1], RGB, that it takes
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -6,13 +6,13 @@
 import difflib
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
-from timm.data import resolve_model_data_config
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, is_model
 from torch import nn
 
+from anomalib_ncd.models.encoders.base import RegionEncoder
 from anomalib_ncd.models.encoders.cnn import MaskGuidedCnn
 from anomalib_ncd.models.encoders.hub import OFFLINE_BACKBONE, OFFLINE_NETWORK, build_offline_backbone, load_published
 from anomalib_ncd.models.encoders.vit import EmptyMask, MaskGuidedVit, VitLike
@@ -45,12 +45,6 @@ def own_image_size(name: str) -> int:
     return 224 if config is None else config.input_size[-1]
 
 
-def preprocessing_of(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that a network of timm expects, in RGB order, for images in [0, 1]."""
-    config = resolve_model_data_config(backbone)
-    return tuple(config["mean"]), tuple(config["std"])
-
-
 def _check_name(name: str) -> None:
     """Refuse names and tags that timm does not know, with the nearest ones it does."""
     arch, _, tag = name.partition(".")
@@ -77,14 +71,6 @@ def _create(name: str, image_size: int, *, pretrained: bool) -> nn.Module:
     return network
 
 
-class BuiltEncoder(NamedTuple):
-    """An encoder, and mean and standard deviation in RGB order that it needs of images in [0, 1]."""
-
-    encoder: MaskGuidedVit | MaskGuidedCnn
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
 def build_encoder(
     backbone: str,
     weights: str | Path | None = None,
@@ -95,7 +81,7 @@ def build_encoder(
     feature_layers: int | None = 1,
     empty_mask: EmptyMask = "region",
     image_size: int | None = None,
-) -> BuiltEncoder:
+) -> RegionEncoder:
     """Build the encoder that goes with a backbone.
 
     ``FileNotFoundError`` if ``weights`` does not exist; ``ValueError`` if the name is unknown, the weights do not fit,
@@ -119,29 +105,26 @@ def build_encoder(
         network = build_offline_backbone(weights, pretrained=pretrained)
     else:
         network = build_network(backbone, weights, pretrained=pretrained, image_size=image_size)
-    mean, std = preprocessing_of(network)
     if isinstance(network, VitLike):
-        vit = MaskGuidedVit(
+        return MaskGuidedVit(
             network,
             mask_layers=mask_layers,
             trainable_blocks=trainable_blocks,
             feature_layers=feature_layers,
             empty_mask=empty_mask,
         )
-        return BuiltEncoder(vit, mean, std)
     if empty_mask != "region":
         msg = f"`empty_mask` must be 'region' for the convolutional network {backbone!r}, got {empty_mask!r}."
         raise ValueError(msg)
-    cnn = MaskGuidedCnn(
+    return MaskGuidedCnn(
         network,
         image_size=image_size or own_image_size(OFFLINE_NETWORK if backbone == OFFLINE_BACKBONE else backbone),
         trainable_blocks=trainable_blocks,
         feature_layers=feature_layers,
     )
-    return BuiltEncoder(cnn, mean, std)
 
 
-def build_encoders(backbone: str, weights: str | Path | None = None, **settings: Any) -> list[BuiltEncoder]:  # noqa: ANN401
+def build_encoders(backbone: str, weights: str | Path | None = None, **settings: Any) -> list[RegionEncoder]:  # noqa: ANN401
     """Build the encoder of a backbone, or those of several side by side.
 
     ``ValueError`` if a name is there twice, or there are more or fewer files than names; or as :func:`build_encoder`.

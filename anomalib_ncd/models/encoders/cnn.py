@@ -107,7 +107,7 @@ class MaskGuidedCnn(RegionEncoder):
     def __init__(
         self, backbone: nn.Module, *, image_size: int = 224, trainable_blocks: int = 1, feature_layers: int | None = 1
     ) -> None:
-        super().__init__()
+        super().__init__(backbone)
         links = list(chain_of(backbone).values())
         stages = [index for index, module in enumerate(links) if has_convolution(module)]
         check_range("trainable_blocks", trainable_blocks, 0, len(stages))

@@ -55,7 +55,7 @@ class MaskGuidedVit(RegionEncoder):
         feature_layers: int | None = 1,
         empty_mask: EmptyMask = "region",
     ) -> None:
-        super().__init__()
+        super().__init__(backbone)
         _check_backbone(backbone)
         self.depth = len(backbone.blocks)
         if feature_layers is None:  # layers that are trained are no part of it

@@ -287,6 +287,6 @@ def test_networks_side_by_side_see_views_of_one_size():
 
 
 def test_example_of_frozen_features():
-    describer = FrozenFeatures(*build_encoder("test_vit", pretrained=False, image_size=32))
+    describer = FrozenFeatures(build_encoder("test_vit", pretrained=False, image_size=32))
     views, masks = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(2, 1, 32, 32)
     assert describer(views, masks).feature.shape == (2, describer.feature_dim)

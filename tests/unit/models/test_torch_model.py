@@ -118,7 +118,7 @@ def test_unit_rows_keep_shape_and_type():
 def model():
     torch.manual_seed(0)
     vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=0)
-    describer = FrozenFeatures(MaskGuidedVit(vit, mask_layers=2), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    describer = FrozenFeatures(MaskGuidedVit(vit, mask_layers=2))
     return AnomalyNcdModel(
         describer, ClassSlots(("a", "b"), 3), num_heads=2, projection_hidden_dim=32, projection_dim=16
     )
@@ -141,7 +141,7 @@ def test_shapes(model, views):
 
 def test_default_projector_is_the_papers():
     vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=0)
-    model = AnomalyNcdModel(FrozenFeatures(MaskGuidedVit(vit), (0.5,) * 3, (0.5,) * 3), ClassSlots((), 5))
+    model = AnomalyNcdModel(FrozenFeatures(MaskGuidedVit(vit)), ClassSlots((), 5))
     assert model.projector.mlp[-1].weight.shape == (256, 2048)
     assert model.heads.weight.shape == (4, 5, 24)
 

@@ -14,7 +14,6 @@ from anomalib_ncd.models.encoders.build_encoder import (
     build_encoders,
     build_network,
     own_image_size,
-    preprocessing_of,
 )
 from anomalib_ncd.models.encoders.cnn import MaskGuidedCnn
 from anomalib_ncd.models.encoders.vit import MaskGuidedVit
@@ -69,9 +68,9 @@ def test_image_size_must_be_whole_patches(name, image_size):
 
 
 def test_preprocessing_is_the_backbones_own():
-    assert preprocessing_of(build_network(DEIT, pretrained=False))[0] == (0.485, 0.456, 0.406)
-    augreg = build_network("vit_tiny_patch16_224", pretrained=False)
-    assert preprocessing_of(augreg) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert build_encoder(DEIT, pretrained=False).mean == (0.485, 0.456, 0.406)
+    augreg = build_encoder("vit_tiny_patch16_224", pretrained=False)
+    assert (augreg.mean, augreg.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -85,20 +84,20 @@ def test_preprocessing_is_the_backbones_own():
 )
 def test_each_backbone_gets_its_encoder(name, kind, width, statistics):
     built = build_encoder(name, pretrained=False, image_size=64)
-    assert isinstance(built.encoder, kind)
-    assert built.encoder.width == width
-    assert built.encoder.image_size == 64
+    assert isinstance(built, kind)
+    assert built.width == width
+    assert built.image_size == 64
     assert (built.mean, built.std) == statistics
-    assert built.encoder(torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64)).shape == (2, width)
+    assert built(torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64)).shape == (2, width)
 
 
 def test_settings_reach_the_vit():
-    encoder = build_encoder(DEIT, pretrained=False, mask_layers=5, trainable_blocks=2, empty_mask="cls").encoder
+    encoder = build_encoder(DEIT, pretrained=False, mask_layers=5, trainable_blocks=2, empty_mask="cls")
     assert (encoder.mask_layers, encoder.trainable_blocks, encoder.empty_mask) == (5, 2, "cls")
 
 
 def test_settings_reach_the_cnn():
-    encoder = build_encoder("resnet10t", pretrained=False, trainable_blocks=2).encoder
+    encoder = build_encoder("resnet10t", pretrained=False, trainable_blocks=2)
     assert [any(p.requires_grad for p in link.parameters()) for link in encoder.links][-3:] == [False, True, True]
 
 
@@ -111,7 +110,7 @@ def test_a_cnn_has_no_token_to_see_alone():
 def test_weights_of_a_cnn_come_from_the_file(tmp_path, wrapped):
     source = timm.create_model("resnet10t", pretrained=False)  # with a classifier, as they are published
     torch.save({"state_dict": source.state_dict()} if wrapped else source.state_dict(), tmp_path / "weights.pth")
-    encoder = build_encoder("resnet10t", tmp_path / "weights.pth").encoder
+    encoder = build_encoder("resnet10t", tmp_path / "weights.pth")
     torch.testing.assert_close(encoder.links[-1].state_dict(), source.layer4.state_dict(), rtol=0, atol=0)
 
 
@@ -161,7 +160,7 @@ def test_the_offline_backbone_needs_no_wheel_for_random_weights(monkeypatch):
 
 def test_networks_side_by_side_are_built_in_the_order_of_their_names():
     built = [build_encoders(names, pretrained=False) for names in ("test_vit+resnet10t", "resnet10t+test_vit")]
-    assert [[type(one.encoder) for one in each] for each in built] == [
+    assert [[type(one) for one in each] for each in built] == [
         [MaskGuidedVit, MaskGuidedCnn],
         [MaskGuidedCnn, MaskGuidedVit],
     ]
@@ -186,11 +185,11 @@ def test_each_network_has_its_own_file(tmp_path):
     torch.save(network.state_dict(), tmp_path / "resnet.pt")
     [_, built] = build_encoders("offline+resnet10t", f"+{tmp_path / 'resnet.pt'}")
     own = dict(network.named_parameters())["conv1.0.weight"]
-    assert any(torch.equal(one, own) for one in built.encoder.parameters())
+    assert any(torch.equal(one, own) for one in built.parameters())
     with pytest.raises(FileNotFoundError, match="gone"):
         build_encoders("test_vit+resnet10t", "gone.pt+", pretrained=False)
 
 
 def test_example_of_build_encoder():
     built = build_encoder("offline", pretrained=False)
-    assert (type(built.encoder).__name__, built.encoder.width, built.mean) == ("MaskGuidedCnn", 320, (0.5, 0.5, 0.5))
+    assert (type(built).__name__, built.width, built.mean) == ("MaskGuidedCnn", 320, (0.5, 0.5, 0.5))
