@@ -32,10 +32,6 @@ def multilabel_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]
 
     ``micro_f1`` is over all labels of all images, ``macro_f1`` the mean over the true classes that occur (one that
     nothing matches scores 0), ``exact_match`` the share of images whose sets are equal. All are NaN for no images.
-
-    Example:
-        >>> multilabel_report(np.array([[1, 0], [1, 0]], bool), np.array([[1, 0], [1, 1]], bool))
-        {'micro_f1': 0.8, 'macro_f1': 0.5, 'exact_match': 0.5}
     """
     preds, target = _checked(preds, target)
     if not len(preds):
@@ -93,10 +89,6 @@ def count_found(table: np.ndarray) -> dict[str, int]:
     """Count what was found of the defects of an image, out of :func:`touches`; counts of images add up.
 
     A defect has a region of its ``own`` that touches no other defect; a ``false`` region is on no defect.
-
-    Example:
-        >>> count_found(np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0]], bool))
-        {'defects': 3, 'touched': 3, 'own': 1, 'regions': 3, 'false': 1}
     """
     num_touched = table.sum(axis=1)
     return {

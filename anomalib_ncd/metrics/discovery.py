@@ -19,10 +19,6 @@ def clustering_report(preds: np.ndarray, target: np.ndarray) -> dict[str, float]
     """Score discovered classes against true ones, ``(N,)`` integer each; true ones below 0 are left out.
 
     Accuracy and macro-F1 are after Hungarian matching. All are NaN where nothing is labelled.
-
-    Example:
-        >>> clustering_report(np.array([3, 3, 5, 5, 5]), np.array([1, 1, 0, 0, -1]))
-        {'nmi': 1.0, 'ari': 1.0, 'accuracy': 1.0, 'macro_f1': 1.0}
     """
     preds, target = labelled(preds, target)
     return {
@@ -64,11 +60,6 @@ def discovery_report(
     ``confusion`` of true (outer) and discovered (inner) names. ``preds`` and ``target`` ``(N,)`` int are the discovered
     and the true class of each image or region, of which negative ones are unlabelled and left out; ``pred_names`` and
     ``target_names`` name the classes; scores over defects alone leave the true class ``normal_label`` out.
-
-    Example:
-        >>> report = discovery_report(np.array([0, 0, 1]), np.array([1, 1, 0]), ["normal", "class_1"], ["good", "dent"])
-        >>> report["accuracy"], report["matching"]
-        (1.0, {'normal': 'dent', 'class_1': 'good'})
     """
     preds, target = labelled(preds, target)
     if len(target) == 0:
@@ -116,10 +107,6 @@ def match_classes(preds: np.ndarray, target: np.ndarray) -> dict[int, int]:
     """Match predicted with true classes, ``(N,)`` integer each, for the highest agreement.
 
     Predicted classes that are left over are absent. ``ValueError``, as below, for arrays of other kinds or lengths.
-
-    Example:
-        >>> match_classes(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0]))
-        {4: 1, 7: 0}
     """
     preds, target = check_labels(preds, target)
     pred_classes, pred_index = np.unique(preds, return_inverse=True)

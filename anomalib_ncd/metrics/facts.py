@@ -118,10 +118,6 @@ def pairwise_agreement(partitions: np.ndarray) -> float:
 
     Below 0 a sample is not part of a partition; a pair is compared over the samples that both have. That clusterings of
     resamples agree tells how real clusters are: Ben-Hur, Elisseeff and Guyon (PSB 2002).
-
-    Example:
-        >>> pairwise_agreement(np.array([[0, 0, 1, 1], [5, 5, 3, 3], [7, 7, 2, -1]]))
-        1.0
     """
     partitions = np.asarray(partitions)
     if partitions.ndim != 2:

@@ -128,10 +128,6 @@ def rejection_threshold(similarities: np.ndarray, false_reject_rate: float) -> f
     With n similarities in ascending order it is the one at place ⌊rate · (n + 1)⌋. With too few of them for the rate it
     is the smallest, and the rate is 1 / (n + 1). `similarities` ``(n,)`` are of each region of the run to the others,
     itself and its image left out; ``ValueError`` without any, for NaN, or for a rate that is not above 0 and below 1.
-
-    Example:
-        >>> rejection_threshold(np.array([0.9, 0.5, 0.8, 0.7]), false_reject_rate=0.4)
-        0.7
     """
     check_false_reject_rate(false_reject_rate)
     values = np.sort(np.asarray(similarities, dtype=np.float64).ravel())

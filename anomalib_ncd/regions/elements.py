@@ -40,10 +40,6 @@ def find_elements(
     nothing stands out all are 0 and the threshold is the floor; else the peak is in the first one. The map is ``(H,
     W)``, integer or float; ``score_range`` is the background, and an upper end as far above the floor as that is above
     the background.
-
-    Example:
-        >>> find_elements(np.array([[0, 9, 5, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0]]), (0, 4))
-        (array([[0, 1, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]], dtype=int32), 1.0)
     """
     array = check_map(anomaly_map)
     low, high = check_range(score_range)

@@ -148,10 +148,6 @@ def select_interval(counts: np.ndarray, min_interval_len: int = 4) -> tuple[int,
 
     Among runs of equal length, the count whose first stable run comes first in the sweep wins; among runs of that
     count, the last one. ``None`` where no run has `min_interval_len`, 4 in the paper.
-
-    Example:
-        >>> select_interval(np.array([0, 1, 1, 1, 1, 1, 2, 2, 2, 2]))
-        (5, 1)
     """
     counts = np.asarray(counts)
     if counts.ndim != 1:

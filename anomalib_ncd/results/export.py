@@ -85,12 +85,7 @@ def shapes_of(results: RunResults, class_names: Sequence[str], table: RegionTabl
 
 
 def polygons_of(mask: np.ndarray) -> list[list[float]]:
-    """Outline the parts of a mask ``(H, W)``: ``[x, y, …]`` around the middles of their pixels; holes are filled.
-
-    Example:
-        >>> polygons_of(np.array([[False, True]]))
-        [[1.25, 0.25, 1.25, 0.75, 1.75, 0.75, 1.75, 0.25]]
-    """
+    """Outline the parts of a mask ``(H, W)``: ``[x, y, …]`` around the middles of their pixels; holes are filled."""
     # Each pixel becomes four, so that outlines run between the middles of pixels.
     fine = np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)
     contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

@@ -54,12 +54,7 @@ def table_rows(name: str, result: dict[str, Any]) -> list[list[Any]]:
 
 
 def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
-    r"""Turn rows into CSV; text that a spreadsheet would run as a formula begins with an apostrophe.
-
-    Example:
-        >>> csv_bytes([["image", "class"], ["a.png", "=1+1"]])
-        b"image,class\r\na.png,'=1+1\r\n"
-    """
+    """Turn rows into CSV; text that a spreadsheet would run as a formula begins with an apostrophe."""
     stream = io.StringIO(newline="")
     csv.writer(stream).writerows([_harmless(cell) for cell in row] for row in rows)
     return stream.getvalue().encode("utf-8", "backslashreplace")  # names of files need not be text

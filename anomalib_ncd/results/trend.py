@@ -97,10 +97,6 @@ def unknown_limit(num_images: int, num_references: int, reject_rate: float, fals
 
     `num_references` regions of the run drew the line below which a share of `reject_rate` may fall; chance passes the
     limit with a probability of `false_alarm_rate` at most.
-
-    Example:
-        >>> unknown_limit(100, num_references=500, reject_rate=0.02, false_alarm_rate=0.001)
-        8
     """
     place = max(1, int(round(reject_rate * (num_references + 1), 9)))
     return int(betabinom.isf(false_alarm_rate, num_images, place, num_references + 1 - place))

@@ -80,10 +80,6 @@ def cluster_features(
     logged. Returns labels ``(R,)``, numbered in the order in which they first appear; ``ValueError`` for bad arguments.
     Features ``(R, D)`` are finite, R may be 0. The method is ``"ward"`` (hierarchical, without randomness) or
     ``"kmeans"`` (best of 10 starts, which ``seed`` decides).
-
-    Example:
-        >>> cluster_features(np.array([[0.0, 1.0], [1.0, 0.1], [0.1, 1.0], [1.0, 0.0]]), num_clusters=2)
-        array([0, 1, 0, 1])
     """
     rows = _as_finite_rows(features)
     if num_clusters < 1:

@@ -21,10 +21,6 @@ def find_normal_cluster(
     clusters ``(R,)`` int, anomaly scores ``(R,)`` float in [0, 1] and areas ``(R,)`` of mask pixels, 0 where the
     detector's mask was empty; ``min_separation`` is the least probability that a region of the cluster scores lower
     than one of another cluster.
-
-    Example:
-        >>> find_normal_cluster(np.array([1, 1, 0, 0, 2]), np.array([0.1, 0.2, 0.9, 0.8, 0.7]), np.full(5, 40))
-        1
     """
     labels, scores, areas = np.asarray(labels), np.asarray(scores, dtype=np.float64), np.asarray(areas)
     if not labels.shape == scores.shape == areas.shape or labels.ndim != 1:

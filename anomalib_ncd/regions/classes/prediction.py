@@ -53,10 +53,6 @@ def novel_probabilities(logits: np.ndarray, num_base_classes: int) -> np.ndarray
 
     The softmax without its base columns, renormalised, is the softmax over the novel logits alone. Returns
     ``(..., C - num_base_classes)`` float32.
-
-    Example:
-        >>> novel_probabilities(np.array([9.0, 0.1, 0.1]), num_base_classes=1)
-        array([0.5, 0.5], dtype=float32)
     """
     logits = np.asarray(logits, dtype=np.float32)
     if not 0 <= num_base_classes < (logits.shape[-1] if logits.ndim else 0):
@@ -133,10 +129,6 @@ def classes_of_image(
 
     Slots of one name are one class, which goes by its first slot. *Normal* is listed only where it is the class of the
     image.
-
-    Example:
-        >>> classes_of_image(1, [2, 0, 1], ["normal", "class_1", "class_2"], normal_slot=0)
-        [1, 2]
     """
     first = first_slots(class_names)
     normal = None if normal_slot is None else first[normal_slot]

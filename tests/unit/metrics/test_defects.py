@@ -92,3 +92,21 @@ def test_the_report_has_shares():
     assert report["images"] == {"count": 2, "micro_f1": 1.0, "macro_f1": 1.0, "exact_match": 1.0}
     nothing = defect_report(dict.fromkeys(counts, 0), preds, target)
     assert nothing["recall"] is nothing["false_alarms"] is None
+
+
+def test_example_of_multilabel_report():
+    assert multilabel_report(np.array([[1, 0], [1, 0]], bool), np.array([[1, 0], [1, 1]], bool)) == {
+        "micro_f1": 0.8,
+        "macro_f1": 0.5,
+        "exact_match": 0.5,
+    }
+
+
+def test_example_of_count_found():
+    assert count_found(np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0]], bool)) == {
+        "defects": 3,
+        "touched": 3,
+        "own": 1,
+        "regions": 3,
+        "false": 1,
+    }

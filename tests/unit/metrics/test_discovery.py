@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, adjusted_rand_score, f1_score, normalized_mutual_info_score
 
-from anomalib_ncd.metrics import clustering_report
 from anomalib_ncd.metrics.discovery import (
     clustering_accuracy,
+    clustering_report,
     discovery_report,
     match_classes,
     matched_macro_f1,
@@ -228,3 +228,21 @@ def test_bad_labels_raise(function):
         function(np.zeros(2), np.arange(2))
     with pytest.raises(ValueError, match="`target` must hold integer class ids"):
         function(np.arange(2), np.zeros(2))
+
+
+def test_example_of_clustering_report():
+    assert clustering_report(np.array([3, 3, 5, 5, 5]), np.array([1, 1, 0, 0, -1])) == {
+        "nmi": 1.0,
+        "ari": 1.0,
+        "accuracy": 1.0,
+        "macro_f1": 1.0,
+    }
+
+
+def test_example_of_discovery_report():
+    report = discovery_report(np.array([0, 0, 1]), np.array([1, 1, 0]), ["normal", "class_1"], ["good", "dent"])
+    assert (report["accuracy"], report["matching"]) == (1.0, {"normal": "dent", "class_1": "good"})
+
+
+def test_example_of_match_classes():
+    assert match_classes(np.array([4, 4, 7, 7, 9]), np.array([1, 1, 0, 0, 0])) == {4: 1, 7: 0}

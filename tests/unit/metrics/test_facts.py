@@ -154,3 +154,7 @@ def test_separation_is_an_auroc():
     assert detector_separation([1], [1]) == 0.5
     assert detector_separation([3, 5], [1, 4]) == 0.75
     assert np.isnan(detector_separation([1], []))
+
+
+def test_example_of_pairwise_agreement():
+    assert pairwise_agreement(np.array([[0, 0, 1, 1], [5, 5, 3, 3], [7, 7, 2, -1]])) == 1.0

@@ -181,3 +181,7 @@ def test_example_of_region_rejection():
     rejection = RegionRejection(false_reject_rate=0.5)
     rejection.fit(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]]), groups=torch.tensor([0, 1, 2]))
     assert torch.equal(rejection.is_unknown(torch.tensor([[0.7, 0.7], [-1.0, 0.0]])), torch.tensor([False, True]))
+
+
+def test_example_of_rejection_threshold():
+    assert rejection_threshold(np.array([0.9, 0.5, 0.8, 0.7]), false_reject_rate=0.4) == 0.7

@@ -281,3 +281,9 @@ def test_example_of_cut_elements():
         ((14.0, 14.0, 26.0, 26.0), 64),
         ((24.0, 14.0, 36.0, 26.0), 32),
     ]
+
+
+def test_example_of_find_elements():
+    elements, threshold = find_elements(np.array([[0, 9, 5, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0]]), (0, 4))
+    np.testing.assert_array_equal(elements, [[0, 1, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]])
+    assert threshold == 1.0

@@ -332,3 +332,7 @@ def test_empty_map_counts_nothing():
     sweep = ThresholdSweep(np.zeros((5, 5), dtype=np.uint8), sweep_thresholds(4))
     assert not sweep.count_all().any()
     assert not sweep.count_stable(4).any()
+
+
+def test_example_of_select_interval():
+    assert select_interval(np.array([0, 1, 1, 1, 1, 1, 2, 2, 2, 2])) == (5, 1)

@@ -136,3 +136,7 @@ def test_polygons_hold_the_middles_of_pixels():
 def test_other_formats_are_refused(run, tmp_path):
     with pytest.raises(ValueError, match="must be one of coco, yolo, csv, folders"):
         export_results(run[0], NAMES, run[1], tmp_path, "voc")
+
+
+def test_example_of_polygons_of():
+    assert polygons_of(np.array([[False, True]])) == [[1.25, 0.25, 1.25, 0.75, 1.75, 0.75, 1.75, 0.25]]

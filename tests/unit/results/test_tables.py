@@ -97,3 +97,7 @@ def test_no_spreadsheet_runs_a_cell_and_the_reader_gets_it_back(text, cell, tmp_
     with (tmp_path / "t.csv").open(newline="") as stream:
         assert list(csv.reader(stream))[1] == [cell, "-1.5"]
     assert read_table(tmp_path / "t.csv") == [{"name": text, "number": "-1.5"}]
+
+
+def test_example_of_csv_bytes():
+    assert csv_bytes([["image", "class"], ["a.png", "=1+1"]]) == b"image,class\r\na.png,'=1+1\r\n"

@@ -122,3 +122,7 @@ def test_results_of_several_classifiers_or_of_none_are_refused(tmp_path):
         read_trend([write(tmp_path / "c", [])])
     with pytest.raises(ValueError, match="`false_alarm_rate` must be above 0"):
         read_trend(folders, false_alarm_rate=0)
+
+
+def test_example_of_unknown_limit():
+    assert unknown_limit(100, num_references=500, reject_rate=0.02, false_alarm_rate=0.001) == 8

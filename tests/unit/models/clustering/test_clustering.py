@@ -186,3 +186,10 @@ def test_many_regions_start_from_a_sample(monkeypatch):
     prototypes = cluster_prototypes(features, scores, num_classes=3, num_heads=2, seed=3)
     assert prototypes.argmax(dim=-1)[:, 0].tolist() == [2, 2]
     assert torch.equal(prototypes, cluster_prototypes(features, scores, 3, 2, seed=3))
+
+
+def test_example_of_cluster_features():
+    np.testing.assert_array_equal(
+        cluster_features(np.array([[0.0, 1.0], [1.0, 0.1], [0.1, 1.0], [1.0, 0.0]]), num_clusters=2),
+        np.array([0, 1, 0, 1]),
+    )

@@ -76,3 +76,7 @@ def test_example_of_find_cluster_of_normal():
     rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [1.0, 0.0]])
     assert find_cluster_of_normal(rows, np.array([1, 1, 0, 1]), num_regions=3) == 1
     assert find_cluster_of_normal(rows, np.array([1, 1, 0, 0]), num_regions=3) is None
+
+
+def test_example_of_find_normal_cluster():
+    assert find_normal_cluster(np.array([1, 1, 0, 0, 2]), np.array([0.1, 0.2, 0.9, 0.8, 0.7]), np.full(5, 40)) == 1

@@ -297,3 +297,13 @@ def test_example_of_region_merging():
     boxes = np.array([[0, 0, 8, 8]])
     found = merging.predict(np.array([[0.25, 0.75]]), boxes, np.array([9]), np.array([0.8]), (64, 64))
     assert (found.class_name, found.confidence, found.is_normal) == ("dent", 0.75, False)
+
+
+def test_example_of_novel_probabilities():
+    np.testing.assert_array_equal(
+        novel_probabilities(np.array([9.0, 0.1, 0.1]), num_base_classes=1), np.array([0.5, 0.5], dtype=np.float32)
+    )
+
+
+def test_example_of_classes_of_image():
+    assert classes_of_image(1, [2, 0, 1], ["normal", "class_1", "class_2"], normal_slot=0) == [1, 2]
