@@ -46,19 +46,15 @@ def find_elements(
     floor, peak = (low + high) / 2, float(array.max())
     if peak <= floor:
         return np.zeros(array.shape, dtype=np.int32), floor
-    median, deviation = _background(array)
+    # Of an even sample of large maps; the deviation by the upper quartile.
+    rows, columns = (max(1, side // _SAMPLES_PER_SIDE) for side in array.shape)
+    median, upper = np.quantile(array[::rows, ::columns], (0.5, 0.75)).tolist()
+    deviation = (upper - median) / 0.6745
     own = median + min(_NUM_DEVIATIONS * deviation, _SHARE_OF_PEAK * (peak - median))
     threshold = max(low + _SUPPORT * (floor - low), own)
     is_level = threshold in {low, median} and threshold < peak  # what is as high as the background isn't above it
     mask = array > threshold if is_level else array >= threshold
     return cut_at_half_height(label_elements(mask, array, merge_distance_ratio), array, low), threshold
-
-
-def _background(array: np.ndarray) -> tuple[float, float]:
-    """Median of a map and its standard deviation by the upper quartile, both of an even sample of large maps."""
-    rows, columns = (max(1, side // _SAMPLES_PER_SIDE) for side in array.shape)
-    median, high = np.quantile(array[::rows, ::columns], (0.5, 0.75)).tolist()
-    return median, (high - median) / 0.6745
 
 
 def cut_at_half_height(elements: np.ndarray, anomaly_map: np.ndarray, low: float) -> np.ndarray:

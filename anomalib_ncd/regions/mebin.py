@@ -237,14 +237,11 @@ def _build_sweep(
     _check_at_least("erosion_size", erosion_size, 0)
     thresholds = sweep_thresholds(sample_rate)
     # A flat erosion commutes with thresholding: one erosion of the grey values stands for one a threshold.
-    return ThresholdSweep(_erode(_quantized(array, *score_range), erosion_size), thresholds)
-
-
-def _quantized(array: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Scale a map to uint8, rounding up: against a whole threshold, x and ceil(x) compare alike."""
-    if array.dtype == np.uint8:
-        return cv2.LUT(array, np.ceil(_scaled(np.arange(256), low, high)).astype(np.uint8))
-    return np.ceil(_scaled(array, low, high)).astype(np.uint8)
+    # It is quantised rounding up: against a whole threshold, x and ceil(x) compare alike.
+    values = np.arange(256) if array.dtype == np.uint8 else array
+    levels = np.ceil(_scaled(values, *score_range)).astype(np.uint8)
+    levels = cv2.LUT(array, levels) if array.dtype == np.uint8 else levels
+    return ThresholdSweep(_erode(levels, erosion_size), thresholds)
 
 
 def _scaled(array: np.ndarray, low: float, high: float) -> np.ndarray:

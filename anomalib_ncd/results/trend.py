@@ -5,7 +5,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -39,6 +39,14 @@ class ImageGroup:
     def num_images(self) -> int:
         """Images that could be used."""
         return self.kinds.total()
+
+    def add(self, result: dict[str, Any], normal: str) -> None:
+        """Add an image that could be used."""
+        kind = UNKNOWN if result["unknown"] else normal if result["normal"] else result["class"]
+        self.kinds[kind] += 1
+        for largest in [region for region in result["regions"] if region["area"]][:1]:
+            self.similarities.append(largest["neighbour_similarity"])
+            self.num_unknown += largest["unknown"]
 
     def compare(self, run_similarities: Sequence[float], false_reject_rate: float, false_alarm_rate: float) -> None:
         """Compare the regions with those of the run; each of the two tests has half of the rate of false alarms."""
@@ -76,9 +84,11 @@ def read_trend(folders: Sequence[Path], by: GroupBy = "day", false_alarm_rate: f
     classifier = _common_classifier(folders)
     groups: dict[str, ImageGroup] = {}
     for folder in folders:
-        for result in _results(folder):
-            name = folder.name if by == "batch" else _begin(result["modified"], by)
-            _count(groups.setdefault(name, ImageGroup(name)), result, classifier["normal"])
+        with (folder / LINES_NAME).open(encoding="utf-8") as stream:
+            for result in map(json.loads, stream):
+                if result["error"] is None:
+                    name = folder.name if by == "batch" else _begin(result["modified"], by)
+                    groups.setdefault(name, ImageGroup(name)).add(result, classifier["normal"])
     if not groups:
         msg = f"No image of {', '.join(map(str, folders))} could be used; see errors.csv there."
         raise ValueError(msg)
@@ -118,12 +128,6 @@ def _common_classifier(folders: Sequence[Path]) -> dict[str, Any]:
     return found
 
 
-def _results(folder: Path) -> Iterator[dict[str, Any]]:
-    """Results of the images that could be used."""
-    with (folder / LINES_NAME).open(encoding="utf-8") as stream:
-        yield from (result for result in map(json.loads, stream) if result["error"] is None)
-
-
 def _begin(modified: str | None, by: GroupBy) -> str:
     """Day or begin of the shift, of this machine's clock."""
     if modified is None:
@@ -133,14 +137,3 @@ def _begin(modified: str | None, by: GroupBy) -> str:
         return f"{time:%Y-%m-%d}"
     hours = (time.hour - FIRST_SHIFT_HOUR) % SHIFT_HOURS
     return f"{time - timedelta(hours=hours):%Y-%m-%d %H}:00"
-
-
-def _count(group: ImageGroup, result: dict[str, Any], normal: str) -> None:
-    """Add an image to a group."""
-    kind = UNKNOWN if result["unknown"] else normal if result["normal"] else result["class"]
-    group.kinds[kind] += 1
-    found: Iterable[dict[str, Any]] = (region for region in result["regions"] if region["area"])
-    largest = next(iter(found), None)
-    if largest is not None:
-        group.similarities.append(largest["neighbour_similarity"])
-        group.num_unknown += largest["unknown"]

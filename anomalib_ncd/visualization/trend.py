@@ -18,7 +18,9 @@ WIDTH, HEIGHT, BOTTOM, MAX_TICKS = 1000, 220, 26, 10
 
 def write_trend(file: str | Path, trend: Trend, by: str) -> None:
     """Write the page, whose groups are days, shifts or batches. A reader never sees a half-written file."""
-    colors = _colors(trend)
+    defects = [kind for kind in trend.kinds if kind not in {trend.normal, UNKNOWN}]
+    colors = {kind: f"var(--c{index % NUM_COLORS})" for index, kind in enumerate(defects)}
+    colors |= {trend.normal: "var(--normal)", UNKNOWN: "var(--problem)"}
     html = render(
         "trend.html",
         by=by,
@@ -35,13 +37,6 @@ def write_trend(file: str | Path, trend: Trend, by: str) -> None:
         bottom=BOTTOM,
     )
     write_file(file, html)
-
-
-def _colors(trend: Trend) -> dict[str, str]:
-    """Colour of each kind; grey for good parts, red for unknown ones."""
-    defects = [kind for kind in trend.kinds if kind not in {trend.normal, UNKNOWN}]
-    colors = {kind: f"var(--c{index % NUM_COLORS})" for index, kind in enumerate(defects)}
-    return colors | {trend.normal: "var(--normal)", UNKNOWN: "var(--problem)"}
 
 
 def _pareto(trend: Trend) -> list[tuple[str, int, float, float]]:

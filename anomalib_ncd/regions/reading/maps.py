@@ -114,7 +114,8 @@ class MapPairs:
         """Look at the folder anew, with the keys of all images that are there now."""
         self._maps: dict[str, list[Path]] = defaultdict(list)
         for path in find_files(self.folder, MAP_SUFFIXES):
-            self._maps[_key_of_map(path.relative_to(self.folder))].append(path)
+            key = printable(path.relative_to(self.folder).with_suffix("").as_posix())
+            self._maps[unicodedata.normalize("NFC", key).removesuffix(_ENDING)].append(path)
         self._by_stem = all("/" not in key for key in self._maps)
         self._claims = Counter(self._name_of(key) for key in image_keys)
 
@@ -159,8 +160,3 @@ class MapPairs:
     def _name_of(self, key: str) -> str:
         """What the map of an image is called, without suffix."""
         return Path(key).name if self._by_stem else key
-
-
-def _key_of_map(relative_path: Path) -> str:
-    """Key of the image that a map belongs to, by the map's path."""
-    return unicodedata.normalize("NFC", printable(relative_path.with_suffix("").as_posix())).removesuffix(_ENDING)

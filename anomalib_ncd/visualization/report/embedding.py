@@ -35,16 +35,12 @@ def map_regions(features: np.ndarray, seed: int = 0, max_tsne_regions: int = MAX
         start = _two_columns(reduced) / max(reduced[:, 0].std(), 1e-12) * 1e-4
         reduced = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced)
         reduced = PCA(2).fit_transform(reduced)  # the longest way lies flat, as screens do
-    return _centred(_two_columns(reduced))
+    # The middle of the bounding box becomes 0, and both axes are scaled alike to ±1.
+    positions = _two_columns(reduced)
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    return ((positions - (low + high) / 2) / max((high - low).max() / 2, 1e-12)).astype(np.float32)
 
 
 def _two_columns(array: np.ndarray) -> np.ndarray:
     """The first two columns, of which the second may be missing."""
     return np.pad(array, ((0, 0), (0, max(0, 2 - array.shape[1]))))[:, :2]
-
-
-def _centred(positions: np.ndarray) -> np.ndarray:
-    """Move the middle of the bounding box to 0 and scale both axes alike to ±1."""
-    low, high = positions.min(axis=0), positions.max(axis=0)
-    half = max((high - low).max() / 2, 1e-12)
-    return ((positions - (low + high) / 2) / half).astype(np.float32)
