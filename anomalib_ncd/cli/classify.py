@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from anomalib_ncd.cli import detector_flags
 from anomalib_ncd.cli.command import Command
 from anomalib_ncd.cli.console import Stopped
-from anomalib_ncd.cli.detector_flags import (
-    add_detector_arguments,
-    detector_flags_of_run,
-    flagged_detector,
-    needed_detector_flags,
-    refuse_two_sources,
-    settings_of_run,
-)
 from anomalib_ncd.cli.discover import plain_config
 from anomalib_ncd.deploy.classifier import AnomalyClassifier
 from anomalib_ncd.deploy.detectors import Detector, load_artefact_detector, load_detector_file
@@ -41,7 +34,7 @@ def _add_classify(parser: ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="Folder, searched recursively, or an image.")
     parser.add_argument("--output", type=Path, required=True, help="Folder of results; an interrupted one goes on.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps that another tool saves.")
-    add_detector_arguments(parser)
+    detector_flags.add_detector_arguments(parser)
     parser.add_argument("--detector.file", type=Path | None, help="Exported detector: .onnx or .xml.")
     parser.add_argument("--sha256", type=str | None, help="Digest that the packed model must have.")
     _add_rate_argument(parser)
@@ -86,7 +79,7 @@ def _run_classify(config: Namespace) -> None:
 def _add_pack(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Folder of a run.")
     parser.add_argument("--output", type=Path, required=True, help="Folder to write, or file that ends in .zip.")
-    add_detector_arguments(parser)
+    detector_flags.add_detector_arguments(parser)
     parser.add_argument("--detector.file", type=Path | None, help="Exported detector: .onnx or .xml.")
     parser.add_argument("--detector.input_size", type=tuple[int, int] | None, help="Height and width it wants.")
     parser.add_argument("--with_detector", type=bool, default=True, help="Pack the run's own detector.")
@@ -132,12 +125,12 @@ def _detector_to_pack(config: Namespace) -> AnomalibModule | Path | None:
     if config.detector.file is not None:
         return config.detector.file
     if config.detector.class_path is not None:
-        return flagged_detector(config.detector)
-    flags = detector_flags_of_run(config.run)
+        return detector_flags.flagged_detector(config.detector)
+    flags = detector_flags.detector_flags_of_run(config.run)
     if flags is None or not config.with_detector:
         logger.info("Packed without a detector; `classify` needs one, or maps.")
         return None
-    return flagged_detector(flags)
+    return detector_flags.flagged_detector(flags)
 
 
 def _classifier(config: Namespace) -> AnomalyClassifier:
@@ -155,7 +148,7 @@ def _classifier(config: Namespace) -> AnomalyClassifier:
         raise ValueError(msg)
     from anomalib_ncd.deploy.packing.build import classifier_of_run
 
-    of_run = detector or flagged_detector(needed_detector_flags(config.model))
+    of_run = detector or detector_flags.flagged_detector(detector_flags.needed_detector_flags(config.model))
     return classifier_of_run(config.model, of_run, false_reject_rate=config.false_reject_rate, **options)
 
 
@@ -170,7 +163,7 @@ def _detector(config: Namespace) -> Detector | None:
     if flags.class_path is not None:
         from anomalib_ncd.data.detector_maps import LightningDetector
 
-        return LightningDetector(flagged_detector(flags), config.device)
+        return LightningDetector(detector_flags.flagged_detector(flags), config.device)
     return None if flags.file is None else load_detector_file(flags.file, num_threads=config.num_threads)
 
 
@@ -178,7 +171,7 @@ def _regions_of_run(config: Namespace) -> NcdDataModule | None:
     """Images and maps that a run was made from, where they are still there."""
     from anomalib_ncd.data.datamodule import NcdDataModule
 
-    settings = settings_of_run(config.run)
+    settings = detector_flags.settings_of_run(config.run)
     images = config.images or settings.get("images")
     maps = config.anomaly_maps or settings.get("anomaly_maps") or config.run / "anomaly_maps"
     if images is None or not Path(images).exists() or not Path(maps).is_dir():
@@ -193,7 +186,7 @@ def _add_extend(parser: ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="Folder of new images, searched recursively.")
     parser.add_argument("--output", type=Path, required=True, help="Folder of the extended run.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of their maps; else a detector makes them.")
-    add_detector_arguments(parser)
+    detector_flags.add_detector_arguments(parser)
     parser.add_argument("--num_new_classes", type=int | Literal["auto"], default="auto", help="Number of new classes.")
     parser.add_argument("--min_regions", type=int, default=3, help="Fewest regions of a new class, with `auto`.")
     parser.add_argument("--labels", type=str | None, help='For scores alone: "folders", or a CSV file.')
@@ -203,7 +196,7 @@ def _add_extend(parser: ArgumentParser) -> None:
 
 
 def _run_extend(config: Namespace) -> None:
-    refuse_two_sources(config)
+    detector_flags.refuse_two_sources(config)
 
     from anomalib_ncd.data.datamodule import NcdDataModule
     from anomalib_ncd.runs.detector import checked_device
@@ -211,10 +204,10 @@ def _run_extend(config: Namespace) -> None:
 
     device = checked_device(config.device)
     if config.anomaly_maps is None and config.detector.class_path is None:
-        config.detector = needed_detector_flags(config.run)  # for `config.yaml` as well
+        config.detector = detector_flags.needed_detector_flags(config.run)  # for `config.yaml` as well
     datamodule = NcdDataModule(
         config.images,
-        config.anomaly_maps or flagged_detector(config.detector),
+        config.anomaly_maps or detector_flags.flagged_detector(config.detector),
         labels=config.labels,
         image_list=config.image_list,
         num_workers=config.num_workers,

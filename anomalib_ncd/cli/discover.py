@@ -14,13 +14,8 @@ from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
+from anomalib_ncd.cli import detector_flags
 from anomalib_ncd.cli.command import Command, CommandParser
-from anomalib_ncd.cli.detector_flags import (
-    add_detector_arguments,
-    detector_to_discover_with,
-    refuse_two_sources,
-    settings_of_run,
-)
 from anomalib_ncd.regions.settings import PAPER_REGIONS, RegionSettings
 from anomalib_ncd.settings import PAPER, RunOptions, TrainingSettings, plain_data
 
@@ -83,7 +78,7 @@ def _add_discover(parser: CommandParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="Folder of the run; an interrupted run goes on.")
     parser.add_argument("--images", type=Path, required=True, help="Folder of images, searched recursively.")
     parser.add_argument("--anomaly_maps", type=Path | None, help="Folder of maps, paired by relative path and stem.")
-    add_detector_arguments(parser)
+    detector_flags.add_detector_arguments(parser)
     helped = "Cluster, or train: for the paper's method or base classes. Default: train with `base`, or cluster."
     parser.add_argument("--method", type=Literal["train", "cluster"] | None, help=helped)
     for flags in (DataFlags, ModelFlags):
@@ -122,7 +117,9 @@ def _run_discover(config: Namespace) -> None:
 
     device_of(config.accelerator)
     if config.backbone is None:
-        config.backbone = choose_backbone(config.backbone_weights, settings_of_run(config.output).get("backbone"))
+        config.backbone = choose_backbone(
+            config.backbone_weights, detector_flags.settings_of_run(config.output).get("backbone")
+        )
     seed_everything(config.seed, workers=True, verbose=False)
     # Before any map is predicted: without weights for the backbone there is nothing to go on with.
     good = [] if config.method == "train" else find_normal_images(config.normal_images, config.images)
@@ -134,7 +131,7 @@ def _run_discover(config: Namespace) -> None:
     )
     datamodule = NcdDataModule(
         images=config.images,
-        anomaly_maps=config.anomaly_maps or detector_to_discover_with(config),
+        anomaly_maps=config.anomaly_maps or detector_flags.detector_to_discover_with(config),
         regions=RegionSettings(**vars(config.regions)),
         work_dir=config.output,
         **_taken(config, DataFlags),
@@ -144,7 +141,7 @@ def _run_discover(config: Namespace) -> None:
 
 
 def _check_maps(config: Namespace) -> None:
-    refuse_two_sources(config)
+    detector_flags.refuse_two_sources(config)
     detector = config.detector
     if detector.ckpt_path is not None and detector.class_path is None:
         msg = f"`--detector.class_path` is missing: which anomalib model {detector.ckpt_path} is of."
