@@ -23,7 +23,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Import what needs anomalib on first use, so that ``anomalib_ncd.regions`` and the command's help stay light.
 
     anomalib finds a model once its class exists: ``get_model("anomaly_ncd")`` works after ``AnomalyNcd`` was imported.

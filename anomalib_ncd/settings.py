@@ -108,7 +108,7 @@ class RunOptions:
     precision: str = "32-true"
 
 
-def plain_data(value: Any) -> Any:  # noqa: ANN401
+def plain_data(value: Any) -> Any:
     """A value as JSON or YAML gives it back."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)

@@ -87,12 +87,12 @@ class Clock:
         for name, stage in STAGES.items():
             self._time(steps, name, stage)
 
-    def _time(self, owner: Any, name: str, stage: str) -> None:  # noqa: ANN401
+    def _time(self, owner: Any, name: str, stage: str) -> None:
         function = getattr(owner, name)
         function = getattr(function, "__wrapped__", function)  # another clock may have timed it before
 
         @wraps(function)
-        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             try:
                 return function(*args, **kwargs)

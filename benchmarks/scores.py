@@ -48,7 +48,7 @@ def model_arguments(case: Case, weights: Path | None, num_normal: int) -> dict[s
     }
 
 
-def run(case: Case, setup: Setup, folder: Path, **data: Any) -> tuple[AnomalyNcd, NcdDataModule, dict[str, Any]]:  # noqa: ANN401
+def run(case: Case, setup: Setup, folder: Path, **data: Any) -> tuple[AnomalyNcd, NcdDataModule, dict[str, Any]]:
     """Discover classes; model, data and what ``metrics.json`` says."""
     seed_everything(setup.seed, workers=True, verbose=False)
     regions = PAPER_REGIONS if case.training is PAPERS else None

@@ -14,7 +14,7 @@ MARKER = "<!-- commands -->"
 GROUPS = {"discover": ("training", "regions")}
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:  # noqa: ANN401
+def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the help of each command in place of the marker."""
     return markdown.replace(MARKER, commands()) if MARKER in markdown else markdown
 

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 class CommandParser(ArgumentParser):
     """Parser of a subcommand, whose help only mentions the groups of settings."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings_groups: dict[str, type] = {}
 
@@ -26,7 +26,7 @@ class CommandParser(ArgumentParser):
         parser = self
 
         class GroupHelp(argparse.Action):
-            def __call__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            def __call__(self, *args: Any, **kwargs: Any) -> None:
                 del args, kwargs
                 sys.stdout.write(parser.help_of_settings(name))
                 parser.exit()

@@ -108,7 +108,7 @@ def _close_bars() -> None:
         bar.close()
 
 
-def _tqdm() -> Any:  # noqa: ANN401
+def _tqdm() -> Any:
     """The class of progress bars; ``None`` where nothing has imported it, so that there are none."""
     module = sys.modules.get("tqdm")
     return None if module is None else module.tqdm

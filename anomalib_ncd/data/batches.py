@@ -118,7 +118,7 @@ class NcdBatch(_Batch):
     def __len__(self) -> int:
         return self.batch_size
 
-    def update(self, **values: Any) -> NcdBatch:  # noqa: ANN401
+    def update(self, **values: Any) -> NcdBatch:
         """Set fields in place, as anomalib's batches do; ``AttributeError`` for what is no field."""
         known = {field.name for field in fields(self)}
         for name, value in values.items():

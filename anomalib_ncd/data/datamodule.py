@@ -279,7 +279,7 @@ class NcdDataModule(AnomalibDataModule):
         images = EvalImages(self.region_table(), self.class_ids, self.image_size, self._inputs.whole_images)
         return self._loader(images, self.eval_batch_size, sampler, NcdBatch.collate, self.num_workers)
 
-    def _loader(self, items: Dataset, size: int, sampler: Any, collate: Any, num_workers: int) -> DataLoader:  # noqa: ANN401
+    def _loader(self, items: Dataset, size: int, sampler: Any, collate: Any, num_workers: int) -> DataLoader:
         # Batches that go to a GPU are taken faster from pinned memory.
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         options = {"collate_fn": collate, "pin_memory": on_gpu}

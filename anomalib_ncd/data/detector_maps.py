@@ -113,11 +113,7 @@ def predict_anomaly_maps(
     return map_paths
 
 
-def load_detector(
-    detector_class: type[AnomalibModule],
-    ckpt_path: str | Path,
-    **init_args: Any,  # noqa: ANN401
-) -> AnomalibModule:
+def load_detector(detector_class: type[AnomalibModule], ckpt_path: str | Path, **init_args: Any) -> AnomalibModule:
     """Load a detector from a Lightning checkpoint onto the CPU, without a model hub.
 
     ``init_args`` override the checkpoint's; ``pre_trained`` is off unless given. ``FileNotFoundError`` or

@@ -156,7 +156,7 @@ def as_detector(detector: Detector | MapFunction) -> Detector:
     raise TypeError(msg)
 
 
-def as_map(values: Any) -> np.ndarray:  # noqa: ANN401
+def as_map(values: Any) -> np.ndarray:
     """Turn an array ``(h, w)`` with any leading axes of length one into a map."""
     array = np.asarray(values)
     if array.ndim < 2 or any(side != 1 for side in array.shape[:-2]):

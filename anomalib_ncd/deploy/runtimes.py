@@ -95,7 +95,7 @@ class OpenVinoNetwork:
         return {name: np.array(results[index]) for index, name in enumerate(self.output_names)}
 
 
-def _runtime(package: str) -> Any:  # noqa: ANN401
+def _runtime(package: str) -> Any:
     try:
         return import_module(package)
     except ModuleNotFoundError as error:

@@ -33,7 +33,7 @@ class _ClusteringMetric(Metric):
     preds: list[torch.Tensor]
     target: list[torch.Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("preds", default=[], dist_reduce_fx="cat")
         self.add_state("target", default=[], dist_reduce_fx="cat")

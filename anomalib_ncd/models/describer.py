@@ -206,10 +206,7 @@ DESCRIBERS: dict[str, type[FrozenFeatures | NormalResiduals]] = {
 
 
 def build_describer(
-    kind: DescriberKind,
-    backbone: str,
-    weights: str | Path | None = None,
-    **settings: Any,  # noqa: ANN401
+    kind: DescriberKind, backbone: str, weights: str | Path | None = None, **settings: Any
 ) -> Describer:
     """Build a describer for training and plain clusters, or to compare with normal images; :func:`build_encoders`."""
     if kind not in DESCRIBERS:

@@ -86,14 +86,14 @@ def without_inplace(module: nn.Module) -> nn.Module:
     return module
 
 
-def write_onnx(program: nn.Module | ExportedProgram, example: tuple[Tensor, ...], file: Path, **kwargs: Any) -> None:  # noqa: ANN401
+def write_onnx(program: nn.Module | ExportedProgram, example: tuple[Tensor, ...], file: Path, **kwargs: Any) -> None:
     """Write a module, or what was captured of one, as ONNX; `kwargs` as ``torch.onnx.export``."""
     options = {"opset_version": OPSET, "external_data": False, "verbose": False}
     with torch.no_grad():
         torch.onnx.export(program, example, str(file), dynamo=True, **(options | kwargs))
 
 
-def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> None:  # noqa: ANN401
+def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> None:
     """Write a classifier as ONNX, with the inputs of :meth:`RegionClassifier.forward` and any number of regions.
 
     `kwargs` take the place of options of ``torch.onnx.export`` that are chosen here.
@@ -111,7 +111,7 @@ def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> 
     write_onnx(without_inplace(classifier), _example_input(classifier), Path(file), **(options | kwargs))
 
 
-def to_torch(model: Any, export_root: Path | str, model_file_name: str = "model") -> Path:  # noqa: ANN401
+def to_torch(model: Any, export_root: Path | str, model_file_name: str = "model") -> Path:
     """Write ``weights/torch/<name>.pt`` of an AnomalyNcd: ``{"model": RegionClassifier}``, for ``TorchInferencer``."""
     classifier = RegionClassifier.of(model.model)
     file = _target(export_root, ExportType.TORCH) / f"{model_file_name}.pt"
@@ -120,11 +120,11 @@ def to_torch(model: Any, export_root: Path | str, model_file_name: str = "model"
 
 
 def to_onnx(
-    model: Any,  # noqa: ANN401
+    model: Any,
     export_root: Path | str,
     model_file_name: str = "model",
     input_size: tuple[int, int] | None = None,
-    **kwargs: Any,  # noqa: ANN401
+    **kwargs: Any,
 ) -> Path:
     """Write ``weights/onnx/<name>.onnx`` of an AnomalyNcd; `kwargs` as :func:`save_onnx`.
 
@@ -142,13 +142,13 @@ def to_onnx(
 
 
 def compress(
-    model: Any,  # noqa: ANN401
-    network: Any,  # noqa: ANN401
+    model: Any,
+    network: Any,
     compression_type: CompressionType | None = None,
-    datamodule: Any = None,  # noqa: ANN401
-    *args: Any,  # noqa: ANN401
-    **kwargs: Any,  # noqa: ANN401
-) -> Any:  # noqa: ANN401
+    datamodule: Any = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
     """Quantise AnomalyNcd's OpenVINO model on a datamodule's regions, with ``ModuleNotFoundError`` without NNCF."""
     if not module_available("nncf"):
         msg = f"{compression_type} needs the package nncf: `pip install 'anomalib-ncd[int8]'`; FP16 does without."
@@ -158,7 +158,7 @@ def compress(
     return AnomalibModule._compress_ov_model(model, network, compression_type, datamodule, *args, **kwargs)
 
 
-def quantise(model: Any, datamodule: Any = None) -> Any:  # noqa: ANN401
+def quantise(model: Any, datamodule: Any = None) -> Any:
     """Quantise weights and activations of an OpenVINO model on a datamodule's regions."""
     import nncf  # noqa: PLC0415
 
@@ -167,12 +167,8 @@ def quantise(model: Any, datamodule: Any = None) -> Any:  # noqa: ANN401
 
 
 def quantise_with_accuracy_control(
-    model: Any,  # noqa: ANN401
-    datamodule: Any = None,  # noqa: ANN401
-    metric: Any = None,  # noqa: ANN401
-    task: Any = None,  # noqa: ANN401
-    max_drop: float = 0.01,
-) -> Any:  # noqa: ANN401
+    model: Any, datamodule: Any = None, metric: Any = None, task: Any = None, max_drop: float = 0.01
+) -> Any:
     """Quantise so that at most `max_drop` of the regions change their class; no label is needed.
 
     NNCF takes back the quantisation of one operation after the other. Where it finds no way, a warning says how
@@ -187,7 +183,7 @@ def quantise_with_accuracy_control(
     classes = [exact(one)[OUTPUT_NAMES[0]].argmax(axis=1) for one in inputs]
     items = list(zip(inputs, classes, strict=True))
 
-    def agreement(compiled: Any, some: Iterable[tuple[Any, np.ndarray]]) -> tuple[float, list[float]]:  # noqa: ANN401
+    def agreement(compiled: Any, some: Iterable[tuple[Any, np.ndarray]]) -> tuple[float, list[float]]:
         equal = [float((compiled(one)[OUTPUT_NAMES[0]].argmax(axis=1) == kept).mean()) for one, kept in some]
         return float(np.mean(equal)), equal
 
@@ -205,7 +201,7 @@ def quantise_with_accuracy_control(
     return quantised
 
 
-def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -> list[dict[str, np.ndarray]]:  # noqa: ANN401
+def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -> list[dict[str, np.ndarray]]:
     """Take inputs of regions off an :class:`~anomalib_ncd.NcdDataModule` to calibrate a quantisation with."""
     if not isinstance(datamodule, NcdDataModule):
         msg = f"INT8 needs regions to calibrate with: give an NcdDataModule as `datamodule`, got {datamodule!r}."
@@ -214,7 +210,7 @@ def calibration_inputs(datamodule: Any, number: int = NUM_CALIBRATION_REGIONS) -
     return list(islice(_regions_of(datamodule), number))
 
 
-def _regions_of(datamodule: Any) -> Iterator[dict[str, np.ndarray]]:  # noqa: ANN401
+def _regions_of(datamodule: Any) -> Iterator[dict[str, np.ndarray]]:
     """Views and masks of all regions, one by one, each with the view of its image, if the datamodule gives any."""
     for batch in datamodule.test_dataloader():
         image_index = batch.region_image_index
@@ -224,13 +220,13 @@ def _regions_of(datamodule: Any) -> Iterator[dict[str, np.ndarray]]:  # noqa: AN
             yield {name: part[row : row + 1].numpy() for name, part in parts.items()}
 
 
-def _calibration_inputs_of(model: Any, datamodule: Any) -> list[dict[str, np.ndarray]]:  # noqa: ANN401
+def _calibration_inputs_of(model: Any, datamodule: Any) -> list[dict[str, np.ndarray]]:
     """Of :func:`calibration_inputs` those that a network has."""
     names = {name for port in model.inputs for name in port.get_names()}
     return [{name: one[name] for name in one if name in names} for one in calibration_inputs(datamodule)]
 
 
-def _quantisation_options(model: Any) -> dict[str, Any]:  # noqa: ANN401
+def _quantisation_options(model: Any) -> dict[str, Any]:
     """Quantise attention as attention where there is any."""
     import nncf  # noqa: PLC0415
 

@@ -188,7 +188,7 @@ class AnomalyNcd(AnomalibModule):
             msg = "AnomalyNcd was never fitted; call `engine.fit` first, or give `ckpt_path` or `load_from_checkpoint`."
             raise ValueError(msg)
 
-    def test_step(self, batch: NcdBatch, batch_idx: int, *args: Any, **kwargs: Any) -> NcdBatch:  # type: ignore[override]  # noqa: ANN401
+    def test_step(self, batch: NcdBatch, batch_idx: int, *args: Any, **kwargs: Any) -> NcdBatch:  # type: ignore[override]
         """Predict the classes of images and regions; the evaluator reads them off the batch."""
         del batch_idx, args, kwargs
         return self.model.classify(batch)
@@ -323,7 +323,7 @@ class AnomalyNcd(AnomalibModule):
         self.num_classes_estimate = None if estimate is None else NumClassesEstimate.from_plain(estimate)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "AnomalyNcd":  # type: ignore[override]  # noqa: ANN401
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "AnomalyNcd":  # type: ignore[override]
         """Load a trained model; the backbone's weights come from the checkpoint, no hub or file is needed."""
         hyper = checkpoints.read_checkpoint(checkpoint_path)["hyper_parameters"]
         defaults = {"pretrained": False, "backbone_weights": None, "training": TrainingSettings(**hyper["training"])}

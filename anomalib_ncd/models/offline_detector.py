@@ -27,7 +27,7 @@ class SmallPatchcore(Patchcore):
     are those of :class:`anomalib.models.Patchcore` and load as such.
     """
 
-    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
         """Gather the patches of a batch, and keep its share of the sample."""
         loss: Any = super().training_step(batch, *args, **kwargs)  # type: ignore[func-returns-value]
         gathered: list[Tensor] = self.model.embedding_store  # type: ignore[assignment]

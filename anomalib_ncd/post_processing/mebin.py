@@ -254,12 +254,7 @@ class MEBin(PostProcessor):
         super().post_process_batch(batch)
 
     def on_validation_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Batch,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *args: Any, **kwargs: Any
     ) -> None:
         """Gather what the score range is fitted on."""
         super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
@@ -296,7 +291,7 @@ class MEBin(PostProcessor):
         self._map_extremes.reset()
         self.mebin_score_range.copy_(torch.tensor(fitted or (float("nan"), float("nan"))))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Accept checkpoints of detectors that were trained with another post-processor: nothing is fitted then."""
         state_dict.setdefault(f"{prefix}mebin_score_range", torch.full((2,), float("nan")))
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -81,7 +81,7 @@ def _batches(trainer: Trainer, stage: Literal["predict", "test"]) -> Iterator[tu
             yield batch, batch_idx, dataloader_idx
 
 
-def _own_copy(loader: Any) -> Any:  # noqa: ANN401
+def _own_copy(loader: Any) -> Any:
     """Copy a loader, so that a pass over it leaves the iterator alone that the loop has made already.
 
     Persistent workers have one iterator, and so has the batch sampler that Lightning wraps around its own.

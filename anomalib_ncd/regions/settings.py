@@ -84,7 +84,7 @@ class RegionSettings:
             raise ValueError(msg)
         return cls(**values)
 
-    def _check(self, name: str, kind: Any, lowest: float, highest: float) -> None:  # noqa: ANN401 - a type or a union
+    def _check(self, name: str, kind: Any, lowest: float, highest: float) -> None:
         """Refuse a value of another type or out of its range."""
         value = getattr(self, name)
         is_kind = isinstance(value, kind) and (isinstance(value, bool) == (kind is bool))

@@ -52,7 +52,7 @@ def read_class_names(file: str | Path, slot_names: Sequence[str]) -> list[str]:
     return read_saved(file, lambda given: resolve_class_names(given, slot_names), ", or give `--names`")
 
 
-def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:  # noqa: ANN401 - it is checked here
+def resolve_class_names(given: Any, slot_names: Sequence[str]) -> list[str]:
     """Turn ``{"names": {slot: name}, "same": [[slot, slot, …], …]}`` into one name per slot; both may be left out.
 
     ``ValueError`` if a class is unknown, a name is empty or holds ``;``, the same class has two names, or a defect
@@ -78,7 +78,7 @@ def naming_of(slot_names: Sequence[str], class_names: Sequence[str]) -> dict[str
     }
 
 
-def _checked_names(given: Any, slot_names: Sequence[str]) -> dict[str, str]:  # noqa: ANN401
+def _checked_names(given: Any, slot_names: Sequence[str]) -> dict[str, str]:
     """The part ``names``, white space tidied up."""
     if not isinstance(given, dict) or set(given) - PARTS:
         msg = 'Expected {"names": {…}, "same": [[…], …]} and nothing else.'
@@ -119,7 +119,7 @@ def _checked_groups(given: dict[str, Any], slot_names: Sequence[str]) -> list[li
     return list(groups.values())
 
 
-def _refuse_unknown(slot: Any, slot_names: Sequence[str], where: str) -> None:  # noqa: ANN401
+def _refuse_unknown(slot: Any, slot_names: Sequence[str], where: str) -> None:
     """Raise for a class that the run doesn't have."""
     if slot not in slot_names:
         msg = f"{where} speaks of {slot!r}, but the classes of the run are {', '.join(slot_names)}."

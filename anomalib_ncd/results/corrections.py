@@ -129,7 +129,7 @@ def next_number(slot_names: Sequence[str]) -> int:
     return 1 + max((int(match[1]) for match in found if match), default=0)
 
 
-def _checked(given: Any) -> Corrections:  # noqa: ANN401 - it is checked here
+def _checked(given: Any) -> Corrections:
     """Check what a file holds; names and merges are checked where the classes are known."""
     if not isinstance(given, dict) or set(given) - PARTS:
         msg = 'Expected {"names": {…}, "same": [[…], …], "regions": [{…}, …]} and nothing else.'
@@ -147,7 +147,7 @@ def _checked(given: Any) -> Corrections:  # noqa: ANN401 - it is checked here
     return Corrections(tuple(last.values()), naming or None, given.get("of"), number)
 
 
-def _checked_region(given: Any) -> Correction:  # noqa: ANN401
+def _checked_region(given: Any) -> Correction:
     said = given if isinstance(given, dict) else {}
     image, box, name, excluded = (said.get(key) for key in ("image", "box", "class", "not"))
     is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(edge, int | float) for edge in box)

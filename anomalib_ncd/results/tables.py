@@ -69,6 +69,6 @@ def read_table(file: str | Path) -> list[dict[str, str]]:
         ]
 
 
-def _harmless(cell: Any) -> Any:  # noqa: ANN401
+def _harmless(cell: Any) -> Any:
     """A cell that no spreadsheet runs."""
     return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell

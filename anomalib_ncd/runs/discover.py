@@ -50,7 +50,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.share_of_time = share_of_time
         self._wait_until = 0.0
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Save, if it is time to or the last epoch."""
         start = time.perf_counter()
         if start < self._wait_until and trainer.current_epoch + 1 != trainer.max_epochs:

@@ -56,7 +56,7 @@ class MadeFrom:
     max_epochs: int = 0  # epochs of training; more of them go on with what was trained
 
     @classmethod
-    def of(cls, model: AnomalyNcd, datamodule: NcdDataModule, method: str, **settings: Any) -> MadeFrom:  # noqa: ANN401
+    def of(cls, model: AnomalyNcd, datamodule: NcdDataModule, method: str, **settings: Any) -> MadeFrom:
         """What a run of an untrained model on images that are set up, by a method and other settings, is made from."""
         max_epochs = settings.pop("max_epochs", 0)
         hparams = {**model.hparams, **model.hparams["training"]}
@@ -116,7 +116,7 @@ def refuse_same_folder(run: Path, output: Path) -> None:
         raise ValueError(msg)
 
 
-def finish(output: Path, class_names: Sequence[str], **more: Any) -> None:  # noqa: ANN401
+def finish(output: Path, class_names: Sequence[str], **more: Any) -> None:
     """Note that everything that a run leaves is there, under these names of its classes, and what else it said."""
     if (output / MADE_FROM_FILE).is_file():
         write_json(output / MADE_FROM_FILE, {**notes(output), "finished": True, "names": list(class_names), **more})

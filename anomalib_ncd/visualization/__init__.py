@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["FigureLogger", "NcdVisualizer"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Import what needs anomalib on first use, so that pictures of an artefact's results are drawn without torch."""
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"

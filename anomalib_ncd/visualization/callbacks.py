@@ -71,7 +71,7 @@ class NcdVisualizer(Visualizer):
             pictures.append(Image.fromarray(pixels))
         return pictures
 
-    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:
         """Save pictures of a tested or predicted batch."""
         del args, kwargs
         if not isinstance(outputs, NcdBatch):
@@ -105,12 +105,12 @@ class FigureLogger(Callback):
         self.draw_map = draw_map
         self.batches: list[NcdBatch] = []
 
-    def on_test_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Forget what an earlier run has left."""
         del trainer, pl_module
         self.batches = []
 
-    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:
         """Keep the predictions of a batch on the CPU, without pixels, where they will be drawn."""
         del pl_module, args, kwargs
         if isinstance(outputs, NcdBatch) and image_loggers(trainer):
@@ -118,15 +118,15 @@ class FigureLogger(Callback):
 
     on_predict_start, on_predict_batch_end = on_test_start, on_test_batch_end
 
-    def on_test_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the figures of the test."""
         self._log(trainer, pl_module, "test")
 
-    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the figures of the prediction."""
         self._log(trainer, pl_module, "predict")
 
-    def _log(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
+    def _log(self, trainer: Any, pl_module: Any, stage: str) -> None:
         loggers = image_loggers(trainer)
         if not loggers:
             return
@@ -150,17 +150,17 @@ class FigureLogger(Callback):
             logger.save()  # the one for Weights & Biases sends its images here
 
 
-def missing_figure_loggers(trainer: Any) -> list[Callback]:  # noqa: ANN401
+def missing_figure_loggers(trainer: Any) -> list[Callback]:
     """A :class:`FigureLogger` for a trainer that has none yet; one that the user gave stays in force."""
     return [] if any(isinstance(callback, FigureLogger) for callback in trainer.callbacks) else [FigureLogger()]
 
 
-def image_loggers(trainer: Any) -> list[Any]:  # noqa: ANN401
+def image_loggers(trainer: Any) -> list[Any]:
     """The trainer's loggers that take images in anomalib's way."""
     return [logger for logger in trainer.loggers if callable(getattr(logger, "add_image", None))]
 
 
-def _datamodule_of(batches: list[NcdBatch], trainer: Any) -> NcdDataModule | None:  # noqa: ANN401
+def _datamodule_of(batches: list[NcdBatch], trainer: Any) -> NcdDataModule | None:
     """The datamodule that the predictions are about; the trainer may still hold that of an earlier call."""
     datamodule = trainer.datamodule
     if not isinstance(datamodule, NcdDataModule):

@@ -17,7 +17,7 @@ def packaged(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def render(template: str, **values: Any) -> str:  # noqa: ANN401
+def render(template: str, **values: Any) -> str:
     """Fill in a template, with the style of all pages as ``css``; whatever it is given is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     css = Markup(packaged(STYLE))  # noqa: S704 - a file of this package

@@ -51,7 +51,7 @@ def classify_dataset(
     detector: Detector | None = None,
     num_workers: int = 2,
     batch_size: int = 16,
-) -> Any:  # noqa: ANN401 - a ray.data.Dataset; Ray is optional
+) -> Any:
     """Plan the classification of many images, one core an actor; Ray starts once the data set is written.
 
     Returns a ``ray.data.Dataset`` with one row an image, see :class:`RayClassifier`, in any order.

@@ -212,18 +212,18 @@ def _network(values: Mapping[str, Any]) -> NetworkEntry:
     return NetworkEntry(values["runtime"], _tuple("files", values["files"]), values["settings"])
 
 
-def _tuple(name: str, values: Any) -> tuple[Any, ...]:  # noqa: ANN401
+def _tuple(name: str, values: Any) -> tuple[Any, ...]:
     _require(isinstance(values, list), name, values, "a list")
     return tuple(values)
 
 
-def _check_number(name: str, value: Any, above: float = -math.inf, below: float = math.inf) -> None:  # noqa: ANN401
+def _check_number(name: str, value: Any, above: float = -math.inf, below: float = math.inf) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_fine = is_number and math.isfinite(value) and above < value < below
     _require(is_fine, name, value, f"a finite number above {above} and below {below}")
 
 
-def _check_integer(name: str, value: Any, lowest: int, highest: int) -> None:  # noqa: ANN401
+def _check_integer(name: str, value: Any, lowest: int, highest: int) -> None:
     is_fine = isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
     _require(is_fine, name, value, f"an integer from {lowest} to {highest}")
 

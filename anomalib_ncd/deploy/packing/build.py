@@ -43,7 +43,7 @@ def classifier_of_run(
     *,
     device: str = "cpu",
     false_reject_rate: float | None = None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> AnomalyClassifier:
     """Make a classifier of a run, in PyTorch on a ``device``, without exporting anything.
 
@@ -73,7 +73,7 @@ def build_artefact(
     detector_input_size: tuple[int, int] | None = None,
     runtime: PackRuntime = "onnx",
     compression: CompressionType | str | None = None,
-    datamodule: Any = None,  # noqa: ANN401
+    datamodule: Any = None,
     false_reject_rate: float | None = None,
 ) -> Artefact:
     """Pack a run, and the detector that goes with it, for the line; see :meth:`Artefact.save`.
@@ -152,10 +152,7 @@ def _rejection_of(model: AnomalyNcd) -> Rejection | None:
 
 
 def _encoder_files(
-    model: AnomalyNcd,
-    runtime: PackRuntime,
-    compression: CompressionType | str | None,
-    datamodule: Any,  # noqa: ANN401
+    model: AnomalyNcd, runtime: PackRuntime, compression: CompressionType | str | None, datamodule: Any
 ) -> dict[str, bytes]:
     classifier = RegionClassifier.of(model.model)
     if runtime == "torch":

@@ -124,7 +124,7 @@ def build_encoder(
     )
 
 
-def build_encoders(backbone: str, weights: str | Path | None = None, **settings: Any) -> list[RegionEncoder]:  # noqa: ANN401
+def build_encoders(backbone: str, weights: str | Path | None = None, **settings: Any) -> list[RegionEncoder]:
     """Build the encoder of a backbone, or those of several side by side.
 
     ``ValueError`` if a name is there twice, or there are more or fewer files than names; or as :func:`build_encoder`.

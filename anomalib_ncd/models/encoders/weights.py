@@ -109,7 +109,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(msg) from error
 
 
-def _network_of(found: Any) -> dict[str, Tensor]:  # noqa: ANN401
+def _network_of(found: Any) -> dict[str, Tensor]:
     """Descend into a checkpoint until there are tensors."""
     while isinstance(found, dict):
         inner = next((found[part] for part in NESTED if isinstance(found.get(part), dict)), None)
