@@ -33,7 +33,11 @@ def read_labels(images: Sequence[ImageFile], labels: str | Path | None) -> list[
     if labels is None:
         return [None] * len(images)
     if str(labels) == "folders":
-        return [_folder_label(image) for image in images]
+        loose = [image.path for image in images if not image.folder_name]
+        if loose:
+            msg = f'labels="folders" needs a class folder around each image, but {loose[0]} lies at the top.'
+            raise ValueError(msg)
+        return [image.folder_name for image in images]
     by_key = _read_csv(Path(labels))
     num_missing = _num_missing(by_key, images, labels)
     if num_missing:
@@ -46,13 +50,6 @@ def class_ids(names: Sequence[str | None], normal_label: str) -> tuple[list[int]
     class_names = sorted({name for name in names if name is not None}, key=lambda name: (name != normal_label, name))
     index = {name: i for i, name in enumerate(class_names)}
     return [UNLABELLED if name is None else index[name] for name in names], class_names
-
-
-def _folder_label(image: ImageFile) -> str:
-    if not image.folder_name:
-        msg = f'labels="folders" needs a class folder around each image, but {image.path} lies at the top.'
-        raise ValueError(msg)
-    return image.folder_name
 
 
 def _read_csv(file: Path) -> dict[str, str]:

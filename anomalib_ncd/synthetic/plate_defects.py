@@ -10,22 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_ncd.regions.crops import check_image
-from anomalib_ncd.synthetic.shapes import (
-    LIGHT_XY,
-    BoolMask,
-    FloatImage,
-    Spot,
-    blend,
-    blob,
-    dilate,
-    inside,
-    lines,
-    polygon,
-    random_spot,
-    ring,
-    shifted,
-    smooth_noise,
-)
+from anomalib_ncd.synthetic import shapes
+from anomalib_ncd.synthetic.shapes import LIGHT_XY, BoolMask, FloatImage, Spot, blend, lines, shifted
 
 MASK_MARGIN_PX = 2  # a defect's soft edge reaches this far outside its mask; everything farther out is untouched
 MASK_COVER = 0.3  # a pixel belongs to a defect's mask where more than this part of it is defect
@@ -49,10 +35,10 @@ def paint_defect(
     clean = image.astype(np.float32)
     for attempt in range(_MAX_TRIES):
         # Smaller with each failed try, so that a crowded image still gets its defect.
-        spot = random_spot(rng, image.shape[:2], 0.96**attempt * rng.uniform(low, high))
+        spot = shapes.random_spot(rng, image.shape[:2], 0.96**attempt * rng.uniform(low, high))
         painted, cover = painter(clean, spot, rng)
         mask = cover > MASK_COVER
-        touched = dilate(mask, MASK_MARGIN_PX)
+        touched = shapes.dilate(mask, MASK_MARGIN_PX)
         if mask.any() and not (avoid is not None and (touched & avoid).any()):
             changed = clean + rng.uniform(0.75, 1.0) * (painted - clean)
             levels = np.where(touched[..., None], np.clip(np.rint(changed), 0, 255), clean)
@@ -101,10 +87,10 @@ def _paint_scratch(image: FloatImage, spot: Spot, rng: np.random.Generator) -> t
 
 def _paint_hole(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
     """A round opening: dark, its far wall lit, with a thin burr."""
-    distance = blob(spot, rng, wobble=0.04)
+    distance = shapes.blob(spot, rng, wobble=0.04)
     dx, dy = spot.pixels()
     lit = np.clip(-(dx * LIGHT_XY[0] + dy * LIGHT_XY[1]), 0, 1)
-    inner, outer = inside(distance, spot), inside(distance / 1.16, spot)
+    inner, outer = shapes.inside(distance, spot), shapes.inside(distance / 1.16, spot)
     wall = 26 + 62 * lit**2
     painted = blend(image, (222, 220, 216), 0.55 * outer * (0.35 + 0.65 * lit))
     return blend(painted, np.stack([wall, wall, wall * 1.06], axis=-1), inner), outer
@@ -112,11 +98,11 @@ def _paint_hole(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tupl
 
 def _paint_stain(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
     """A dried drop: the surface shows through, and the rim is darker than the middle."""
-    distance = blob(spot, rng, wobble=0.1, aspect=rng.uniform(1.0, 1.5))
+    distance = shapes.blob(spot, rng, wobble=0.1, aspect=rng.uniform(1.0, 1.5))
     tint = np.array([(0.66, 0.56, 0.42), (0.54, 0.62, 0.74), (0.58, 0.57, 0.56)][rng.integers(3)], dtype=np.float32)
-    cover = inside(distance, spot, soft_px=2 * spot.unit_px)
-    cloud = smooth_noise(rng, spot.size_hw, spot.radius_px / 2)
-    strength = cover * (0.42 + 0.2 * cloud + 0.38 * ring(distance, 0.93, 0.1))
+    cover = shapes.inside(distance, spot, soft_px=2 * spot.unit_px)
+    cloud = shapes.smooth_noise(rng, spot.size_hw, spot.radius_px / 2)
+    strength = cover * (0.42 + 0.2 * cloud + 0.38 * shapes.ring(distance, 0.93, 0.1))
     return image * (1 - strength[..., None] * (1 - tint)), cover
 
 
@@ -146,12 +132,12 @@ def _jagged(rng: np.random.Generator, start: NDArray[np.floating], angle: float,
 
 def _paint_dent(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
     """A smooth hollow: the texture stays, only the light changes."""
-    distance = blob(spot, rng, wobble=0.03, aspect=rng.uniform(1.0, 1.5))
+    distance = shapes.blob(spot, rng, wobble=0.03, aspect=rng.uniform(1.0, 1.5))
     bowl = np.clip(1 - distance**2, 0, None) ** 2
     slope_y, slope_x = np.gradient(bowl, np.float32(1 / spot.radius_px))
     shade = slope_x * LIGHT_XY[0] + slope_y * LIGHT_XY[1]
     painted = image + (44 * shade - 12 * bowl)[..., None]
-    return painted, inside(distance * 1.08, spot)
+    return painted, shapes.inside(distance * 1.08, spot)
 
 
 def _paint_bubble(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
@@ -166,7 +152,7 @@ def _paint_bubble(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tu
         dome = np.clip((1 - distance) * spot.radius_px * size + 0.5, 0, 1).astype(np.float32)
         away = np.clip(-(dx * LIGHT_XY[0] + dy * LIGHT_XY[1]), -1, 1)
         gloss = np.exp(-((np.hypot(dx - 0.45 * LIGHT_XY[0], dy - 0.45 * LIGHT_XY[1]) / 0.22) ** 2))
-        painted = painted + (dome * (18 - 34 * away - 60 * ring(distance, 0.92, 0.13)))[..., None]
+        painted = painted + (dome * (18 - 34 * away - 60 * shapes.ring(distance, 0.92, 0.13)))[..., None]
         painted = blend(painted, (252, 252, 252), (0.95 * dome * gloss).astype(np.float32))
         cover = np.maximum(cover, dome)
     return painted.astype(np.float32), cover
@@ -174,9 +160,9 @@ def _paint_bubble(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tu
 
 def _paint_rust(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
     """A ragged, speckled patch of several browns."""
-    distance = blob(spot, rng, wobble=0.16)
-    coarse = smooth_noise(rng, spot.size_hw, spot.radius_px / 3)
-    fine = smooth_noise(rng, spot.size_hw, 1.6 * spot.unit_px)
+    distance = shapes.blob(spot, rng, wobble=0.16)
+    coarse = shapes.smooth_noise(rng, spot.size_hw, spot.radius_px / 3)
+    fine = shapes.smooth_noise(rng, spot.size_hw, 1.6 * spot.unit_px)
     alpha = np.clip((1.25 - distance + 0.7 * (coarse - 0.5) + 0.7 * (fine - 0.5) - 0.3) * 4, 0, 1)
     brown = np.array([74, 46, 30], dtype=np.float32) + fine[..., None] * np.array([104, 62, 28], dtype=np.float32)
     closed = cv2.morphologyEx(alpha, cv2.MORPH_CLOSE, np.ones((3, 3), dtype=np.uint8))
@@ -202,14 +188,14 @@ def _paint_chip(image: FloatImage, spot: Spot, rng: np.random.Generator) -> tupl
     turns = np.linspace(0, 2 * np.pi, corners, endpoint=False) + rng.uniform(-0.3, 0.3, corners)
     outline = np.stack([np.cos(turns), np.sin(turns)], axis=1) * rng.uniform(0.6, 1.15, (corners, 1))
     apex = rng.uniform(-0.25, 0.25, 2)
-    rough = smooth_noise(rng, spot.size_hw, 2.5 * spot.unit_px) - 0.5
+    rough = shapes.smooth_noise(rng, spot.size_hw, 2.5 * spot.unit_px) - 0.5
     painted, cover = image, np.zeros(spot.size_hw, dtype=np.float32)
     for corner in range(corners):
         facet = spot.to_image(np.stack([apex, outline[corner], outline[(corner + 1) % corners]]))
         outward = facet[1:].mean(axis=0) - facet[0]
         facing = float(outward @ np.array(LIGHT_XY)) / max(float(np.linalg.norm(outward)), 1e-6)
         level = 112 - 46 * facing + rng.uniform(-14, 14) + 34 * rough
-        alpha = polygon(facet, spot)
+        alpha = shapes.polygon(facet, spot)
         painted, cover = blend(painted, np.stack([level, level, level * 1.02], axis=-1), alpha), cover + alpha
     cover = np.clip(cover, 0, 1)
     glint = np.clip(cover - shifted(cover, -1.4 * spot.unit_px), 0, 1)
@@ -221,9 +207,9 @@ def _paint_grid_mark(image: FloatImage, spot: Spot, rng: np.random.Generator) ->
     u, v = spot.rotated_pixels()
     height = np.float32(rng.uniform(0.55, 0.9))
     pitch = 2 / rng.integers(5, 8)
-    press = np.minimum(1, smooth_noise(rng, spot.size_hw, spot.radius_px) + 0.6)
+    press = np.minimum(1, shapes.smooth_noise(rng, spot.size_hw, spot.radius_px) + 0.6)
     distance = np.maximum(np.abs(u), np.abs(v) / height)
-    cover = inside(distance, spot)
+    cover = shapes.inside(distance, spot)
     wave_a = np.cos((u + v) * np.float32(2 * np.pi / pitch / 1.414))
     wave_b = np.cos((u - v) * np.float32(2 * np.pi / pitch / 1.414))
     groove = np.maximum(wave_a, wave_b)

@@ -108,7 +108,18 @@ def generate_dataset(
     bases = list(base_kinds or [])
     settings = _Settings(list(kinds), *counts, size, seed, anomaly_maps, bases, num_per_base_kind)
     _check_settings(settings)
-    dataset = _paths(Path(folder), settings)
+    root = Path(folder)
+    dataset = GeneratedDataset(
+        root=root,
+        kinds=tuple(settings.kinds),
+        train_good_dir=root / "train" / "good",
+        test_dir=root / "test",
+        ground_truth_dir=root / "ground_truth",
+        labels_csv=root / "labels.csv",
+        defects_csv=root / "defects.csv",
+        anomaly_maps_dir=root / "anomaly_maps" if settings.anomaly_maps else None,
+        base_dir=root / "base" if settings.base_kinds else None,
+    )
     if not _is_generated(dataset.root, settings):
         dataset.root.mkdir(parents=True, exist_ok=True)
         _write_dataset(dataset, settings)
@@ -134,20 +145,6 @@ def _check_settings(settings: _Settings) -> None:
     if settings.num_mixed and len(settings.kinds) < 2:
         msg = f"Mixed images need two `kinds`, got {settings.kinds}; give another kind or set `num_mixed` to 0."
         raise ValueError(msg)
-
-
-def _paths(root: Path, settings: _Settings) -> GeneratedDataset:
-    return GeneratedDataset(
-        root=root,
-        kinds=tuple(settings.kinds),
-        train_good_dir=root / "train" / "good",
-        test_dir=root / "test",
-        ground_truth_dir=root / "ground_truth",
-        labels_csv=root / "labels.csv",
-        defects_csv=root / "defects.csv",
-        anomaly_maps_dir=root / "anomaly_maps" if settings.anomaly_maps else None,
-        base_dir=root / "base" if settings.base_kinds else None,
-    )
 
 
 def _is_generated(root: Path, settings: _Settings) -> bool:
