@@ -111,11 +111,15 @@ class Journal:
             file.unlink(missing_ok=True)
             write_file(beside, made_from)
         self.made_from = made_from or found
-        whole, _, cut = (file.read_text(encoding="utf-8") if file.is_file() else "").rpartition("\n")
-        self.entries: dict[str, dict[str, Any]] = {one["image"]: one for one in map(json.loads, whole.splitlines())}
-        if cut:
+        *lines, cut = (file.read_text(encoding="utf-8") if file.is_file() else "").split("\n")
+        whole = []
+        for line in lines:
+            with suppress(json.JSONDecodeError):
+                whole.append(json.loads(line))
+        self.entries: dict[str, dict[str, Any]] = {entry["image"]: entry for entry in whole}
+        if cut or len(whole) < len(lines):
             logger.warning("%s was cut short when a run was killed; its last image is done again.", file)
-            write_file(file, f"{whole}\n" if whole else "")
+            write_file(file, "".join(f"{json.dumps(entry)}\n" for entry in whole))
 
     def add(self, entry: dict[str, Any]) -> None:
         """Note that an image is finished."""
