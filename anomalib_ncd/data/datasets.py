@@ -172,10 +172,6 @@ class TrainRegions(Dataset):
 
     Normal regions are labelled as the first novel class, whose label follows those of the base classes. Novel regions
     carry label 0, which says nothing: their classes are to be discovered.
-
-    Attributes:
-        is_base: ``(N,)`` bool, which regions are labelled: base and normal ones.
-        num_base: Number of base regions.
     """
 
     def __init__(
@@ -195,7 +191,7 @@ class TrainRegions(Dataset):
         self.num_base, num_novel = len(base), len(table)
         names = sorted({labelled.class_name for labelled in base})
         labels = [names.index(labelled.class_name) for labelled in base] + [len(names)] * len(normal_crops)
-        self.is_base = torch.tensor([True] * len(labels) + [False] * num_novel)
+        self.is_base = torch.tensor([True] * len(labels) + [False] * num_novel)  # labelled ones: base and normal
         self.labels = torch.tensor(labels + [0] * num_novel)
         digest = hashlib.sha256(f"{image_size}".encode())
         for file in files_of(base):

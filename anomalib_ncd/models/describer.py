@@ -108,11 +108,6 @@ class NormalResiduals(OneNetwork):
     The feature is the direction of the residual of :class:`NormalPatches`, of length l / (l + m) where its longest
     residual has the length l and that of normal regions the median m; the direction of :class:`ImageNovelty`, as long
     as the image is novel; and a constant. For what is known and unknown, images don't count. Nothing of it is trained.
-
-    Attributes:
-        normal_patches: What regions are compared with.
-        novelty: What whole images are compared with.
-        usual_length: Median length m of normal regions, compared with other images than their own.
     """
 
     needs_whole_images = True
@@ -122,7 +117,7 @@ class NormalResiduals(OneNetwork):
         super().__init__(encoder)
         self.normal_patches, self.novelty = NormalPatches(encoder.patch_width), ImageNovelty(encoder.patch_width)
         self.register_buffer("usual_length", torch.ones(()))
-        self.usual_length: Tensor
+        self.usual_length: Tensor  # median length m of normal regions, compared with other images than their own
         self.feature_dim = 2 * encoder.patch_width + 1
         self.requires_grad_(requires_grad=False)
 

@@ -162,8 +162,7 @@ def quantise(model: Any, datamodule: Any = None) -> Any:
     """Quantise weights and activations of an OpenVINO model on a datamodule's regions."""
     import nncf  # noqa: PLC0415
 
-    inputs = nncf.Dataset(_calibration_inputs_of(model, datamodule))
-    return nncf.quantize(model, inputs, **_quantisation_options(model))
+    return nncf.quantize(model, nncf.Dataset(_inputs_of(model, datamodule)), **_quantisation_options(model))
 
 
 def quantise_with_accuracy_control(
@@ -178,7 +177,7 @@ def quantise_with_accuracy_control(
     import openvino  # noqa: PLC0415
 
     del metric, task
-    inputs = _calibration_inputs_of(model, datamodule)
+    inputs = _inputs_of(model, datamodule)
     exact = openvino.compile_model(model, "CPU", EXACT)
     classes = [exact(one)[OUTPUT_NAMES[0]].argmax(axis=1) for one in inputs]
     items = list(zip(inputs, classes, strict=True))
@@ -220,7 +219,7 @@ def _regions_of(datamodule: Any) -> Iterator[dict[str, np.ndarray]]:
             yield {name: part[row : row + 1].numpy() for name, part in parts.items()}
 
 
-def _calibration_inputs_of(model: Any, datamodule: Any) -> list[dict[str, np.ndarray]]:
+def _inputs_of(model: Any, datamodule: Any) -> list[dict[str, np.ndarray]]:
     """Of :func:`calibration_inputs` those that a network has."""
     names = {name for port in model.inputs for name in port.get_names()}
     return [{name: one[name] for name in one if name in names} for one in calibration_inputs(datamodule)]

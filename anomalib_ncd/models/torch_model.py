@@ -78,10 +78,6 @@ class AnomalyNcdModel(nn.Module):
     has 4 heads, and a projector with hidden layers of 2048 and 256 outputs, which only the contrastive losses read.
     ``merging_temperature`` is T of region merging, ``None`` for an eighth of the root of the image's area; for
     ``false_reject_rate`` see :class:`RegionRejection`.
-
-    Attributes:
-        best_head: The head that predicts.
-        rejection: What is known of the run's regions.
     """
 
     def __init__(
@@ -101,9 +97,9 @@ class AnomalyNcdModel(nn.Module):
         self._projector_dims = (projection_hidden_dim, projection_dim) if with_projector else None
         self.projector: ProjectionHead | None = None
         self.register_buffer("best_head", torch.tensor(0))
-        self.best_head: Tensor
+        self.best_head: Tensor  # which predicts
         self.make_heads(slots)
-        self.rejection = RegionRejection(false_reject_rate)
+        self.rejection = RegionRejection(false_reject_rate)  # what is known of the run's regions
 
     def make_heads(self, slots: ClassSlots) -> None:
         """Make fresh heads, and a projector if there is one, for classes, of which there may be no base ones."""

@@ -98,10 +98,6 @@ class Journal:
 
     ``settings.json`` beside the file says what that is; where it was something else, all are forgotten. What a killed
     run left of a line is taken out of the file.
-
-    Attributes:
-        made_from: Text of ``settings.json``; by default what is there, if it is.
-        entries: Entry of each image by its key, which it has as ``image``.
     """
 
     def __init__(self, file: Path, made_from: str | None = None) -> None:
@@ -110,13 +106,13 @@ class Journal:
         if made_from is not None and found != made_from:
             file.unlink(missing_ok=True)
             write_file(beside, made_from)
-        self.made_from = made_from or found
+        self.made_from = made_from or found  # text of that file
         *lines, cut = (file.read_text(encoding="utf-8") if file.is_file() else "").split("\n")
         whole = []
         for line in lines:
             with suppress(json.JSONDecodeError):
                 whole.append(json.loads(line))
-        self.entries: dict[str, dict[str, Any]] = {entry["image"]: entry for entry in whole}
+        self.entries: dict[str, dict[str, Any]] = {entry["image"]: entry for entry in whole}  # by the image's key
         if cut or len(whole) < len(lines):
             logger.warning("%s was cut short when a run was killed; its last image is done again.", file)
             write_file(file, "".join(f"{json.dumps(entry)}\n" for entry in whole))
