@@ -13,9 +13,10 @@ from anomalib_ncd.cli.main import main
 
 @pytest.fixture(scope="module")
 def small_base(data_dir, tmp_path_factory):
-    """Links to the base images of the small list, and to their masks."""
+    """Links to every fourth of the base images of the small list, and to their masks."""
     base = tmp_path_factory.mktemp("base")
-    listed = {line.rpartition(".")[0] for line in (data_dir / "steel_base_mini.txt").read_text().split()}
+    lines = (data_dir / "steel_base_mini.txt").read_text().split()
+    listed = {line.rpartition(".")[0] for line in lines[::4]}
     for file in (data_dir / "steel_base").rglob("*.*"):
         relative = file.relative_to(data_dir / "steel_base")
         if "/".join(relative.with_suffix("").parts[1:]) in listed:
