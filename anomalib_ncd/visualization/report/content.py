@@ -85,19 +85,7 @@ class ClassCard:
 
 
 class ReportContent:
-    """Everything that the page shows but the map; arguments as of :func:`write_report`.
-
-    Attributes:
-        sentence: What was found.
-        figures: The numbers at the top, with their names.
-        cards: The classes but normal, which is in ``normal``, if there is one.
-        doubtful: Regions whose second class is closest behind, of ``num_doubtful``.
-        several: Images of more than one class, of ``num_several``.
-        empty: Images in which nothing was found, of ``num_empty``.
-        unknown: Regions unlike all of the run with the highest scores, of ``num_unknown``.
-        is_unknown: ``(R,)`` bool, all of those.
-        certainty: How sure the class of each region is.
-    """
+    """Everything that the page shows but the map; arguments as of :func:`write_report`."""
 
     def __init__(
         self,
@@ -117,6 +105,8 @@ class ReportContent:
         unknown = results.batch.region_unknown  # runs without rejection have none
         self.is_unknown = np.zeros(len(self.image_of), bool) if unknown is None else unknown.numpy().astype(bool)
 
+        # The classes but normal, regions whose second class is closest behind, images of more than one class, images in
+        # which nothing was found, and the regions unlike all of the run that have the highest scores.
         slots = sorted(set(first) - {self.normal_slot})
         self.cards = [self._card(slot, color) for color, slot in enumerate(slots)]
         self.normal = None if self.normal_slot is None else self._card(self.normal_slot, -1)
