@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anomalib_ncd.regions.writing import OutputError, encode_image, whole_file, write_file, write_image
+from anomalib_ncd.regions.writing import Journal, OutputError, encode_image, whole_file, write_file, write_image
 
 
 def names_in(folder):
@@ -77,3 +77,37 @@ def test_images_are_written_by_their_suffix(tmp_path):
     assert len(encode_image(colour, ".jpg", 10)) < len(encode_image(colour, ".jpg", 99))
     with pytest.raises(ValueError, match=r"shape \(4, 5, 3\) can't be encoded as '.what'"):
         write_image(tmp_path / "c.what", colour)
+
+
+def test_a_journal_goes_on_as_long_as_all_is_made_from_the_same(tmp_path):
+    file = tmp_path / "new" / "done.jsonl"
+    journal = Journal(file, "a")
+    assert journal.entries == {}
+    for state in (1, 2):
+        journal.add({"image": "x/ä", "state": state})
+    journal.add({"image": "y", "state": 3})
+    for found in (Journal(file, "a"), Journal(file)):
+        assert found.made_from == "a"
+        assert found.entries == {"x/ä": {"image": "x/ä", "state": 2}, "y": {"image": "y", "state": 3}}
+    assert Journal(file, "b").entries == {}
+    assert Journal(file, "a").entries == {}  # what was made in between is not known
+    assert Journal(tmp_path / "none" / "done.jsonl").made_from is None
+    assert names_in(tmp_path) == ["new"]
+
+
+@pytest.mark.parametrize("kept", [{"x"}, {"x", "z"}])
+def test_lines_that_a_kill_has_cut_are_left_out_of_a_journal(tmp_path, caplog, kept):
+    file = tmp_path / "done.jsonl"
+    journal = Journal(file, "a")
+    for image in ("x", "y"):
+        journal.add({"image": image})
+    file.write_text(file.read_text()[:-4] + ("\n" if "z" in kept else ""))
+    if "z" in kept:
+        journal.add({"image": "z"})
+    found = Journal(file, "a")
+    assert set(found.entries) == kept
+    assert f"{file} was cut short when a run was killed" in caplog.text
+    found.add({"image": "y"})
+    caplog.clear()
+    assert set(Journal(file).entries) == kept | {"y"}
+    assert not caplog.text
