@@ -40,7 +40,7 @@ class _ClusteringMetric(Metric):
 
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
         """Add predicted and true class ids, each ``(N,)`` integer."""
-        check_labels(preds.cpu().numpy(), target.cpu().numpy())
+        check_labels(preds.detach().cpu().numpy(), target.cpu().numpy())
         self.preds.append(preds.detach().long())
         self.target.append(target.detach().long())
 

@@ -147,7 +147,8 @@ def check_labels(preds: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.
     """Class ids as arrays ``(N,)``; ``ValueError`` if they are of other shapes or types."""
     preds, target = np.asarray(preds), np.asarray(target)
     if preds.ndim != 1 or preds.shape != target.shape:
-        msg = f"`preds` and `target` must both have shape (N,), got {preds.shape} and {target.shape}; flatten them."
+        shapes = f"{preds.shape} and {target.shape}"
+        msg = f"`preds` and `target` must both have shape (N,), got {shapes}; pass class ids, not probabilities."
         raise ValueError(msg)
     for name, labels in (("preds", preds), ("target", target)):
         if labels.size and labels.dtype.kind not in "ui":

@@ -93,7 +93,7 @@ def test_bad_inputs_raise():
     with pytest.raises(ValueError, match=r"must both have shape \(N,\), got \(2, 3\) and \(2,\)"):
         NMI().update(batch(torch.zeros(2, 3), [0, 1]))
     with pytest.raises(ValueError, match=r"`preds` must hold integer class ids, got float32"):
-        NMI().update(batch(torch.zeros(2), [0, 1]))
+        NMI().update(batch(torch.zeros(2, requires_grad=True), [0, 1]))
     with pytest.raises(ValueError, match="`target` must hold integer class ids"):
         NMI().update(batch([0, 1], torch.zeros(2)))
 
