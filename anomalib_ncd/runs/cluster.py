@@ -86,8 +86,8 @@ def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int
         )
         raise ValueError(msg)
     if num_normal:
-        message = "Regions are compared with good images where there are %d or more; %d would tell too little."
-        logger.warning(message, MIN_NORMAL_IMAGES, num_normal)
+        text = "Regions are compared with good images where there are %d or more; %d would tell too little. Give more."
+        logger.warning(text, MIN_NORMAL_IMAGES, num_normal)
     return torch.zeros(0, describer.feature_dim)
 
 

@@ -36,6 +36,7 @@ from anomalib_ncd.visualization.gallery import draw_base_classes
 logger = logging.getLogger(__name__)
 
 SHARE_OF_TIME = 0.05
+WARNED_OF_BEFORE = {"images_with_region", "good_images"}  # when regions were cut and described
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -198,6 +199,6 @@ def _say_result(results: RunResults, class_names: list[str], metrics: dict[str, 
     if "nmi" in image:
         logger.info("NMI %.3f, ARI %.3f, accuracy %.3f.", image["nmi"], image["ari"], image["accuracy"])
     for name, fact in metrics["facts"].items():
-        if fact["advice"] and name != "images_with_region":  # of which there was a warning when regions were cut
+        if fact["advice"] and name not in WARNED_OF_BEFORE:
             logger.warning("%s %s", fact["text"], fact["advice"])
     logger.info("Results are in %s; open %s in a browser first.", output, output / folder.REPORT_FILE)

@@ -60,7 +60,8 @@ class MadeFrom:
         """What a run of an untrained model on images that are set up, by a method and other settings, is made from."""
         max_epochs = settings.pop("max_epochs", 0)
         hparams = {**model.hparams, **model.hparams["training"]}
-        own = {name: value for name, value in hparams.items() if name not in NOT_SETTINGS}
+        # The describer follows from the number of normal images; its weights are compared.
+        own = {name: value for name, value in hparams.items() if name not in NOT_SETTINGS | {"describer"}}
         data = {name: getattr(datamodule, name) for name in DATA_SETTINGS}
         base, examples = files_of(datamodule.base_records), datamodule.examples_found
         inputs = {

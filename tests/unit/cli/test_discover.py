@@ -191,6 +191,17 @@ def test_a_finished_run_is_left_as_it_is_unless_anything_changed(own_tiny_run, t
     fails([*args[:-2], "--seed", "1"], "other settings of .*seed")
 
 
+def test_more_good_images_make_clusters_anew(tiny_run, tmp_path, monkeypatch, caplog):
+    args = arguments(tiny_run, tmp_path, *CLUSTER, "--normal_images", str(tiny_run.images / "good"))
+    main(args)
+    assert AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt").hparams["describer"] == "frozen_features"
+    assert caplog.text.count("good images") == 1  # one warning is enough
+    monkeypatch.setattr("anomalib_ncd.models.describer.MIN_NORMAL_IMAGES", 6)
+    main(args)
+    assert "is made anew" in caplog.text
+    assert AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt").hparams["describer"] == "normal_residuals"
+
+
 def test_maps_or_a_detector_but_not_both(tiny_run, tmp_path):
     fails(arguments(tiny_run, tmp_path, *CLUSTER, "--detector.class_path", "Padim"), "either `--anomaly_maps` or")
     without = ["discover", "--images", str(tiny_run.images), "--output", str(tmp_path), *CLUSTER]
