@@ -25,7 +25,7 @@ from anomalib_ncd.models.encoders.hub import OFFLINE_BACKBONE, WHEEL_MODULE, is_
 from anomalib_ncd.models.offline_detector import SmallPatchcore, build_offline_detector
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
-from anomalib_ncd.runs.folder import write_json
+from anomalib_ncd.runs.folder import refuse_other_training, write_json
 from anomalib_ncd.settings import DETECTOR_FILE
 
 DETECTOR_NOTES = "detector/made_from.json"
@@ -93,6 +93,7 @@ def fit_detector(
     """Fit a detector on good images and keep its checkpoint in the run, unless it lies there already.
 
     Of more than 500 good images, so many are drawn at random. Returns the detector as its checkpoint gives it.
+    ``ValueError`` where a model was trained with another one.
     """
     name, host_class = type(detector).__name__, Patchcore if isinstance(detector, SmallPatchcore) else type(detector)
     checkpoint, notes = output / DETECTOR_FILE, output / DETECTOR_NOTES
@@ -107,6 +108,7 @@ def fit_detector(
     if checkpoint.is_file() and notes.is_file() and json.loads(notes.read_text(encoding="utf-8")) == made_from:
         logger.info("Detector: the %s in %s, fitted before.", name, checkpoint)
         return load_detector(host_class, checkpoint)
+    refuse_other_training(output, ["good images or detector"])  # the model goes with the detector that is there
     logger.info(
         "No maps and no detector are given: fitting %s on %d of %d good images%s.",
         name,

@@ -98,7 +98,7 @@ def claim_folder(output: Path, made_from: MadeFrom, config: dict[str, Any] | Non
             msg = f"{output} holds a run with other settings of {other}; choose another `--output` or delete it."
             raise ValueError(msg)
         changed = sorted(name for name, value in made_from.inputs.items() if found["inputs"].get(name) != value)
-        _refuse_other_training(output, found, changed)
+        refuse_other_training(output, changed)
         is_same = not changed and found["max_epochs"] == made_from.max_epochs
         state = "finished" if is_same and found["finished"] and _is_complete(output) else "begun"
         if changed:
@@ -147,10 +147,10 @@ def _is_complete(output: Path) -> bool:
     return all((output / name).is_file() for name in RESULT_FILES)
 
 
-def _refuse_other_training(output: Path, found: dict[str, Any], changed: list[str]) -> None:
+def refuse_other_training(output: Path, changed: list[str]) -> None:
     """Raise if what was trained was trained on something else; labels are for scores alone."""
-    others = [name for name in changed if name != LABELS]
-    if others and found["settings"].get("method") == "train" and (output / CHECKPOINT_FILE).is_file():
+    others, is_model = [name for name in changed if name != LABELS], (output / CHECKPOINT_FILE).is_file()
+    if others and is_model and _read(output / MADE_FROM_FILE)["settings"].get("method") == "train":
         msg = (
             f"The model in {output} was trained with other {' and '.join(others)}; choose another `--output` or delete "
             "it to train anew. `anomalib-ncd classify` and `extend` take new images as they are."

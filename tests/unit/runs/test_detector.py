@@ -13,6 +13,7 @@ from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.runs import detector
 from anomalib_ncd.runs.detector import build_default_detector, device_of, fit_detector
+from anomalib_ncd.runs.folder import MadeFrom, claim_folder
 from anomalib_ncd.settings import DETECTOR_FILE
 
 
@@ -63,6 +64,16 @@ def test_it_is_fitted_again_only_for_other_images_or_settings(small_memory, good
     assert again != made
     other = Padim(pre_trained=False, evaluator=False, visualizer=False)
     assert type(fit_detector(other, good_images, tmp_path, accelerator="cpu")) is Padim
+
+
+def test_the_detector_of_a_trained_model_is_left_alone(small_memory, good_images, tmp_path, monkeypatch):
+    fit_detector(untrained(), good_images, tmp_path, accelerator="cpu")
+    claim_folder(tmp_path, MadeFrom({"method": "train"}, {}))
+    (tmp_path / "model.ckpt").touch()
+    monkeypatch.setattr(detector, "Engine", None)
+    fit_detector(untrained(), good_images, tmp_path, accelerator="cpu")
+    with pytest.raises(ValueError, match="was trained with other good images or detector; choose another"):
+        fit_detector(untrained(), good_images[:2], tmp_path, accelerator="cpu")
 
 
 def test_many_good_images_are_drawn_from(small_memory, good_images, tmp_path, monkeypatch, caplog):
