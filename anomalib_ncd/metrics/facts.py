@@ -88,7 +88,7 @@ FACTS = (
     ),
     Fact(
         "good_images",
-        "Of the good images that regions are compared with at least, {value} are given.",
+        "{value} of the 12 good images that a comparison takes are given.",
         1.0,
         "Regions are described as without good images. Give more of them, of different parts.",
     ),
