@@ -25,7 +25,7 @@ from anomalib_ncd.models.encoders.hub import OFFLINE_BACKBONE, WHEEL_MODULE, is_
 from anomalib_ncd.models.offline_detector import SmallPatchcore, build_offline_detector
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
-from anomalib_ncd.runs.folder import refuse_other_training, write_json
+from anomalib_ncd.runs.folder import CHECKPOINT_FILE, refuse_other_training, write_json
 from anomalib_ncd.settings import DETECTOR_FILE
 
 DETECTOR_NOTES = "detector/made_from.json"
@@ -123,7 +123,8 @@ def fit_detector(
         accelerator=accelerator, devices=1, default_root_dir=work, max_epochs=MAX_EPOCHS, enable_model_summary=False
     )
     engine.fit(detector, train_dataloaders=loader)
-    notes.unlink(missing_ok=True)
+    for before in (notes, output / CHECKPOINT_FILE):  # clusters of the maps of another detector are made anew
+        before.unlink(missing_ok=True)
     engine.trainer.save_checkpoint(checkpoint)
     write_json(notes, made_from)
     shutil.rmtree(work, ignore_errors=True)

@@ -76,6 +76,16 @@ def test_the_detector_of_a_trained_model_is_left_alone(small_memory, good_images
         fit_detector(untrained(), good_images[:2], tmp_path, accelerator="cpu")
 
 
+def test_a_model_of_clusters_goes_with_its_detector(small_memory, good_images, tmp_path):
+    fit_detector(untrained(), good_images[:2], tmp_path, accelerator="cpu")
+    claim_folder(tmp_path, MadeFrom({"method": "cluster"}, {}))
+    (tmp_path / "model.ckpt").touch()
+    fit_detector(untrained(), good_images[:2], tmp_path, accelerator="cpu")
+    assert (tmp_path / "model.ckpt").is_file()
+    fit_detector(untrained(), good_images, tmp_path, accelerator="cpu")
+    assert not (tmp_path / "model.ckpt").exists()  # so that nothing is classified with one of each until then
+
+
 def test_many_good_images_are_drawn_from(small_memory, good_images, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(detector, "MAX_GOOD_IMAGES", 2)
     with caplog.at_level("INFO", "anomalib_ncd"):
