@@ -38,6 +38,7 @@ class Simulation:
 
     Attributes:
         features: ``(R, D)``.
+        appearance: ``(R, F)``.
         prior: ``(R, K)``, what the named clusters say, a column for each true class first.
         image_of: ``(R,)``, what is scored together.
         areas: ``(R,)``.
@@ -47,6 +48,7 @@ class Simulation:
     """
 
     features: np.ndarray
+    appearance: np.ndarray
     prior: np.ndarray
     image_of: np.ndarray
     areas: np.ndarray
@@ -80,7 +82,7 @@ class Simulation:
     def refined(self, corrected: np.ndarray) -> np.ndarray:
         """Class probabilities after corrections of these regions."""
         allowed = self.allowed(corrected)
-        prototypes = refine_prototypes(self.features, self.prior, allowed)
+        prototypes = refine_prototypes(self.features, self.prior, allowed, self.appearance)
         return constrained(probabilities_of(self.features, prototypes), allowed)
 
     def scores(self, corrected: np.ndarray) -> tuple[float, float]:
@@ -145,17 +147,20 @@ def _simulation(case: Case, setup: Setup) -> Simulation:
     batch, fixed = results.batch, results.merging_temperature
     probabilities = given(batch.region_class_probabilities, "no predictions").numpy()
     features = given(batch.region_feature, "no features").numpy()
+    appearance = given(batch.region_appearance, "no looks").numpy()
     if case.data == "deeppcb":
         truth = scores.truth_of_boxes(batch, Path(batch.image_path[0]).parents[1] / "regions.csv")
         on_box = np.flatnonzero(truth >= 0)
         classes, ones = given(batch.region_pred_class_id, "no predictions").numpy(), np.ones(len(on_box), dtype=int)
         by_name, _ = named(probabilities[on_box], classes[on_box], truth[on_box])
         own = np.arange(len(on_box))
-        return Simulation(features[on_box], by_name, own, ones, ones.astype(float), truth[on_box])
+        of_boxes = features[on_box], appearance[on_box], by_name
+        return Simulation(*of_boxes, own, ones, ones.astype(float), truth[on_box])
     truth, classes = (given(part, "no labels").numpy() for part in (batch.class_id, batch.pred_class_id))
     by_name, empty = named(probabilities, classes, truth, -1 if results.normal_slot is None else results.normal_slot)
     return Simulation(
         features,
+        appearance,
         by_name,
         batch.region_image_index.numpy(),
         batch.region_area.numpy(),

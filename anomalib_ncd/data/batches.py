@@ -106,6 +106,7 @@ class NcdBatch(_Batch):
     region_pred_class_score: torch.Tensor | None = None  # (R,) float
     region_feature: torch.Tensor | None = None  # (R, D) float32, the mask-guided feature
     region_reference: torch.Tensor | None = None  # (R, E) float32, of the frozen part of the encoder, to compare runs
+    region_appearance: torch.Tensor | None = None  # (R, F) float32, what it looks like on its own
     region_head_class_id: torch.Tensor | None = None  # (R, H) long, the class that each head gives
     unknown: torch.Tensor | None = None  # (B,) bool, whether the regions that decide the class are unknown
     region_unknown: torch.Tensor | None = None  # (R,) bool, whether it is unlike all regions of discovery

@@ -32,6 +32,14 @@ class Description(NamedTuple):
 
     feature: Tensor  # (R, D) float, for clusters and classes
     rejection_feature: Tensor  # (R, E) float, to tell whether a region is like those of a run; never trained
+    appearance: Tensor  # (R, F) float, what a region looks like on its own, to carry corrections to those like it
+
+
+class ComparedRegions(NamedTuple):
+    """Regions beside normal ones."""
+
+    residuals: Tensor  # (R, 2, D) float
+    appearance: Tensor  # (R, D) float, the mean patch
 
 
 class Describer(nn.Module):
@@ -99,7 +107,8 @@ class FrozenFeatures(OneNetwork):
     def _described(self, views: Tensor, masks: Tensor) -> Description:
         """Description of a bounded number of regions."""
         frozen = self.frozen(views, masks)
-        return Description(self.encoder.trained(frozen), self.encoder.reference(frozen))
+        reference = self.encoder.reference(frozen)
+        return Description(self.encoder.trained(frozen), reference, reference)
 
 
 class NormalResiduals(OneNetwork):
@@ -129,7 +138,7 @@ class NormalResiduals(OneNetwork):
         fit_to_images(self.novelty, self._whole_patches, image_paths, self.image_size, seed, bit_depth)
         usual = rows[:, 0].norm(dim=1).quantile(0.5) if len(rows) else torch.tensor(1.0)
         self.usual_length.copy_(usual.clamp(min=SMALLEST))  # copies of one image differ by nothing
-        return self._joined(rows, torch.zeros_like(rows[:, 0])).feature  # their images count as seen
+        return self._joined(rows, torch.zeros_like(rows[:, 0]))[0]  # their images count as seen
 
     @torch.no_grad()
     def forward(
@@ -142,9 +151,15 @@ class NormalResiduals(OneNetwork):
                 "of each region."
             )
             raise ValueError(msg)
-        rows = in_parts(lambda *part: self.normal_patches(*self._region_patches(*part)), REGIONS_PER_PASS, views, masks)
+        residuals, appearance = in_parts(self._compared, REGIONS_PER_PASS, views, masks)
         novelty = self.novelty(self._whole_patches(whole_images))
-        return self._joined(rows, novelty[image_index.to(novelty.device)])
+        return Description(*self._joined(residuals, novelty[image_index.to(novelty.device)]), appearance)
+
+    def _compared(self, views: Tensor, masks: Tensor) -> ComparedRegions:
+        """A bounded number of regions beside normal ones."""
+        patches, shares = self._region_patches(views, masks)
+        appearance = (patches * shares).sum(dim=1) / shares.sum(dim=1)
+        return ComparedRegions(self.normal_patches(patches, shares), appearance)
 
     def _region_patches(self, views: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         return self.encoder.region_patches(self.normalised(views), masks.to(self.pixel_mean.device))
@@ -152,13 +167,13 @@ class NormalResiduals(OneNetwork):
     def _whole_patches(self, views: Tensor) -> Tensor:
         return self.encoder.whole_patches(self.normalised(views))
 
-    def _joined(self, rows: Tensor, novelty: Tensor) -> Description:
-        """Residuals ``(R, 2, D)`` with those ``(R, D)`` of the images that the regions lie in."""
+    def _joined(self, rows: Tensor, novelty: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of residuals ``(R, 2, D)`` with those ``(R, D)`` of the images, and what rejection compares."""
         longest, mean = rows.unbind(dim=1)
         own = longest / (longest.norm(dim=1, keepdim=True) + self.usual_length.to(rows))
         one = torch.ones_like(own[:, :1])
         feature = torch.cat([own, novelty.to(rows) * IMAGE_WEIGHT, one * CONSTANT], dim=1)
-        return Description(feature, torch.cat([mean, one * REJECTION_CONSTANT], dim=1))
+        return feature, torch.cat([mean, one * REJECTION_CONSTANT], dim=1)
 
 
 class SideBySide(Describer):

@@ -25,20 +25,19 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.describer import Describer, FrozenFeatures
 from anomalib_ncd.regions.writing import whole_file
 
-Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
-Describe: TypeAlias = Callable[[NcdBatch], Pair]
+Describe: TypeAlias = Callable[[NcdBatch], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+REGION_ROWS = ("region_feature", "region_reference", "region_appearance")
 
 Trunk = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def encode_images(describe: Describe, batches: Iterable[NcdBatch]) -> list[NcdBatch]:
-    """Describe the regions of images: without pixels, on the CPU, with ``region_feature`` and ``region_reference``."""
+    """Describe the regions of images: without pixels, on the CPU, with :data:`REGION_ROWS`."""
     encoded = []
     for batch in batches:
         with torch.no_grad():
-            feature, reference = describe(batch)
-        described = {"region_feature": feature.float().cpu(), "region_reference": reference.float().cpu()}
-        encoded.append(batch.without_pixels().update(**described))
+            described = zip(REGION_ROWS, (rows.float().cpu() for rows in describe(batch)), strict=True)
+        encoded.append(batch.without_pixels().update(**dict(described)))
     return encoded
 
 

@@ -72,7 +72,7 @@ class RegionClassifier(nn.Module):
         self, image: Tensor, mask: Tensor, whole_image: Tensor | None = None, image_index: Tensor | None = None
     ) -> RegionOutput:
         """Classify regions; arguments as :meth:`Describer.forward`."""
-        feature, rejection_feature = self.describer(image, mask, whole_image, image_index)
+        feature, rejection_feature, _ = self.describer(image, mask, whole_image, image_index)
         similarity = unit_rows(feature.float()) @ self.prototypes.T
         probabilities = (similarity / LOGIT_TEMPERATURE).softmax(dim=-1)
         return RegionOutput(probabilities, feature, self.rejection(rejection_feature))

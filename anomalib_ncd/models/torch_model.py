@@ -171,10 +171,11 @@ class AnomalyNcdModel(nn.Module):
 
     def classify(self, batch: NcdBatch) -> NcdBatch:
         """Fill in classes, probabilities and confidences of images and regions (region merging), and features."""
-        feature, reference = self.describe(batch)
+        feature, reference, appearance = self.describe(batch)
         logits = self.heads(feature)
         of_heads = logits[..., self.slots.num_base :].argmax(dim=-1).T
-        batch.update(region_feature=feature.float(), region_reference=reference, region_head_class_id=of_heads)
+        batch.update(region_feature=feature.float(), region_reference=reference, region_appearance=appearance)
+        batch.update(region_head_class_id=of_heads)
         return self._classified(batch, logits[self.best_head])
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ from anomalib_ncd.regions.reading.listing import ImageFile
 from anomalib_ncd.regions.writing import whole_file
 
 PIXEL_FIELDS = {"image", "region_mask"}
-HALF_FIELDS = {"region_feature", "region_reference"}
+HALF_FIELDS = {"region_feature", "region_reference", "region_appearance"}
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ def learn_examples(
     encoded, rows = _encode(model, datamodule, found), [one for part in found for one in part.examples]
     parts = [*batches, *encoded]
     features = torch.cat([given(one.region_feature, "Images hold no features") for one in parts]).numpy()
+    appearance = torch.cat([given(one.region_appearance, "Images hold no looks") for one in parts]).numpy()
     said = torch.cat([given(one.region_class_probabilities, "Images hold no predictions") for one in parts]).numpy()
     first = len(said) - len(rows)
     slot_names = model.slots.default_names
@@ -96,7 +97,7 @@ def learn_examples(
     plan = ClassPlan(slot_names, [named.get(slot, slot) for slot in slot_names], said.astype(np.float64))
     corrections = [Correction(row.image.key, (0.0, 0.0, 0.0, 0.0), row.class_name) for row in rows]
     plan.take(corrections, range(first, len(said)))
-    refit(model, plan, features)
+    refit(model, plan, features, appearance)
     number = 0
     for one in encoded:
         references = given(one.region_reference, "Examples hold no references")

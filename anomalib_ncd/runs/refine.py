@@ -65,7 +65,8 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
     model = AnomalyNcd.load_from_checkpoint(run / folder.CHECKPOINT_FILE, map_location="cpu").eval()
     plan, joined, rows = _plan(run, results, model, said, earlier, names)
     features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
-    probabilities = torch.from_numpy(refit(model, plan, features))
+    appearance = given(results.batch.region_appearance, "The run doesn't hold what its regions look like").numpy()
+    probabilities = torch.from_numpy(refit(model, plan, features, appearance))
     batch = replace(results.batch, region_head_class_id=None).with_predictions(probabilities, model.region_merging)
     results = replace(results, batch=batch, slot_names=list(plan.slot_names), normal_slot=plan.normal_slot)
     shutil.copytree(run / results.regions_folder, output / "regions", dirs_exist_ok=True)
@@ -143,13 +144,13 @@ def _plan(
     return plan, joined, rows
 
 
-def refit(model: AnomalyNcd, plan: ClassPlan, features: np.ndarray) -> np.ndarray:
+def refit(model: AnomalyNcd, plan: ClassPlan, features: np.ndarray, appearance: np.ndarray) -> np.ndarray:
     """Give a model classes that follow the corrections of a plan; those that no region is of any more go.
 
     Returns ``(R, K)`` float32, probabilities of the classes that there are now. Model and plan are changed in place;
-    features ``(R, D)`` float are of the plan's regions.
+    features ``(R, D)`` and ``appearance`` ``(R, F)`` float are of the plan's regions.
     """
-    prototypes = refine_prototypes(features, plan.prior, plan.allowed)
+    prototypes = refine_prototypes(features, plan.prior, plan.allowed, appearance)
     found = constrained(probabilities_of(features, prototypes), plan.allowed)
     is_kept = np.bincount(found.argmax(axis=1), minlength=len(plan.slot_names)) > 0
     if plan.normal_slot is not None:

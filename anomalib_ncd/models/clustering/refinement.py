@@ -33,31 +33,36 @@ def constrained(probabilities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     return np.where(total > _TINY, kept / np.maximum(total, _TINY), even).astype(np.float32)
 
 
-def spread_corrections(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def spread_corrections(
+    features: np.ndarray, prior: np.ndarray, allowed: np.ndarray, appearance: np.ndarray | None = None
+) -> np.ndarray:
     """Say of all regions what clusters say, but for what corrections change of it near them.
 
     The difference between corrections and the prior is a Gaussian process over regions: what is linear and what is
-    quadratic in their directions, seen from the mean one. Returns ``(R, K)`` float32; rows sum to 1. Features ``(R,
-    D)`` float are of any norm; ``prior`` ``(R, K)`` float is what clusters say, ``allowed`` ``(R, K)`` bool what
-    corrections say: rows without a correction allow everything.
+    quadratic in their directions, seen from the mean one, by features ``(R, D)`` and by ``appearance`` ``(R, F)``, if
+    given. Returns ``(R, K)`` float32; rows sum to 1. ``prior`` ``(R, K)`` float is what clusters say, ``allowed`` ``(R,
+    K)`` bool what corrections say: rows without a correction allow everything.
     """
     corrected = np.flatnonzero(~allowed.all(axis=1))
     if not len(corrected):
         return constrained(prior, allowed)
-    alike = _alike(features, corrected)
+    alike = sum(_alike(rows, corrected) for rows in (features, appearance) if rows is not None)
     wrong = constrained(prior[corrected], allowed[corrected]) - prior[corrected]
     noise = NOISE + NOISE_OF_FEW / len(corrected)
     found = prior + alike @ np.linalg.solve(alike[corrected] + noise * np.eye(len(corrected)), wrong)
     return constrained(np.maximum(found, 0), allowed)
 
 
-def refine_prototypes(features: np.ndarray, prior: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def refine_prototypes(
+    features: np.ndarray, prior: np.ndarray, allowed: np.ndarray, appearance: np.ndarray | None = None
+) -> np.ndarray:
     """Fit one direction per class to what corrections and clusters say of the regions.
 
     Returns ``(K, D)`` float32 of norm 1: prototypes of a classifier by cosine. ``ValueError`` if the shapes differ, or
     no class is allowed to a region. Features ``(R, D)`` float are of any norm; ``prior`` ``(R, K)`` float is the
     probability of each class, 0 in the column of a class that the user made; ``allowed`` ``(R, K)`` bool the classes
-    that each region may be of, all where nothing is corrected.
+    that each region may be of, all where nothing is corrected; regions that look alike by ``appearance`` ``(R, F)``
+    follow corrections, too.
     """
     if prior.shape != allowed.shape or len(prior) != len(features) or not allowed.any(axis=1).all():
         shapes = f"{features.shape}, {prior.shape} and {allowed.shape}"
@@ -66,7 +71,7 @@ def refine_prototypes(features: np.ndarray, prior: np.ndarray, allowed: np.ndarr
         )
         raise ValueError(msg)
     rows = unit_rows(features)
-    targets = spread_corrections(features, prior, allowed).astype(np.float64) / len(rows)
+    targets = spread_corrections(features, prior, allowed, appearance).astype(np.float64) / len(rows)
     # A class that nothing points to starts, and stays, away from all regions.
     sums = targets.T @ rows
     sums[targets.sum(axis=0) <= _TINY] = -rows.sum(axis=0)

@@ -88,9 +88,10 @@ def test_frozen_features_are_those_of_the_encoder():
     assert isinstance(describer, FrozenFeatures)
     assert not describer.needs_whole_images
     frozen = describer.encoder.frozen(describer.normalised(views), masks)
-    feature, rejection_feature = describer(views, masks)
+    feature, rejection_feature, appearance = describer(views, masks)
     torch.testing.assert_close(feature, describer.encoder.trained(frozen))
     torch.testing.assert_close(rejection_feature, describer.encoder.reference(frozen))
+    assert torch.equal(appearance, rejection_feature)
     assert torch.equal(describer(views, masks, *whole).feature, feature)
 
 
@@ -124,8 +125,11 @@ def test_residuals_of_region_and_image_and_a_constant_make_the_feature(backbone)
     torch.testing.assert_close(F.normalize(own, dim=1), F.normalize(rows[:, 0], dim=1))
     torch.testing.assert_close(image, novelty * 0.7)
     assert torch.equal(constant, torch.full((5, 1), 0.7))
-    rejection_feature = describer(views, masks, whole, image_index).rejection_feature
+    _, rejection_feature, appearance = describer(views, masks, whole, image_index)
     assert torch.equal(rejection_feature, torch.cat([rows[:, 1], torch.full((5, 1), 1.5)], dim=1))
+    patches, shares = describer.encoder.region_patches(describer.normalised(views), masks)
+    means = [np.average(one, axis=0, weights=share[:, 0]) for one, share in zip(patches, shares, strict=True)]
+    np.testing.assert_allclose(appearance, means, atol=1e-5)
 
 
 @torch.no_grad()

@@ -83,6 +83,21 @@ def test_what_a_region_is_not_is_taken_away_from_regions_like_it():
     assert (spread_corrections(features, prior, allowed)[labels == 0, 0] < 0.4).mean() > 0.9
 
 
+def test_regions_that_look_alike_follow_too():
+    looks, labels = blobs()
+    prior = np.tile([0.6, 0.2, 0.2], (len(labels), 1))
+    allowed = np.ones_like(prior, dtype=bool)
+    for region in range(0, len(labels), 10):
+        allowed[region] = np.arange(3) == labels[region]
+    features = np.random.default_rng(0).normal(size=(len(labels), 40))  # say nothing
+    right = [
+        (spread_corrections(features, prior, allowed, appearance).argmax(axis=1) == labels).mean()
+        for appearance in (None, looks)
+    ]
+    assert right[0] < 0.8
+    assert right[1] > 0.9
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_regions_are_enough(count):
     allowed = np.ones((count, 2), dtype=bool)
