@@ -69,7 +69,7 @@ def eager_outputs(model, views, masks, whole=None, image_index=None):
     for row in range(len(views)):
         image = () if whole is None else (whole[image_index[row]][None], torch.tensor([0]))
         rows.append(describer(views[row : row + 1], masks[row : row + 1], *image))
-    features, references = (torch.cat(part).detach() for part in zip(*rows, strict=True))
+    features, references, _ = (torch.cat(part).detach() for part in zip(*rows, strict=True))
     with torch.no_grad():
         logits = model.model.heads(features)[1]
         standard = (F.normalize(references, dim=1) - model.model.rejection.centre) / model.model.rejection.scale

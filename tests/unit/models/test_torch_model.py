@@ -194,7 +194,7 @@ def test_network_and_losses_need_no_double_precision(model, views):
         output = model(model.describer.frozen(*views))
         loss = AnomalyNcdLoss(2)(output.projections, output.logits, labels, is_base, scores, 0).total
         loss.backward()
-        feature, reference = model.eval().describer(*views)
+        feature, reference, _ = model.eval().describer(*views)
         model.heads(feature)
         model.rejection.fit(reference, torch.arange(8))
         model.rejection(reference)
