@@ -46,7 +46,9 @@ def spread_corrections(
     corrected = np.flatnonzero(~allowed.all(axis=1))
     if not len(corrected):
         return constrained(prior, allowed)
-    alike = sum(_alike(rows, corrected) for rows in (features, appearance) if rows is not None)
+    alike = _alike(features, corrected)
+    if appearance is not None:
+        alike += _alike(appearance, corrected)
     wrong = constrained(prior[corrected], allowed[corrected]) - prior[corrected]
     noise = NOISE + NOISE_OF_FEW / len(corrected)
     found = prior + alike @ np.linalg.solve(alike[corrected] + noise * np.eye(len(corrected)), wrong)
