@@ -90,7 +90,7 @@ FACTS = (
         "good_images",
         "{value} of the 12 good images that a comparison takes are given.",
         1.0,
-        "Regions are described as without good images. Give more of them, of different parts.",
+        "So few tell too little of what is normal. Give more of them, of different parts.",
     ),
     Fact(
         "cluster_agreement",

@@ -46,8 +46,8 @@ def discovery_facts(batch: NcdBatch, datamodule: NcdDataModule) -> dict[str, flo
     """
     known = {**_map_facts(datamodule), **_cluster_facts(batch)}
     num_good = len(datamodule.normal_records)
-    if num_good and batch.region_head_class_id is None:
-        known["good_images"] = min(num_good / MIN_NORMAL_IMAGES, 1.0)
+    if 0 < num_good < MIN_NORMAL_IMAGES and batch.region_head_class_id is None:
+        known["good_images"] = num_good / MIN_NORMAL_IMAGES
     return {name: value for name, value in known.items() if not math.isnan(value)}
 
 

@@ -100,16 +100,18 @@ def test_normal_maps_tell_more(plates, tmp_path):
 def test_few_good_images_are_told(plates, tmp_path):
     batch, facts = batch_and_facts(plates, plates[1], tmp_path)
     assert "good_images" not in facts
-    for number, advised in ((3, True), (12, False)):
+    for number in (3, 12):
         good = tmp_path / f"good{number}"
         good.mkdir()
         for copy in range(number):
             write_image(good / f"{copy}.png", np.zeros((32, 32, 3), np.uint8))
         data = NcdDataModule(plates[0], tmp_path, normal_images=good)
         data.setup()
-        found = tell_facts(discovery_facts(batch, data))["good_images"]
-        assert found["value"] == number / 12
-        assert bool(found["advice"]) == advised
+        facts = tell_facts(discovery_facts(batch, data))
+        assert ("good_images" in facts) == (number < 12)
+        if number < 12:
+            assert facts["good_images"]["value"] == number / 12
+            assert facts["good_images"]["advice"]
 
 
 def test_heads_of_a_trained_network_are_compared(plates, tmp_path):
