@@ -45,7 +45,8 @@ def quiet_libraries(*, debug: bool) -> Iterator[None]:
     root.addHandler(handler)
     own.setLevel(logging.DEBUG if debug else logging.INFO)
     # Lightning's package has a handler of its own, and sets its level when it is imported; its parts don't.
-    logging.getLogger("lightning.pytorch.trainer").setLevel(logging.NOTSET if debug else logging.ERROR)
+    for part in ("trainer", "utilities.rank_zero"):
+        logging.getLogger(f"lightning.pytorch.{part}").setLevel(logging.NOTSET if debug else logging.ERROR)
     try:
         with warnings.catch_warnings():
             if not debug:

@@ -86,7 +86,7 @@ def rows_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor, to
 def given(rows: torch.Tensor | None, otherwise: str) -> torch.Tensor:
     """What :func:`encode_images` fills in, or an error that says what is lacking."""
     if rows is None:
-        msg = f"{otherwise}; pass what `encode_images` returns."
+        msg = f"{otherwise}; run `discover` again, or pass what `encode_images` returns."
         raise ValueError(msg)
     return rows
 

@@ -71,6 +71,7 @@ def test_libraries_are_silent(capsys, debug):
         logging.getLogger("anomalib.engine").warning("Model weights will not be loaded.")
         logging.getLogger("anomalib_ncd.runs").info("ours")
         logging.getLogger("lightning").error("broken")
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").info("GPU available")
         if not debug:
             warnings.warn("theirs", stacklevel=1)
     text = capsys.readouterr().err
@@ -78,6 +79,7 @@ def test_libraries_are_silent(capsys, debug):
     assert "ours" in text
     assert "broken" in text
     assert "theirs" not in text
+    assert debug or "GPU available" not in text
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
