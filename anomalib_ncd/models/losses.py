@@ -26,10 +26,6 @@ def info_nce(projections: Tensor, temperature: float = 1.0) -> Tensor:
     """Contrast each view with the other view of its region, against all other views.
 
     Projections (2N, P) are view-major, of any norm.
-
-    Example:
-        >>> info_nce(torch.eye(2).repeat(2, 1)).round(decimals=4)  # -log(e / (e + 2))
-        tensor(0.5514)
     """
     regions = torch.arange(len(projections) // 2, device=projections.device)
     return supervised_contrastive(projections, regions, temperature)
@@ -56,12 +52,7 @@ def supervised_contrastive(projections: Tensor, labels: Tensor, temperature: flo
 def teacher_temperature(
     epoch: int, warmup_epochs: int = 40, start: float = 0.07, end: float = 0.04, repeats: int = 4
 ) -> float:
-    """Temperature of the pseudo-labels: it falls in steps of ``repeats`` epochs until ``warmup_epochs``, then stays.
-
-    Example:
-        >>> [round(teacher_temperature(epoch), 4) for epoch in (0, 3, 4, 39, 1000)]
-        [0.07, 0.07, 0.0667, 0.04, 0.04]
-    """
+    """Temperature of the pseudo-labels: it falls in steps of ``repeats`` epochs until ``warmup_epochs``, then stays."""
     last_step = warmup_epochs // repeats - 1
     step = epoch // repeats
     return end if step >= last_step else start + (end - start) * step / last_step
@@ -94,12 +85,7 @@ def self_training(logits: Tensor, num_base: int, weights: Tensor, teacher_temp: 
 
 
 def mean_entropy(logits: Tensor) -> Tensor:
-    """How far the classes of logits (M, C) by one head are from being used equally: ``log C - H(mean prediction)``.
-
-    Example:
-        >>> mean_entropy(torch.eye(4)).abs().round(decimals=4)  # every class once
-        tensor(0.)
-    """
+    """How far the classes of logits (M, C) by one head are from being used equally: ``log C - H(mean prediction)``."""
     # In logarithms: a class that nobody predicts must not make the gradient infinite.
     log_probs = (logits / LOGIT_TEMPERATURE).log_softmax(dim=-1)
     log_mean = log_probs.logsumexp(dim=0) - math.log(len(logits))

@@ -330,6 +330,13 @@ def test_wrong_inputs(batch):
             AnomalyNcdLoss(BASE)(**{**batch, **change}, epoch=0)
 
 
+def test_examples_of_terms():
+    torch.testing.assert_close(info_nce(torch.eye(2).repeat(2, 1)).round(decimals=4), torch.tensor(0.5514))
+    temperatures = [round(teacher_temperature(epoch), 4) for epoch in (0, 3, 4, 39, 1000)]
+    assert temperatures == [0.07, 0.07, 0.0667, 0.04, 0.04]
+    assert mean_entropy(torch.eye(4)).abs().round(decimals=4) == 0  # every class once
+
+
 def test_example_of_anomaly_ncd_loss():
     loss = AnomalyNcdLoss(num_base_classes=1)
     output = loss(
