@@ -107,10 +107,11 @@ def _compare(case: Case, setup: Setup, arguments: Callable[[Path], Sequence[str]
 
 def _run_command(checkout: Path, arguments: Sequence[str], log: Path) -> float:
     """Seconds of the processor of the command of a checkout."""
-    command = [sys.executable, "-m", "anomalib_ncd.cli", *arguments]
+    command = [sys.executable, "-c", "from anomalib_ncd.cli.main import main; main()", *arguments]
     environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
+    # Python looks into the folder that it is called from first.
     with log.open("w", encoding="utf-8") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment, cwd=checkout)
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         msg = f"{' '.join(command)} failed in {checkout}:\n{log.read_text(encoding='utf-8')[-2000:]}"
