@@ -42,10 +42,11 @@ def _lines(file: Path) -> dict[str, dict[str, Score]]:
     for key, (network, _) in BACKBONES.items():
         for title, is_compared in (("plain", False), ("good images", True)):
             scores = {
-                data: _score(found, f"discovery-{data}-{key}-cluster" + is_compared * f"-{images}")
+                data: score
                 for data, images in MEASURED_ON.items()
+                if (score := _score(found, f"discovery-{data}-{key}-cluster" + is_compared * f"-{images}"))
             }
-            lines |= {f"{network}, {title}": scores} if all(scores.values()) else {}
+            lines |= {f"{network}, {title}": scores} if len(scores) == len(MEASURED_ON) else {}
     return lines
 
 

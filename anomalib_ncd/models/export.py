@@ -21,7 +21,6 @@ from anomalib.deploy.export import CompressionType, ExportType
 from anomalib.models.components import AnomalibModule
 from lightning_utilities.core.imports import module_available
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.models.clustering.clustering import unit_rows
@@ -80,17 +79,18 @@ class RegionClassifier(nn.Module):
 
 def without_inplace(module: nn.Module) -> nn.Module:
     """Let activations make new tensors, which gives the same numbers and exports sooner."""
-    for part in module.modules():
+    parts: Any = module.modules()
+    for part in parts:
         if hasattr(part, "inplace"):
             part.inplace = False
     return module
 
 
-def write_onnx(program: nn.Module | ExportedProgram, example: tuple[Tensor, ...], file: Path, **kwargs: Any) -> None:
-    """Write a module, or what was captured of one, as ONNX; `kwargs` as ``torch.onnx.export``."""
+def write_onnx(module: nn.Module, example: tuple[Tensor, ...], file: Path, **kwargs: Any) -> None:
+    """Write a module as ONNX; `kwargs` as ``torch.onnx.export``."""
     options = {"opset_version": OPSET, "external_data": False, "verbose": False}
     with torch.no_grad():
-        torch.onnx.export(program, example, str(file), dynamo=True, **(options | kwargs))
+        torch.onnx.export(module, example, str(file), dynamo=True, **(options | kwargs))
 
 
 def save_onnx(classifier: RegionClassifier, file: str | Path, **kwargs: Any) -> None:
