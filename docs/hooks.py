@@ -11,7 +11,6 @@ from typing import Any
 from anomalib_ncd.cli.parser import COMMANDS, build_parser
 
 MARKER = "<!-- commands -->"
-GROUPS = {"discover": ("training", "regions")}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -27,7 +26,7 @@ def commands() -> str:
     parts = []
     for name, command in COMMANDS.items():
         parts.append(f"## {name}\n\n{command.description}\n\n```text\n{subparsers[name].format_help().strip()}\n```\n")
-        for group in GROUPS.get(name, ()):
+        for group in subparsers[name].settings_groups:
             shown = subparsers[name].help_of_settings(group).strip()
             parts.append(f"### {name}: `--{group}.*`\n\n```text\n{shown}\n```\n")
     return "\n".join(parts)

@@ -28,14 +28,18 @@ class CommandParser(ArgumentParser):
         class GroupHelp(argparse.Action):
             def __call__(self, *args: Any, **kwargs: Any) -> None:
                 del args, kwargs
-                shown = ArgumentParser(prog=parser.prog, add_help=False, usage=argparse.SUPPRESS)
-                shown.add_class_arguments(settings_class, name)
-                sys.stdout.write(shown.format_help())
+                sys.stdout.write(parser.help_of_settings(name))
                 parser.exit()
 
         summary = (settings_class.__doc__ or "").split("\n")[0].rstrip(".")
         helped, unset = f"Show the flags --{name}.*: {summary}.", argparse.SUPPRESS
         self.add_argument(f"--{name}.help", action=GroupHelp, nargs=0, dest=unset, default=unset, help=helped)
+
+    def help_of_settings(self, name: str) -> str:
+        """Help of a group of settings alone."""
+        shown = ArgumentParser(prog=self.prog, add_help=False, usage=argparse.SUPPRESS)
+        shown.add_class_arguments(self.settings_groups[name], name)
+        return shown.format_help()
 
     def format_help(self) -> str:
         """Help without the flags of groups."""

@@ -3,6 +3,7 @@
 
 """Commands of the docs are run by a test or say why not, their flags exist, and the pages stay short."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -42,6 +43,15 @@ def test_what_is_not_run_names_a_test_that_is_there(page):
     for _, _, why in blocks(page):
         for name in re.findall(r"tests/[\w/]+\.py", why or ""):
             assert (ROOT / name).is_file(), name
+
+
+def test_the_page_of_the_command_line_is_made_from_the_parser():
+    spec = importlib.util.spec_from_file_location("hooks_of_the_docs", DOCS / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = hooks.on_page_markdown((DOCS / "reference" / "cli.md").read_text())
+    for part in ("## refine", "### discover: `--training.*`", "--training.num_cached_views", "--regions.erosion_size"):
+        assert part in page
 
 
 def test_pages_are_short():
