@@ -189,7 +189,7 @@ def test_clusters_have_no_normal_slot(results_of, tmp_path):
     results = results_of(hard, range(3), features=features, has_normal_slot=False)
     text = write(tmp_path, results, ["class_1", "class_2"])
     assert 'id="normal"' not in text
-    assert "closest behind, about a tenth of all." in text
+    assert "closest behind, at most a tenth of all." in text
     assert "normal" not in [one["name"] for one in Elements(text).data()["classes"]]
 
 
