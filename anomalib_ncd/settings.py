@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Literal
 
 AUTO_CACHED_VIEWS = 8
+MIN_NORMAL_IMAGES = 12  # that regions are compared with; what fewer show of normal is too little, see docs/research
 DETECTOR_FILE = "detector/model.ckpt"
 """Checkpoint, in the folder of a run, of the detector that the run has fitted itself."""
 

@@ -46,6 +46,8 @@ def main(args: Sequence[str] | None = None) -> None:
     output = flags.output.absolute()
     done = images_in(output) if output.exists() else set()
     paths = [path for path in find_files(flags.images.absolute(), IMAGE_SUFFIXES) if printable(path) not in done]
+    if not paths and not done:
+        parser.error(f"{flags.images} holds no images; give `--images` the folder of the archive")
     logger.info("%d images to classify, %d were done before.", len(paths), len(done))
     if paths:
         options = {"num_workers": flags.num_workers, "batch_size": flags.batch_size}

@@ -63,23 +63,20 @@ def flagged_detector(config: Namespace) -> AnomalibModule:
 
 
 def detector_to_discover_with(config: Namespace) -> AnomalibModule:
-    """The detector that the flags of ``discover`` name, fitted on the good images where they name no checkpoint."""
+    """The detector that the flags of ``discover`` name; it is yet to be fitted where they name no checkpoint."""
     flags = config.detector
     if flags.ckpt_path is not None or config.normal_images is None:
         detector = flagged_detector(flags)
         flags.ckpt_path = flags.ckpt_path.absolute()
         return detector
 
-    from anomalib_ncd.data.images import find_normal_images
-    from anomalib_ncd.runs.detector import build_default_detector, fit_detector
+    from anomalib_ncd.runs.detector import build_default_detector
 
     own = build_default_detector() if flags.class_path is None else detector_class(flags)(**flags.init_args)
-    images = find_normal_images(config.normal_images, config.images)
-    fitted = fit_detector(own, images, config.output, config.regions.bit_depth, config.accelerator)
     # For `config.yaml`, where `classify`, `extend` and `pack` look.
-    flags.class_path = flags.class_path or f"{HOST}.{type(fitted).__name__}"
+    flags.class_path = flags.class_path or f"{HOST}.Patchcore"
     flags.ckpt_path = (config.output / DETECTOR_FILE).absolute()
-    return fitted
+    return own
 
 
 def settings_of_run(run: Path) -> dict[str, Any]:

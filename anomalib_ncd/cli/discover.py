@@ -129,6 +129,7 @@ def _run_discover(config: Namespace) -> None:
         describer=describer_for(len(good)),
         training=TrainingSettings(**vars(config.training)),
     )
+    fits = config.anomaly_maps is None and config.detector.ckpt_path is None
     datamodule = NcdDataModule(
         images=config.images,
         anomaly_maps=config.anomaly_maps or detector_flags.detector_to_discover_with(config),
@@ -137,7 +138,7 @@ def _run_discover(config: Namespace) -> None:
         **_taken(config, DataFlags),
     )
     options = RunOptions(config.max_epochs, config.accelerator)
-    discover(model, datamodule, config.output, config.method, options, plain_config(config))
+    discover(model, datamodule, config.output, config.method, options, plain_config(config), fits)
 
 
 def _check_maps(config: Namespace) -> None:

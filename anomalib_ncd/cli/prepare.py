@@ -49,11 +49,8 @@ def _run_prepare(config: Namespace) -> None:
     data = prepare_mtd(**vars(config.mtd)) if name == "mtd" else prepare_aebad(**vars(config.aebad))
     logger.info("%s", summary(data))
     if data.empty_masks:
-        logger.warning(
-            "%d published masks are empty, such as %s; their images count as defects all the same.",
-            len(data.empty_masks),
-            data.empty_masks[0],
-        )
+        text = "%d published masks are empty, such as %s; their images count as defects all the same."
+        logger.warning(text, len(data.empty_masks), data.empty_masks[0])
     logger.info("%s", next_command(data, name))
 
 

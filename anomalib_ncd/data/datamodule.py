@@ -20,7 +20,7 @@ from tqdm import tqdm
 from anomalib_ncd.data import synthetic_base
 from anomalib_ncd.data.batches import ModelInputs, NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datasets import BalancedSampler, EvalImages, NormalRegions, TrainRegions
-from anomalib_ncd.data.detector_maps import predict_anomaly_maps
+from anomalib_ncd.data.detector_maps import load_detector, predict_anomaly_maps
 from anomalib_ncd.data.images import LabelledImage, find_normal_images, images_of, list_base, list_examples
 from anomalib_ncd.data.labels import Defect, class_ids, has_defects, image_labels, read_defects, read_labels
 from anomalib_ncd.data.region_table import RegionTable
@@ -109,7 +109,7 @@ class NcdDataModule(AnomalibDataModule):
         self._views: Dataset | None = None
 
         self.records: list[ImageFile] = []
-        self.map_paths: list[Path] = []
+        self.map_paths: list[Path] = []  # a detector's are made with the regions
         self.normal_map_paths: list[Path] = []
         self.base_records: list[LabelledImage] = []
         self.examples_found: list[LabelledImage] = []
@@ -130,7 +130,7 @@ class NcdDataModule(AnomalibDataModule):
                 source.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Find images, maps, labels and base images, and check that they belong together."""
+        """Find images, maps, labels and base images, and check that they belong together; nothing is written."""
         del stage  # everything serves every stage
         if self.records:
             return
@@ -147,8 +147,10 @@ class NcdDataModule(AnomalibDataModule):
         elif self.base is not None:
             self.base_records, self.base_class_names = list_base(self.base, self.base_list)
         if self.examples is not None:
-            self.examples_found = list_examples(self.examples, records)
-        self.map_paths = self._find_maps(records)
+            self.examples_found = list_examples(
+                self.examples, records, not isinstance(self.anomaly_maps, AnomalibModule)
+            )
+        self._find_maps(records)
         if self.normal_maps is not None:
             self.normal_map_paths = list(find_files(self.normal_maps, MAP_SUFFIXES))
             if not self.normal_map_paths:
@@ -175,6 +177,9 @@ class NcdDataModule(AnomalibDataModule):
     def region_table(self) -> RegionTable:
         """Regions of all images, cut on first use with the score range and the settings in force."""
         self.setup()
+        if isinstance(self.anomaly_maps, AnomalibModule) and not self.map_paths:
+            folder, bit_depth = self._folder("anomaly_maps"), self.region_settings.bit_depth
+            self.map_paths = predict_anomaly_maps(self.anomaly_maps, self.records, folder, bit_depth=bit_depth)
         wanted = self._score_range_in_force(), self.region_settings
         if self._table is None or self._cut_with != wanted:
             folder = None if self.work_dir is None else self.work_dir / "regions"
@@ -289,16 +294,15 @@ class NcdDataModule(AnomalibDataModule):
     def _setup(self, _stage: str | None = None) -> None:
         """Part of anomalib's interface; :meth:`setup` does the work."""
 
-    def _find_maps(self, records: list[ImageFile]) -> list[Path]:
+    def _find_maps(self, records: list[ImageFile]) -> None:
         if not isinstance(self.anomaly_maps, AnomalibModule):
-            return MapPairs(self.anomaly_maps).pair(records)
+            self.map_paths = MapPairs(self.anomaly_maps).pair(records)
+            return
         if self._world_size > 1:
             msg = "With several processes, let the detector predict first and give `anomaly_maps` the folder of maps."
             raise ValueError(msg)
-        folder, bit_depth = self._folder("anomaly_maps"), self.region_settings.bit_depth
-        return predict_anomaly_maps(
-            self.anomaly_maps, records, folder, ckpt_path=self.detector_ckpt, bit_depth=bit_depth
-        )
+        if self.detector_ckpt is not None:
+            self.anomaly_maps, self.detector_ckpt = load_detector(type(self.anomaly_maps), self.detector_ckpt), None
 
     def _folder(self, name: str) -> Path:
         """A folder in ``work_dir``, or in a temporary one that goes with the datamodule."""
@@ -341,14 +345,11 @@ class NcdDataModule(AnomalibDataModule):
         """Say where many images have no region, but for a fitted model, to which most images may be good."""
         num_empty, count = len(table.empty_images), len(table.images)
         if self._inputs.score_range is None and num_empty >= MANY_EMPTY * count:
-            logger.warning(
+            text = (
                 "Nothing was found in %d of %d images (method %r, score range %.4g to %.4g). If they aren't good, try "
-                "another method of `regions`, or give `score_range`.",
-                num_empty,
-                count,
-                self.region_settings.method,
-                *self._score_range_in_force(),
             )
+            text += "another method of `regions`, or give `score_range`."
+            logger.warning(text, num_empty, count, self.region_settings.method, *self._score_range_in_force())
 
     @property
     def _rank(self) -> int:

@@ -5,9 +5,10 @@
 
 import hashlib
 import inspect
+import json
 import logging
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -68,7 +69,6 @@ def predict_anomaly_maps(
     images: Sequence[ImageFile],
     folder: str | Path,
     *,
-    ckpt_path: str | Path | None = None,
     bit_depth: int = 16,
     batch_size: int = 8,
     device: torch.device | str | None = None,
@@ -76,15 +76,12 @@ def predict_anomaly_maps(
     """Predict anomaly maps, and keep them as float NPY files at the images' relative paths; returned in their order.
 
     Maps that the same detector made from the same images are not computed again. Each batch is written at once, so that
-    nothing is lost when the run is killed. A detector that is not fitted is loaded from ``ckpt_path``; it runs on an
-    accelerator, where there is one, without ``device``. ``bit_depth`` bits are used in 16-bit images.
-    ``FileNotFoundError`` if the checkpoint doesn't exist; ``ValueError`` if the detector yields no anomaly maps, or
-    NaN.
+    nothing is lost when the run is killed. The detector runs on an accelerator, where there is one, without ``device``.
+    ``bit_depth`` bits are used in 16-bit images. ``ValueError`` if the detector yields no anomaly maps, or NaN.
     """
     folder, name = Path(folder), type(detector).__name__
-    if ckpt_path is not None:
-        detector = load_detector(type(detector), ckpt_path)
-    journal = Journal(folder / "maps.jsonl", f"{detector_digest(detector)} {bit_depth}")
+    how = {"detector": detector_digest(detector), "bit_depth": bit_depth}
+    journal = Journal(folder / "maps.jsonl", json.dumps(how, indent=2))
     for path in () if journal.entries else folder.rglob("*.npy"):
         path.unlink()
     map_paths = [folder / f"{image.key}.npy" for image in images]
@@ -149,11 +146,16 @@ def _raw_scores(detector: AnomalibModule) -> Iterator[None]:
 def detector_digest(detector: AnomalibModule) -> str:
     """SHA-256 of a detector's class, transform, weights and whatever else it has fitted."""
     transform = getattr(detector.pre_processor, "transform", None)
-    digest = hashlib.sha256(f"{type(detector).__name__} {transform!r}".encode())
-    for name, value in sorted(detector.state_dict().items()):
-        if isinstance(value, torch.Tensor):
-            values = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(name.encode() + values.numpy().tobytes())
+    return digest_of_weights(detector, start=f"{type(detector).__name__} {transform!r}")
+
+
+def digest_of_weights(module: torch.nn.Module, skipped: Collection[str] = (), start: str = "") -> str:
+    """SHA-256 of a text and of the tensors that a module's state holds, but for the ``skipped`` names."""
+    digest = hashlib.sha256(start.encode())
+    for name, value in sorted(module.state_dict().items()):
+        if isinstance(value, torch.Tensor) and name not in skipped:
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

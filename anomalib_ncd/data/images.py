@@ -115,12 +115,12 @@ def list_base(folder: str | Path, base_list: str | Path | None = None) -> tuple[
     return found, sorted(set(class_of.values()))
 
 
-def list_examples(folder: str | Path, images: Collection[ImageFile] = ()) -> list[LabelledImage]:
+def list_examples(folder: str | Path, images: Collection[ImageFile] = (), masked: bool = False) -> list[LabelledImage]:
     """List examples in folders of their classes, ``<class>/<name>.png``; masks lie beside, ``<name>_mask.png``.
 
     ``images``, in which classes are discovered, must be none of the examples. ``FileNotFoundError`` if there is no
-    example, or none of a class; ``ValueError`` if an image lies in no folder of a class, a class can't be called so, or
-    one of ``images`` is there.
+    example, or none of a class; ``ValueError`` if an image lies in no folder of a class, a class can't be called so,
+    one of ``images`` is there, or one lacks a mask where all must be ``masked``, as no detector finds defects.
     """
     folder = Path(folder)
     files = {image.key: image for image in list_images(folder, argument="examples")}
@@ -140,6 +140,12 @@ def list_examples(folder: str | Path, images: Collection[ImageFile] = ()) -> lis
         _check_name(example)
         if os.path.realpath(example.image.path) in known:
             msg = f"The example {example.image.path} is one of the images, too; examples are no part of them: move it."
+            raise ValueError(msg)
+        if masked and example.mask_path is None:
+            msg = (
+                f"Nothing says where the defect of the example {example.image.path} is: the run has saved maps. Put a "
+            )
+            msg += f"mask beside it, {example.image.path.stem}{MASK_SUFFIX}.png, or give a detector."
             raise ValueError(msg)
     return found
 

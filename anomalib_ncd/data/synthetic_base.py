@@ -39,9 +39,8 @@ def least_anomalous(table: RegionTable) -> list[ImageFile]:
     np.maximum.at(scores, np.array(table.image_of, dtype=int), [region.score for region in table.rows])
     count = max(MIN_NORMAL_IMAGES, len(scores) // 4)
     chosen = sorted(np.argsort(scores, kind="stable")[:count].tolist())
-    logger.info(
-        "No normal images were given; base classes are painted on %d images with the lowest scores.", len(chosen)
-    )
+    text = "No normal images were given; base classes are painted on %d images with the lowest scores."
+    logger.info(text, len(chosen))
     return [table.images[index] for index in chosen]
 
 

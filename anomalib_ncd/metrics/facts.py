@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
+from anomalib_ncd.settings import MIN_NORMAL_IMAGES
+
 NOT_DRAWN = -1
 MAX_REGIONS = 2000  # of which a resample is drawn; more change no figure and take time
 
@@ -88,7 +90,7 @@ FACTS = (
     ),
     Fact(
         "good_images",
-        "{value} of the 12 good images that a comparison takes are given.",
+        f"{{value}} of the {MIN_NORMAL_IMAGES} good images that a comparison takes are given.",
         1.0,
         "So few tell too little of what is normal. Give more of them, of different parts.",
     ),

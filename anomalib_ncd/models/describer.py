@@ -18,10 +18,10 @@ from anomalib_ncd.models.encoders.build_encoder import build_encoders
 from anomalib_ncd.models.normal.image_novelty import ImageNovelty
 from anomalib_ncd.models.normal.normal_comparison import fit_to_images, fit_to_regions
 from anomalib_ncd.models.normal.normal_patches import SMALLEST, NormalPatches
+from anomalib_ncd.settings import MIN_NORMAL_IMAGES
 
 DescriberKind: TypeAlias = Literal["frozen_features", "normal_residuals"]
 REGIONS_PER_PASS = 64
-MIN_NORMAL_IMAGES = 12  # that regions are compared with; what fewer show of normal is too little, see docs/research
 CONSTANT = 0.7  # in each feature, so that what is near normal lies together instead of in all directions
 IMAGE_WEIGHT = 0.7  # of what sets the whole image apart, beside what sets the region apart
 REJECTION_CONSTANT = 1.5
@@ -227,7 +227,7 @@ def build_describer(
 
 
 def describer_for(num_normal: int) -> DescriberKind:
-    """What classes are best made of where so many normal images are known: fewer than 12 are as good as none."""
+    """What classes are best made of where so many normal images are known: too few are as good as none."""
     return "normal_residuals" if num_normal >= MIN_NORMAL_IMAGES else "frozen_features"
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import NUM_VIEWS, TrainRegions
+from anomalib_ncd.data.detector_maps import digest_of_weights
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.describer import Describer, FrozenFeatures
 from anomalib_ncd.regions.writing import whole_file
@@ -218,12 +218,7 @@ def identity_of(describer: FrozenFeatures) -> dict[str, Any]:
 def digest_of_frozen(describer: Describer) -> str:
     """Digest of the weights that training doesn't change."""
     trained = {name for name, parameter in describer.named_parameters() if parameter.requires_grad}
-    digest = hashlib.sha256()
-    for name, value in describer.state_dict().items():
-        if name not in trained:
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest_of_weights(describer, trained)
 
 
 def _is_made_from(folder: Path, made_from: str) -> bool:

@@ -14,9 +14,10 @@ from anomalib_ncd.data.datasets import MAX_NORMAL_REGIONS
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features, unit_rows
 from anomalib_ncd.models.clustering.normal_cluster import find_cluster_of_normal, find_normal_cluster, with_slot_first
 from anomalib_ncd.models.clustering.number_of_classes import estimate_num_classes
-from anomalib_ncd.models.describer import MIN_NORMAL_IMAGES, describer_for
+from anomalib_ncd.models.describer import describer_for
 from anomalib_ncd.models.encoded_regions import rows_of
 from anomalib_ncd.models.lightning_model import AnomalyNcd
+from anomalib_ncd.settings import MIN_NORMAL_IMAGES
 
 logger = logging.getLogger(__name__)
 

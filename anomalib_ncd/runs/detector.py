@@ -6,7 +6,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from anomalib_ncd.models.encoders.hub import OFFLINE_BACKBONE, WHEEL_MODULE, is_
 from anomalib_ncd.models.offline_detector import SmallPatchcore, build_offline_detector
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
-from anomalib_ncd.runs.folder import CHECKPOINT_FILE, refuse_other_training, write_json
+from anomalib_ncd.runs.folder import CHECKPOINT_FILE, write_json
 from anomalib_ncd.settings import DETECTOR_FILE
 
 DETECTOR_NOTES = "detector/made_from.json"
@@ -89,11 +89,12 @@ def fit_detector(
     output: Path,
     bit_depth: int = 16,
     accelerator: str = "auto",
+    check: Callable[[], object] = lambda: None,
 ) -> AnomalibModule:
     """Fit a detector on good images and keep its checkpoint in the run, unless it lies there already.
 
-    Of more than 500 good images, so many are drawn at random. Returns the detector as its checkpoint gives it.
-    ``ValueError`` where a model was trained with another one.
+    Of more than 500 good images, so many are drawn at random. Before anything is written, ``check`` may raise. Returns
+    the detector as its checkpoint gives it.
     """
     name, host_class = type(detector).__name__, Patchcore if isinstance(detector, SmallPatchcore) else type(detector)
     checkpoint, notes = output / DETECTOR_FILE, output / DETECTOR_NOTES
@@ -108,14 +109,10 @@ def fit_detector(
     if checkpoint.is_file() and notes.is_file() and json.loads(notes.read_text(encoding="utf-8")) == made_from:
         logger.info("Detector: the %s in %s, fitted before.", name, checkpoint)
         return load_detector(host_class, checkpoint)
-    refuse_other_training(output, ["good images or detector"])  # the model goes with the detector that is there
-    logger.info(
-        "No maps and no detector are given: fitting %s on %d of %d good images%s.",
-        name,
-        len(images),
-        len(good_images),
-        f", about {10 + len(images) // 10} s on one core" if name == SmallPatchcore.__name__ else "",
-    )
+    check()
+    text = "No maps and no detector are given: fitting %s on %d of %d good images%s."
+    time = f", about {10 + len(images) // 10} s on one core" if name == SmallPatchcore.__name__ else ""
+    logger.info(text, name, len(images), len(good_images), time)
     images_set = _GoodImages(images, detector, bit_depth)
     loader = DataLoader(images_set, batch_size=8, shuffle=True, collate_fn=ImageBatch.collate)
     work = output / "detector" / "engine"
@@ -145,12 +142,8 @@ def choose_backbone(weights: str | Path | None = None, before: str | None = None
         logger.info("Backbone: the paper's %s, from timm's cache.", PAPER_BACKBONE)
         return PAPER_BACKBONE
     if find_spec(WHEEL_MODULE) is not None:
-        logger.info(
-            "Backbone: EfficientNet-Lite0 of the extra [offline], as the weights of the paper's %s are not in timm's "
-            "cache; `--backbone %s` fetches them.",
-            PAPER_BACKBONE,
-            PAPER_BACKBONE,
-        )
+        text = "Backbone: EfficientNet-Lite0 of the extra [offline], as weights of the paper's are not in timm's cache;"
+        logger.info("%s `--backbone %s` fetches them.", text, PAPER_BACKBONE)
         return OFFLINE_BACKBONE
     logger.info("Backbone: the paper's %s, whose weights are fetched from timm's hub.", PAPER_BACKBONE)
     return PAPER_BACKBONE

@@ -8,13 +8,15 @@ import logging
 import shutil
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
+from anomalib.models import AnomalibModule
 
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
@@ -24,9 +26,8 @@ from anomalib_ncd.models.encoded_regions import given
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.runs import folder
+from anomalib_ncd.runs import detector, folder
 from anomalib_ncd.runs.cluster import discover_by_clustering
-from anomalib_ncd.runs.detector import device_of
 from anomalib_ncd.runs.examples import cut_examples, learn_examples
 from anomalib_ncd.runs.files import gather_results, write_run_files
 from anomalib_ncd.runs.naming import carry_names, check_names, name_classes, name_known
@@ -68,6 +69,7 @@ def discover(
     method: Literal["train", "cluster"] = "train",
     options: RunOptions | None = None,
     config: dict[str, Any] | None = None,
+    fit_detector: bool = False,
 ) -> dict[str, Any]:
     """Discover classes and leave a folder of results.
 
@@ -81,16 +83,17 @@ def discover(
         method: ``"train"`` for AnomalyNCD, ``"cluster"`` for clusters of the frozen features.
         options: How the run is carried out.
         config: Resolved flags to write as ``config.yaml``.
+        fit_detector: Whether the datamodule's detector is fitted on its normal images first, and kept in the folder.
 
     Returns:
         What ``metrics.json`` says.
 
     Raises:
         ValueError: If the folder holds a run with other settings, one that was trained on other images, maps, weights
-            or base classes, or names that don't fit; or if there is no such accelerator.
+            or base classes, which changes nothing in it; for names that don't fit, or no such accelerator.
     """
     output, options = Path(output), options or RunOptions()
-    device = device_of(options.accelerator)
+    device = detector.device_of(options.accelerator)
     if method == "train":
         datamodule.refuse_examples()
         refuse_training(None, model.model.describer, ())
@@ -98,8 +101,13 @@ def discover(
     datamodule.keep_in(output)
     datamodule.setup()
     asked = {"max_epochs": options.max_epochs, "precision": options.precision}
-    made_from = folder.MadeFrom.of(model, datamodule, method, **asked)
-    if folder.claim_folder(output, made_from, config) == "finished":
+    made_from = partial(folder.MadeFrom.of, model, datamodule, method, **asked)  # once all is there
+    if fit_detector and isinstance(datamodule.anomaly_maps, AnomalibModule):
+        own, depth = (datamodule.anomaly_maps, datamodule.normal_records), datamodule.region_settings.bit_depth
+        datamodule.anomaly_maps = detector.fit_detector(
+            *own, output, depth, options.accelerator, lambda: folder.changed_inputs(output, made_from())
+        )
+    if folder.claim_folder(output, made_from(), config) == "finished":
         return _take_up_finished(output)
     if method == "train":
         _settle_num_classes(model, datamodule, output, device)
@@ -153,15 +161,8 @@ def _train_and_predict(
     """Train as far as it is not done yet, then predict every image."""
     checkpoint = output / folder.CHECKPOINT_FILE
     saver = RunCheckpoint(output, Path(folder.CHECKPOINT_FILE).stem)
-    engine = Engine(
-        callbacks=[saver],
-        max_epochs=options.max_epochs,
-        accelerator=options.accelerator,
-        devices=1,
-        precision=options.precision,
-        default_root_dir=output / "engine",
-        enable_model_summary=False,
-    )
+    how = {"devices": 1, "default_root_dir": output / "engine", "enable_model_summary": False, **asdict(options)}
+    engine = Engine(callbacks=[saver], **how)
     if _epochs_done(checkpoint) < options.max_epochs:
         engine.fit(model, datamodule=datamodule, ckpt_path=checkpoint if checkpoint.is_file() else None)
         if datamodule.base_class_names:

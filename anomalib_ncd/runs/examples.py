@@ -23,7 +23,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import EvalImages
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.data.images import MASK_SUFFIX, LabelledImage
+from anomalib_ncd.data.images import LabelledImage
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.models.encoded_regions import encode_images, given
 from anomalib_ncd.models.lightning_model import AnomalyNcd
@@ -44,18 +44,11 @@ class ExampleRegions(NamedTuple):
 def cut_examples(datamodule: NcdDataModule) -> list[ExampleRegions]:
     """Find the defects of examples: where masks are, or else where the run's detector finds something.
 
-    ``ValueError`` if nothing says where the defect of an example is, or nothing is found in any example of a class.
+    ``ValueError`` if nothing is found in any example of a class.
     """
     detector, masked, unmasked = datamodule.anomaly_maps, list[LabelledImage](), list[LabelledImage]()
     for one in datamodule.examples_found:
         (unmasked if one.mask_path is None else masked).append(one)
-    if unmasked and not isinstance(detector, AnomalibModule):
-        path = unmasked[0].image.path
-        msg = (
-            f"Nothing says where the defect of the example {path} is: the run has saved maps, not a detector. Put a "
-            f"mask beside it, {path.stem}{MASK_SUFFIX}.png, or give a detector."
-        )
-        raise ValueError(msg)
     datamodule.region_table()  # which fits the score range
     score_range, settings = datamodule.fitted_score_range or (0.0, 1.0), datamodule.region_settings
     by_mask = replace(settings, method="masks", threshold=None)
@@ -64,8 +57,7 @@ def cut_examples(datamodule: NcdDataModule) -> list[ExampleRegions]:
     if isinstance(detector, AnomalibModule) and unmasked:
         images = [one.image for one in unmasked]
         with tempfile.TemporaryDirectory() as folder:
-            depth, checkpoint = settings.bit_depth, datamodule.detector_ckpt
-            maps = predict_anomaly_maps(detector, images, folder, ckpt_path=checkpoint, bit_depth=depth)
+            maps = predict_anomaly_maps(detector, images, folder, bit_depth=settings.bit_depth)
             found.append(_cut(unmasked, maps, score_range, settings))
     has_region = {one.class_name for part in found for one in part.examples}
     missing = sorted({one.class_name for one in datamodule.examples_found} - has_region)

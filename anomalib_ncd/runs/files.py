@@ -21,7 +21,6 @@ from anomalib_ncd.metrics.defects import UNLABELLED, count_found, defect_report,
 from anomalib_ncd.metrics.discovery import discovery_report, normal_report
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.clustering.clustering import cluster_features
-from anomalib_ncd.models.describer import MIN_NORMAL_IMAGES
 from anomalib_ncd.regions.classes.prediction import RegionMerging, first_slots
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.maps import read_anomaly_map
@@ -32,6 +31,7 @@ from anomalib_ncd.results.export import ExportFormat, export_results
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.results.tables import write_tables
 from anomalib_ncd.runs import folder
+from anomalib_ncd.settings import MIN_NORMAL_IMAGES
 from anomalib_ncd.visualization.gallery import draw_gallery, table_rows
 from anomalib_ncd.visualization.report import facts_section, map_regions, write_report
 from anomalib_ncd.visualization.report.crops import sheets_of_report

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from anomalib.models import AnomalibModule
 
 from anomalib_ncd.data.datamodule import NcdDataModule
+from anomalib_ncd.data.detector_maps import detector_digest, digest_of_weights
 from anomalib_ncd.data.images import files_of
-from anomalib_ncd.models.encoded_regions import digest_of_frozen
+from anomalib_ncd.models.describer import OneNetwork
 from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.reading.listing import digest_of_images, mark_output, stamp_of
 from anomalib_ncd.regions.writing import write_file
@@ -60,14 +62,15 @@ class MadeFrom:
         """What a run of an untrained model on images that are set up, by a method and other settings, is made from."""
         max_epochs = settings.pop("max_epochs", 0)
         hparams = {**model.hparams, **model.hparams["training"]}
-        # The describer follows from the number of normal images; its weights are compared.
+        # The describer follows from the number of normal images.
         own = {name: value for name, value in hparams.items() if name not in NOT_SETTINGS | {"describer"}}
         data = {name: getattr(datamodule, name) for name in DATA_SETTINGS}
+        networks = (one for one in model.modules() if isinstance(one, OneNetwork))
         base, examples = files_of(datamodule.base_records), datamodule.examples_found
         inputs = {
             "images": digest_of_images(datamodule.records),
-            "maps": _digest(_stamp(file) for file in datamodule.map_paths),
-            "weights of the backbone": digest_of_frozen(model.model.describer),
+            "maps": _digest_of_maps(datamodule),
+            "weights of the backbone": _digest(digest_of_weights(one.encoder) for one in networks),
             "base": "synthetic" if datamodule.has_synthetic_base else _digest(map(_stamp, base)),
             "examples": _digest(" ".join((one.image.key, *map(_stamp, files_of([one])))) for one in examples),
             "normal images": digest_of_images(datamodule.normal_records),
@@ -84,30 +87,47 @@ class MadeFrom:
 def claim_folder(output: Path, made_from: MadeFrom, config: dict[str, Any] | None = None) -> RunState:
     """Make a folder that of a run, unless it holds another one; ``"finished"`` if there is nothing left to do.
 
-    ``ValueError`` if the folder holds a run of other settings, or one that was trained on something else.
+    Errors as :func:`changed_inputs`; the folder is as it was then.
     """
+    changed = changed_inputs(output, made_from)
     mark_output(output)
-    file = output / MADE_FROM_FILE
-    has_model = (output / CHECKPOINT_FILE).is_file()
-    found = _read(file) if has_model or _is_complete(output) else None
-    state: RunState = "new"
-    if found is not None:
-        names = found["settings"].keys() | made_from.settings.keys()
-        other = sorted(name for name in names if found["settings"].get(name) != made_from.settings.get(name))
-        if other:
-            msg = f"{output} holds a run with other settings of {other}; choose another `--output` or delete it."
-            raise ValueError(msg)
-        changed = sorted(name for name, value in made_from.inputs.items() if found["inputs"].get(name) != value)
-        refuse_other_training(output, changed)
-        is_same = not changed and found["max_epochs"] == made_from.max_epochs
-        state = "finished" if is_same and found["finished"] and _is_complete(output) else "begun"
-        if changed:
-            logger.warning("Other %s than before: the run in %s is made anew.", " and ".join(changed), output)
+    state: RunState = "new" if changed is None else "begun"
+    if changed:
+        logger.warning("Other %s than before: the run in %s is made anew.", " and ".join(changed), output)
+    elif changed is not None and _is_complete(output):
+        found = notes(output)
+        state = "finished" if found["finished"] and found["max_epochs"] == made_from.max_epochs else "begun"
     if config is not None:
         write_file(output / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
     if state != "finished":
-        write_json(file, {**asdict(made_from), "finished": False})
+        write_json(output / MADE_FROM_FILE, {**asdict(made_from), "finished": False})
     return state
+
+
+def changed_inputs(output: Path, made_from: MadeFrom) -> list[str] | None:
+    """Kinds of input that are others than those of the run in a folder; ``None`` where there is no run.
+
+    ``ValueError`` if the folder holds a run of other settings, or one that was trained on something else; labels are
+    for scores alone.
+    """
+    has_model = (output / CHECKPOINT_FILE).is_file()
+    if not has_model and not _is_complete(output):
+        return None
+    found = _read(output / MADE_FROM_FILE)
+    names = found["settings"].keys() | made_from.settings.keys()
+    other = sorted(name for name in names if found["settings"].get(name) != made_from.settings.get(name))
+    if other:
+        msg = f"{output} holds a run with other settings of {other}; choose another `--output` or delete it."
+        raise ValueError(msg)
+    changed = sorted(name for name, value in made_from.inputs.items() if found["inputs"].get(name) != value)
+    others = [name for name in changed if name != LABELS]
+    if others and has_model and found["settings"].get("method") == "train":
+        msg = (
+            f"The model in {output} was trained with other {' and '.join(others)}; choose another `--output` or delete "
+            "it to train anew. `anomalib-ncd classify` and `extend` take new images as they are."
+        )
+        raise ValueError(msg)
+    return changed
 
 
 def refuse_same_folder(run: Path, output: Path) -> None:
@@ -147,15 +167,11 @@ def _is_complete(output: Path) -> bool:
     return all((output / name).is_file() for name in RESULT_FILES)
 
 
-def refuse_other_training(output: Path, changed: list[str]) -> None:
-    """Raise if what was trained was trained on something else; labels are for scores alone."""
-    others, is_model = [name for name in changed if name != LABELS], (output / CHECKPOINT_FILE).is_file()
-    if others and is_model and _read(output / MADE_FROM_FILE)["settings"].get("method") == "train":
-        msg = (
-            f"The model in {output} was trained with other {' and '.join(others)}; choose another `--output` or delete "
-            "it to train anew. `anomalib-ncd classify` and `extend` take new images as they are."
-        )
-        raise ValueError(msg)
+def _digest_of_maps(datamodule: NcdDataModule) -> str:
+    """Digest of the detector that makes the maps, or of their files."""
+    if isinstance(datamodule.anomaly_maps, AnomalibModule):
+        return detector_digest(datamodule.anomaly_maps)
+    return _digest(map(_stamp, datamodule.map_paths))
 
 
 def _labels_of(datamodule: NcdDataModule) -> Iterable[str]:

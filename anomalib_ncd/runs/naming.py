@@ -96,12 +96,8 @@ def carry_names(output: Path, results: RunResults) -> list[str]:
     if dropped:
         file.replace(output / DROPPED_FILE)
         lost = ", ".join(sorted(repr(given.get("names", {}).get(slot, slot)) for slot in dropped))
-        logger.warning(
-            "The classes of %s are others than those that were named; the names of %s were dropped (%s has them).",
-            output,
-            lost,
-            DROPPED_FILE,
-        )
+        text = "The classes of %s are others than those that were named; the names of %s were dropped (%s has them)."
+        logger.warning(text, output, lost, DROPPED_FILE)
     write_json(file, {**carried, "of": digest})
     return class_names
 

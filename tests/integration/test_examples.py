@@ -1,6 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import importlib.util
 import io
 import json
 import os
@@ -100,6 +101,15 @@ def test_ray_counts_the_classes_of_an_archive(artefact, tiny_run, tmp_path):
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     counts = [int(line.rpartition(": ")[2]) for line in printed.splitlines() if line.rpartition(": ")[2].isdigit()]
     assert sum(counts) == len(list_images(tiny_run.images))
+
+
+def test_ray_names_an_empty_archive(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("ray_archive", EXAMPLES / "ray_archive.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    with pytest.raises(SystemExit):
+        example.main(["parts.zip", "--images", str(tmp_path), "--output", str(tmp_path / "results")])
+    assert f"{tmp_path} holds no images; give `--images`" in capsys.readouterr().err
 
 
 def test_flags_of_unit_and_container_exist():

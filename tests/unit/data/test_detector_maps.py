@@ -1,6 +1,7 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import json
 import logging
 import os
 
@@ -61,6 +62,7 @@ def test_every_image_gets_a_float_map_under_its_name(fitted, images, tmp_path):
     paths = predict_anomaly_maps(fitted[0], images, tmp_path, device="cpu")
     assert [path.relative_to(tmp_path).with_suffix("").as_posix() for path in paths] == [r.key for r in images]
     maps = {image.key: np.load(path) for image, path in zip(images, paths, strict=True)}
+    assert json.loads((tmp_path / "settings.json").read_text())["bit_depth"] == 16
     for anomaly_map in maps.values():
         assert anomaly_map.dtype == np.float32
         assert anomaly_map.shape == (64, 64)
@@ -143,13 +145,7 @@ def test_maps_of_another_detector_are_forgotten(fitted, images, tmp_path, caplog
 
 def test_a_checkpoint_gives_the_same_maps(fitted, images, tmp_path):
     ours = predict_anomaly_maps(fitted[0], images[:3], tmp_path / "a", device="cpu")
-    loaded = predict_anomaly_maps(
-        untrained_detector(),
-        images[:3],
-        tmp_path / "b",
-        ckpt_path=fitted[1],
-        device="cpu",
-    )
+    loaded = predict_anomaly_maps(load_detector(Padim, fitted[1]), images[:3], tmp_path / "b", device="cpu")
     for one, other in zip(ours, loaded, strict=True):
         np.testing.assert_allclose(np.load(one), np.load(other), rtol=1e-4, atol=1e-5)
 

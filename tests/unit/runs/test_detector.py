@@ -66,14 +66,15 @@ def test_it_is_fitted_again_only_for_other_images_or_settings(small_memory, good
     assert type(fit_detector(other, good_images, tmp_path, accelerator="cpu")) is Padim
 
 
-def test_the_detector_of_a_trained_model_is_left_alone(small_memory, good_images, tmp_path, monkeypatch):
+def test_what_is_refused_leaves_the_detector_alone(small_memory, good_images, tmp_path, monkeypatch):
+    def refuse():
+        raise ZeroDivisionError
+
     fit_detector(untrained(), good_images, tmp_path, accelerator="cpu")
-    claim_folder(tmp_path, MadeFrom({"method": "train"}, {}))
-    (tmp_path / "model.ckpt").touch()
     monkeypatch.setattr(detector, "Engine", None)
-    fit_detector(untrained(), good_images, tmp_path, accelerator="cpu")
-    with pytest.raises(ValueError, match="was trained with other good images or detector; choose another"):
-        fit_detector(untrained(), good_images[:2], tmp_path, accelerator="cpu")
+    fit_detector(untrained(), good_images, tmp_path, accelerator="cpu", check=refuse)
+    with pytest.raises(ZeroDivisionError):
+        fit_detector(untrained(), good_images[:2], tmp_path, accelerator="cpu", check=refuse)
 
 
 def test_a_model_of_clusters_goes_with_its_detector(small_memory, good_images, tmp_path):

@@ -107,6 +107,7 @@ def test_examples_are_for_clusters_and_come_from_elsewhere(tiny_run, known, tmp_
     monkeypatch.setattr("anomalib_ncd.runs.discover.discover_by_clustering", None)  # it's said before
     with pytest.raises(SystemExit, match=r"Nothing says where .*a line/2\.png is.*2_mask\.png"):
         discovered(tiny_run, tmp_path / "known", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path / "engine")
     model = AnomalyNcd("test_vit", pretrained=False, num_novel_classes=2, training=TrainingSettings(mask_layers=3))
     with pytest.raises(ValueError, match="are for clusters"):
