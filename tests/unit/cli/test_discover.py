@@ -111,7 +111,7 @@ def test_only_base_classes_are_for_training(own_tiny_run, tmp_path, monkeypatch,
     caplog.set_level("INFO")
     seen = {}
 
-    def remember(_model, _data, _output, method, _options, plain):
+    def remember(_model, _data, _output, method, _options, plain, _fits):
         seen.update(method=method, written=plain["method"])
 
     monkeypatch.setattr("anomalib_ncd.runs.discover.discover", remember)
@@ -181,6 +181,8 @@ def test_a_finished_run_is_left_as_it_is_unless_anything_changed(own_tiny_run, t
     assert "finished already; nothing to do" in caplog.text
     assert {file: file.stat().st_mtime_ns for file in files} == files
     examples = shutil.copytree(own_tiny_run.images / "line", tmp_path / "examples" / "dent")
+    for file in list(examples.iterdir()):
+        shutil.copy(file, file.with_name(f"{file.stem}_mask.png"))
     for change in (
         next(own_tiny_run.images.rglob("*.png")).touch,
         (tmp_path / "run" / "report.html").unlink,
