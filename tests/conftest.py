@@ -10,6 +10,7 @@ project; tests that need them skip where they are absent.
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,18 @@ def make_tiny_run(folder: Path, per_class: int = 6, size: int = 64) -> TinyRun:
     return TinyRun(folder / "images", folder / "maps", folder / "base")
 
 
+@pytest.fixture(scope="session")
+def short_vit() -> str:
+    """Name of a ViT of three blocks: timm's smallest, ``test_vit``, has six, of which an export takes twice as long."""
+    import timm  # noqa: PLC0415 - most tests don't need it
+
+    @timm.models.register_model
+    def short_vit(pretrained: bool = False, **arguments: Any) -> Any:
+        return timm.create_model("test_vit", pretrained=pretrained, depth=3, **arguments)
+
+    return short_vit.__name__
+
+
 @pytest.fixture(scope="module")
 def few_normal_regions() -> Iterator[None]:
     """Compare with 40 regions of normal images, not 300, which takes longest of a small run."""
@@ -197,6 +210,7 @@ def clustered_run(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def own_tiny_run(tmp_path: Path) -> TinyRun:
-    """The same data set in a folder that a test may change."""
-    return make_tiny_run(tmp_path / "data")
+def own_tiny_run(tiny_run: TinyRun, tmp_path: Path) -> TinyRun:
+    """The same data set, with the same times, in a folder that a test may change."""
+    copied = shutil.copytree(tiny_run.images.parent, tmp_path / "data")
+    return TinyRun(*(copied / folder.name for folder in (tiny_run.images, tiny_run.anomaly_maps, tiny_run.base)))

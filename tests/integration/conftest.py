@@ -3,12 +3,60 @@
 
 """Generated plates for anomalib's detectors."""
 
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 from anomalib.data import Folder
 
 from anomalib_ncd.synthetic.plates import GeneratedDataset, generate_dataset
+
+# Forks for each piece of code it is sent, and answers with exit status and what was printed.
+FORKING = """
+import json, os, sys, tempfile, traceback
+import anomalib.engine, anomalib.models
+for line in sys.stdin:
+    code, args = json.loads(line)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+        if not (child := os.fork()):
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            sys.argv, status = ["code", *args], 1
+            try:
+                exec(code, {"__name__": "__main__"})
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        status = os.waitpid(child, 0)[1]
+        log.seek(0)
+        print(json.dumps([status, log.read()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def run_fresh() -> Iterator[Callable[..., None]]:
+    """Runs code in a process in the C locale that has imported anomalib, which takes long, but not this package."""
+    if not hasattr(os, "fork"):
+        pytest.skip("each piece of code has a fork of a process that has imported anomalib")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    environment |= {"OMP_NUM_THREADS": "1", "LC_ALL": "C", "LANG": "C", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", FORKING]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as server:
+
+        def run(code: str, *args: object) -> None:
+            server.stdin.write(json.dumps([code, [str(arg) for arg in args]]) + "\n")
+            server.stdin.flush()
+            status, log = json.loads(server.stdout.readline())
+            assert status == 0, log
+
+        yield run
+        server.stdin.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -315,25 +314,20 @@ def test_no_region_in_any_image_is_an_error(tmp_path):
 OTHER_DESK = """
 import multiprocessing, sys
 sys.modules["fcntl"] = None  # as on Windows
-if __name__ == "__main__":
-    multiprocessing.set_start_method("spawn")  # as on macOS and Windows
-    from anomalib_ncd.cli.main import main
-    main(sys.argv[1:])
+multiprocessing.set_start_method("spawn")  # as on macOS and Windows
+from anomalib_ncd.cli.main import main
+main(sys.argv[1:])
 """
 
 
-def test_it_works_with_spawned_workers_in_the_c_locale_without_fcntl(tmp_path):
+def test_it_works_with_spawned_workers_in_the_c_locale_without_fcntl(tmp_path, run_fresh):
     data = Data(tmp_path / "Prüfstück", count=3)
     rows = [f"{file.parent.name}/{file.name},{file.parent.name}" for file in data.images.rglob("*.png")]
     labels = data.root / "Ergebnis Ä.csv"
     labels.write_text("\n".join(["image,class", *rows]).replace(",hole", ",Löcher"), encoding="utf-8")
-    (tmp_path / "main.py").write_text(OTHER_DESK)
     flags = ["--images", data.images, "--anomaly_maps", data.maps, "--output", data.root / "run", *FLAGS]
     flags += ["--labels", labels, "--num_novel_classes", "4", "--num_workers", "1"]
-    command = [sys.executable, tmp_path / "main.py", "discover", *flags]
-    environment = {**os.environ, "LC_ALL": "C", "LANG": "C"}
-    done = subprocess.run([*map(str, command)], capture_output=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    run_fresh(OTHER_DESK, "discover", *flags)
     assert nmi(data.root / "run") == pytest.approx(1.0)
     assert "Löcher" in (data.root / "run" / "metrics.json").read_text(encoding="utf-8")
 

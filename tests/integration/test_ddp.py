@@ -3,11 +3,8 @@
 
 """Two processes train, test and predict as one does."""
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
@@ -73,38 +70,33 @@ def main(devices, folder, images, maps, base, checkpoint):
     (folder / f"rank{rank}.json").write_text(json.dumps(result))
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]), *map(Path, sys.argv[2:7]))
+"""
+# As `torchrun` starts them, but that what is imported is imported once.
+TWO_PROCESSES = f"""
+{SCRIPT}
+
+import socket
+
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+second = os.fork()
+os.environ |= {{"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}}
+os.environ |= {{"LOCAL_RANK": "0" if second else "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}}
+main(2, *map(Path, sys.argv[1:]))
+assert not second or os.waitpid(second, 0)[1] == 0
 """
 
 
-def run_two_processes(script, *paths):
-    """Run the script, which Lightning starts once more for the second process."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
-    command = [sys.executable, str(script), "2", *map(str, paths)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
-def run_one_process(script, *paths):
-    """Run the script here."""
-    spec = importlib.util.spec_from_file_location("ddp_script", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(1, *paths)
-
-
 @pytest.fixture(scope="module")
-def results(tiny_run, tmp_path_factory):
+def results(tiny_run, tmp_path_factory, run_fresh):
     """Results of each of two processes, and those of a process alone."""
     folder = tmp_path_factory.mktemp("ddp")
-    script, checkpoint = folder / "script.py", folder / "model.ckpt"
-    script.write_text(SCRIPT)
-    found = []
-    for name, start in (("two", run_two_processes), ("one", run_one_process)):
+    found, here = [], {}
+    exec(SCRIPT, here)  # noqa: S102 - the script above
+    for name, start in (("two", partial(run_fresh, TWO_PROCESSES)), ("one", partial(here["main"], 1))):
         (folder / name).mkdir()
-        start(script, folder / name, tiny_run.images, tiny_run.anomaly_maps, tiny_run.base, checkpoint)
+        start(folder / name, tiny_run.images, tiny_run.anomaly_maps, tiny_run.base, folder / "model.ckpt")
         found.append([json.loads(file.read_text()) for file in sorted((folder / name).glob("rank*.json"))])
     return found
 

@@ -6,16 +6,20 @@
 To make the shown ones anew: ``python tests/integration/test_notebooks.py``.
 """
 
+import logging
+import os
 import re
 import tempfile
+import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
+interactiveshell = pytest.importorskip("IPython.core.interactiveshell")
+capture = pytest.importorskip("IPython.utils.capture")
 jupytext = pytest.importorskip("jupytext")
-jupyter_client = pytest.importorskip("jupyter_client")
 nbclient = pytest.importorskip("nbclient")
-nbformat = pytest.importorskip("nbformat")
 
 pytestmark = pytest.mark.slow
 
@@ -29,21 +33,34 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def kernel():
-    """A kernel for all notebooks, as each would take longest to import anomalib."""
-    manager = jupyter_client.KernelManager(kernel_name="python3")
-    manager.start_kernel()
-    yield manager
-    manager.shutdown_kernel(now=True)
+def shell():
+    """IPython in this process, which has imported anomalib, with matplotlib as in a notebook."""
+    shell = interactiveshell.InteractiveShell.instance()
+    shell.history_manager.enabled = False
+    shell.enable_gui = lambda *_: None
+    shell.run_line_magic("matplotlib", "inline")
+    yield shell
+    plt.switch_backend("agg")
+    interactiveshell.InteractiveShell.clear_instance()
 
 
-def run_source(name, folder, kernel=None):
-    """Run a notebook from its source in a folder of its own, and in a kernel that is cleared first."""
+@pytest.fixture
+def cleared_shell(shell, tmp_path, monkeypatch):
+    """The same in an empty folder and without variables; what notebooks change in the process is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TQDM_DISABLE", os.environ.get("TQDM_DISABLE", ""))
+    shell.reset()
+    with warnings.catch_warnings():
+        yield shell
+    logging.disable(logging.NOTSET)
+    plt.close("all")
+
+
+def run_source(name, folder):
+    """Run a notebook from its source in a folder of its own."""
     notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
-    start = nbformat.v4.new_code_cell(f"%reset -f\nimport os\nos.chdir({str(folder)!r})")
-    notebook.cells.insert(0, start)
-    nbclient.NotebookClient(notebook, kernel, timeout=None).execute()
-    notebook.cells.remove(start)
+    resources = {"metadata": {"path": folder}}
+    nbclient.NotebookClient(notebook, timeout=None, resources=resources).execute()
     return notebook
 
 
@@ -69,13 +86,15 @@ def test_what_is_shown_is_the_source_with_its_outputs(name):
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_it_runs(name, tmp_path, kernel):
-    notebook = run_source(name, tmp_path, kernel)
+@pytest.mark.usefixtures("few_normal_regions")
+def test_it_runs(name, cleared_shell):
     pattern, least, num_pictures = EXPECTED[name]
-    outputs = outputs_of(notebook)
-    assert sum("image/jpeg" in output.get("data", {}) for output in outputs) >= num_pictures
+    with capture.capture_output() as captured:
+        for code in cells_of(jupytext.read(NOTEBOOKS / f"{name}.py")):
+            cleared_shell.run_cell(code).raise_error()
+    assert sum("image/jpeg" in output.data for output in captured.outputs) >= num_pictures
     if pattern is not None:
-        [found] = re.findall(pattern, "".join(output.get("text", "") for output in outputs))
+        [found] = re.findall(pattern, captured.stdout)
         assert float(found) >= least
 
 

@@ -22,7 +22,7 @@ from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.results.tables import COLUMNS, read_table, write_tables
 from anomalib_ncd.settings import RunOptions, TrainingSettings
 
-pytestmark = pytest.mark.usefixtures("few_normal_regions")
+pytestmark = pytest.mark.usefixtures("few_normal_regions", "short_vit")
 
 NORMAL_NAME = "=good part"  # a name that a spreadsheet would run
 EMPTY = {"b/000.png", "good/empty.png", "good/empty_too.png"}
@@ -106,12 +106,12 @@ def odd(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=["mebin", "elements"])
-def run(request, odd, tmp_path_factory):
+def run(request, odd, short_vit, tmp_path_factory):
     """A run that was trained for an epoch and named; *normal* has another name. Three images have no element."""
     torch.manual_seed(0)
     output = tmp_path_factory.mktemp("run") / "run"
     training = TrainingSettings(mask_layers=3, num_cached_views=2)
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, num_novel_classes=3, training=training)
+    model = AnomalyNcd(backbone=short_vit, pretrained=False, num_novel_classes=3, training=training)
     datamodule = NcdDataModule(*odd, regions=RegionSettings(method=request.param), train_batch_size=8)
     discover(model, datamodule, output, "train", RunOptions(max_epochs=1, accelerator="cpu"))
     names = output.parent / "names.json"
@@ -189,7 +189,7 @@ def test_every_way_says_what_the_run_said(way, run, artefact, odd, tmp_path):
 
 @pytest.mark.parametrize(
     ("backbone", "describer"),
-    [("test_vit+resnet10t", "frozen_features"), ("resnet10t+test_vit", "normal_residuals")],
+    [("short_vit+resnet10t", "frozen_features"), ("resnet10t+short_vit", "normal_residuals")],
 )
 def test_every_way_takes_networks_side_by_side(backbone, describer, odd, tmp_path):
     pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")

@@ -3,6 +3,7 @@
 
 """A run, what is packed of it, and detectors that know the maps of the tiny data set."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from anomalib.engine import Engine
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.deploy import Artefact
+from anomalib_ncd.deploy.packing.artefact import NetworkEntry
 from anomalib_ncd.deploy.packing.build import build_artefact
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.class_slots import ClassSlots
@@ -42,12 +44,12 @@ def grey_map(pixels):
 
 
 @pytest.fixture(scope="session")
-def run_folder(tiny_run, tmp_path_factory):
+def run_folder(tiny_run, short_vit, tmp_path_factory):
     """What a run leaves, without the training: random heads on a random encoder."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(3)
     rate = {"false_reject_rate": 0.2}
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, image_size=224, num_novel_classes=4, **rate)
+    model = AnomalyNcd(backbone=short_vit, pretrained=False, image_size=224, num_novel_classes=4, **rate)
     model.make_heads(ClassSlots(("base_line", "base_square"), 4))
     model.class_names = CLASS_NAMES
     model.model.best_head.fill_(2)
@@ -105,6 +107,34 @@ def openvino_artefact(onnx_artefact, tmp_path_factory):
     values = {**manifest.__dict__, "encoder": entry}
     Artefact.create(type(manifest)(**values), contents).save(folder / "openvino")
     return folder / "openvino"
+
+
+@pytest.fixture(scope="session")
+def artefact(onnx_artefact, tmp_path_factory):
+    """The packed run with a detector in it: how far a pixel is from the grey of the plate."""
+    onnx = pytest.importorskip("onnx", reason="needs onnx")
+    info, make = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    constant = onnx.helper.make_tensor
+    nodes = [
+        make("ReduceMean", ["image", "axes"], ["mean"], keepdims=1),
+        make("Sub", ["mean", "grey"], ["difference"]),
+        make("Abs", ["difference"], ["distance"]),
+        make("Mul", ["distance", "scale"], ["anomaly_map"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "detector",
+        [info("image", 1, ["n", 3, "h", "w"])],
+        [info("anomaly_map", 1, ["n", 1, "h", "w"])],
+        [constant("axes", 7, [1], [1]), constant("grey", 1, [], [120 / 255]), constant("scale", 1, [], [255 / 120])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    contents = {
+        "encoder.onnx": (onnx_artefact / "encoder.onnx").read_bytes(),
+        "detector.onnx": model.SerializeToString(),
+    }
+    manifest = replace(Artefact.load(onnx_artefact).manifest, detector=NetworkEntry("onnx", ("detector.onnx",)))
+    return Artefact.create(manifest, contents).save(tmp_path_factory.mktemp("light") / "parts.zip")
 
 
 @pytest.fixture

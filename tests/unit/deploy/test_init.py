@@ -4,14 +4,12 @@
 import csv
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import anomalib_ncd.deploy
 from anomalib_ncd.deploy import AnomalyClassifier, Artefact
-from anomalib_ncd.deploy.packing.artefact import NetworkEntry
 
 CODE = """
 import sys
@@ -45,34 +43,6 @@ sys.path.insert(0, sys.argv.pop(1))
 from anomalib_ncd.cli.main import main
 main()
 """
-
-
-@pytest.fixture(scope="module")
-def artefact(onnx_artefact, tmp_path_factory):
-    """The packed run with a detector in it: how far a pixel is from the grey of the plate."""
-    onnx = pytest.importorskip("onnx", reason="needs onnx")
-    info, make = onnx.helper.make_tensor_value_info, onnx.helper.make_node
-    constant = onnx.helper.make_tensor
-    nodes = [
-        make("ReduceMean", ["image", "axes"], ["mean"], keepdims=1),
-        make("Sub", ["mean", "grey"], ["difference"]),
-        make("Abs", ["difference"], ["distance"]),
-        make("Mul", ["distance", "scale"], ["anomaly_map"]),
-    ]
-    graph = onnx.helper.make_graph(
-        nodes,
-        "detector",
-        [info("image", 1, ["n", 3, "h", "w"])],
-        [info("anomaly_map", 1, ["n", 1, "h", "w"])],
-        [constant("axes", 7, [1], [1]), constant("grey", 1, [], [120 / 255]), constant("scale", 1, [], [255 / 120])],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
-    contents = {
-        "encoder.onnx": (onnx_artefact / "encoder.onnx").read_bytes(),
-        "detector.onnx": model.SerializeToString(),
-    }
-    manifest = replace(Artefact.load(onnx_artefact).manifest, detector=NetworkEntry("onnx", ("detector.onnx",)))
-    return Artefact.create(manifest, contents).save(tmp_path_factory.mktemp("light") / "parts.zip")
 
 
 @pytest.mark.parametrize("runtime", ["onnx_artefact", "openvino_artefact"])

@@ -78,8 +78,8 @@ def eager_outputs(model, views, masks, whole=None, image_index=None):
         return (logits[:, 2:] / 0.1).softmax(dim=1), features, nearest
 
 
-@pytest.fixture(scope="module", params=["resnet10t", "test_vit compared with normal"])
-def exported(request, tmp_path_factory):
+@pytest.fixture(scope="module", params=["resnet10t", "short_vit compared with normal"])
+def exported(request, short_vit, tmp_path_factory):
     """A model, its ONNX file, and the engine that exported it."""
     pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
     model = build_model(request.param)

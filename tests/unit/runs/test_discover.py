@@ -102,6 +102,18 @@ def clustered(tiny_run, tmp_path_factory):
     return output
 
 
+@pytest.fixture
+def own_trained(trained, tmp_path):
+    """A copy of it that a test may change."""
+    return shutil.copytree(trained, tmp_path / "own_trained")
+
+
+@pytest.fixture
+def own_clustered(clustered, tmp_path):
+    """A copy of it that a test may change."""
+    return shutil.copytree(clustered, tmp_path / "own_clustered")
+
+
 @pytest.fixture(params=["trained", "clustered"])
 def output(request):
     return request.getfixturevalue(request.param)
@@ -220,32 +232,26 @@ def test_a_single_new_image_has_the_class_it_has_among_others(own_tiny_run, clus
     assert alone.fitted_score_range == tuple(saved["state_dict"]["score_range"].tolist())
 
 
-def test_training_does_not_go_on_in_the_folder_of_clusters(tiny_run, tmp_path):
-    def run(method):
-        model = AnomalyNcd(
-            backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
-        )
-        datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
-        discover(model, datamodule, tmp_path, method, RunOptions(max_epochs=1, accelerator="cpu"))
-
-    run("cluster")
+def test_training_does_not_go_on_in_the_folder_of_clusters(tiny_run, clustered):
+    model = AnomalyNcd(
+        backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3), num_novel_classes=3
+    )
+    datamodule = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps)
     with pytest.raises(ValueError, match="holds a run of the method 'cluster'; choose another folder for training"):
-        run("train")
+        discover(model, datamodule, clustered, "train", RunOptions(max_epochs=1, accelerator="cpu"))
 
 
-def test_a_finished_run_computes_nothing_again(tiny_run, tmp_path, monkeypatch):
-    run_train(tiny_run, tmp_path)
-    before = {name: (tmp_path / name).read_text() for name in ("predictions.csv", "regions.csv", "metrics.json")}
-    stamp = (tmp_path / "model.ckpt").stat().st_mtime_ns
+def test_a_finished_run_computes_nothing_again(tiny_run, own_trained, monkeypatch):
+    before = {name: (own_trained / name).read_text() for name in ("predictions.csv", "regions.csv", "metrics.json")}
+    stamp = (own_trained / "model.ckpt").stat().st_mtime_ns
     monkeypatch.setattr(region_table, "cut_regions", None)
     monkeypatch.setattr(lightning_model.AnomalyNcd, "training_step", None)
-    run_train(tiny_run, tmp_path)
-    assert (tmp_path / "model.ckpt").stat().st_mtime_ns == stamp
-    assert {name: (tmp_path / name).read_text() for name in before} == before
+    run_train(tiny_run, own_trained)
+    assert (own_trained / "model.ckpt").stat().st_mtime_ns == stamp
+    assert {name: (own_trained / name).read_text() for name in before} == before
 
 
-def test_training_goes_on_when_epochs_are_added(tiny_run, tmp_path, monkeypatch):
-    run_train(tiny_run, tmp_path)
+def test_training_goes_on_when_epochs_are_added(tiny_run, own_trained, monkeypatch):
     monkeypatch.setattr(region_table, "cut_regions", None)
     epochs = []
     original = lightning_model.AnomalyNcd.on_train_epoch_start
@@ -255,10 +261,10 @@ def test_training_goes_on_when_epochs_are_added(tiny_run, tmp_path, monkeypatch)
         original(model)
 
     monkeypatch.setattr(lightning_model.AnomalyNcd, "on_train_epoch_start", note)
-    run_train(tiny_run, tmp_path, max_epochs=3)
+    run_train(tiny_run, own_trained, max_epochs=3)
     assert epochs == [1, 2]
-    assert epochs_in(tmp_path) == 3
-    assert [path.name for path in tmp_path.glob("*.ckpt")] == ["model.ckpt"]
+    assert epochs_in(own_trained) == 3
+    assert [path.name for path in own_trained.glob("*.ckpt")] == ["model.ckpt"]
 
 
 def test_an_interrupted_training_goes_on(tiny_run, tmp_path, monkeypatch):
@@ -321,9 +327,9 @@ def test_a_finished_run_says_that_nothing_is_to_do(tiny_run, clustered, caplog, 
 
 
 @pytest.mark.parametrize("change", ["more", "other image", "other map", "other weights"])
-def test_what_was_made_from_something_else_is_not_taken(own_tiny_run, tmp_path, caplog, change):
-    for run_method, name in ((run_train, "trained"), (run_cluster, "clustered")):
-        run_method(own_tiny_run, tmp_path / name)
+def test_what_was_made_from_something_else_is_not_taken(
+    own_tiny_run, own_trained, own_clustered, tmp_path, caplog, change
+):
     more = []
     if change == "more":
         shutil.copy(own_tiny_run.images / "line" / "000.png", own_tiny_run.images / "line" / "900.png")
@@ -341,22 +347,20 @@ def test_what_was_made_from_something_else_is_not_taken(own_tiny_run, tmp_path, 
         file = file or own_tiny_run.anomaly_maps / "line" / "000.npy"
         os.utime(file, (1, 1))  # an older file in the place of the one that was there
     with pytest.raises(SystemExit, match=r"was trained with other .*; choose another"):
-        run_train(own_tiny_run, tmp_path / "trained", *more)
-    run_cluster(own_tiny_run, tmp_path / "clustered", *more)
+        run_train(own_tiny_run, own_trained, *more)
+    run_cluster(own_tiny_run, own_clustered, *more)
     assert "is made anew" in caplog.text
-    assert len(rows_of(tmp_path / "clustered" / "predictions.csv")) == (19 if change == "more" else 18)
+    assert len(rows_of(own_clustered / "predictions.csv")) == (19 if change == "more" else 18)
 
 
-def test_fewer_epochs_than_were_trained_are_refused(tiny_run, tmp_path):
-    run_train(tiny_run, tmp_path, max_epochs=2)
-    with pytest.raises(SystemExit, match="was trained for 2 epochs, not 1"):
-        run_train(tiny_run, tmp_path)
+def test_fewer_epochs_than_were_trained_are_refused(tiny_run, trained):
+    with pytest.raises(SystemExit, match="was trained for 1 epochs, not 0"):
+        run_train(tiny_run, trained, max_epochs=0)
 
 
-def test_names_go_with_their_regions(own_tiny_run, tmp_path, caplog):
+def test_names_go_with_their_regions(own_tiny_run, own_clustered, tmp_path, caplog):
     """A run is made anew from other images, and its clusters come in another order."""
-    output, flags = tmp_path / "run", ("--labels", "folders")
-    run_cluster(own_tiny_run, output, *flags)
+    output, flags = own_clustered, ("--labels", "folders")
     kinds = {row["class"]: Path(row["image"]).parent.name for row in rows_of(output / "predictions.csv")}
     names = {slot: kind for slot, kind in kinds.items() if slot != "normal"}
     (tmp_path / "names.json").write_text(json.dumps({"names": names}))

