@@ -183,9 +183,10 @@ def short_vit() -> str:
 
 
 @pytest.fixture(scope="module")
-def few_normal_regions() -> Iterator[None]:
-    """Compare with 40 regions of normal images, not 300, which takes longest of a small run."""
+def little_of_normal() -> Iterator[None]:
+    """Compare with 40 regions of normal images, not 300, and let detectors keep 500 patches, not 2,000."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anomalib_ncd.models.offline_detector.MAX_MEMORY", 500)
         patch.setattr("anomalib_ncd.runs.cluster.MAX_NORMAL_REGIONS", 40)
         yield
 

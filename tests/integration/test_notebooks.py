@@ -86,7 +86,7 @@ def test_what_is_shown_is_the_source_with_its_outputs(name):
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-@pytest.mark.usefixtures("few_normal_regions")
+@pytest.mark.usefixtures("little_of_normal")
 def test_it_runs(name, cleared_shell):
     pattern, least, num_pictures = EXPECTED[name]
     with capture.capture_output() as captured:

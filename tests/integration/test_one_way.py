@@ -22,7 +22,7 @@ from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.results.tables import COLUMNS, read_table, write_tables
 from anomalib_ncd.settings import RunOptions, TrainingSettings
 
-pytestmark = pytest.mark.usefixtures("few_normal_regions", "short_vit")
+pytestmark = pytest.mark.usefixtures("little_of_normal", "short_vit")
 
 NORMAL_NAME = "=good part"  # a name that a spreadsheet would run
 EMPTY = {"b/000.png", "good/empty.png", "good/empty_too.png"}

@@ -22,7 +22,7 @@ from anomalib_ncd.deploy import Artefact
 from anomalib_ncd.deploy.detectors import FunctionDetector
 from anomalib_ncd.results.run_results import RunResults
 
-pytestmark = pytest.mark.usefixtures("few_normal_regions")
+pytestmark = pytest.mark.usefixtures("little_of_normal")
 
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
 

@@ -19,7 +19,7 @@ from anomalib_ncd.cli.detector_flags import detector_flags_of_run
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.data import NcdDataModule, RegionSettings
 
-pytestmark = pytest.mark.usefixtures("few_normal_regions")
+pytestmark = pytest.mark.usefixtures("little_of_normal")
 
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--num_novel_classes", "3"]
 CLUSTER = [*SMALL, "--method", "cluster", "--accelerator", "cpu"]

@@ -16,7 +16,7 @@ from anomalib_ncd.runs import cluster as cluster_discovery
 from anomalib_ncd.runs.cluster import discover_by_clustering
 from anomalib_ncd.settings import TrainingSettings
 
-pytestmark = pytest.mark.usefixtures("few_normal_regions")
+pytestmark = pytest.mark.usefixtures("little_of_normal")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
-pytestmark = pytest.mark.usefixtures("few_normal_regions")
+pytestmark = pytest.mark.usefixtures("little_of_normal")
 
 SMALL = ["--backbone", "test_vit", "--pretrained", "false", "--training.mask_layers", "3", "--seed", "5"]
 
