@@ -62,7 +62,7 @@ def test_it_is_fitted_again_only_for_other_images_or_settings(small_memory, good
     fit_detector(untrained(), good_images[:2], tmp_path, accelerator="cpu")
     again = (tmp_path / DETECTOR_FILE).stat().st_mtime_ns
     assert again != made
-    other = Padim(pre_trained=False, evaluator=False, visualizer=False)
+    other = Padim(pre_trained=False, layers=["layer3"], n_features=10, evaluator=False, visualizer=False)
     assert type(fit_detector(other, good_images, tmp_path, accelerator="cpu")) is Padim
 
 
