@@ -105,7 +105,7 @@ def clustered(tiny_run, tmp_path_factory):
 @pytest.fixture
 def own_trained(trained, tmp_path):
     """A copy of it that a test may change."""
-    return shutil.copytree(trained, tmp_path / "own_trained")
+    return shutil.copytree(trained, tmp_path / "own_trained", symlinks=True)
 
 
 @pytest.fixture
