@@ -30,6 +30,7 @@ LINE_PX = 19
 UNKNOWN = "unknown"
 UNKNOWN_RGB = (160, 0, 0)
 NORMAL_RGB = (140, 140, 140)
+DARK_RGB = (25, 25, 25)
 PALETTE_RGB = (
     (230, 97, 1),
     (31, 119, 180),
@@ -166,7 +167,7 @@ def draw_regions(
     longer = max(image.shape[:2])
     scale = float(np.clip(longer, *side_range_px)) / longer
     canvas = scaled(image, scale)
-    line = max(1, round(max(canvas.shape[:2]) / 300))
+    line = max(2, round(max(canvas.shape[:2]) / 300))
     corners = np.round(boxes * scale).astype(int)
     for corner, mask, colour in zip(corners, () if masks is None else masks, colours, strict=False):
         if mask is not None:
@@ -247,6 +248,7 @@ def _draw_mask(
     size_wh = max(1, right - left), max(1, bottom - top)
     resized = cv2.resize(mask.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(resized, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
+    cv2.drawContours(canvas, contours, -1, DARK_RGB, line + 2)
     cv2.drawContours(canvas, contours, -1, colour, line)
 
 
@@ -255,7 +257,7 @@ def _draw_box(canvas: np.ndarray, corner: np.ndarray, colour: tuple[int, int, in
     height, width = canvas.shape[:2]
     limit = np.array([width - line, height - line, width - line, height - line])
     left, top, right, bottom = np.clip(corner, line - 1, np.maximum(limit, line - 1)).tolist()
-    cv2.rectangle(canvas, (left, top), (right, bottom), (25, 25, 25), line + 2)
+    cv2.rectangle(canvas, (left, top), (right, bottom), DARK_RGB, line + 2)
     cv2.rectangle(canvas, (left, top), (right, bottom), colour, line)
 
 

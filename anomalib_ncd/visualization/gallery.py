@@ -15,7 +15,7 @@ from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.data.datasets import TrainRegions
 from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.regions.classes.prediction import first_slots
-from anomalib_ncd.visualization.drawing import load_font, scaled, stretch_contrast
+from anomalib_ncd.visualization.drawing import DARK_RGB, load_font, scaled, stretch_contrast
 
 TILE_PX = 128
 TILES_PER_ROW = 8
@@ -56,7 +56,8 @@ def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX, margin
     height, width = resized.shape[:2]
     resized_mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(resized_mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(resized, contours, -1, OUTLINE_RGB, 1)
+    for colour, line in ((DARK_RGB, 3), (OUTLINE_RGB, 1)):  # shows on dark and light, and on orange
+        cv2.drawContours(resized, contours, -1, colour, line)
     tile = np.full((size, size, 3), margin, np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
     tile[top : top + height, left : left + width] = resized
