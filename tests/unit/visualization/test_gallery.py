@@ -9,6 +9,7 @@ import torch
 from anomalib_ncd import NcdDataModule
 from anomalib_ncd.regions.settings import PAPER_REGIONS
 from anomalib_ncd.regions.writing import write_image
+from anomalib_ncd.visualization.drawing import DARK_RGB
 from anomalib_ncd.visualization.gallery import (
     CAPTION_PX,
     GAP_PX,
@@ -119,6 +120,7 @@ def test_masks_are_outlined_not_covered():
     tile = region_tile(np.full((64, 64, 3), 50, np.uint8), mask)
     assert tuple(tile[32, 32]) == OUTLINE_RGB
     assert tuple(tile[95, 95]) == OUTLINE_RGB
+    assert tuple(tile[31, 64]) == tuple(tile[33, 64]) == DARK_RGB
     assert tuple(tile[64, 64]) == (50, 50, 50)
     assert tuple(tile[5, 5]) == (50, 50, 50)
 
