@@ -163,7 +163,11 @@ class NcdBatch(_Batch):
         self.region_class_probabilities = probabilities.to(device)
         if region_unknown is not None:
             self.region_unknown = region_unknown.to(device)
-        results = self.image_results(merging)
+        return self.with_results(self.image_results(merging))
+
+    def with_results(self, results: Sequence[ImageResult]) -> NcdBatch:
+        """Set classes and confidences in place as results of all images say, in the order of the batch."""
+        device = self.region_area.device
         regions = [region for result in results for region in result.regions]
         place = self.region_image_index.cpu().argsort(stable=True).argsort()  # of each region among these
         class_ids = torch.tensor([region.class_id for region in regions], dtype=torch.long)

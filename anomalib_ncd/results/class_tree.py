@@ -11,7 +11,7 @@ from sklearn.cluster import AgglomerativeClustering
 from anomalib_ncd.results.label_order import unit_rows
 
 FEWEST, MOST = 2, 20
-MAX_CLUSTERED = 1500
+MAX_CLUSTERED = 1000
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,15 @@ def label_order(
     known = labelled[looked_at]
     nearest = similarities[:, known].max(axis=1, initial=-1)
     is_open = ~np.isin(own, own[known])
+    # What a region adds only shrinks as others are chosen, so those that added less before needn't be looked at again.
+    gains = weights @ np.maximum(similarities - nearest[:, None], 0)
     chosen: list[int] = []
     while len(chosen) < count and is_open.any():
-        gains = weights @ np.maximum(similarities - nearest[:, None], 0)
-        best = int(np.where(is_open, gains, -1).argmax())
+        gains[~is_open], best = -1, -1
+        while (highest := int(gains.argmax())) != best:
+            best = highest
+            gains[best] = weights @ np.maximum(similarities[best] - nearest, 0)
         chosen.append(int(looked_at[best]))
-        nearest = np.maximum(nearest, similarities[:, best])
+        nearest = np.maximum(nearest, similarities[best])
         is_open &= own != own[best]
     return chosen

@@ -63,11 +63,11 @@ class RunResults:
 
     def named(self, class_names: Sequence[str]) -> RunResults:
         """The same results with classes chosen anew under other names of the slots; slots of one name are one class."""
-        by_region = self.batch.region_class_probabilities
-        if by_region is None:
-            msg = "The batch holds no predictions; pass what Engine.predict returns."
-            raise ValueError(msg)
-        return replace(self, batch=replace(self.batch).with_predictions(by_region, self.merging(class_names)))
+        return self.showing(self.image_results(class_names))
+
+    def showing(self, images: Sequence[ImageResult]) -> RunResults:
+        """The same results with classes as results of all images say."""
+        return replace(self, batch=replace(self.batch).with_results(images))
 
     def save(self, file: str | Path) -> None:
         """Write the results; a reader never sees a half-written file. Features are kept in half precision."""

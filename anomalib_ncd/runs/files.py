@@ -22,6 +22,7 @@ from anomalib_ncd.metrics.discovery import discovery_report, normal_report
 from anomalib_ncd.models.checkpoints import write_class_names
 from anomalib_ncd.models.clustering.clustering import cluster_features
 from anomalib_ncd.regions.classes.prediction import RegionMerging, first_slots
+from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.maps import read_anomaly_map
 from anomalib_ncd.regions.writing import write_image
@@ -172,11 +173,12 @@ def write_run_files(
     and what ``metrics.json`` says: ``facts`` always, scores where labels are known.
     """
     table = RegionTable.read(results.images, output / results.regions_folder)
-    results = results.named(class_names)
-    write_tables(output, results.image_results(class_names))
+    images = results.image_results(class_names)
+    results = results.showing(images)
+    write_tables(output, images)
     # From what results.npz holds, so that it is there again, and true again, under other names.
     told = facts.tell_facts({**results.facts, "images_with_region": images_with_region(results.batch)})
-    metrics = {**(score(results, class_names) or {}), "facts": told}
+    metrics = {**(score(results, class_names, images) or {}), "facts": told}
     folder.write_json(output / folder.METRICS_FILE, metrics)
     if results.num_classes_estimate is not None:
         folder.write_json(output / folder.NUM_CLASSES_FILE, results.num_classes_estimate)
@@ -186,6 +188,7 @@ def write_run_files(
         output / folder.REPORT_FILE,
         results,
         class_names,
+        images,
         lambda region: table.load(rows[region]),
         metrics,
         sections=[facts_section(told)],
@@ -232,7 +235,7 @@ def export_run(run: str | Path, output: str | Path, kind: ExportFormat = "coco",
     export_results(results, names, table, output, kind, copy=copy)
 
 
-def score(results: RunResults, class_names: Sequence[str]) -> dict[str, Any] | None:
+def score(results: RunResults, class_names: Sequence[str], images: Sequence[ImageResult]) -> dict[str, Any] | None:
     """Scores of images, regions and labelled defects, ``None`` without labels; slots of one name are one class."""
     if not results.label_names or results.batch.class_id is None:
         return None
@@ -250,13 +253,13 @@ def score(results: RunResults, class_names: Sequence[str]) -> dict[str, Any] | N
             reports[level]["normal"] = normal_report(preds[counted] == slots[results.normal_slot], is_good)
     if results.found_defects and results.batch.class_sets is not None:
         target = results.batch.class_sets.numpy()
-        reports["defects"] = defect_report(results.found_defects, _class_sets(results, class_names), target)
+        reports["defects"] = defect_report(results.found_defects, _class_sets(results, class_names, images), target)
     return reports
 
 
-def _class_sets(results: RunResults, class_names: Sequence[str]) -> np.ndarray:
+def _class_sets(results: RunResults, class_names: Sequence[str], images: Sequence[ImageResult]) -> np.ndarray:
     """Which classes each image has, ``(N, K)`` bool; *normal* is none, and slots of one name are one."""
     normal = None if results.normal_slot is None else class_names[results.normal_slot]
     kinds = [name for name in dict.fromkeys(class_names) if name != normal]
-    images = [set(image.classes) for image in results.image_results(class_names)]
-    return np.array([[kind in classes for kind in kinds] for classes in images], dtype=bool).reshape(len(images), -1)
+    rows = [[kind in image.classes for kind in kinds] for image in images]
+    return np.array(rows, dtype=bool).reshape(len(images), -1)

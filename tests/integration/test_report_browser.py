@@ -374,7 +374,7 @@ def test_5000_regions_are_drawn(open_report, tmp_path):
     results, slots = ring_of_regions(5000)
     crop = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), np.zeros((64, 64), bool)
     file = tmp_path / "report.html"
-    write_report(file, results, slots, lambda _: crop)
+    write_report(file, results, slots, results.image_results(slots), lambda _: crop)
     assert file.stat().st_size < 30e6
     tab = open_report(file)
     assert tab.page.evaluate("report.count") == 5000

@@ -31,9 +31,11 @@ def named_probabilities(probabilities: np.ndarray, class_names: Sequence[str]) -
     if probabilities.ndim != 2 or probabilities.shape[1] != len(class_names):
         msg = f"`class_names` must name the K slots of (N, K), got {len(class_names)} for {probabilities.shape}."
         raise ValueError(msg)
-    by_name = np.zeros_like(probabilities)
+    by_name = probabilities.copy()
     for slot, target in enumerate(first_slots(class_names)):
-        by_name[:, target] += probabilities[:, slot]
+        if slot != target:
+            by_name[:, target] += probabilities[:, slot]
+            by_name[:, slot] = 0
     return by_name
 
 
@@ -168,7 +170,7 @@ class RegionMerging:
         merged = merge_image(probabilities, areas, temperature)
         if not len(areas) and self.normal_slot is not None:
             merged[self.normal_slot] = 1
-        image_is_unknown = bool(merge_image(unknown, areas, temperature) > UNKNOWN_SHARE)
+        image_is_unknown = bool(unknown.any() and merge_image(unknown, areas, temperature) > UNKNOWN_SHARE)
         slots, confidences = choose_classes(probabilities, self.class_names)
         counting = slots[counting_regions(scores, areas, confidences)].tolist()
         columns = (boxes_xyxy, areas, scores, slots, confidences, unknown, probabilities)

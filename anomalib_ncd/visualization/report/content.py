@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from anomalib_ncd.regions.classes.prediction import first_slots
+from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.drawing import draw_regions, stretch_contrast
@@ -91,6 +92,7 @@ class ReportContent:
         self,
         results: RunResults,
         class_names: Sequence[str],
+        images: Sequence[ImageResult],
         load: LoadRegion,
         metrics: dict[str, Any] | None,
         peaks_xy: Sequence[tuple[float, float]] | None = None,
@@ -114,7 +116,7 @@ class ReportContent:
         least_sure = doubtful[np.argsort(self.certainty.lead[doubtful], kind="stable")].tolist()
         self.doubtful = [self.picture(region, with_runner_up=True) for region in least_sure[:DOUBTFUL_REGIONS]]
         self.num_doubtful = len(doubtful)
-        sets = [result.classes for result in results.image_results(class_names)]
+        sets = [image.classes for image in images]
         several = [image for image, classes in enumerate(sets) if len(classes) > 1]
         self.several = self._images(several, self._boxes, SEVERAL_IMAGES, lambda image: [" and ".join(sets[image])])
         self.num_several = len(several)

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from anomalib_ncd.regions.classes.results import ImageResult
 from anomalib_ncd.regions.writing import write_file
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.visualization.gallery import region_tile
@@ -38,6 +39,7 @@ def write_report(
     file: str | Path,
     results: RunResults,
     class_names: Sequence[str],
+    images: Sequence[ImageResult],
     load: LoadRegion,
     metrics: dict[str, Any] | None = None,
     title: str = "Discovered classes",
@@ -53,6 +55,7 @@ def write_report(
         file: Target, ``report.html``. It needs no other file and no network.
         results: Predictions of the run under these names, see :meth:`RunResults.named`.
         class_names: Name of each slot; slots of one name are one class.
+        images: What these names give, see :meth:`RunResults.image_results`.
         load: Gives pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region by its index in the batch.
         metrics: What ``metrics.json`` says.
         title: Heading of the page.
@@ -63,7 +66,7 @@ def write_report(
         sheets: Crops for the map, from another report of the same regions. Defaults to ``None``: they are read.
     """
     file = Path(file)
-    content = ReportContent(results, class_names, load, metrics, peaks_xy)
+    content = ReportContent(results, class_names, images, load, metrics, peaks_xy)
     shown = _regions_of_map(len(results.region_position))
     tile_px = LARGE_TILE_PX if len(shown) <= MAX_LARGE_TILES else SMALL_TILE_PX
     sheets = sheets or tile_sheets((region_tile(*load(int(region)), tile_px, TILE_MARGIN) for region in shown), tile_px)

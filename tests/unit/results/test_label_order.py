@@ -67,3 +67,18 @@ def test_doubt():
 def test_example_of_label_order():
     features = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [-1.0, 0.0]])
     assert label_order(features, np.array([1.0, 1.0, 0.1, 0.0]), np.arange(4), 2, np.zeros(4, bool)) == [1, 2]
+
+
+def test_each_choice_adds_most():
+    rng = np.random.default_rng(0)
+    features, doubt = rng.normal(size=(60, 5)), rng.random(60)
+    found = label_order(features, doubt, np.arange(60), 20, np.arange(60) < 3)
+    rows = features / np.linalg.norm(features, axis=1, keepdims=True)
+    rows -= rows.mean(axis=0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    alike, nearest = rows @ rows.T, (rows @ rows[:3].T).max(axis=1)
+    for one in found:
+        gains = (doubt + 1e-6) @ np.maximum(alike - nearest[:, None], 0)
+        gains[:3] = -1
+        assert gains[one] == pytest.approx(gains.max(), rel=1e-4)
+        nearest = np.maximum(nearest, alike[:, one])

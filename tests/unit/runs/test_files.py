@@ -191,7 +191,7 @@ def test_files_can_be_written_from_what_was_saved(gathered, tmp_path):
 
 
 def test_one_class_of_all_scores_as_one(gathered):
-    scores = score(gathered[0], ["all"] * 3)["image"]
+    scores = score(gathered[0], ["all"] * 3, gathered[0].image_results(["all"] * 3))["image"]
     assert scores["confusion"] == {name: {"all": 6} for name in ("good", "line", "square")}
     assert scores["accuracy"] == pytest.approx(1 / 3)
     assert scores["nmi"] == 0
@@ -201,7 +201,7 @@ def test_nothing_is_scored_without_labels_and_the_map_can_show_probabilities(gat
     data = NcdDataModule(tiny_run.images, tiny_run.anomaly_maps, work_dir=tmp_path / "elsewhere")
     batch = replace(gathered[0].batch, region_feature=None, class_id=None, region_class_id=None)
     results = gather_results([batch], data, RegionMerging(tuple(SLOTS)), tmp_path / "run")
-    assert score(results, SLOTS) is None
+    assert score(results, SLOTS, results.image_results(SLOTS)) is None
     assert results.label_names == []
     assert results.regions_folder == str(tmp_path / "elsewhere" / "regions")
     assert np.isfinite(results.region_position).all()
@@ -236,14 +236,15 @@ def test_regions_are_scored_by_the_defects_they_lie_on(with_boxes, tmp_path):
     assert results.found_defects == {"defects": 13, "touched": 12, "own": 12, "regions": 12, "false": 0}
     truth = [Path(results.batch.image_path[index]).parent.name for index in results.batch.region_image_index]
     assert [data.class_names[number] for number in results.batch.region_class_id] == truth
-    scores = score(results, SLOTS)
+    scores = score(results, SLOTS, results.image_results(SLOTS))
     assert scores["region"]["count"] == 12
     assert scores["defects"]["recall"] == pytest.approx(12 / 13)
     assert scores["defects"]["false_alarms"] == 0
     assert scores["defects"]["images"]["count"] == 18
     assert 0 < scores["defects"]["images"]["micro_f1"] < 1
     results.save(tmp_path / "results.npz")
-    assert score(RunResults.load(tmp_path / "results.npz"), SLOTS) == scores
+    again = RunResults.load(tmp_path / "results.npz")
+    assert score(again, SLOTS, again.image_results(SLOTS)) == scores
 
 
 def test_the_report_tells_what_was_found_of_the_defects(with_boxes):

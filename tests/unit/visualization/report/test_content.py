@@ -20,7 +20,7 @@ def load(region):
 
 
 def build(results, names=NAMES, metrics=None, peaks_xy=None):
-    return ReportContent(results.named(names), names, load, metrics, peaks_xy)
+    return ReportContent(results.named(names), names, results.image_results(names), load, metrics, peaks_xy)
 
 
 def test_one_sentence_and_the_numbers(results_of):
@@ -188,7 +188,8 @@ def test_it_stands_in_the_report(results_of, tmp_path):
     results = results_of([[0.1, 0.9], [0.9, 0.1]], [0, 1])
     pixels = np.zeros((24, 24, 3), np.uint8), np.zeros((24, 24), bool)
     sections = [facts_section(tell_facts({"images_with_region": 0.25, "same_place": 0.02}))]
-    write_report(tmp_path / "report.html", results, ["normal", "a"], lambda _: pixels, sections=sections)
+    images = results.image_results(["normal", "a"])
+    write_report(tmp_path / "report.html", results, ["normal", "a"], images, lambda _: pixels, sections=sections)
     text = (tmp_path / "report.html").read_text()
     assert "25% of the images have a region. <em>Where nothing was found" in text
     assert '<li class="plain">' in text
