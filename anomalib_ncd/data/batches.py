@@ -96,6 +96,7 @@ class NcdBatch(_Batch):
     region_area: torch.Tensor  # (R,) long, mask pixels
     whole_image: torch.Tensor | None = None  # (B, 3, S, S) uint8, for models that compare with normal images
     class_id: torch.Tensor | None = None  # (B,) long, true class for evaluation, -1 where unknown
+    said_class_id: torch.Tensor | None = None  # (B,) long, slot that the user says an image is of, -1 where not said
     class_sets: torch.Tensor | None = None  # (B, L) bool, true classes of the defects of an image, *good* apart
     region_class_id: torch.Tensor | None = None  # (R,) long, of the region's image, or of the defect it lies on
     class_probabilities: torch.Tensor | None = None  # (B, K) float
@@ -145,10 +146,11 @@ class NcdBatch(_Batch):
         order = image_index.argsort(kind="stable")
         ends = np.searchsorted(image_index[order], np.arange(1, len(self) + 1))  # behind the last one there is nothing
         of_images = zip(*(np.split(part[order], ends)[:-1] for part in of_regions), strict=True)
-        images = zip(self.image_path, self.image_size.tolist(), of_images, strict=True)
+        said = torch.full((len(self),), -1) if self.said_class_id is None else self.said_class_id
+        images = zip(self.image_path, self.image_size.tolist(), of_images, said.tolist(), strict=True)
         return [
-            merging.predict(probabilities, boxes, areas, scores, (height, width), flags, path)
-            for path, (height, width), (probabilities, boxes, areas, scores, flags) in images
+            merging.predict(probabilities, boxes, areas, scores, (height, width), flags, path, slot)
+            for path, (height, width), (probabilities, boxes, areas, scores, flags), slot in images
         ]
 
     def with_predictions(

@@ -5,10 +5,12 @@
 
     {"names": {"class_1": "scratch"}, "same": [["class_2", "class_5"]],
      "regions": [{"image": "dent/003", "box": [10, 20, 74, 84], "class": "class_2"},
-                 {"image": "dent/007", "box": [0, 5, 64, 69], "not": ["class_1"]}]}
+                 {"image": "dent/007", "box": [0, 5, 64, 69], "not": ["class_1"]},
+                 {"image": "dent/009", "class": "class_2"}]}
 
 Regions go by their image and their box, so that corrections outlive the classes that they were made against. A class
-that the run doesn't have is a new one, which the user made.
+that the run doesn't have is a new one, which the user made. Without a box the image as a whole is of the class, such as
+one in which nothing was found.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from anomalib_ncd.regions.classes.prediction import CLASS_SEPARATOR
 from anomalib_ncd.results.class_names import PARTS, read_saved
@@ -36,20 +39,20 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Correction:
-    """What is said of a region, known by the key of its image and its box in image pixels.
+    """What is said of a region, known by the key of its image and its box in image pixels; of the image without one.
 
     Its class is a slot, a name of the user's, or a new one, ``None`` where that is not said; or classes are excluded.
     """
 
     image: str
-    box_xyxy: Box
+    box_xyxy: Box | None
     class_name: str | None = None
     excluded: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Plain data, as the file holds it."""
         said = {"not": list(self.excluded)} if self.class_name is None else {"class": self.class_name}
-        return {"image": self.image, "box": list(self.box_xyxy), **said}
+        return {"image": self.image, **({} if self.box_xyxy is None else {"box": list(self.box_xyxy)}), **said}
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ def rows_of(
         regions.setdefault(image_keys[image], []).append(row)
     boxes, found = boxes_xyxy.tolist(), list[int | None]()
     for one in corrections:
-        shares = ((overlap(one.box_xyxy, boxes[row]), row) for row in regions.get(one.image, []))
+        own = [] if one.box_xyxy is None else regions.get(one.image, [])
+        shares = ((overlap(one.box_xyxy or (), boxes[row]), row) for row in own)
         best = max(shares, default=(0.0, 0))
         found.append(best[1] if best[0] > SAME_OVERLAP else None)
     last = {row: number for number, row in enumerate(found)}
@@ -121,6 +125,12 @@ def rows_of_results(corrections: Iterable[Correction], results: RunResults) -> l
     """:func:`rows_of` a run."""
     batch = results.batch
     return rows_of(corrections, results.image_keys, batch.region_image_index.numpy(), batch.region_box_xyxy.numpy())
+
+
+def slots_said(settled: Iterable[Correction], results: RunResults, slot_names: Sequence[str]) -> torch.Tensor:
+    """Slot of each image ``(B,)`` that corrections speak of as a whole, -1 of the others."""
+    said = {one.image: slot_names.index(one.class_name) for one in settled if one.box_xyxy is None and one.class_name}
+    return torch.tensor([said.get(key, -1) for key in results.image_keys])
 
 
 def next_number(slot_names: Sequence[str]) -> int:
@@ -150,16 +160,24 @@ def _checked(given: Any) -> Corrections:
 def _checked_region(given: Any) -> Correction:
     said = given if isinstance(given, dict) else {}
     image, box, name, excluded = (said.get(key) for key in ("image", "box", "class", "not"))
-    is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(edge, int | float) for edge in box)
+    is_box = box is None or (
+        isinstance(box, list) and len(box) == 4 and all(isinstance(edge, int | float) for edge in box)
+    )
     others: list[Any] = excluded if isinstance(excluded, list) else []
     names = others if name is None else [name]
     is_named = bool(names) and all(isinstance(one, str) and one.split() for one in names)
-    if not isinstance(image, str) or not is_box or not is_named or (name is None) == (excluded is None):
-        msg = f'A region needs "image", "box" of four numbers, and "class" or "not", got {given!r}.'
+    if (
+        not isinstance(image, str)
+        or not is_box
+        or not is_named
+        or (name is None) == (excluded is None)
+        or (box is None and name is None)
+    ):
+        msg = f'A region needs "image", "box" of four numbers, and "class" or "not"; an image, "class": {given!r}.'
         raise ValueError(msg)
     if any(CLASS_SEPARATOR in one for one in names):
         msg = f"A class of {image!r} holds {CLASS_SEPARATOR!r}, which parts names in tables: {names!r}; drop it."
         raise ValueError(msg)
     tidy = tuple(" ".join(one.split()) for one in names)
-    box_xyxy: Any = tuple(float(edge) for edge in box or ())
+    box_xyxy: Any = None if box is None else tuple(float(edge) for edge in box)
     return Correction(image, box_xyxy, tidy[0] if name is not None else None, () if name is not None else tidy)

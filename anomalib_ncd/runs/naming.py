@@ -26,18 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 def name_classes(run: str | Path, names: str | Path | None = None) -> list[str]:
-    """Write the tables, pictures and checkpoint of a run again under other names; nothing is predicted again.
+    """Write the tables, pictures and checkpoint of a finished run again under other names; nothing is predicted again.
 
-    Args:
-        run: Folder of a finished run.
-        names: File as the report saves it; it is kept in the run as ``class_names.json``, which is the default.
-
-    Returns:
-        Name of each slot.
-
-    Raises:
-        FileNotFoundError: If there is no finished run or no file of names.
-        ValueError: If the file of names is wrong, or names other classes than the run has now.
+    The file of names is as the report saves it, and is kept in the run as ``class_names.json``, which is the default.
+    Returns the name of each slot. ``FileNotFoundError`` if there is no finished run or no such file; ``ValueError`` if
+    the file is wrong, or names other classes than the run has now.
     """
     run = Path(run)
     file = Path(names or run / FILE_NAME)

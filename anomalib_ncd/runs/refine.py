@@ -23,7 +23,14 @@ from anomalib_ncd.models.lightning_model import AnomalyNcd
 from anomalib_ncd.regions.writing import whole_file
 from anomalib_ncd.results.class_names import FILE_NAME as NAMES_FILE
 from anomalib_ncd.results.class_names import naming_of, resolve_class_names
-from anomalib_ncd.results.corrections import FILE_NAME, Correction, Corrections, read_corrections, rows_of_results
+from anomalib_ncd.results.corrections import (
+    FILE_NAME,
+    Correction,
+    Corrections,
+    read_corrections,
+    rows_of_results,
+    slots_said,
+)
 from anomalib_ncd.results.run_results import RunResults, digest_of_classes
 from anomalib_ncd.runs import folder
 from anomalib_ncd.runs.files import write_run_files
@@ -67,14 +74,17 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
     features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
     appearance = given(results.batch.region_appearance, "The run doesn't hold what its regions look like").numpy()
     probabilities = torch.from_numpy(refit(model, plan, features, appearance))
-    batch = replace(results.batch, region_head_class_id=None).with_predictions(probabilities, model.region_merging)
+    settled = plan.settled(joined, rows)
+    said_of_images = slots_said(settled, results, plan.slot_names)
+    batch = replace(results.batch, region_head_class_id=None, said_class_id=said_of_images)
+    batch = batch.with_predictions(probabilities, model.region_merging)
     results = replace(results, batch=batch, slot_names=list(plan.slot_names), normal_slot=plan.normal_slot)
     shutil.copytree(run / results.regions_folder, output / "regions", dirs_exist_ok=True)
     facts = {name: value for name, value in results.facts.items() if "agreement" not in name}  # of clusters, no longer
     results = replace(results, regions_folder="regions", facts=facts)
     digest = digest_of_classes(results)
     folder.write_json(output / NAMES_FILE, {**naming_of(plan.slot_names, plan.class_names), "of": digest})
-    folder.write_json(output / FILE_NAME, Corrections(tuple(plan.settled(joined, rows)), of=digest).plain())
+    folder.write_json(output / FILE_NAME, Corrections(tuple(settled), of=digest).plain())
     with whole_file(output / PRIOR_FILE) as unfinished:
         np.savez_compressed(unfinished, prior=plan.prior.astype(np.float16), slot_names=np.array(plan.slot_names))
     if (run / folder.CONFIG_FILE).is_file():
@@ -101,6 +111,7 @@ def keep_corrections(run: Path, output: Path, before: RunResults, joined: RunRes
     probabilities = given(joined.batch.region_class_probabilities, "The images hold no predictions")
     plan = ClassPlan(list(joined.slot_names), list(joined.slot_names), probabilities.numpy())
     plan.take(regions, rows_of_results(regions, joined))
+    joined.batch.said_class_id = slots_said(regions, joined, joined.slot_names)
     corrected = torch.from_numpy(constrained(plan.prior, plan.allowed))
     joined.batch.with_predictions(corrected, joined.merging(joined.slot_names))
     folder.write_json(output / FILE_NAME, Corrections(tuple(regions), of=digest_of_classes(joined)).plain())
@@ -138,9 +149,12 @@ def _plan(
     joined = list(earlier.joined(later).regions)
     rows = rows_of_results(joined, results)
     plan.take(joined, rows)
-    lost = sum(row is None for row in rows)
+    lost = sum(
+        row is None if one.box_xyxy is not None else one.image not in results.image_keys
+        for one, row in zip(joined, rows, strict=True)
+    )
     if lost:
-        logger.warning("%d of %d corrections speak of regions that the run doesn't have.", lost, len(rows))
+        logger.warning("%d of %d corrections speak of regions or images that the run doesn't have.", lost, len(rows))
     return plan, joined, rows
 
 
@@ -153,8 +167,8 @@ def refit(model: AnomalyNcd, plan: ClassPlan, features: np.ndarray, appearance: 
     prototypes = refine_prototypes(features, plan.prior, plan.allowed, appearance)
     found = constrained(probabilities_of(features, prototypes), plan.allowed)
     is_kept = np.bincount(found.argmax(axis=1), minlength=len(plan.slot_names)) > 0
-    if plan.normal_slot is not None:
-        is_kept[plan.normal_slot] = True
+    for slot, name in enumerate(plan.slot_names):
+        is_kept[slot] |= slot == plan.normal_slot or name in plan.of_images
     plan.keep(is_kept)
     slots = replace(
         model.slots,

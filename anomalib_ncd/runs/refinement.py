@@ -28,6 +28,7 @@ class ClassPlan:
     allowed: np.ndarray = field(init=False)  # (R, K) bool, the classes that each region may be of
     # Slots of each class that corrections speak of, by what they call it
     slots_of: dict[str, list[str]] = field(default_factory=dict)
+    of_images: set[str] = field(default_factory=set)  # slots of classes that are said of whole images
 
     def __post_init__(self) -> None:
         self.allowed = np.ones(self.prior.shape, dtype=bool)
@@ -80,8 +81,11 @@ class ClassPlan:
         ``ValueError`` if a region is left without a class.
         """
         for one, row in zip(corrections, rows, strict=True):
-            if row is not None and one.class_name is not None and one.class_name not in self.slots_of:
-                self.slots_of[one.class_name] = self.find(one.class_name) or self.add(one.class_name)
+            if (row is not None or one.box_xyxy is None) and one.class_name is not None:
+                if one.class_name not in self.slots_of:
+                    self.slots_of[one.class_name] = self.find(one.class_name) or self.add(one.class_name)
+                if one.box_xyxy is None:
+                    self.of_images.add(self.slots_of[one.class_name][0])
         for one, row in zip(corrections, rows, strict=True):
             if row is None:
                 continue
@@ -90,7 +94,8 @@ class ClassPlan:
             is_named = np.array([slot in slots for slot in self.slot_names])
             self.allowed[row] = is_named if one.class_name is not None else ~is_named
             if not self.allowed[row].any():
-                msg = f"The region {list(one.box_xyxy)} of {one.image!r} is said to be of no class; say which it is of."
+                box = list(one.box_xyxy or ())
+                msg = f"The region {box} of {one.image!r} is said to be of no class; say which it is of."
                 raise ValueError(msg)
 
     def keep(self, is_kept: np.ndarray) -> None:
@@ -114,7 +119,7 @@ class ClassPlan:
         for one, row in zip(corrections, rows, strict=True):
             name = None if one.class_name is None else slot_of(one.class_name)
             said = replace(one, class_name=name, excluded=tuple(map(slot_of, one.excluded)))
-            settled.append(one if row is None else said)
+            settled.append(said if row is not None or one.box_xyxy is None else one)
         return settled
 
 

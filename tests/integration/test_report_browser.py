@@ -316,7 +316,8 @@ def test_saved_corrections_can_be_gone_on_with(open_report, clustered_run, tmp_p
     assert [one.get("class", "not") for one in saved["regions"]] == ["dent", "dent", "not"]
     fresh = open_report(clustered_run / "report.html")
     fresh.page.locator("#load").set_input_files(tmp_path / "one.json")
-    fresh.page.locator("#save-status", has_text="3 corrected").wait_for()
+    fresh.page.locator("#save-status", has_text="3 corrected; loaded, nothing has changed since").wait_for()
+    assert "changed" not in fresh.page.locator(".save").get_attribute("class")
     select(fresh, [3])
     fresh.page.locator("#choices").get_by_role("button", name="dent").click()
     assert len(save_from(fresh, tmp_path / "two.json")["regions"]) == 4
@@ -326,6 +327,27 @@ def test_saved_corrections_can_be_gone_on_with(open_report, clustered_run, tmp_p
     fresh.page.locator("#load").set_input_files(tmp_path / "bad.json")
     fresh.page.locator("#save-status.wrong").wait_for()
     assert "no file of corrections" in fresh.page.locator("#save-status").inner_text()
+
+
+def test_an_image_without_a_region_is_given_a_class(open_report, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    results = RunResults.load(run / "results.npz")
+    image = int(results.batch.region_image_index[0])
+    results.batch.region_area[results.batch.region_image_index == image] = 0
+    write_run_files(run, results, SLOTS)
+    tab, key = open_report(run / "report.html"), results.image_keys[image]
+    tab.page.get_by_label(f"Class of {key}").fill("smear")
+    tab.page.get_by_label(f"Class of {key}").press("Enter")
+    tab.page.locator("#save-status", has_text="1 corrected; not saved yet").wait_for()
+    assert save_from(tab, tmp_path / "one.json")["regions"] == [{"image": key, "class": "smear"}]
+    fresh = open_report(run / "report.html")
+    fresh.page.locator("#load").set_input_files(tmp_path / "one.json")
+    fresh.page.locator("#save-status", has_text="1 corrected; loaded").wait_for()
+    assert fresh.page.get_by_label(f"Class of {key}").input_value() == "smear"
+    fresh.page.get_by_label(f"Class of {key}").fill("class_2")
+    fresh.page.keyboard.press("Tab")
+    assert save_from(fresh, tmp_path / "two.json")["regions"] == [{"image": key, "class": "class_2"}]
+    fresh.assert_quiet(run / "report.html")
 
 
 def test_the_number_of_classes_is_chosen_with_a_slider(open_report, clustered_run, tmp_path):

@@ -155,22 +155,24 @@ class RegionMerging:
         size_hw: tuple[int, int],
         is_unknown: np.ndarray | None = None,
         image: str | None = None,
+        said: int = -1,
     ) -> ImageResult:
         """Predict an image from its regions, of which there may be none.
 
         Regions have class probabilities ``(R, K)`` float, boxes ``(R, 4)`` in image pixels, areas ``(R,)`` of mask
         pixels, 0 where the image's map has no main element, and anomaly scores ``(R,)`` float in [0, 1]; ``is_unknown``
         ``(R,)`` bool says which are unlike all of the run (``None``: none is). ``size_hw`` and ``image`` are height,
-        width and path of the image.
+        width and path of the image; ``said`` is the slot that its user says the image is of, if any.
         """
         probabilities, scores = np.asarray(probabilities, np.float32), np.asarray(scores, np.float32)
         areas = np.asarray(areas, np.int64)
         unknown = np.zeros(len(areas), bool) if is_unknown is None else np.asarray(is_unknown, bool)
         temperature = self.temperature or merging_temperature_of(size_hw)
         merged = merge_image(probabilities, areas, temperature)
-        if not len(areas) and self.normal_slot is not None:
-            merged[self.normal_slot] = 1
-        image_is_unknown = bool(unknown.any() and merge_image(unknown, areas, temperature) > UNKNOWN_SHARE)
+        sure = self.normal_slot if said < 0 and not len(areas) else said
+        if sure is not None and sure >= 0:
+            merged = np.eye(len(self.class_names), dtype=np.float32)[sure]
+        image_is_unknown = bool(said < 0 and unknown.any() and merge_image(unknown, areas, temperature) > UNKNOWN_SHARE)
         slots, confidences = choose_classes(probabilities, self.class_names)
         counting = slots[counting_regions(scores, areas, confidences)].tolist()
         columns = (boxes_xyxy, areas, scores, slots, confidences, unknown, probabilities)
@@ -178,7 +180,7 @@ class RegionMerging:
         result = ImageResult(
             image=image,
             size_hw=size_hw,
-            is_normal=not areas.any(),
+            is_normal=said < 0 and not areas.any(),
             is_unknown=image_is_unknown,
             score=float(scores.max(initial=0)),
             probabilities=tuple(merged.tolist()),

@@ -25,7 +25,7 @@ TYPICAL_REGIONS = 8
 IMAGES_PER_CLASS = 4
 DOUBTFUL_REGIONS = 24
 SEVERAL_IMAGES = 12
-EMPTY_IMAGES = 12
+EMPTY_IMAGES = 24
 PEAK_SIDE = 0.2  # of the box around a peak, as a share of the longer side of the image
 SUSPICIOUS_REGIONS = 12
 TILE_PX = 160
@@ -61,12 +61,13 @@ class ReportSection:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the page: its data URI, the text that stands for it, a caption, and the region that it shows."""
+    """An image of the page: its data URI, the text that stands for it, a caption, and the region or image."""
 
     src: str
     alt: str
     lines: list[str] = field(default_factory=list)
     region: int | None = None
+    image: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,10 @@ class ReportContent:
         empty = np.setdiff1d(np.arange(len(sets)), self.image_of[self.has_mask]).tolist()
         self.empty = self._images(empty, self._peak_box, EMPTY_IMAGES)
         self.num_empty = len(empty)
+        said = results.batch.said_class_id  # name of the class that an image as a whole was said to be of
+        self.said = (
+            {} if said is None else {i: self.class_names[slot] for i, slot in enumerate(said.tolist()) if slot >= 0}
+        )
         unlike = self._most_suspicious(np.flatnonzero(self.is_unknown))
         self.unknown = [self.picture(region, with_score=True) for region in unlike]
         self.num_unknown = int(self.is_unknown.sum())
@@ -194,7 +199,7 @@ class ReportContent:
             drawn = draw_regions(stretch_contrast(pixels), boxes, None, colours, side_range_px=(1, IMAGE_PX))
             key = self.results.image_keys[image]
             alt = f"Image {key} with {len(boxes)} outlined region{'s' * (len(boxes) != 1)}"
-            pictures.append(Picture(jpeg_data_uri(drawn), alt, [key, *caption(image)]))
+            pictures.append(Picture(jpeg_data_uri(drawn), alt, [key, *caption(image)], image=image))
             if len(pictures) == most:
                 break
         return pictures

@@ -49,21 +49,13 @@ def write_report(
     corrected: Sequence[int] = (),
     sheets: TileSheets | None = None,
 ) -> None:
-    """Write the report of a run. A reader never sees a half-written file.
+    """Write the report of a run, which needs no other file and no network. A reader never sees a half-written one.
 
-    Args:
-        file: Target, ``report.html``. It needs no other file and no network.
-        results: Predictions of the run under these names, see :meth:`RunResults.named`.
-        class_names: Name of each slot; slots of one name are one class.
-        images: What these names give, see :meth:`RunResults.image_results`.
-        load: Gives pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a region by its index in the batch.
-        metrics: What ``metrics.json`` says.
-        title: Heading of the page.
-        sections: More sections, shown below the first sentence.
-        peaks_xy: Where the anomaly map of each image is highest, in pixels; marked where nothing was found.
-        find_more: What the run should be made anew with, so that defects are found where nothing was.
-        corrected: Regions that the user corrected before, by their index in the batch.
-        sheets: Crops for the map, from another report of the same regions. Defaults to ``None``: they are read.
+    ``results`` are those under these names of the slots, see :meth:`RunResults.named`, ``images`` what they say, and
+    ``metrics`` what ``metrics.json`` says. ``load`` gives pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a
+    region by its index in the batch, as which regions ``corrected`` before go, too. ``sections`` stand below the first
+    sentence. ``peaks_xy``, where the map of each image is highest, in pixels, is marked where nothing was found, and
+    ``find_more`` says what would find more. ``sheets`` are crops from another report of these regions, else read.
     """
     file = Path(file)
     content = ReportContent(results, class_names, images, load, metrics, peaks_xy)

@@ -46,12 +46,21 @@ def test_the_last_word_on_a_region_counts(tmp_path):
         ({"regions": [{**DENT, "box": [1, 2]}]}, "four numbers"),
         ({"regions": [{**DENT, "not": ["a"]}]}, 'and "class" or "not"'),
         ({"regions": [{**DENT, "class": " "}]}, 'and "class" or "not"'),
+        ({"regions": [{"image": "dent/3", "not": ["a"]}]}, 'an image, "class"'),
         ({"regions": [{**DENT, "class": "a;b"}]}, "holds ';'"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read(tmp_path, content)
+
+
+def test_without_a_box_it_is_the_image(tmp_path):
+    found = read(tmp_path, {"regions": [DENT, {"image": "dent/3", "class": "hole"}]})
+    assert found.regions[1] == Correction("dent/3", None, "hole")
+    assert read(tmp_path, found.plain()) == found
+    boxes = np.array([[0.0, 0.0, 8.0, 8.0]])
+    assert rows_of(found.regions, ["dent/3"], np.array([0]), boxes) == [0, None]
 
 
 def test_a_missing_file_is_said(tmp_path):

@@ -98,6 +98,21 @@ def test_images_without_a_region_stay_normal_and_the_run_can_be_packed(tiny_run,
         main(["classify", str(classifier), *flags, "--output", str(folder)])
         assert {row["image"]: row["class"] for row in rows_of(folder / "predictions.csv")} == wanted
 
+    # An image without a region is of the class that its user says, which may have no region at all.
+    good = [key for key in RunResults.load(out / "results.npz").image_keys if key.startswith("good")]
+    said = [{"image": good[0], "class": "long line"}, {"image": good[1], "class": "smear"}]
+    by_image = refine(out, tmp_path / "by_image", {"regions": said})
+    main(["extend", str(by_image), *flags, "--output", str(tmp_path / "extended")])
+    main(["export", str(by_image), "--format", "folders", "--output", str(tmp_path / "folders")])
+    for run in (by_image, refine(by_image, tmp_path / "later", {}), tmp_path / "extended"):
+        rows = {row["image"].split("/", 1)[-1]: row for row in rows_of(run / "predictions.csv")}
+        found = {key: row for image, row in rows.items() for key in good[:3] if f"{key}." in image}
+        assert [found[key]["class"] for key in good[:3]] == ["long line", "smear", "normal"]
+        assert [found[key]["normal"] for key in good[:3]] == ["False", "False", "True"]
+        assert [found[key]["confidence"] for key in good[:2]] == ["1.0", "1.0"]
+    assert len(list((tmp_path / "folders" / "smear").iterdir())) == 1
+    assert 'value="smear"' in (by_image / "report.html").read_text()
+
 
 def test_the_report_has_the_crops_of_before(run, refined):
     before, after = (sheets_of_report(folder / "report.html") for folder in (run, refined))

@@ -60,6 +60,16 @@ def test_corrections_allow_what_they_say():
     assert settled[2].excluded == ("class_4", "normal")
 
 
+def test_a_class_of_an_image_needs_no_region():
+    plan = plan_of()
+    words = [Correction("a", None, "hole"), Correction("b", None, "class_2")]
+    plan.take(words, [None, None])
+    assert plan.slot_names[-1] == "class_5"
+    assert plan.of_images == {"class_5", "class_2"}
+    assert plan.allowed.all()
+    assert [one.class_name for one in plan.settled(words, [None, None])] == ["class_5", "class_2"]
+
+
 def test_a_region_of_no_class_is_refused():
     with pytest.raises(ValueError, match=r"\[0.0, 0.0, 8.0, 8.0\] of 'a' is said to be of no class"):
         plan_of().take([said(None, *SLOTS)], [0])

@@ -6,6 +6,7 @@
   const byId = (id) => document.getElementById(id);
   const MOST_THUMBS = 30;
   const ALIKE = 8;
+  const NO_SEPARATOR = "A name can't hold “;”, which parts names in tables.";
 
   function element(tag, properties = {}, ...children) {
     const made = Object.assign(document.createElement(tag), properties);
@@ -60,9 +61,7 @@
   const normalClass = () => data.classes.findIndex(({ color }) => color < 0);
 
   function assignNormal() {
-    if (!selected.size) return;
-    if (normalClass() < 0) data.classes.push({ name: "normal", slot: "normal", color: -1 });
-    assign(normalClass());
+    if (selected.size) assign(numberOf("normal"));
   }
 
   function classNamed(name) {
@@ -72,6 +71,21 @@
     return data.classes.push({ name, slot: null, color }) - 1;
   }
 
+  const numberOf = (name) => {
+    if (name === "normal" && normalClass() < 0) data.classes.push({ name, slot: name, color: -1 });
+    const bySlot = data.classes.findIndex(({ slot, slots }) => slot === name || slots?.includes(name));
+    return bySlot >= 0 ? bySlot : classNamed(name);
+  };
+
+  // Images in which nothing was found have a field for their class.
+  const images = [...document.querySelectorAll("[data-image]")];
+  const tidy = (text) => text.trim().replace(/\s+/g, " ");
+  const saidImages = () => images.filter(({ value, defaultValue }) => tidy(value) && tidy(value) !== defaultValue);
+  images.forEach((field) => field.addEventListener("change", () => {
+    isSaved = false;
+    showState();
+  }));
+
   function nextName() {
     const numbers = [...data.slots, ...data.classes.map(({ name }) => name)].map((name) => /^class_(\d+)$/.exec(name));
     return `class_${1 + Math.max(0, ...numbers.map((match) => (match ? Number(match[1]) : 0)))}`;
@@ -79,15 +93,14 @@
 
   function assignNew() {
     const field = byId("new-name");
-    const name = field.value.trim().replace(/\s+/g, " ") || nextName();
+    const name = tidy(field.value) || nextName();
     if (!selected.size) return;
     if (name.includes(";")) {
-      tell("A name can't hold “;”, which parts names in tables.", true);
+      tell(NO_SEPARATOR, true);
       return;
     }
     field.value = "";
-    if (name === "normal") assignNormal();
-    else assign(classNamed(name));
+    assign(name === "normal" ? numberOf(name) : classNamed(name));
   }
 
   function thumb(region, px) {
@@ -248,23 +261,29 @@
     status.classList.toggle("wrong", isWrong);
   }
 
+  function summary() {
+    const wanted = namesToSave();
+    const number = said.size + saidImages().length;
+    const named = Object.keys(wanted.names).length;
+    const merged = wanted.same.map((group) => group.join(" = ")).join("; ");
+    const parts = [
+      number ? `${number} corrected` : "",
+      named ? `${named} named` : "",
+      merged ? `same: ${merged}` : "",
+      cut !== null && cut !== data.tree.count ? `${cut} classes` : "",
+    ];
+    return parts.filter(Boolean).join(", ") || "Nothing";
+  }
+
   function showState() {
     showChoices();
     showTiles();
     byId("undo").disabled = past.length === 0;
-    const wanted = namesToSave();
-    const problem = mistake(wanted);
-    const named = Object.keys(wanted.names).length;
-    const merged = wanted.same.map((group) => group.join(" = ")).join("; ");
-    const parts = [
-      said.size ? `${said.size} corrected` : "",
-      named ? `${named} named` : "",
-      merged ? `same: ${merged}` : "",
-      cut !== null && cut !== data.tree.count ? `${cut} classes` : "",
-    ].filter(Boolean);
+    byId("class-names")?.replaceChildren(...defects().map((number) => element("option", { value: nameOfClass(number) })));
+    const problem = mistake(namesToSave()) || (saidImages().some(({ value }) => value.includes(";")) ? NO_SEPARATOR : "");
     document.querySelector(".save").classList.toggle("changed", !isSaved);
     if (problem) tell(problem, true);
-    else if (!isSaved) tell(`${parts.join(", ") || "Nothing"}; not saved yet.`);
+    else if (!isSaved) tell(`${summary()}; not saved yet.`);
   }
 
   function update() {
@@ -291,6 +310,10 @@
       box: data.boxes[region],
       ...(word.not === undefined ? { class: wordFor(word.to) } : { not: [wordFor(word.not)] }),
     }));
+    for (const { value, dataset } of saidImages()) {
+      const name = tidy(value);
+      regions.push({ image: data.images[dataset.image], class: wordFor(name === "normal" ? numberOf(name) : classNamed(name)) });
+    }
     const number = cut !== null && cut !== data.tree.count ? { num_classes: cut } : {};
     return { ...namesToSave(), ...(regions.length ? { regions } : {}), ...number, of: data.of };
   }
@@ -332,16 +355,17 @@
     for (const [first, ...others] of found.same ?? []) {
       for (const slot of others) if (rows.has(slot)) rows.get(slot).select.value = first;
     }
-    const numberOf = (name) => {
-      if (name === "normal" && normalClass() < 0) data.classes.push({ name, slot: name, color: -1 });
-      const bySlot = data.classes.findIndex(({ slot, slots }) => slot === name || slots?.includes(name));
-      return bySlot >= 0 ? bySlot : classNamed(name);
-    };
     past.push(new Map(said));
     said = new Map();
     if (data.tree) cut = found.num_classes ?? data.tree.count;
+    images.forEach((field) => (field.value = field.defaultValue));
     let lost = 0;
     for (const one of found.regions ?? []) {
+      const field = one.box ? undefined : images.find(({ dataset }) => data.images[dataset.image] === one.image);
+      if (field) {
+        field.value = nameOfClass(numberOf(one.class));
+        continue;
+      }
       const region = regionAt.get(`${one.image} ${one.box}`);
       if (region === undefined) lost += 1;
       else said.set(region, one.class === undefined ? { not: original[region] } : { to: numberOf(one.class) });
@@ -349,7 +373,9 @@
     apply();
     update();
     showCut();
-    if (lost) tell(`${lost} corrections speak of regions that this report doesn't show.`, true);
+    isSaved = true;
+    showState();
+    tell(lost ? `${lost} corrections speak of regions or images that this report doesn't show; they aren't saved again.` : `${summary()}; loaded, nothing has changed since.`, lost > 0);
   }
 
   byId("load").addEventListener("change", async (event) => {
@@ -383,7 +409,7 @@
     event.preventDefault();
   });
 
-  window.addEventListener("beforeunload", (event) => !isSaved && said.size && event.preventDefault());
+  window.addEventListener("beforeunload", (event) => !isSaved && said.size + saidImages().length && event.preventDefault());
 
   rows.forEach(({ input, select: choice }, slot) => {
     input.addEventListener("input", update);

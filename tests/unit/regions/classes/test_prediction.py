@@ -280,6 +280,17 @@ def test_an_image_without_region_is_normal():
     assert (other.is_normal, other.is_unknown, other.regions) == (True, False, ())
 
 
+def test_what_the_user_says_of_an_image_counts():
+    nothing = np.zeros((0, 2)), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0), (8, 8)
+    result = RegionMerging(("good part", "dent"), 0).predict(*nothing, said=1)
+    assert (result.class_id, result.class_name, result.confidence, result.classes) == (1, "dent", 1.0, ("dent",))
+    assert not result.is_normal
+    whole = np.array([[0.9, 0.1]]), np.zeros((1, 4)), np.zeros(1, int), np.zeros(1), (8, 8), np.ones(1, bool)
+    result = RegionMerging(("good part", "dent"), 0).predict(*whole, said=1)
+    assert (result.class_name, result.is_normal, result.is_unknown) == ("dent", False, False)
+    assert RegionMerging(("good part", "dent"), 0).predict(*nothing, said=0).is_normal
+
+
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="for 2 areas"):
         MERGING.predict(np.ones((1, 4)), np.zeros((2, 4)), np.ones(2), np.ones(2), (8, 8))

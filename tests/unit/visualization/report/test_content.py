@@ -65,7 +65,7 @@ def test_typical_regions_are_nearest_to_the_mean_and_of_different_images(results
     angles = np.radians([0, 1, 2, 30, -30, 90])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     results = results_of([SURE[1]] * 5 + [SURE[2]], [0, 0, 0, 1, 2, 3], features=features)
-    builder = ReportContent(results, NAMES, load, None)
+    builder = ReportContent(results, NAMES, [], load, None)
     # Their mean lies at 0.6 degrees.
     assert builder._most_typical(np.arange(5)) == [1, 3, 4, 0, 2]
 
@@ -139,7 +139,7 @@ def test_the_peak_is_marked_where_nothing_was_found(results_of, tmp_path):
     assert ("images without a region", "1") in content.figures
     assert content.sentence.endswith("; nothing was found in 1 image.")
     assert content.normal.num_regions == 1  # not the one without a mask
-    builder = ReportContent(results, NAMES, load, None, [(9, 9), (62, 20), (9, 9)])
+    builder = ReportContent(results, NAMES, [], load, None, [(9, 9), (62, 20), (9, 9)])
     assert builder._peak_box(1) == [pytest.approx([51.2, 13.6, 64, 26.4])]
     assert build(results).empty[0].alt == "Image part/1 with 0 outlined regions"
 
