@@ -61,7 +61,6 @@ def export_results(
         raise ValueError(msg)
     output = Path(output)
     mark_output(output)
-    results = results.named(class_names)
     writers[kind](results, class_names, table, output, copy)
 
 

@@ -34,7 +34,7 @@ from anomalib_ncd.results.tables import write_tables
 from anomalib_ncd.runs import folder
 from anomalib_ncd.settings import MIN_NORMAL_IMAGES
 from anomalib_ncd.visualization.gallery import draw_gallery, table_rows
-from anomalib_ncd.visualization.report import facts_section, map_regions, write_report
+from anomalib_ncd.visualization.report import map_regions, write_report
 from anomalib_ncd.visualization.report.crops import sheets_of_report
 
 MAX_IMAGES = 64  # of more images and maps, so many are looked at
@@ -191,7 +191,6 @@ def write_run_files(
         images,
         lambda region: table.load(rows[region]),
         metrics,
-        sections=[facts_section(told)],
         peaks_xy=table.peaks_xy,
         find_more=_find_more(table),
         corrected=_corrected(output, results),

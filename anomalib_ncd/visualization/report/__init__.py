@@ -3,8 +3,7 @@
 
 """The report of a run: one HTML file that opens offline."""
 
-from anomalib_ncd.visualization.report.content import Finding, ReportSection, facts_section
 from anomalib_ncd.visualization.report.embedding import map_regions
 from anomalib_ncd.visualization.report.report import write_report
 
-__all__ = ["Finding", "ReportSection", "facts_section", "map_regions", "write_report"]
+__all__ = ["map_regions", "write_report"]

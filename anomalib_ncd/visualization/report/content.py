@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -32,31 +32,7 @@ TILE_PX = 160
 IMAGE_PX = 320
 TILE_MARGIN = 150  # a grey for light and dark pages
 
-FACTS_TITLE = "What is known without labels"
-FACTS_HINT = (
-    "Facts, no verdict: a wrong run can have good numbers, so look at the classes. What each is worth is in "
-    "docs/guides/trust.md."
-)
-
 LoadRegion = Callable[[int], tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A line of a section: what was found, and what to do about it, which may be empty for a plain one."""
-
-    level: Literal["plain", "warning"]
-    text: str
-    advice: str = ""
-
-
-@dataclass(frozen=True)
-class ReportSection:
-    """A section of findings beside those that every report has; its hint says what it shows."""
-
-    title: str
-    findings: Sequence[Finding]
-    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -269,14 +245,6 @@ class ReportContent:
         if "nmi" in image:
             figures += [("NMI with labels", f"{image['nmi']:.2f}"), ("accuracy", f"{image['accuracy']:.2f}")]
         return figures
-
-
-def facts_section(facts: dict[str, dict[str, Any]]) -> ReportSection:
-    """Turn the part ``facts`` of ``metrics.json`` into a section; what is off comes first, with its advice."""
-    findings = [
-        Finding("warning" if fact["advice"] else "plain", fact["text"], fact["advice"]) for fact in facts.values()
-    ]
-    return ReportSection(FACTS_TITLE, sorted(findings, key=lambda finding: finding.level == "plain"), FACTS_HINT)
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

@@ -23,7 +23,6 @@ from anomalib_ncd.visualization.report.content import (
     ClassCard,
     LoadRegion,
     ReportContent,
-    ReportSection,
 )
 from anomalib_ncd.visualization.report.correcting import correcting_data
 from anomalib_ncd.visualization.report.count_curve import count_curve
@@ -43,7 +42,6 @@ def write_report(
     load: LoadRegion,
     metrics: dict[str, Any] | None = None,
     title: str = "Discovered classes",
-    sections: Sequence[ReportSection] = (),
     peaks_xy: Sequence[tuple[float, float]] | None = None,
     find_more: str = "",
     corrected: Sequence[int] = (),
@@ -53,9 +51,9 @@ def write_report(
 
     ``results`` are those under these names of the slots, see :meth:`RunResults.named`, ``images`` what they say, and
     ``metrics`` what ``metrics.json`` says. ``load`` gives pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a
-    region by its index in the batch, as which regions ``corrected`` before go, too. ``sections`` stand below the first
-    sentence. ``peaks_xy``, where the map of each image is highest, in pixels, is marked where nothing was found, and
-    ``find_more`` says what would find more. ``sheets`` are crops from another report of these regions, else read.
+    region by its index in the batch, as which regions ``corrected`` before go, too. ``peaks_xy``, where the map of each
+    image is highest, in pixels, is marked where nothing was found, and ``find_more`` says what would find more.
+    ``sheets`` are crops from another report of these regions, else read.
     """
     file = Path(file)
     content = ReportContent(results, class_names, images, load, metrics, peaks_xy)
@@ -76,7 +74,7 @@ def write_report(
         run=run,
         content=content,
         find_more=find_more,
-        sections=sections,
+        facts=list((metrics or {}).get("facts", {}).values()),
         num_classes=count_curve(results.num_classes_estimate),
         scores=_scores(metrics),
         normal_scores=_normal_scores(metrics),

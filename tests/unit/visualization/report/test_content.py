@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_ncd.metrics.facts import tell_facts
-from anomalib_ncd.visualization.report import facts_section, write_report
 from anomalib_ncd.visualization.report.content import ReportContent, counted
 
 SURE = {0: [0.9, 0.05, 0.05], 1: [0.05, 0.9, 0.05], 2: [0.05, 0.05, 0.9]}
@@ -175,22 +173,3 @@ def test_results_without_rejection_have_nothing_unknown(results_of):
 @pytest.mark.parametrize(("number", "expected"), [(0, "0 dents"), (1, "1 dent"), (1000, "1,000 dents")])
 def test_numbers_have_nouns(number, expected):
     assert counted(number, "dent") == expected
-
-
-def test_what_is_off_comes_first_with_its_advice():
-    section = facts_section(tell_facts({"images_with_region": 1.0, "own_image": 0.5, "cluster_agreement": 0.4}))
-    assert [finding.level for finding in section.findings] == ["warning", "warning", "plain"]
-    assert section.findings[0].advice.startswith("The maps don't follow what is in their images.")
-    assert section.findings[2].advice == ""
-
-
-def test_it_stands_in_the_report(results_of, tmp_path):
-    results = results_of([[0.1, 0.9], [0.9, 0.1]], [0, 1])
-    pixels = np.zeros((24, 24, 3), np.uint8), np.zeros((24, 24), bool)
-    sections = [facts_section(tell_facts({"images_with_region": 0.25, "same_place": 0.02}))]
-    images = results.image_results(["normal", "a"])
-    write_report(tmp_path / "report.html", results, ["normal", "a"], images, lambda _: pixels, sections=sections)
-    text = (tmp_path / "report.html").read_text()
-    assert "25% of the images have a region. <em>Where nothing was found" in text
-    assert '<li class="plain">' in text
-    assert '<a href="#section-1">What is known without labels</a>' in text

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_ncd.visualization.report import Finding, ReportSection, write_report
+from anomalib_ncd.metrics.facts import tell_facts
+from anomalib_ncd.visualization.report import write_report
 from anomalib_ncd.visualization.report.report import _regions_of_map
 
 BY_REGION = [[0.05, 0.9, 0.05], [0.05, 0.05, 0.9], [0.9, 0.05, 0.05], [0.3, 0.4, 0.3]]
@@ -81,8 +82,8 @@ def test_names_of_files_and_classes_are_only_text(results_of, tmp_path):
     metrics = {"image": METRICS["image"] | {"confusion": {EVIL: {EVIL: 1}}, "matching": {EVIL: EVIL}}}
     results = results_of(BY_REGION, range(4), keys=[EVIL, "</script><b>", '"onload="x', "&amp;"], labels=[1, 1, 1, 1])
     results.label_names[1] = EVIL
-    sections = [ReportSection(EVIL, [Finding("warning", EVIL, EVIL)])]
-    text = write(tmp_path, results, ["normal", EVIL, EVIL], metrics=metrics, title=EVIL, sections=sections)
+    metrics["facts"] = {"own_image": {"text": EVIL, "advice": EVIL}}
+    text = write(tmp_path, results, ["normal", EVIL, EVIL], metrics=metrics, title=EVIL)
     page = Elements(text)
     assert [attributes.get("id") for tag, attributes in page.tags if tag == "script"] == ["report-data", None]
     assert not [tag for tag, _ in page.tags if tag == "b"]
@@ -155,12 +156,15 @@ def test_unknown_regions_have_a_section_where_there_are_some(results_of, tmp_pat
     assert Elements(text).data()["unknown"] == [0, 1, 0, 0]
 
 
-def test_sections_can_be_added(results_of, tmp_path):
-    sections = [ReportSection("Facts", [Finding("warning", "Few images.", "Add more."), Finding("plain", "Fine.")])]
-    text = write(tmp_path, results_of(BY_REGION, range(4)), sections=sections)
-    assert "<h2>Facts</h2>" in text
-    assert "Few images. <em>Add more.</em>" in text
-    assert '<li class="plain"><span>Fine.' in text
+def test_facts_that_are_off_come_first_with_their_advice(results_of, tmp_path):
+    facts = tell_facts({"cluster_agreement": 0.9, "images_with_region": 0.25, "same_place": 0.02, "own_image": 0.5})
+    text = write(tmp_path, results_of(BY_REGION, range(4)), metrics={"facts": facts})
+    assert '<a href="#facts">What is known without labels</a>' in text
+    assert "25% of the images have a region. <em>Where nothing was found" in text
+    levels = re.findall(r'<li class="(\w+)">', text)
+    assert levels == sorted(levels, key=["warning", "plain"].index)
+    assert set(levels) == {"warning", "plain"}
+    assert text.index("<em>The maps don't follow what is in their images.") < text.index('<li class="plain">')
 
 
 @pytest.mark.parametrize("count", [1, 2])
