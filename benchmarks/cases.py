@@ -203,6 +203,7 @@ def _all() -> list[Case]:
         ),
         Case("help", "speed_command", "help_seconds", "`anomalib-ncd --help`", ""),
         Case("default-run", "speed_command", "default_run", "default run, MTD-mini, EfficientNet-Lite0", "mini"),
+        Case("refine", "speed_command", "refine_seconds", "`anomalib-ncd refine`, 5,000 regions, 500 corrections"),
         Case("many-stream", "deploy_many", "many_stream", "a stream of results", ""),
         Case("many-folder", "deploy_many", "many_folder", "into a folder of results", ""),
         *(

@@ -12,24 +12,32 @@ a class as well.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import scores
+import speed
+import torch
 from cases import Case, Setup
 
+from anomalib_ncd.data.batches import NcdBatch
+from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.metrics.discovery import match_classes
 from anomalib_ncd.models.clustering.refinement import constrained, probabilities_of, refine_prototypes
 from anomalib_ncd.models.encoded_regions import given
 from anomalib_ncd.regions.classes.prediction import merge_image, merging_temperature_of
+from anomalib_ncd.regions.reading.listing import ImageFile
 from anomalib_ncd.results.label_order import doubt_of, label_order
 from anomalib_ncd.results.run_results import RunResults
 
 NUM_ORDERS, ROUND = 20, 10
 NUMBERS = (5, 10, 20, 40)
+NUM_REGIONS, NUM_CORRECTIONS, JITTER = 5000, 500, 0.02
 
 
 @dataclass
@@ -168,3 +176,48 @@ def _simulation(case: Case, setup: Setup) -> Simulation:
         truth,
         empty,
     )
+
+
+def refine_seconds(case: Case, setup: Setup) -> dict[str, float]:
+    """Seconds of the processor of `refine` with 5,000 regions and 500 corrections, imports included."""
+    run, big = setup.work / "run", setup.work / "big"
+    scores.run(case, setup, run)
+    results = _repeated(run, big)
+    batch = results.batch
+    truth = given(batch.region_class_id, "no labels").tolist()
+    chosen = np.random.default_rng(0).choice(len(truth), NUM_CORRECTIONS, replace=False).tolist()
+    regions = [
+        {
+            "image": results.image_keys[int(batch.region_image_index[region])],
+            "box": batch.region_box_xyxy[region].tolist(),
+            "class": results.label_names[truth[region]],
+        }
+        for region in chosen
+    ]
+    file = setup.work / "corrections.json"
+    file.write_text(json.dumps({"regions": regions}), encoding="utf-8")
+    flags = ["refine", str(big.resolve()), "--corrections", str(file.resolve()), "--output"]
+    return speed.compare(case, setup, lambda output: [*flags, str(output.resolve())], 1)
+
+
+def _repeated(run: Path, output: Path) -> RunResults:
+    """A run whose images come again, their features a little different, until there are regions enough."""
+    results = RunResults.load(run / "results.npz")
+    times = -(-NUM_REGIONS // len(results.batch.region_area))
+    keys = [[f"{key}_{number}" for key in results.image_keys] for number in range(times)]
+    every = [key for own in keys for key in own]
+    images = [ImageFile(image.path, key) for image, key in zip(results.images * times, every, strict=True)]
+    before, after = RegionTable.read(results.images, run / "regions"), RegionTable(images, output / "regions")
+    (output / "regions").mkdir(parents=True)
+    shutil.copy(run / "regions" / "settings.json", output / "regions")
+    for own in keys:
+        after.adopt(before, before.images, own)
+    batch = NcdBatch.collate([replace(results.batch) for _ in range(times)])
+    features = given(batch.region_feature, "no features")
+    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+    batch.region_feature = features + JITTER * features.std() * noise
+    position = np.tile(results.region_position, (times, 1))
+    many = replace(results, batch=batch, image_keys=every, regions_folder="regions", region_position=position)
+    many.save(output / "results.npz")
+    shutil.copy(run / "model.ckpt", output)
+    return many

@@ -54,6 +54,7 @@ MEASURES: dict[str, Measure] = {
     "held_out": scores.held_out,
     "unknown": scores.unknown,
     "corrections": corrections.corrections,
+    "refine_seconds": corrections.refine_seconds,
     "mebin": speed.mebin,
     "help_seconds": speed.help_seconds,
     "default_run": speed.default_run,

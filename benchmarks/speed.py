@@ -78,7 +78,7 @@ def _seconds(function: Callable[[], object]) -> float:
 
 def help_seconds(case: Case, setup: Setup) -> dict[str, float]:
     """Seconds of the processor before the help is printed, and those of another checkout."""
-    return _compare(case, setup, lambda _: ["discover", "--help"], REPEATS)
+    return compare(case, setup, lambda _: ["discover", "--help"], REPEATS)
 
 
 def default_run(case: Case, setup: Setup) -> dict[str, float]:
@@ -90,10 +90,10 @@ def default_run(case: Case, setup: Setup) -> dict[str, float]:
     flags = ["discover", "--images", str(data / "mtd" / "test"), "--anomaly_maps", str(data / "mtd_anomaly_maps")]
     flags += ["--image_list", str(data / "mtd_mini.txt"), "--backbone", "offline", "--num_novel_classes", "6"]
     flags += ["--labels", "folders", "--accelerator", "cpu", "--max_epochs", str(setup.max_epochs)]
-    return _compare(case, setup, lambda output: [*flags, "--output", str(output)], 1)
+    return compare(case, setup, lambda output: [*flags, "--output", str(output)], 1)
 
 
-def _compare(case: Case, setup: Setup, arguments: Callable[[Path], Sequence[str]], repeats: int) -> dict[str, float]:
+def compare(case: Case, setup: Setup, arguments: Callable[[Path], Sequence[str]], repeats: int) -> dict[str, float]:
     """Least seconds of the processor of a command in this checkout and in the baseline, in turns."""
     checkouts = {"": Path(__file__).parents[1]} | ({"baseline_": setup.baseline} if setup.baseline else {})
     seconds: dict[str, list[float]] = {name: [] for name in checkouts}

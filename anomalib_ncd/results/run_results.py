@@ -61,12 +61,8 @@ class RunResults:
         """The images, in the order of the batch."""
         return [ImageFile(Path(p), key) for p, key in zip(self.batch.image_path, self.image_keys, strict=True)]
 
-    def named(self, class_names: Sequence[str]) -> RunResults:
-        """The same results with classes chosen anew under other names of the slots; slots of one name are one class."""
-        return self.showing(self.image_results(class_names))
-
     def showing(self, images: Sequence[ImageResult]) -> RunResults:
-        """The same results with classes as results of all images say."""
+        """The same results with classes as :meth:`image_results` under other names of the slots says."""
         return replace(self, batch=replace(self.batch).with_results(images))
 
     def save(self, file: str | Path) -> None:

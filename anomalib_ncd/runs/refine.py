@@ -45,13 +45,12 @@ logger = logging.getLogger(__name__)
 def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> dict[str, Any]:
     """Let the classes of a run follow corrections of its regions, and leave a run like any other.
 
-    Classes keep names and numbers; those that the user made get the next numbers, and those that no region is of any
-    more go. Corrections of the run's own folder count as well, where the file says nothing else; all of them are kept
-    in the new folder. Returns what ``metrics.json`` says. ``FileNotFoundError`` if the run is not finished, or there is
-    no such file; ``ValueError`` if the file is wrong, both folders are one, or the output holds another run. ``run`` is
-    the folder of a finished run, which stays as it is. The file of corrections is as the report saves it, or
-    ``corrections.json`` of another run of the same images, whose classes are then told by their names, else by the
-    corrected regions.
+    Classes keep names and numbers; new ones get the next numbers, and those that nothing is of any more go. Corrections
+    of the finished run's own folder, which stays as it is, count as well, where the file says nothing else; all are
+    kept in the new folder. The file is as the report saves it, or ``corrections.json`` of another run of the same
+    images, whose classes are then told by their names, else by the corrected regions. Returns what ``metrics.json``
+    says. ``FileNotFoundError`` if the run is not finished, or there is no such file; ``ValueError`` if the file is
+    wrong, both folders are one, or the output holds another run.
     """
     run, output = Path(run), Path(output)
     folder.refuse_same_folder(run, output)

@@ -51,8 +51,7 @@ class ClassCard:
     """A discovered class."""
 
     name: str
-    slot: int  # its first
-    slots: list[int]
+    slots: list[int]  # the class goes by the first
     color: int  # -1 for normal
     num_regions: int
     num_images: int  # those that have such regions
@@ -133,7 +132,6 @@ class ReportContent:
         slots = [index for index, first in enumerate(first_slots(self.class_names)) if first == slot]
         return ClassCard(
             name=self.class_names[slot],
-            slot=slot,
             slots=slots,
             color=color,
             num_regions=len(members),

@@ -49,7 +49,7 @@ def write_report(
 ) -> None:
     """Write the report of a run, which needs no other file and no network. A reader never sees a half-written one.
 
-    ``results`` are those under these names of the slots, see :meth:`RunResults.named`, ``images`` what they say, and
+    ``results`` are those under these names of the slots, see :meth:`RunResults.showing`, ``images`` what they say, and
     ``metrics`` what ``metrics.json`` says. ``load`` gives pixels ``(h, w, 3)`` uint8 and mask ``(h, w)`` bool of a
     region by its index in the batch, as which regions ``corrected`` before go, too. ``peaks_xy``, where the map of each
     image is highest, in pixels, is marked where nothing was found, and ``find_more`` says what would find more.
@@ -161,12 +161,17 @@ def _confusion(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _script_data(results: RunResults, content: ReportContent, shown: np.ndarray, sheets: TileSheets) -> dict[str, Any]:
     cards: list[ClassCard] = [*content.cards, *([content.normal] if content.normal else [])]
-    class_of_slot = {card.slot: number for number, card in enumerate(cards)}
+    class_of_slot = {card.slots[0]: number for number, card in enumerate(cards)}
     certainty = content.certainty
     names = results.slot_names
     return {
         "classes": [
-            {"name": card.name, "color": card.color, "slot": names[card.slot], "slots": [names[i] for i in card.slots]}
+            {
+                "name": card.name,
+                "color": card.color,
+                "slot": names[card.slots[0]],
+                "slots": [names[i] for i in card.slots],
+            }
             for card in cards
         ],
         "images": results.image_keys,

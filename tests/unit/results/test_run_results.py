@@ -79,7 +79,7 @@ def test_half_precision_predictions_are_kept_in_single_precision(results, tmp_pa
 
 
 def test_names_choose_the_classes_anew_and_leave_the_old_results(results):
-    named = results.named(["normal", "scratch", "scratch"])
+    named = results.showing(results.image_results(["normal", "scratch", "scratch"]))
     assert named.batch.region_pred_class_id.tolist() == [1, 1, 2]
     torch.testing.assert_close(named.batch.region_pred_class_score, torch.tensor([0.6, 0.9, 0.8]))
     assert named.batch.pred_class_id.tolist() == [1, 2]
@@ -101,7 +101,7 @@ def test_missing_results_and_predictions_are_named(results, tmp_path):
     with pytest.raises(FileNotFoundError, match="finished run of `anomalib-ncd discover`"):
         RunResults.load(tmp_path / "results.npz")
     with pytest.raises(ValueError, match="holds no predictions"):
-        replace(results, batch=replace(results.batch, region_class_probabilities=None)).named(["a", "b", "c"])
+        replace(results, batch=replace(results.batch, region_class_probabilities=None)).image_results(["a", "b", "c"])
 
 
 def test_results_of_another_version_are_refused(results, tmp_path):

@@ -24,7 +24,8 @@ def test_probabilities_say_how_sure_a_class_is(results_of):
 
 
 def test_classes_that_are_the_same_are_no_rivals(results_of):
-    results = results_of([[0.0, 0.5, 0.5], [0.6, 0.3, 0.1]], [0, 1]).named(["normal", "a", "a"])
+    results = results_of([[0.0, 0.5, 0.5], [0.6, 0.3, 0.1]], [0, 1])
+    results = results.showing(results.image_results(["normal", "a", "a"]))
     found = region_certainty(results.batch, ["normal", "a", "a"])
     assert found.slot.tolist() == [1, 0]
     assert found.runner_up.tolist() == [0, 1]

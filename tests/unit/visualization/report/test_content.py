@@ -18,7 +18,9 @@ def load(region):
 
 
 def build(results, names=NAMES, metrics=None, peaks_xy=None):
-    return ReportContent(results.named(names), names, results.image_results(names), load, metrics, peaks_xy)
+    return ReportContent(
+        results.showing(images := results.image_results(names)), names, images, load, metrics, peaks_xy
+    )
 
 
 def test_one_sentence_and_the_numbers(results_of):

@@ -37,7 +37,7 @@ def load(region):
 
 def write(folder, results, names=NAMES, **options):
     file = folder / "report.html"
-    write_report(file, results.named(names), names, results.image_results(names), load, **options)
+    write_report(file, results.showing(images := results.image_results(names)), names, images, load, **options)
     return file.read_text(encoding="utf-8")
 
 
