@@ -164,7 +164,7 @@ def test_facts_that_are_off_come_first_with_their_advice(results_of, tmp_path):
     levels = re.findall(r'<li class="(\w+)">', text)
     assert levels == sorted(levels, key=["warning", "plain"].index)
     assert set(levels) == {"warning", "plain"}
-    assert text.index("<em>The maps don't follow what is in their images.") < text.index('<li class="plain">')
+    assert text.index("<em>The maps don&#39;t follow what is in their images.") < text.index('<li class="plain">')
 
 
 @pytest.mark.parametrize("count", [1, 2])
