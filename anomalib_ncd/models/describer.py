@@ -162,7 +162,11 @@ class NormalResiduals(OneNetwork):
         return ComparedRegions(self.normal_patches(patches, shares), appearance)
 
     def _region_patches(self, views: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoder.region_patches(self.normalised(views), masks.to(self.pixel_mean.device))
+        """Patches ``(B, N, D)`` of views and of these with rows and columns exchanged, with their shares."""
+        views, masks = self.normalised(views), masks.to(self.pixel_mean.device)
+        turns = [(views, masks), (views.transpose(2, 3), masks.transpose(2, 3))]
+        patches, shares = zip(*(self.encoder.region_patches(*turn) for turn in turns), strict=True)
+        return torch.cat(patches, dim=1), torch.cat(shares, dim=1)
 
     def _whole_patches(self, views: Tensor) -> Tensor:
         return self.encoder.whole_patches(self.normalised(views))
