@@ -158,15 +158,15 @@ class NormalResiduals(OneNetwork):
     def _compared(self, views: Tensor, masks: Tensor) -> ComparedRegions:
         """A bounded number of regions beside normal ones."""
         patches, shares = self._region_patches(views, masks)
-        appearance = (patches * shares).sum(dim=1) / shares.sum(dim=1)
+        appearance = (patches * shares).sum(dim=(1, 2)) / shares.sum(dim=(1, 2))
         return ComparedRegions(self.normal_patches(patches, shares), appearance)
 
     def _region_patches(self, views: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches ``(B, N, D)`` of views and of these with rows and columns exchanged, with their shares."""
+        """Patches ``(B, 2, N, D)`` of views and of these with rows and columns exchanged, with their shares."""
         views, masks = self.normalised(views), masks.to(self.pixel_mean.device)
         turns = [(views, masks), (views.transpose(2, 3), masks.transpose(2, 3))]
         patches, shares = zip(*(self.encoder.region_patches(*turn) for turn in turns), strict=True)
-        return torch.cat(patches, dim=1), torch.cat(shares, dim=1)
+        return torch.stack(patches, dim=1), torch.stack(shares, dim=1)
 
     def _whole_patches(self, views: Tensor) -> Tensor:
         return self.encoder.whole_patches(self.normalised(views))

@@ -119,7 +119,8 @@ class ImageNovelty(nn.Module):
     def _novelty(self, patches: Tensor) -> Tensor:
         """:meth:`forward` of a bounded number of images."""
         length = ((self._distances(patches) - self.middle) / self.softness).amax(dim=1, keepdim=True).sigmoid()
-        return length * F.normalize(self.normal(patches, torch.ones_like(patches[..., :1]))[:, 0], dim=1)
+        views = patches[:, None]
+        return length * F.normalize(self.normal(views, torch.ones_like(views[..., :1]))[:, 0], dim=1)
 
     def _distances(self, patches: Tensor, left_out: Sequence[Tensor | None] = (None, None)) -> Tensor:
         """Logarithms ``(B, 2)`` of the largest distance of single patches and the mean one of smoothed ones."""

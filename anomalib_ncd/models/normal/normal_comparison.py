@@ -28,10 +28,11 @@ def fit_to_regions(
     image_size: int,
     seed: int = 0,
 ) -> Tensor:
-    """Fit to the regions of normal images, of which ``encode`` makes patches ``(B, N, D)`` and shares ``(B, N, 1)``.
+    """Fit to the regions of normal images.
 
-    Half of them are described, too, compared with the other images alone: what is left between normal and normal, ``(N,
-    2, D)``; none where there is but one normal image.
+    ``encode`` makes patches ``(B, V, N, D)`` of V views of each, and shares ``(B, V, N, 1)``. Half of the regions are
+    described, too, compared with the other images alone: what is left between normal and normal, ``(N, 2, D)``; none
+    where there is but one normal image.
     """
     halves: list[list[int]] = [[], []]
     for number in range(len(regions)):
@@ -44,7 +45,7 @@ def fit_to_regions(
                 chosen = numbers[start : start + BATCH_SIZE]
                 views = eval_views([regions[number] for number in chosen], image_size)
                 patches, shares = encode(*map(torch.from_numpy, views))
-                kept |= {number: patches[row][shares[row, :, 0] > 0] for row, number in enumerate(chosen)}
+                kept |= {number: patches[row][shares[row, ..., 0] > 0] for row, number in enumerate(chosen)}
                 if half and halves[0]:
                     held_out.append(normal_patches(patches, shares).cpu())
                 progress.update(len(chosen))

@@ -60,28 +60,30 @@ class NormalPatches(StandardPatches):
         """Describe regions by what sets them apart from normal patches.
 
         Returns ``(B, 2, D)`` float32, near 0 for what looks normal: as long as the longest residual, for clusters and
-        classes, and as long as their mean, for what is known and unknown. Patches are ``(B, N, D)`` float; ``share``
-        ``(B, N, 1)``, 0 or more, is how much of each belongs to the region, not 0 for all.
+        classes, and as long as their mean, for what is known and unknown; of V views of a region the mean direction
+        and the mean lengths. Patches are ``(B, V, N, D)`` float; ``share`` ``(B, V, N, 1)``, 0 or more, is how much of
+        each belongs to the region, not 0 for all of a view.
         """
         if not len(self.patches):
             msg = "No normal patches are known yet; fit them, or load a checkpoint that has some."
             raise RuntimeError(msg)
         with torch.autocast(patches.device.type, enabled=False):
             residuals = self._residuals(patches.float(), share)
-            squares = residuals.square().mean(dim=2, keepdim=True) * (share > 0)
-            largest = squares.amax(dim=1, keepdim=True)
+            squares = residuals.square().mean(dim=3, keepdim=True) * (share > 0)
+            largest = squares.amax(dim=2, keepdim=True)
             weights = share.float() * (squares / largest.clamp(min=SMALLEST)).square()
-            mean = (residuals * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=SMALLEST)
-            lengths = torch.stack([largest[:, 0] ** 0.5, mean.square().mean(dim=1, keepdim=True) ** 0.25], dim=1)
-            return F.normalize(mean, dim=1)[:, None] * lengths
+            mean = (residuals * weights).sum(dim=2) / weights.sum(dim=2).clamp(min=SMALLEST)
+            lengths = torch.stack([largest[:, :, 0] ** 0.5, mean.square().mean(dim=2, keepdim=True) ** 0.25], dim=2)
+            direction = F.normalize(F.normalize(mean, dim=2).sum(dim=1), dim=1)
+            return direction[:, None] * lengths.mean(dim=1)
 
     def _residuals(self, patches: Tensor, share: Tensor) -> Tensor:
-        """Residuals of patches ``(B, N, D)``; zeros where they have no share in a region."""
+        """Residuals of patches ``(B, V, N, D)``; zeros where they have no share in a region."""
         if torch.compiler.is_compiling():  # a graph would get shapes that depend on the mask
             return self._residual((patches - self.centre) / self.scale)
         places = (share.flatten() > 0).nonzero().squeeze(1)
-        rows = (patches.flatten(0, 1).index_select(0, places) - self.centre) / self.scale
-        return torch.zeros_like(patches).flatten(0, 1).index_copy(0, places, self._residual(rows)).view_as(patches)
+        rows = (patches.flatten(0, 2).index_select(0, places) - self.centre) / self.scale
+        return torch.zeros_like(patches).flatten(0, 2).index_copy(0, places, self._residual(rows)).view_as(patches)
 
     def _residual(self, rows: Tensor) -> Tensor:
         """Standardised patches ``(..., D)`` less their normal neighbours."""

@@ -129,7 +129,8 @@ def test_residuals_of_region_and_image_and_a_constant_make_the_feature(backbone)
     assert torch.equal(constant, torch.full((5, 1), 0.7))
     _, rejection_feature, appearance = describer(views, masks, whole, image_index)
     assert torch.equal(rejection_feature, torch.cat([rows[:, 1], torch.full((5, 1), 1.5)], dim=1))
-    means = [np.average(one, axis=0, weights=share[:, 0]) for one, share in zip(patches, shares, strict=True)]
+    rows = zip(patches.flatten(1, 2), shares.flatten(1), strict=True)
+    means = [np.average(one, axis=0, weights=share) for one, share in rows]
     np.testing.assert_allclose(appearance, means, atol=1e-5)
 
 

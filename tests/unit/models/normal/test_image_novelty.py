@@ -65,7 +65,7 @@ def test_by_hand(fitted):
     spread = fitted.softness / 0.5
     spreads = (torch.stack([largest, mean]).log() - (fitted.middle - 1.5 * spread)) / spread
     expected = ((spreads.max() - 1.5) / 0.5).sigmoid() * F.normalize(
-        fitted.normal(image, torch.ones(1, PLACES, 1))[:, 0]
+        fitted.normal(image[:, None], torch.ones(1, 1, PLACES, 1))[:, 0]
     )
     torch.testing.assert_close(fitted(image), expected, atol=1e-4, rtol=1e-3)
 

@@ -36,12 +36,27 @@ def described_by_hand(module, patches, share):
     return total / total.norm() * torch.tensor([[longest], [mean_length**0.5]])
 
 
+def described(module, patches, share):
+    """Regions of one view each, patches (B, N, D)."""
+    return module(patches[:, None], share[:, None])
+
+
 def test_regions_are_weighted_residuals_of_their_patches(fitted):
     patches, share = random(3, 5, DIM) + 7, random(3, 5, 1, seed=2).abs()
     share[1, 2:] = 0
-    found = fitted(patches, share)
+    found = described(fitted, patches, share)
     for number in range(3):
         torch.testing.assert_close(found[number], described_by_hand(fitted, patches[number], share[number]))
+
+
+def test_views_of_a_region_have_the_mean_direction_and_the_mean_lengths(fitted):
+    patches, share = random(3, 2, 5, DIM) + 7, random(3, 2, 5, 1, seed=2).abs()
+    views = torch.stack([described(fitted, patches[:, view], share[:, view]) for view in range(2)])
+    lengths = views.norm(dim=3)
+    found = fitted(patches, share)
+    torch.testing.assert_close(found.norm(dim=2), lengths.mean(dim=0))
+    mean = (views / lengths[..., None]).mean(dim=0)
+    torch.testing.assert_close(found / found.norm(dim=2, keepdim=True), mean / mean.norm(dim=2, keepdim=True))
 
 
 def test_normal_patches_are_standardised(fitted):
@@ -51,7 +66,10 @@ def test_normal_patches_are_standardised(fitted):
 
 def test_what_is_farther_from_normal_is_longer(fitted):
     normal = fitted.patches[:5] * fitted.scale + fitted.centre
-    lengths = [fitted((normal + step * fitted.scale)[:, None], torch.ones(5, 1, 1)).norm(dim=2) for step in (0, 2, 8)]
+    lengths = [
+        described(fitted, (normal + step * fitted.scale)[:, None], torch.ones(5, 1, 1)).norm(dim=2)
+        for step in (0, 2, 8)
+    ]
     assert (lengths[0] < lengths[1]).all()
     assert (lengths[1] < lengths[2]).all()
 
@@ -59,14 +77,14 @@ def test_what_is_farther_from_normal_is_longer(fitted):
 def test_a_normal_patch_alone_is_nothing():
     module = NormalPatches(DIM)
     module.fit(100 * torch.eye(DIM))  # far from each other, so that each has itself alone for a neighbour
-    assert module(100 * torch.eye(DIM)[:, None], torch.ones(DIM, 1, 1)).abs().max() < 1e-3
+    assert described(module, 100 * torch.eye(DIM)[:, None], torch.ones(DIM, 1, 1)).abs().max() < 1e-3
 
 
 def test_a_small_defect_in_a_large_mask_is_as_long_as_alone(fitted):
     normal = (fitted.patches[:8] * fitted.scale + fitted.centre)[None]
     defect = normal[:, :1] + 20 * fitted.scale
-    alone = fitted(defect, torch.ones(1, 1, 1))
-    surrounded = fitted(torch.cat([defect, normal], dim=1), torch.ones(1, 9, 1))
+    alone = described(fitted, defect, torch.ones(1, 1, 1))
+    surrounded = described(fitted, torch.cat([defect, normal], dim=1), torch.ones(1, 9, 1))
     torch.testing.assert_close(surrounded, alone, rtol=1e-3, atol=1e-3)
 
 
@@ -74,28 +92,30 @@ def test_patches_outside_do_not_matter(fitted):
     patches, share = random(2, 4, DIM), torch.tensor([1.0, 0, 0.5, 0]).repeat(2, 1)[..., None]
     changed = patches.clone()
     changed[:, [1, 3]] = 1e4
-    torch.testing.assert_close(fitted(changed, share), fitted(patches, share))
+    torch.testing.assert_close(described(fitted, changed, share), described(fitted, patches, share))
 
 
 def test_the_graph_computes_the_same(fitted):
     patches, share = random(4, 5, DIM), random(4, 5, 1, seed=3).clamp(min=0)
     share[0, 0] = 1
     batch = torch.export.Dim("batch", min=1, max=16)
-    graph = torch.export.export(fitted, (patches[:2], share[:2]), dynamic_shapes=({0: batch}, {0: batch})).module()
-    torch.testing.assert_close(graph(patches, share), fitted(patches, share))
+    graph = torch.export.export(
+        fitted, (patches[:2, None], share[:2, None]), dynamic_shapes=({0: batch}, {0: batch})
+    ).module()
+    torch.testing.assert_close(described(graph, patches, share), described(fitted, patches, share))
 
 
 def test_no_region(fitted):
-    assert fitted(torch.zeros(0, 5, DIM), torch.zeros(0, 5, 1)).shape == (0, 2, DIM)
+    assert described(fitted, torch.zeros(0, 5, DIM), torch.zeros(0, 5, 1)).shape == (0, 2, DIM)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_single(fitted, dtype):
     patches, share = (random(2, 4, DIM) + 7).to(dtype), torch.ones(2, 4, 1, dtype=dtype)
     with torch.autocast("cpu", torch.bfloat16):
-        found = fitted(patches, share)
+        found = described(fitted, patches, share)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, fitted(patches.float(), share.float()))
+    torch.testing.assert_close(found, described(fitted, patches.float(), share.float()))
 
 
 def test_of_too_many_patches_random_ones_are_kept(monkeypatch):
@@ -112,17 +132,17 @@ def test_of_too_many_patches_random_ones_are_kept(monkeypatch):
 def test_dimensions_that_never_change_do_no_harm():
     module = NormalPatches(2)
     module.fit(torch.tensor([[1.0, 5.0], [2.0, 5.0]]))
-    assert module(torch.tensor([[[1.5, 5.0]]]), torch.ones(1, 1, 1)).isfinite().all()
+    assert described(module, torch.tensor([[[1.5, 5.0]]]), torch.ones(1, 1, 1)).isfinite().all()
 
 
 def test_a_state_of_any_size_loads(fitted):
     patches, share = random(2, 4, DIM), torch.ones(2, 4, 1)
-    wanted, fresh = fitted(patches, share), NormalPatches(DIM)
+    wanted, fresh = described(fitted, patches, share), NormalPatches(DIM)
     fresh.load_state_dict(fitted.state_dict())
-    assert torch.equal(fresh(patches, share), wanted)
+    assert torch.equal(described(fresh, patches, share), wanted)
     fresh.load_state_dict(NormalPatches(DIM).state_dict())
     with pytest.raises(RuntimeError, match="No normal patches are known yet; fit them, or load a checkpoint"):
-        fresh(patches, share)
+        described(fresh, patches, share)
 
 
 @pytest.mark.parametrize("patches", [torch.zeros(0, DIM), torch.zeros(3, DIM + 1), torch.zeros(DIM)])
@@ -134,5 +154,5 @@ def test_patches_that_do_not_fit_are_refused(patches):
 def test_example_of_normal_patches():
     patches = NormalPatches(dim=2)
     patches.fit(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]]))
-    found = patches(torch.tensor([[[0.0, 1.0]], [[3.0, 1.0]]]), torch.ones(2, 1, 1))[:, 0].norm(dim=1)
+    found = described(patches, torch.tensor([[[0.0, 1.0]], [[3.0, 1.0]]]), torch.ones(2, 1, 1))[:, 0].norm(dim=1)
     torch.testing.assert_close(found, torch.tensor([0.0, 5**0.5]), atol=1e-4, rtol=0)
