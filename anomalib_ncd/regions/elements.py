@@ -26,7 +26,6 @@ _SUPPORT = 0.5
 _NUM_DEVIATIONS = 5.0
 _SHARE_OF_PEAK = 0.8
 _SAMPLES_PER_SIDE = 128
-_CLOSE_SIDE_PX = 64
 
 
 def find_elements(
@@ -144,10 +143,7 @@ def cut_elements(
     order = np.argsort(-areas, kind="stable")
     order = order[areas[order] > 0]  # of elements that fall on one pixel of a small image, one is left
     regions = []
-    # A small defect fills more of the view in a close square, but enlarging few pixels shows nothing more of it.
-    closest = (_CLOSE_SIDE_PX + 1) / 2 / max(size_hw)  # half a pixel more, as truncation follows
-    least = min(settings.min_size_ratio, max(settings.min_size_ratio / 2, closest))
-    boxes = square_boxes(rectangles[order], size_hw, settings.padding_ratio, least)
+    boxes = square_boxes(rectangles[order], size_hw, settings.padding_ratio, settings.min_size_ratio)
     for index, box in zip(order, boxes, strict=True):
         left, top, right, bottom = box.tolist()
         mask = crop(numbers, box) == index + 1

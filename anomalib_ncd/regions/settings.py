@@ -28,8 +28,7 @@ class RegionSettings:
         padding_ratio: Widening of a region around the defect's bounding box.
         merge_distance_ratio: What is nearer than this share of the longer image side is merged: the crops in MEBin, the
             masks of elements otherwise.
-        min_size_ratio: Least half side of a region as a share of the longer image side. With all but ``"mebin"`` large
-            images have closer regions: down to half this share, and 64 pixels a side.
+        min_size_ratio: Least half side of a region as a share of the longer image side.
         bit_depth: Bits that are used in images of 16-bit files, 9 to 16: 12 for a camera whose brightest value is
             4,095. Images of 8-bit files stay as they are.
 

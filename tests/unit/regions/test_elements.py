@@ -215,15 +215,6 @@ def test_crops_may_overlap_but_masks_do_not() -> None:
     assert second.image[0, 0].tolist() == [46, 32, 0]
 
 
-@pytest.mark.parametrize(("side", "closest"), [(100, 20), (322, 64), (500, 64), (640, 64), (1500, 150)])
-def test_squares_are_closer_in_large_images_but_not_of_few_pixels(side: int, closest: int) -> None:
-    elements = np.zeros((side, side), dtype=np.int32)
-    elements[side // 2, side // 2] = 1
-    [region] = cut_elements(_image(side, side), elements, elements, (0, 1))
-    left, top, right, bottom = region.box_xyxy
-    assert (right - left, bottom - top) == (closest, closest)
-
-
 def test_maps_are_resized_to_the_image() -> None:
     elements = np.zeros((10, 10), dtype=np.int32)
     elements[2, 3] = 1
