@@ -35,13 +35,6 @@ class Description(NamedTuple):
     appearance: Tensor  # (R, F) float, what a region looks like on its own, to carry corrections to those like it
 
 
-class ComparedRegions(NamedTuple):
-    """Regions beside normal ones."""
-
-    residuals: Tensor  # (R, 2, D) float
-    appearance: Tensor  # (R, D) float, the mean patch
-
-
 class Describer(nn.Module):
     """Turns views and masks of regions into features of a width that never changes."""
 
@@ -151,15 +144,16 @@ class NormalResiduals(OneNetwork):
                 "of each region."
             )
             raise ValueError(msg)
-        residuals, appearance = in_parts(self._compared, REGIONS_PER_PASS, views, masks)
+        compared = in_parts(self._compared, REGIONS_PER_PASS, views, masks)
         novelty = self.novelty(self._whole_patches(whole_images))
-        return Description(*self._joined(residuals, novelty[image_index.to(novelty.device)]), appearance)
+        features = self._joined(compared[:, :2], novelty[image_index.to(novelty.device)])
+        return Description(*features, compared[:, 2])
 
-    def _compared(self, views: Tensor, masks: Tensor) -> ComparedRegions:
-        """A bounded number of regions beside normal ones."""
+    def _compared(self, views: Tensor, masks: Tensor) -> Tensor:
+        """Residuals of a bounded number of regions, and the mean patch of each: ``(R, 3, D)``."""
         patches, shares = self._region_patches(views, masks)
         appearance = (patches * shares).sum(dim=(1, 2)) / shares.sum(dim=(1, 2))
-        return ComparedRegions(self.normal_patches(patches, shares), appearance)
+        return torch.cat([self.normal_patches(patches, shares), appearance[:, None].float()], dim=1)
 
     def _region_patches(self, views: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Patches ``(B, 2, N, D)`` of views and of these with rows and columns exchanged, with their shares."""
