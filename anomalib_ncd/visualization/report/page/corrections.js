@@ -212,7 +212,8 @@
 
   const phrase = (region) => {
     const word = said.get(region);
-    if (word) return word.not === undefined ? `→ ${nameOfClass(word.to)}` : `not ${nameOfClass(word.not)}`;
+    if (word?.not !== undefined) return `not ${nameOfClass(word.not)}`;
+    if (word) return `${word.to === original[region] ? "✓" : "→"} ${nameOfClass(word.to)}`;
     return kept.has(region) ? "✓ corrected" : "";
   };
 
