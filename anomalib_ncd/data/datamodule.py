@@ -178,8 +178,8 @@ class NcdDataModule(AnomalibDataModule):
         """Regions of all images, cut on first use with the score range and the settings in force."""
         self.setup()
         if isinstance(self.anomaly_maps, AnomalibModule) and not self.map_paths:
-            folder, bit_depth = self._folder("anomaly_maps"), self.region_settings.bit_depth
-            self.map_paths = predict_anomaly_maps(self.anomaly_maps, self.records, folder, bit_depth=bit_depth)
+            target, bit_depth = self._folder("anomaly_maps"), self.region_settings.bit_depth
+            self.map_paths = predict_anomaly_maps(self.anomaly_maps, self.records, target, bit_depth=bit_depth)
         wanted = self._score_range_in_force(), self.region_settings
         if self._table is None or self._cut_with != wanted:
             folder = None if self.work_dir is None else self.work_dir / "regions"

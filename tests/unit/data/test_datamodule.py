@@ -257,10 +257,8 @@ def test_maps_come_from_a_detector(tiny_run, tmp_path, monkeypatch, keeps):
 
     detector = Padim(backbone="resnet18", pre_trained=False, layers=["layer1"], n_features=10)
     monkeypatch.setattr(datamodule_module, "predict_anomaly_maps", predict)
-    monkeypatch.setattr(
-        datamodule_module, "load_detector", lambda *given: (detector, *given)[0] if given == from_file else None
-    )
-    from_file = (Padim, "detector.ckpt")
+    loaded = {(Padim, "detector.ckpt"): detector}
+    monkeypatch.setattr(datamodule_module, "load_detector", lambda *given: loaded[given])
     work_dir = tmp_path if keeps else None
     module = build(tiny_run, anomaly_maps=detector, detector_ckpt="detector.ckpt", work_dir=work_dir)
     module.setup("fit")
