@@ -105,7 +105,7 @@ def odd(tmp_path_factory):
     return images, maps
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["mebin", "elements"])
 def run(request, odd, short_vit, tmp_path_factory):
     """A run that was trained for an epoch and named; *normal* has another name. Three images have no element."""
     torch.manual_seed(0)
@@ -122,12 +122,11 @@ def run(request, odd, short_vit, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def artefact(run):
-    """The run packed for ONNX Runtime, or one of MEBin for PyTorch; tests of the deployment have MEBin with ONNX."""
+    """The run packed for ONNX Runtime."""
     pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     folder = run.parent / "artefact"
-    is_mebin = json.loads((run / "regions" / "settings.json").read_text())["method"] == "mebin"
-    main(["pack", str(run), "--runtime", "torch" if is_mebin else "onnx", "--output", str(folder)])
+    main(["pack", str(run), "--runtime", "onnx", "--output", str(folder)])
     return folder
 
 
@@ -182,11 +181,7 @@ def assert_same_tables(output, run):
                     assert one[column] == value, (one, column)
 
 
-WAYS = [("mebin", by_engine), ("mebin", by_run), ("mebin", by_artefact)]
-WAYS += [("elements", by_engine), ("elements", by_run), ("elements", by_artefact), ("elements", without_torch)]
-
-
-@pytest.mark.parametrize(("run", "way"), WAYS, indirect=["run"])
+@pytest.mark.parametrize("way", [by_engine, by_run, by_artefact, without_torch])
 def test_every_way_says_what_the_run_said(way, run, artefact, odd, tmp_path):
     way(run, artefact, odd, tmp_path)
     assert_same_tables(tmp_path, run)
@@ -222,7 +217,6 @@ def test_every_way_takes_networks_side_by_side(backbone, describer, odd, tmp_pat
         assert "chosen" in {row["class"] for row in rows_of(tmp_path / folder, "regions.csv")}
 
 
-@pytest.mark.parametrize("run", ["mebin", "elements"], indirect=True)
 def test_the_rows_are_those_of_the_images(run, odd, request):
     images, _ = odd
     rows = {Path(row["image"]).relative_to(images).as_posix(): row for row in read_table(run / "predictions.csv")}
