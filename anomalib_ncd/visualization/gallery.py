@@ -55,9 +55,8 @@ def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX, margin
     resized = stretch_contrast(scaled(image, size / max(image.shape[:2])))
     height, width = resized.shape[:2]
     resized_mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    contours, _ = cv2.findContours(resized_mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    for colour, line in ((DARK_RGB, 3), (OUTLINE_RGB, 1)):  # shows on dark and light, and on orange
-        cv2.drawContours(resized, contours, -1, colour, line)
+    for colour, reach in ((DARK_RGB, 7), (OUTLINE_RGB, 5)):  # around the mask; shows on dark, light and orange
+        resized[cv2.dilate(resized_mask, np.ones((reach, reach), np.uint8)) > resized_mask] = colour
     tile = np.full((size, size, 3), margin, np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
     tile[top : top + height, left : left + width] = resized
