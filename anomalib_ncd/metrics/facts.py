@@ -56,12 +56,6 @@ FACTS = (
         "Where nothing was found though the images aren't good, try another --regions.method, or set --score_range.",
     ),
     Fact(
-        "element_size",
-        "A typical defect takes {value} of the side of its region.",
-        0.15,
-        "What is so small is hardly seen. Cut closer, with --regions.min_size_ratio 0.05, and compare.",
-    ),
-    Fact(
         "own_image",
         "In {value} of all comparisons, an image is more unusual where its own map is high than where the map of "
         "another image is (50% by chance).",

@@ -45,7 +45,7 @@ def discovery_facts(batch: NcdBatch, datamodule: NcdDataModule) -> dict[str, flo
 
     Numbers without meaning for the run are left out.
     """
-    known = {"element_size": element_size(batch), **_map_facts(datamodule), **_cluster_facts(batch)}
+    known = {**_map_facts(datamodule), **_cluster_facts(batch)}
     num_good = len(datamodule.normal_records)
     if 0 < num_good < MIN_NORMAL_IMAGES and batch.region_head_class_id is None:
         known["good_images"] = num_good / MIN_NORMAL_IMAGES
@@ -56,13 +56,6 @@ def images_with_region(batch: NcdBatch) -> float:
     """Share of the images that have a region with a mask; NaN without images."""
     found = batch.region_image_index[batch.region_area > 0].unique()
     return len(found) / len(batch) if len(batch) else float("nan")
-
-
-def element_size(batch: NcdBatch) -> float:
-    """Side of a square as large as the mask of a typical region, as a share of the region's; NaN without regions."""
-    left, _, right, _ = batch.region_box_xyxy[batch.region_area > 0].unbind(dim=1)
-    sizes = batch.region_area[batch.region_area > 0].sqrt() / (right - left)
-    return float(sizes.median()) if len(sizes) else float("nan")
 
 
 def _map_facts(datamodule: NcdDataModule) -> dict[str, float]:

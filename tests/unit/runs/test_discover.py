@@ -152,13 +152,7 @@ def test_metrics_of_images_and_regions(output):
     metrics = json.loads((output / "metrics.json").read_text())
     assert set(metrics) == {"image", "region", "facts"}
     agreement = {"head_agreement", "cluster_agreement"} & set(metrics["facts"])
-    assert set(metrics["facts"]) == agreement | {
-        "images_with_region",
-        "element_size",
-        "own_image",
-        "peak_height",
-        "same_place",
-    }
+    assert set(metrics["facts"]) == {"images_with_region", "own_image", "peak_height", "same_place"} | agreement
     assert len(agreement) == 1
     assert metrics["facts"]["images_with_region"]["value"] == len(
         {row["image"] for row in rows_of(output / "regions.csv") if int(row["area"])}

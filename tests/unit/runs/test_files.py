@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import html
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,14 +19,7 @@ from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.regions.writing import write_image
 from anomalib_ncd.results.run_results import RunResults
 from anomalib_ncd.runs.cluster import discover_by_clustering
-from anomalib_ncd.runs.files import (
-    discovery_facts,
-    element_size,
-    gather_results,
-    images_with_region,
-    score,
-    write_run_files,
-)
+from anomalib_ncd.runs.files import discovery_facts, gather_results, images_with_region, score, write_run_files
 from anomalib_ncd.runs.folder import MadeFrom
 from anomalib_ncd.settings import TrainingSettings
 from anomalib_ncd.synthetic.plate_images import make_image, simulate_anomaly_map
@@ -76,16 +68,6 @@ def test_a_good_detector_has_nothing_off(plates, tmp_path):
     assert not off(facts) - {"cluster_agreement"}
     assert {"own_image", "peak_height", "same_place", "cluster_agreement"} <= set(facts)
     assert images_with_region(batch) == facts["images_with_region"] > 0.9
-
-
-def test_tiny_elements_are_advised_to_be_cut_closer(plates, tmp_path):
-    batch, _ = batch_and_facts(plates, plates[1], tmp_path)
-    sides = torch.tensor([10.0, 20, 40, 80])
-    batch.region_box_xyxy = torch.stack([sides * 0, sides * 0, sides, sides], dim=1)
-    batch.region_area = torch.tensor([4, 4, 4, 0])
-    assert element_size(batch) == pytest.approx(0.1)
-    assert "min_size_ratio" in tell_facts({"element_size": 0.1})["element_size"]["advice"]
-    assert math.isnan(element_size(replace(batch, region_area=torch.zeros(4))))
 
 
 @pytest.mark.parametrize("method", ["mebin", "elements"])
