@@ -49,11 +49,9 @@ def export_results(
 ) -> None:
     """Write what a run found for other tools.
 
-    Regions without a mask and those of *normal* are left out; their images stay, as images without a defect.
-    ``ValueError`` if the format is none of these. ``class_names`` name each slot, ``table`` has the regions in the
-    order of the results. Kinds are ``"coco"`` (``annotations.json``), ``"yolo"`` (polygons, one text file an image, and
-    ``data.yaml``) and ``"csv"`` (``regions.csv``), each of regions, and ``"folders"``, a folder of images for each
-    class. Images are linked, or copied with ``copy``.
+    Kinds are ``"coco"`` (``annotations.json``), ``"yolo"`` (polygons, one text file an image, and ``data.yaml``) and
+    ``"csv"`` (``regions.csv``), each of regions with a mask that aren't *normal*, and ``"folders"`` of images by class;
+    ``ValueError`` for others. Images are linked, or copied with ``copy``. ``table`` has the results' regions in order.
     """
     writers = {"coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv, "folders": _write_folders}
     if kind not in writers:

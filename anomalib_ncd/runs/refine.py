@@ -74,11 +74,10 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
     appearance = given(results.batch.region_appearance, "The run doesn't hold what its regions look like").numpy()
     probabilities = torch.from_numpy(refit(model, plan, features, appearance))
     settled = plan.settled(joined, rows)
-    said_of_images = slots_said(settled, results, plan.slot_names)
-    batch = replace(results.batch, region_head_class_id=None, said_class_id=said_of_images)
-    batch = batch.with_predictions(probabilities, model.region_merging)
+    batch = replace(results.batch, region_head_class_id=None, region_class_probabilities=probabilities)
+    batch.said_class_id = slots_said(settled, results, plan.slot_names)
     results = replace(results, batch=batch, slot_names=list(plan.slot_names), normal_slot=plan.normal_slot)
-    shutil.copytree(run / results.regions_folder, output / "regions", dirs_exist_ok=True)
+    shutil.copytree(run / results.regions_folder, output / "regions", copy_function=shutil.copyfile, dirs_exist_ok=True)
     facts = {name: value for name, value in results.facts.items() if "agreement" not in name}  # of clusters, no longer
     results = replace(results, regions_folder="regions", facts=facts)
     digest = digest_of_classes(results)
@@ -89,8 +88,8 @@ def refine_run(run: str | Path, corrections: str | Path, output: str | Path) -> 
     if (run / folder.CONFIG_FILE).is_file():
         shutil.copyfile(run / folder.CONFIG_FILE, output / folder.CONFIG_FILE)
     save_model(model, output / folder.CHECKPOINT_FILE)
+    results, metrics = write_run_files(output, results, plan.class_names, run / folder.REPORT_FILE)
     results.save(output / folder.RESULTS_FILE)
-    _, metrics = write_run_files(output, results, plan.class_names, run / folder.REPORT_FILE)
     folder.finish(output, plan.class_names)
     logger.info("Classes: %s. Look at %s.", ", ".join(dict.fromkeys(plan.class_names)), output / folder.REPORT_FILE)
     return metrics
@@ -135,16 +134,14 @@ def _plan(
     naming = said.naming if is_of_run and said.naming is not None else names
     class_names = resolve_class_names({k: naming[k] for k in ("names", "same") if k in naming}, results.slot_names)
     features = given(results.batch.region_feature, "The run holds no features of its regions").numpy()
-    directions = model.model.prototypes.detach().numpy()
-    said_by_model = probabilities_of(features, directions)
+    said_by_model = probabilities_of(features, model.model.prototypes.detach().numpy())
     plan = ClassPlan(list(results.slot_names), class_names, _prior_of(run, results.slot_names, said_by_model))
     if said.num_classes is not None and is_of_run:
         slots = given(results.batch.region_pred_class_id, "The run holds no predictions").numpy()
         plan.recut(features, slots, said.num_classes)
     later = list(said.regions)
     if not is_of_run:
-        called = dict((said.naming or {}).get("names", {}))
-        later = follow(later, rows_of_results(later, results), plan, called)
+        later = follow(later, rows_of_results(later, results), plan, (said.naming or {}).get("names", {}))
     joined = list(earlier.joined(later).regions)
     rows = rows_of_results(joined, results)
     plan.take(joined, rows)

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -172,38 +172,34 @@ class RegionMerging:
         sure = self.normal_slot if said < 0 and not len(areas) else said
         if sure is not None and sure >= 0:
             merged = np.eye(len(self.class_names), dtype=np.float32)[sure]
+        if not merged.any():
+            return ImageResult(image, size_hw, is_normal=True, probabilities=tuple(merged.tolist()))
         image_is_unknown = bool(said < 0 and unknown.any() and merge_image(unknown, areas, temperature) > UNKNOWN_SHARE)
-        slots, confidences = choose_classes(probabilities, self.class_names)
-        counting = slots[counting_regions(scores, areas, confidences)].tolist()
+        (slot, *slots), (confidence, *confidences) = (  # the first row is the image
+            part.tolist() for part in choose_classes(np.vstack([merged, probabilities]), self.class_names)
+        )
+        is_counting = counting_regions(scores, areas, np.array(confidences))
+        counting = [one for one, counts in zip(slots, is_counting, strict=True) if counts]
+        classes = classes_of_image(slot, counting, self.class_names, self.normal_slot)
         columns = (boxes_xyxy, areas, scores, slots, confidences, unknown, probabilities)
         rows = zip(*(np.asarray(part).tolist() for part in columns), strict=True)
-        result = ImageResult(
+        return ImageResult(
             image=image,
             size_hw=size_hw,
-            is_normal=said < 0 and not areas.any(),
+            class_id=slot,
+            class_name=self.class_names[slot],
+            confidence=confidence,
+            is_normal=(said < 0 and not areas.any()) or (self.is_normal(slot) and not image_is_unknown),
             is_unknown=image_is_unknown,
+            classes=tuple(self.class_names[one] for one in classes),
             score=float(scores.max(initial=0)),
             probabilities=tuple(merged.tolist()),
             regions=tuple(
-                RegionResult(tuple(box), area, score, slot, self.class_names[slot], confidence, unlike, tuple(own))
-                for box, area, score, slot, confidence, unlike, own in rows
+                RegionResult(tuple(box), area, score, one, self.class_names[one], sure, unlike, tuple(own))
+                for box, area, score, one, sure, unlike, own in rows
             ),
         )
-        return self._with_class(result, merged, counting) if merged.any() else result
 
     def is_normal(self, slot: int) -> bool:
         """Whether a slot is that of *normal*, or shares its name."""
         return self.normal_slot is not None and self.class_names[slot] == self.class_names[self.normal_slot]
-
-    def _with_class(self, result: ImageResult, merged: np.ndarray, counting: Sequence[int]) -> ImageResult:
-        """Add the class of the probabilities ``(K,)`` of an image, and those of its regions that count."""
-        slot, confidence = (values[0].item() for values in choose_classes(merged[None], self.class_names))
-        classes = classes_of_image(slot, counting, self.class_names, self.normal_slot)
-        return replace(
-            result,
-            class_id=slot,
-            class_name=self.class_names[slot],
-            confidence=confidence,
-            is_normal=result.is_normal or (self.is_normal(slot) and not result.is_unknown),
-            classes=tuple(self.class_names[one] for one in classes),
-        )

@@ -128,7 +128,6 @@ class ReportContent:
         members = np.flatnonzero((self.certainty.slot == slot) & self.has_mask)  # not images in which nothing was found
         shown = self._most_suspicious(members) if is_normal else self._most_typical(members)
         came_from = dict.fromkeys(int(self.image_of[region]) for region in shown)
-        values = self.certainty.value[members]
         slots = [index for index, first in enumerate(first_slots(self.class_names)) if first == slot]
         return ClassCard(
             name=self.class_names[slot],
@@ -136,7 +135,7 @@ class ReportContent:
             color=color,
             num_regions=len(members),
             num_images=len(set(self.image_of[members].tolist())),
-            certainty=f"{values.mean():.0%}" if len(members) else "",
+            certainty=f"{self.certainty.value[members].mean():.0%}" if len(members) else "",
             labels=self._labels_of(slots),
             typical=[self.picture(region, with_score=is_normal) for region in shown],
             images=[] if is_normal else self._images(came_from, lambda i: self._boxes(i, slot), IMAGES_PER_CLASS),
@@ -151,8 +150,9 @@ class ReportContent:
         return [*first, *(region for region in order if region not in taken)][:TYPICAL_REGIONS]
 
     def _most_suspicious(self, members: np.ndarray) -> list[int]:
-        scores = self.batch.region_score.numpy()[members]
-        return members[np.argsort(-scores, kind="stable")][:SUSPICIOUS_REGIONS].tolist()
+        return members[np.argsort(-self.batch.region_score.numpy()[members], kind="stable")][
+            :SUSPICIOUS_REGIONS
+        ].tolist()
 
     def _images(
         self,
@@ -169,8 +169,8 @@ class ReportContent:
             except (OSError, ValueError):  # moved since the run; the crops are still there
                 continue
             boxes = boxes_of(image)
-            colours = [OUTLINE_RGB] * len(boxes)
-            drawn = draw_regions(stretch_contrast(pixels), boxes, None, colours, side_range_px=(1, IMAGE_PX))
+            outlines = boxes, None, [OUTLINE_RGB] * len(boxes)
+            drawn = draw_regions(stretch_contrast(pixels), *outlines, side_range_px=(1, IMAGE_PX))
             key = self.results.image_keys[image]
             alt = f"Image {key} with {len(boxes)} outlined region{'s' * (len(boxes) != 1)}"
             pictures.append(Picture(jpeg_data_uri(drawn), alt, [key, *caption(image)], image=image))

@@ -44,21 +44,17 @@ def correcting_data(
     doubt = doubt_of(named_probabilities(np.asarray(probabilities), class_names))[shown]
     image_of = batch.region_image_index.numpy()[shown]
     near = likeness(rows)
+    tree = class_tree(rows, classes, normal) if len(shown) == len(all_rows) else None
+    splits = [] if tree is None else [{"of": of, "leaving": leaving.tolist()} for of, leaving in tree.splits]
     return {
         "boxes": np.round(batch.region_box_xyxy.numpy()[shown].astype(float), 2).tolist(),
         "likeness": base64.b64encode(near.tobytes()).decode("ascii"),
         "dimensions": near.shape[1],
         "first": label_order(rows, doubt, image_of, LABEL_FIRST, is_corrected),
         "corrected": np.flatnonzero(is_corrected).tolist(),
-        "tree": _tree(rows, classes, normal) if len(shown) == len(all_rows) else None,
+        "tree": None if tree is None else {"count": tree.count, "merges": tree.merges, "splits": splits},
         "of": digest_of_classes(results),
     }
-
-
-def _tree(features: np.ndarray, classes: np.ndarray, normal: int | None) -> dict[str, Any]:
-    tree = class_tree(features, classes, normal)
-    splits = [{"of": of, "leaving": leaving.tolist()} for of, leaving in tree.splits]
-    return {"count": tree.count, "merges": tree.merges, "splits": splits}
 
 
 def likeness(features: np.ndarray) -> np.ndarray:
