@@ -142,15 +142,14 @@ def _plan(
     later = list(said.regions)
     if not is_of_run:
         later = follow(later, rows_of_results(later, results), plan, (said.naming or {}).get("names", {}))
-    joined = list(earlier.joined(later).regions)
+    everything, keys = earlier.joined(later).regions, set(results.image_keys)
+    joined = [one for one in everything if one.box_xyxy is not None or one.image in keys]
     rows = rows_of_results(joined, results)
     plan.take(joined, rows)
-    lost = sum(
-        row is None if one.box_xyxy is not None else one.image not in results.image_keys
-        for one, row in zip(joined, rows, strict=True)
-    )
+    lost = sum(row is None and one.box_xyxy is not None for one, row in zip(joined, rows, strict=True))
+    lost += len(everything) - len(joined)
     if lost:
-        logger.warning("%d of %d corrections speak of regions or images that the run doesn't have.", lost, len(rows))
+        logger.warning("%d of %d corrections speak of regions or images that the run lacks.", lost, len(everything))
     return plan, joined, rows
 
 

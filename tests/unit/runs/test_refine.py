@@ -101,7 +101,10 @@ def test_images_without_a_region_stay_normal_and_the_run_can_be_packed(tiny_run,
     # An image without a region is of the class that its user says, which may have no region at all.
     good = [key for key in RunResults.load(out / "results.npz").image_keys if key.startswith("good")]
     said = [{"image": good[0], "class": "long line"}, {"image": good[1], "class": "smear"}]
-    by_image = refine(out, tmp_path / "by_image", {"regions": said})
+    of_others = [{"image": "another/1", "class": "ghost"}]  # of an image that the run lacks; makes no class
+    by_image = refine(out, tmp_path / "by_image", {"regions": said + of_others})
+    for name in ("corrections.json", "class_names.json", "made_from.json"):
+        assert "ghost" not in (by_image / name).read_text()
     main(["extend", str(by_image), *flags, "--output", str(tmp_path / "extended")])
     main(["export", str(by_image), "--format", "folders", "--output", str(tmp_path / "folders")])
     for run in (by_image, refine(by_image, tmp_path / "later", {}), tmp_path / "extended"):
