@@ -347,6 +347,12 @@ def test_an_image_without_a_region_is_given_a_class(open_report, finished, tmp_p
     fresh.page.get_by_label(f"Class of {key}").fill("class_2")
     fresh.page.keyboard.press("Tab")
     assert save_from(fresh, tmp_path / "two.json")["regions"] == [{"image": key, "class": "class_2"}]
+    # A run's own corrections have no names, so that those of the report stay.
+    fresh.page.get_by_label("Name of class_1", exact=True).fill("dent")
+    (tmp_path / "kept.json").write_text(json.dumps({"regions": [{"image": key, "class": "class_2"}]}))
+    fresh.page.locator("#load").set_input_files(tmp_path / "kept.json")
+    fresh.page.locator("#save-status", has_text="loaded").wait_for()
+    assert "dent" in save_from(fresh, tmp_path / "three.json")["names"].values()
     fresh.assert_quiet(run / "report.html")
 
 

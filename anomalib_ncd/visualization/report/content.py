@@ -54,7 +54,7 @@ class ClassCard:
     slots: list[int]  # the class goes by the first
     color: int  # -1 for normal
     num_regions: int
-    num_images: int  # those that have such regions
+    num_images: int  # those that have such regions, or were said to be of it as a whole
     certainty: str  # mean of its regions; empty without any
     labels: str  # what the labels say of its images; empty without labels
     typical: list[Picture]
@@ -83,6 +83,10 @@ class ReportContent:
         unknown = results.batch.region_unknown  # runs without rejection have none
         self.is_unknown = np.zeros(len(self.image_of), bool) if unknown is None else unknown.numpy().astype(bool)
 
+        said = [] if results.batch.said_class_id is None else results.batch.said_class_id.tolist()
+        # Name of the class that an image as a whole was said to be of
+        self.said = {image: self.class_names[slot] for image, slot in enumerate(said) if slot >= 0}
+
         # The classes but normal, regions whose second class is closest behind, images of more than one class, images in
         # which nothing was found, and the regions unlike all of the run that have the highest scores.
         slots = sorted(set(first) - {self.normal_slot})
@@ -99,10 +103,6 @@ class ReportContent:
         empty = np.setdiff1d(np.arange(len(sets)), self.image_of[self.has_mask]).tolist()
         self.empty = self._images(empty, self._peak_box, EMPTY_IMAGES)
         self.num_empty = len(empty)
-        said = results.batch.said_class_id  # name of the class that an image as a whole was said to be of
-        self.said = (
-            {} if said is None else {i: self.class_names[slot] for i, slot in enumerate(said.tolist()) if slot >= 0}
-        )
         unlike = self._most_suspicious(np.flatnonzero(self.is_unknown))
         self.unknown = [self.picture(region, with_score=True) for region in unlike]
         self.num_unknown = int(self.is_unknown.sum())
@@ -128,13 +128,14 @@ class ReportContent:
         members = np.flatnonzero((self.certainty.slot == slot) & self.has_mask)  # not images in which nothing was found
         shown = self._most_suspicious(members) if is_normal else self._most_typical(members)
         came_from = dict.fromkeys(int(self.image_of[region]) for region in shown)
+        said = (image for image, name in self.said.items() if name == self.class_names[slot])
         slots = [index for index, first in enumerate(first_slots(self.class_names)) if first == slot]
         return ClassCard(
             name=self.class_names[slot],
             slots=slots,
             color=color,
             num_regions=len(members),
-            num_images=len(set(self.image_of[members].tolist())),
+            num_images=len({*self.image_of[members].tolist(), *said}),
             certainty=f"{self.certainty.value[members].mean():.0%}" if len(members) else "",
             labels=self._labels_of(slots),
             typical=[self.picture(region, with_score=is_normal) for region in shown],

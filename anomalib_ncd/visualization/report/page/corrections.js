@@ -349,10 +349,13 @@
     for (let region = 0; region < count; region += 1) {
       regionAt.set(`${data.images[data.imageOf[region]]} ${data.boxes[region]}`, region);
     }
-    rows.forEach(({ input, select: choice }, slot) => {
-      input.value = found.names?.[slot] ?? "";
-      choice.value = "";
-    });
+    // A run's own corrections.json has no names: those of the report stay.
+    if (found.names || found.same) {
+      rows.forEach(({ input, select: choice }, slot) => {
+        input.value = found.names?.[slot] ?? "";
+        choice.value = "";
+      });
+    }
     for (const [first, ...others] of found.same ?? []) {
       for (const slot of others) if (rows.has(slot)) rows.get(slot).select.value = first;
     }
