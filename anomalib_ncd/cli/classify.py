@@ -175,7 +175,10 @@ def _regions_of_run(config: Namespace) -> NcdDataModule | None:
     images = config.images or settings.get("images")
     maps = config.anomaly_maps or settings.get("anomaly_maps") or config.run / "anomaly_maps"
     if images is None or not Path(images).exists() or not Path(maps).is_dir():
-        logger.warning("The images and maps of %s are gone; the detector's maps can't be checked.", config.run)
+        text = (
+            "Without images and maps of %s the detector's maps can't be checked; give `--images` and `--anomaly_maps`."
+        )
+        logger.warning(text, config.run)
         return None
     image_list = None if config.images else settings.get("image_list")
     return NcdDataModule(images, maps, image_list=image_list)

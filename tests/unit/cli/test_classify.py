@@ -229,7 +229,7 @@ def test_a_run_from_elsewhere_has_no_module_imported(run, tiny_run, tmp_path, mo
 def test_a_run_without_its_images_is_packed_unchecked(run, tmp_path, caplog):
     flags = ["--images", str(tmp_path / "gone"), "--runtime", "torch"]
     main(["pack", str(run), "--output", str(tmp_path / "packed"), *flags])
-    assert "the detector's maps can't be checked" in caplog.text
+    assert "the detector's maps can't be checked; give `--images` and `--anomaly_maps`" in caplog.text
     manifest = json.loads((tmp_path / "packed" / "manifest.json").read_text())
     assert manifest["class_names"] == ["normal", "class_1", "class_2"]
     assert sorted(path.name for path in Path(tmp_path / "packed").iterdir()) == ["encoder.safetensors", "manifest.json"]
