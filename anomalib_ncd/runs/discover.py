@@ -100,6 +100,8 @@ def discover(
         _refuse_fewer_epochs(output / folder.CHECKPOINT_FILE, options.max_epochs)
     datamodule.keep_in(output)
     datamodule.setup()
+    if (output / folder.RESULTS_FILE).is_file():
+        check_names(output, [])  # names of the classes that are there
     asked = {"max_epochs": options.max_epochs, "precision": options.precision}
     made_from = partial(folder.MadeFrom.of, model, datamodule, method, **asked)  # once all is there
     if fit_detector and isinstance(datamodule.anomaly_maps, AnomalibModule):
@@ -137,7 +139,6 @@ def discover(
 def _take_up_finished(output: Path) -> dict[str, Any]:
     """Leave a finished run as it is, but for names that were given to its classes since."""
     results = RunResults.load(output / folder.RESULTS_FILE)
-    check_names(output, results.slot_names)
     class_names = carry_names(output, results)
     if class_names != folder.notes(output).get("names"):
         name_classes(output)

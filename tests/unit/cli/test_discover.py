@@ -266,6 +266,10 @@ def test_a_refused_command_changes_no_file(tiny_run, tmp_path, monkeypatch, dete
     ):
         fails([*args, *flags], match)
         assert contents(run) == before
+    (run / "class_names.json").write_text('{"names": {"class_99": "dent"}}')
+    before = contents(run)
+    fails([*args, "--normal_images", str(fewer)], "speaks of 'class_99'")
+    assert contents(run) == before
 
 
 def test_a_missing_gpu_is_said_before_anything_is_done(tiny_run, tmp_path, monkeypatch):
