@@ -122,8 +122,7 @@ def discover(
             batches = learn_examples(model, datamodule, batches, examples)
         check_names(output, model.slots.default_names)
         save_model(model, output / folder.CHECKPOINT_FILE)
-    # Of use to a run that is interrupted, and large.
-    shutil.rmtree(output / "cached_views", ignore_errors=True)
+    shutil.rmtree(output / "cached_views", ignore_errors=True)  # of use to a run that is interrupted, and large
     slot_names = model.slots.default_names  # clusters have a slot for normal only where one was found
     merging = replace(model.region_merging, class_names=tuple(slot_names))
     estimate = model.num_classes_estimate
