@@ -347,6 +347,14 @@ def test_an_image_without_a_region_is_given_a_class(open_report, finished, tmp_p
     fresh.page.get_by_label(f"Class of {key}").fill("class_2")
     fresh.page.keyboard.press("Tab")
     assert save_from(fresh, tmp_path / "two.json")["regions"] == [{"image": key, "class": "class_2"}]
+    for known in ("", "smear"):  # by an earlier correction, which the report was made with
+        field = fresh.page.get_by_label(f"Class of {key}")
+        field.evaluate("(field, known) => (field.defaultValue = known)", known)
+        for text in ("crack", ""):
+            field.fill(text)
+            fresh.page.keyboard.press("Tab")
+        assert field.input_value() == known
+        field.evaluate("field => (field.defaultValue = '')")
     # A run's own corrections have no names, so that those of the report stay.
     fresh.page.get_by_label("Name of class_1", exact=True).fill("dent")
     (tmp_path / "kept.json").write_text(json.dumps({"regions": [{"image": key, "class": "class_2"}]}))

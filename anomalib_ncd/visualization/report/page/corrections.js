@@ -82,6 +82,7 @@
   const tidy = (text) => text.trim().replace(/\s+/g, " ");
   const saidImages = () => images.filter(({ value, defaultValue }) => tidy(value) && tidy(value) !== defaultValue);
   images.forEach((field) => field.addEventListener("change", () => {
+    if (!tidy(field.value)) field.value = field.defaultValue; // what an earlier correction said can be changed alone
     isSaved = false;
     showState();
   }));
