@@ -173,8 +173,10 @@ def _regions_of_run(config: Namespace) -> NcdDataModule | None:
 
     settings = detector_flags.settings_of_run(config.run)
     images = config.images or settings.get("images")
-    maps = config.anomaly_maps or settings.get("anomaly_maps") or config.run / "anomaly_maps"
-    if images is None or not Path(images).exists() or not Path(maps).is_dir():
+    # A refined run has no maps of its own, but settings of the run that it was refined from.
+    own = (folder / "anomaly_maps" for folder in (config.run, Path(settings.get("output") or config.run)))
+    maps = config.anomaly_maps or settings.get("anomaly_maps") or next(filter(Path.is_dir, own), None)
+    if images is None or maps is None or not Path(images).exists() or not Path(maps).is_dir():
         text = (
             "Without images and maps of %s the detector's maps can't be checked; give `--images` and `--anomaly_maps`."
         )

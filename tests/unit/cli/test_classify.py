@@ -235,6 +235,19 @@ def test_a_run_without_its_images_is_packed_unchecked(run, tmp_path, caplog):
     assert sorted(path.name for path in Path(tmp_path / "packed").iterdir()) == ["encoder.safetensors", "manifest.json"]
 
 
+def test_a_refined_run_is_checked_with_the_maps_of_the_run_before(run, tiny_run, tmp_path, caplog):
+    first, refined = tmp_path / "first", shutil.copytree(run, tmp_path / "refined")
+    settings = yaml.safe_load((refined / "config.yaml").read_text())
+    (refined / "config.yaml").write_text(yaml.safe_dump(settings | {"anomaly_maps": None, "output": str(first)}))
+    pack = ["pack", str(refined), "--runtime", "torch", "--output"]
+    main([*pack, str(tmp_path / "unchecked")])
+    assert "the detector's maps can't be checked" in caplog.text
+    shutil.copytree(tiny_run.anomaly_maps, first / "anomaly_maps")
+    caplog.clear()
+    main([*pack, str(tmp_path / "checked")])
+    assert "can't be checked" not in caplog.text
+
+
 def draw(folder, kinds, count, seed):
     """Plates with nothing, a dark line, a bright square or a red disc on them, and their maps."""
     rng = np.random.default_rng(seed)
