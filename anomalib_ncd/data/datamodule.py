@@ -347,8 +347,8 @@ class NcdDataModule(AnomalibDataModule):
         if self._inputs.score_range is None and num_empty >= MANY_EMPTY * count:
             text = (
                 "Nothing was found in %d of %d images (method %r, score range %.4g to %.4g). If they aren't good, try "
+                "another method of `regions`, or give `score_range`."
             )
-            text += "another method of `regions`, or give `score_range`."
             logger.warning(text, num_empty, count, self.region_settings.method, *self._score_range_in_force())
 
     @property

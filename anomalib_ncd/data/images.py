@@ -144,8 +144,8 @@ def list_examples(folder: str | Path, images: Collection[ImageFile] = (), masked
         if masked and example.mask_path is None:
             msg = (
                 f"Nothing says where the defect of the example {example.image.path} is: the run has saved maps. Put a "
+                f"mask beside it, {example.image.path.stem}{MASK_SUFFIX}.png, or give a detector."
             )
-            msg += f"mask beside it, {example.image.path.stem}{MASK_SUFFIX}.png, or give a detector."
             raise ValueError(msg)
     return found
 

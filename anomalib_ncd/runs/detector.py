@@ -142,8 +142,11 @@ def choose_backbone(weights: str | Path | None = None, before: str | None = None
         logger.info("Backbone: the paper's %s, from timm's cache.", PAPER_BACKBONE)
         return PAPER_BACKBONE
     if find_spec(WHEEL_MODULE) is not None:
-        text = "Backbone: EfficientNet-Lite0 of the extra [offline], as weights of the paper's are not in timm's cache;"
-        logger.info("%s `--backbone %s` fetches them.", text, PAPER_BACKBONE)
+        text = (
+            "Backbone: EfficientNet-Lite0 of the extra [offline], as weights of the paper's are not in timm's cache; "
+            "`--backbone %s` fetches them."
+        )
+        logger.info(text, PAPER_BACKBONE)
         return OFFLINE_BACKBONE
     logger.info("Backbone: the paper's %s, whose weights are fetched from timm's hub.", PAPER_BACKBONE)
     return PAPER_BACKBONE

@@ -104,10 +104,10 @@ def discover(
         check_names(output, [])  # names of the classes that are there
     asked = {"max_epochs": options.max_epochs, "precision": options.precision}
     made_from = partial(folder.MadeFrom.of, model, datamodule, method, **asked)  # once all is there
-    if fit_detector and isinstance(datamodule.anomaly_maps, AnomalibModule):
-        own, depth = (datamodule.anomaly_maps, datamodule.normal_records), datamodule.region_settings.bit_depth
+    if fit_detector and isinstance(unfitted := datamodule.anomaly_maps, AnomalibModule):
+        good, bit_depth = datamodule.normal_records, datamodule.region_settings.bit_depth
         datamodule.anomaly_maps = detector.fit_detector(
-            *own, output, depth, options.accelerator, lambda: folder.changed_inputs(output, made_from())
+            unfitted, good, output, bit_depth, options.accelerator, lambda: folder.changed_inputs(output, made_from())
         )
     if folder.claim_folder(output, made_from(), config) == "finished":
         return _take_up_finished(output)

@@ -169,9 +169,9 @@ class RegionMerging:
         unknown = np.zeros(len(areas), bool) if is_unknown is None else np.asarray(is_unknown, bool)
         temperature = self.temperature or merging_temperature_of(size_hw)
         merged = merge_image(probabilities, areas, temperature)
-        sure = self.normal_slot if said < 0 and not len(areas) else said
-        if sure is not None and sure >= 0:
-            merged = np.eye(len(self.class_names), dtype=np.float32)[sure]
+        given = self.normal_slot if said < 0 and not len(areas) else said  # what needs no probabilities
+        if given is not None and given >= 0:
+            merged = np.eye(len(self.class_names), dtype=np.float32)[given]
         if not merged.any():
             return ImageResult(image, size_hw, is_normal=True, probabilities=tuple(merged.tolist()))
         image_is_unknown = bool(said < 0 and unknown.any() and merge_image(unknown, areas, temperature) > UNKNOWN_SHARE)
@@ -195,8 +195,8 @@ class RegionMerging:
             score=float(scores.max(initial=0)),
             probabilities=tuple(merged.tolist()),
             regions=tuple(
-                RegionResult(tuple(box), area, score, one, self.class_names[one], sure, unlike, tuple(own))
-                for box, area, score, one, sure, unlike, own in rows
+                RegionResult(tuple(box), area, score, one, self.class_names[one], certainty, unlike, tuple(own))
+                for box, area, score, one, certainty, unlike, own in rows
             ),
         )
 

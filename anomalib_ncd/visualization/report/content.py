@@ -151,9 +151,8 @@ class ReportContent:
         return [*first, *(region for region in order if region not in taken)][:TYPICAL_REGIONS]
 
     def _most_suspicious(self, members: np.ndarray) -> list[int]:
-        return members[np.argsort(-self.batch.region_score.numpy()[members], kind="stable")][
-            :SUSPICIOUS_REGIONS
-        ].tolist()
+        scores = self.batch.region_score.numpy()[members]
+        return members[np.argsort(-scores, kind="stable")][:SUSPICIOUS_REGIONS].tolist()
 
     def _images(
         self,

@@ -61,18 +61,18 @@
   const normalClass = () => data.classes.findIndex(({ color }) => color < 0);
 
   function assignNormal() {
-    if (selected.size) assign(numberOf("normal"));
+    if (selected.size) assign(classNamed("normal"));
   }
 
   function classNamed(name) {
-    const found = data.classes.findIndex((_, number) => nameOfClass(number) === name);
+    const isNormal = name === "normal";
+    const found = isNormal ? normalClass() : data.classes.findIndex((_, number) => nameOfClass(number) === name);
     if (found >= 0) return found;
-    const color = Math.max(-1, ...data.classes.map((one) => one.color)) + 1;
-    return data.classes.push({ name, slot: null, color }) - 1;
+    const color = isNormal ? -1 : Math.max(-1, ...data.classes.map((one) => one.color)) + 1;
+    return data.classes.push({ name, slot: isNormal ? name : null, color }) - 1;
   }
 
   const numberOf = (name) => {
-    if (name === "normal" && normalClass() < 0) data.classes.push({ name, slot: name, color: -1 });
     const bySlot = data.classes.findIndex(({ slot, slots }) => slot === name || slots?.includes(name));
     return bySlot >= 0 ? bySlot : classNamed(name);
   };
@@ -101,7 +101,7 @@
       return;
     }
     field.value = "";
-    assign(name === "normal" ? numberOf(name) : classNamed(name));
+    assign(classNamed(name));
   }
 
   function thumb(region, px) {
@@ -313,8 +313,7 @@
       ...(word.not === undefined ? { class: wordFor(word.to) } : { not: [wordFor(word.not)] }),
     }));
     for (const { value, dataset } of saidImages()) {
-      const name = tidy(value);
-      regions.push({ image: data.images[dataset.image], class: wordFor(name === "normal" ? numberOf(name) : classNamed(name)) });
+      regions.push({ image: data.images[dataset.image], class: wordFor(classNamed(tidy(value))) });
     }
     const number = cut !== null && cut !== data.tree.count ? { num_classes: cut } : {};
     return { ...namesToSave(), ...(regions.length ? { regions } : {}), ...number, of: data.of };
