@@ -85,9 +85,7 @@ class TrainingSettings:
             msg = f"`num_cached_views` needs `trainable_blocks=1`, got {self.trainable_blocks}; set it to None."
             raise ValueError(msg)
         if keeps and self.mask_layers < 1:
-            msg = (
-                f"`num_cached_views` keeps what the mask shows: `mask_layers` must be above 0, got {self.mask_layers}."
-            )
+            msg = f"`num_cached_views` keeps what a mask shows: `mask_layers` must be above 0, got {self.mask_layers}."
             raise ValueError(msg)
         if self.prototypes not in {"clusters", "random"}:
             msg = f"`prototypes` must be 'clusters' or 'random', got {self.prototypes!r}."

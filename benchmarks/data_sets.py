@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from cases import Case
 
-from anomalib_ncd.data.images import find_normal_images
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.synthetic.plates import DEFECT_KINDS, generate_dataset
 
@@ -73,11 +72,6 @@ def num_classes(case: Case) -> int:
     if case.data.startswith("plates"):
         return _num_kinds(case) + 1
     return 5 if case.data == "transistor" else 6  # as many kinds as DeepPCB has
-
-
-def num_normal(arguments: dict[str, Any]) -> int:
-    """Number of the normal images among the arguments of the datamodule."""
-    return len(find_normal_images(arguments.get("normal_images"), arguments["images"]))
 
 
 def _num_kinds(case: Case) -> int:

@@ -16,7 +16,6 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.data.detector_maps import predict_anomaly_maps
-from anomalib_ncd.models.describer import describer_for
 from anomalib_ncd.models.encoders.hub import OFFLINE_NETWORK
 from anomalib_ncd.models.offline_detector import LAYERS, SmallPatchcore, give_offline_weights
 from anomalib_ncd.regions.reading.listing import list_images
@@ -46,11 +45,7 @@ def measure(kind: str, case: Case, setup: Setup) -> dict[str, float]:
     is_defect = [image.folder_name != "good" for image in images]
     peaks = [float(np.load(file).max()) for file in maps]
     arguments["anomaly_maps"] = setup.work / kind / "maps"
-    model = AnomalyNcd(
-        "offline",
-        num_novel_classes=data_sets.num_classes(case),
-        describer=describer_for(data_sets.num_normal(arguments)),
-    )
+    model = AnomalyNcd("offline", num_novel_classes=data_sets.num_classes(case))
     datamodule = NcdDataModule(**arguments, seed=setup.seed)
     found = discover(model, datamodule, setup.work / kind / "run", "cluster")["image"]
     return {

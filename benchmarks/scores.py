@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from anomalib.engine import Engine
 from cases import PAPERS, Case, Setup
-from data_sets import datamodule_arguments, num_classes, num_normal
+from data_sets import datamodule_arguments, num_classes
 from lightning.pytorch import seed_everything
 from sklearn.metrics import roc_auc_score
 
 from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.data.batches import NcdBatch
 from anomalib_ncd.metrics.discovery import clustering_report, match_classes
-from anomalib_ncd.models.describer import describer_for
 from anomalib_ncd.models.encoded_regions import given, rows_of
 from anomalib_ncd.models.rejection import RegionRejection
 from anomalib_ncd.regions.settings import PAPER_REGIONS
@@ -36,14 +35,13 @@ SCORES = ("nmi", "ari", "accuracy", "macro_f1")
 NUM_SPLITS = 5
 
 
-def model_arguments(case: Case, weights: Path | None, num_normal: int) -> dict[str, Any]:
-    """Arguments of :class:`anomalib_ncd.AnomalyNcd` for a case with so many normal images."""
+def model_arguments(case: Case, weights: Path | None) -> dict[str, Any]:
+    """Arguments of :class:`anomalib_ncd.AnomalyNcd` for a case."""
     files = ["" if name == "offline" else str(weights or "") for name in case.backbone.split("+")]
     return {
         "backbone": case.backbone,
         "backbone_weights": "+".join(files) if any(files) else None,
         "num_novel_classes": case.num_novel_classes or num_classes(case),
-        "describer": describer_for(num_normal if case.method == "cluster" else 0),
         "training": case.training,
     }
 
@@ -54,7 +52,7 @@ def run(case: Case, setup: Setup, folder: Path, **data: Any) -> tuple[AnomalyNcd
     regions = PAPER_REGIONS if case.training is PAPERS else None
     arguments = {"regions": regions} | datamodule_arguments(case, setup.data, setup.work) | data
     datamodule = NcdDataModule(**arguments, seed=setup.seed)
-    model = AnomalyNcd(**model_arguments(case, setup.weights, num_normal(arguments)))
+    model = AnomalyNcd(**model_arguments(case, setup.weights))
     options = RunOptions(max_epochs=setup.max_epochs, accelerator="cpu")
     return model, datamodule, discover(model, datamodule, folder, case.method, options)
 
@@ -75,7 +73,7 @@ def discovery(case: Case, setup: Setup) -> dict[str, float]:
 def regions_on_boxes(case: Case, setup: Setup) -> tuple[NcdBatch, np.ndarray]:
     """Clusters of DeepPCB's regions; the class of the labelled box that each lies on, -1 for none."""
     arguments = datamodule_arguments(case, setup.data, setup.work)
-    model = AnomalyNcd(**model_arguments(case, setup.weights, num_normal(arguments)))
+    model = AnomalyNcd(**model_arguments(case, setup.weights))
     datamodule = NcdDataModule(**arguments, work_dir=setup.work / "run", seed=setup.seed)
     datamodule.setup()
     batch = NcdBatch.collate(discover_by_clustering(model, datamodule, seed=setup.seed))

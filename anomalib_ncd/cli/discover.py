@@ -109,8 +109,6 @@ def _run_discover(config: Namespace) -> None:
     from lightning.pytorch import seed_everything
 
     from anomalib_ncd.data.datamodule import NcdDataModule
-    from anomalib_ncd.data.images import find_normal_images
-    from anomalib_ncd.models.describer import describer_for
     from anomalib_ncd.models.lightning_model import AnomalyNcd
     from anomalib_ncd.runs.detector import choose_backbone, device_of
     from anomalib_ncd.runs.discover import discover
@@ -122,11 +120,9 @@ def _run_discover(config: Namespace) -> None:
         )
     seed_everything(config.seed, workers=True, verbose=False)
     # Before any map is predicted: without weights for the backbone there is nothing to go on with.
-    good = [] if config.method == "train" else find_normal_images(config.normal_images, config.images)
     model = AnomalyNcd(
         **_taken(config, ModelFlags),
         pretrained=config.pretrained,
-        describer=describer_for(len(good)),
         training=TrainingSettings(**vars(config.training)),
     )
     fits = config.anomaly_maps is None and config.detector.ckpt_path is None

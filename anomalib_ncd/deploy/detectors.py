@@ -150,9 +150,7 @@ def as_detector(detector: Detector | MapFunction) -> Detector:
         return detector  # type: ignore[return-value]
     if callable(detector):
         return FunctionDetector(detector)
-    msg = (
-        f"`detector` must be a Detector or a function from an image to its anomaly map, got {type(detector).__name__}."
-    )
+    msg = f"`detector` must be a Detector or a function from an image to its map, got {type(detector).__name__}."
     raise TypeError(msg)
 
 

@@ -3,7 +3,7 @@
 
 """From the views of regions to the features that classes are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -20,7 +20,7 @@ from anomalib_ncd.models.normal.normal_comparison import fit_to_images, fit_to_r
 from anomalib_ncd.models.normal.normal_patches import SMALLEST, NormalPatches
 from anomalib_ncd.settings import MIN_NORMAL_IMAGES
 
-DescriberKind: TypeAlias = Literal["frozen_features", "normal_residuals"]
+DescriberKind: TypeAlias = Literal["frozen_features", "plain_features", "normal_residuals"]
 REGIONS_PER_PASS = 64
 CONSTANT = 0.7  # in each feature, so that what is near normal lies together instead of in all directions
 IMAGE_WEIGHT = 0.7  # of what sets the whole image apart, beside what sets the region apart
@@ -66,6 +66,14 @@ class Describer(nn.Module):
         raise NotImplementedError
 
 
+def orientations(views: Tensor, masks: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Views with their masks, and these with rows and columns exchanged.
+
+    Networks take a scratch along rows and one along columns for different things; the mean of both does so less.
+    """
+    return [(views, masks), (views.transpose(2, 3), masks.transpose(2, 3))]
+
+
 class OneNetwork(Describer):
     """Describes by one network."""
 
@@ -104,6 +112,17 @@ class FrozenFeatures(OneNetwork):
         return Description(self.encoder.trained(frozen), reference, reference)
 
 
+class PlainFeatures(FrozenFeatures):
+    """Features of the encoder alone, for clusters: the mean directions, of norm 1, of both orientations of a view."""
+
+    why_untrained = "Nothing of `describer='plain_features'` can be trained; leave it out, or cluster instead."
+
+    def _described(self, views: Tensor, masks: Tensor) -> Description:
+        described = super()._described
+        found = [described(*turn) for turn in orientations(views, masks)]
+        return Description(*(unit_rows(sum(map(unit_rows, rows), rows[0] * 0)) for rows in zip(*found, strict=True)))
+
+
 class NormalResiduals(OneNetwork):
     """What sets regions, and the images that they lie in, apart from normal images.
 
@@ -139,10 +158,7 @@ class NormalResiduals(OneNetwork):
     ) -> Description:
         """See :meth:`Describer.forward`; ``ValueError`` without whole images, ``RuntimeError`` without normal ones."""
         if whole_images is None or image_index is None:
-            msg = (
-                "Regions are described by their images, too; give these as `whole_images`, and as `image_index` that "
-                "of each region."
-            )
+            msg = "Regions are described by their images, too; give these as `whole_images`, and as `image_index`."
             raise ValueError(msg)
         compared = in_parts(self._compared, REGIONS_PER_PASS, views, masks)
         novelty = self.novelty(self._whole_patches(whole_images))
@@ -158,8 +174,8 @@ class NormalResiduals(OneNetwork):
     def _region_patches(self, views: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Patches ``(B, 2, N, D)`` of views and of these with rows and columns exchanged, with their shares."""
         views, masks = self.normalised(views), masks.to(self.pixel_mean.device)
-        turns = [(views, masks), (views.transpose(2, 3), masks.transpose(2, 3))]
-        patches, shares = zip(*(self.encoder.region_patches(*turn) for turn in turns), strict=True)
+        turns = (self.encoder.region_patches(*turn) for turn in orientations(views, masks))
+        patches, shares = zip(*turns, strict=True)
         return torch.stack(patches, dim=1), torch.stack(shares, dim=1)
 
     def _whole_patches(self, views: Tensor) -> Tensor:
@@ -209,6 +225,7 @@ class SideBySide(Describer):
 
 DESCRIBERS: dict[str, type[FrozenFeatures | NormalResiduals]] = {
     "frozen_features": FrozenFeatures,
+    "plain_features": PlainFeatures,
     "normal_residuals": NormalResiduals,
 }
 
@@ -216,17 +233,27 @@ DESCRIBERS: dict[str, type[FrozenFeatures | NormalResiduals]] = {
 def build_describer(
     kind: DescriberKind, backbone: str, weights: str | Path | None = None, **settings: Any
 ) -> Describer:
-    """Build a describer for training and plain clusters, or to compare with normal images; :func:`build_encoders`."""
+    """Build a describer: to train, for plain clusters, or to compare with normal images; see :func:`build_encoders`."""
     if kind not in DESCRIBERS:
         msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
         raise ValueError(msg)
-    parts = [DESCRIBERS[kind](encoder) for encoder in build_encoders(backbone, weights, **settings)]
-    return parts[0] if len(parts) == 1 else SideBySide(parts)
+    return _joined(kind, build_encoders(backbone, weights, **settings))
 
 
 def describer_for(num_normal: int) -> DescriberKind:
-    """What classes are best made of where so many normal images are known: too few are as good as none."""
-    return "normal_residuals" if num_normal >= MIN_NORMAL_IMAGES else "frozen_features"
+    """What clusters are best made of where so many normal images are known: too few are as good as none."""
+    return "normal_residuals" if num_normal >= MIN_NORMAL_IMAGES else "plain_features"
+
+
+def with_networks_of(describer: Describer, kind: DescriberKind) -> Describer:
+    """A describer of a kind, which knows no normal images yet, with the networks of another one, where they lie."""
+    encoders = [part.encoder for part in describer.modules() if isinstance(part, OneNetwork)]
+    return _joined(kind, encoders).to(next(encoders[0].parameters()).device)
+
+
+def _joined(kind: DescriberKind, encoders: Iterable[RegionEncoder]) -> Describer:
+    parts = [DESCRIBERS[kind](encoder) for encoder in encoders]
+    return parts[0] if len(parts) == 1 else SideBySide(parts)
 
 
 def refuse_training(trained: ClassSlots | None, describer: Describer, base_names: Sequence[str]) -> None:

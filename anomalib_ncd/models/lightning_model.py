@@ -24,7 +24,7 @@ from anomalib_ncd.models import checkpoints, export
 from anomalib_ncd.models.class_slots import AUTO, ClassSlots
 from anomalib_ncd.models.clustering.clustering import cluster_prototypes
 from anomalib_ncd.models.clustering.number_of_classes import NumClassesEstimate, estimate_num_classes
-from anomalib_ncd.models.describer import DescriberKind, build_describer, refuse_training
+from anomalib_ncd.models.describer import DescriberKind, build_describer, refuse_training, with_networks_of
 from anomalib_ncd.models.encoded_regions import RegionCache, cache_views, identity_of, rows_of
 from anomalib_ncd.models.losses import AnomalyNcdLoss, build_optimizer, relative_learning_rate
 from anomalib_ncd.models.torch_model import AnomalyNcdModel
@@ -50,8 +50,7 @@ class AnomalyNcd(AnomalibModule):
         num_novel_classes: Number of classes to tell apart, *normal* (slot 0) included; ``"auto"`` estimates it.
         pretrained: Use trained backbone weights. ``False`` leaves them random; for tests and for loading checkpoints.
         image_size: Side of a region's view in pixels. Defaults to ``None``: the backbone's own input size.
-        describer: What classes are made of: ``"frozen_features"`` of the backbone, or, for clusters alone,
-            ``"normal_residuals"``, what sets regions apart from normal images.
+        describer: What classes are made of: ``"frozen_features"`` to train; clusters and checkpoints bring their own.
         training: How classes are learnt. Defaults to ``None``: ``TrainingSettings()``, not quite the paper's.
         false_reject_rate: Share of new regions of known classes that may be called *unknown*; ``None`` calls none so.
         evaluator: Metrics of the test pass; ``True`` for NMI, ARI, accuracy and macro-F1 of images and regions.
@@ -225,6 +224,11 @@ class AnomalyNcd(AnomalibModule):
         datamodule.prepare_for(self.inputs)
         return self._encoded.encode(self.model.describe, datamodule)
 
+    def describe_by(self, kind: DescriberKind) -> None:
+        """Make classes of something else, by the same networks."""
+        if self.hparams["describer"] != kind:
+            self.hparams["describer"], self.model.describer = kind, with_networks_of(self.model.describer, kind)
+
     def forget_regions(self) -> None:
         """Begin anew: new regions are cut with a score range of their own, and as the datamodule says."""
         self._encoded.clear()
@@ -307,6 +311,7 @@ class AnomalyNcd(AnomalibModule):
         asked, found = ({"num_novel_classes": each.num_novel} for each in (self.slots, slots))
         checkpoints.refuse_other_settings(found, asked)
         super().on_load_checkpoint(checkpoint)
+        self.describe_by(checkpoint["hyper_parameters"]["describer"])
         self.make_heads(slots)
         regions, self.map_kind = saved["region_settings"], saved.get("map_kind")
         self.region_settings = None if regions is None else RegionSettings.from_dict(regions)
@@ -371,8 +376,8 @@ class AnomalyNcd(AnomalibModule):
     @property
     def _fixed_settings(self) -> dict[str, Any]:
         """Settings that a checkpoint must share."""
-        settings = {"backbone": self.backbone_name, "image_size": self.inputs.image_size}
-        return settings | {"describer": self.hparams["describer"], "num_heads": self.training_settings.num_heads}
+        heads = self.training_settings.num_heads
+        return {"backbone": self.backbone_name, "image_size": self.inputs.image_size, "num_heads": heads}
 
     def _of_first_process(self, decide: Callable[[], Decided]) -> Decided:
         """Let the first process decide and tell the others, whose networks may have started elsewhere."""

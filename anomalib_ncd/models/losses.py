@@ -200,10 +200,8 @@ class AnomalyNcdLoss(nn.Module):
             msg = f"{wanted}, got {got}."
             raise ValueError(msg)
         if logits.shape[2] <= self.num_base_classes:
-            msg = (
-                f"`logits` must have columns for novel classes besides the {self.num_base_classes} base classes, "
-                f"got {logits.shape[2]} columns."
-            )
+            num_base, num_columns = self.num_base_classes, logits.shape[2]
+            msg = f"`logits` must have columns besides the {num_base} base classes, got {num_columns} columns."
             raise ValueError(msg)
 
 

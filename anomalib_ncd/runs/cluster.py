@@ -41,6 +41,8 @@ def discover_by_clustering(
     and whenever it comes again. They come in batches as ``Engine.predict`` would return them. The model gives the
     encoder, the number of classes and the merging temperature, and gets the prototypes and the score range of the maps.
     """
+    datamodule.setup()
+    model.describe_by(describer_for(len(datamodule.normal_records)))
     model.eval().to(device).forget_regions()
     datamodule.prepare_for(model.inputs)
     known_normal = _compare_with_normal(model, datamodule, seed)
@@ -74,18 +76,11 @@ def discover_by_clustering(
 
 
 def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> torch.Tensor:
-    """Fit a describer that compares with normal images: features of known-normal regions, none for another one."""
-    describer, regions = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
-    num_normal = 0 if regions is None else len(regions.images)
-    wanted = describer_for(num_normal)
+    """Let a describer that compares with normal images see them: features of known-normal regions, none for others."""
+    describer, num_normal = model.model.describer, len(datamodule.normal_records)
+    regions = datamodule.normal_regions(MAX_NORMAL_REGIONS)
     if describer.needs_whole_images and regions is not None:
         return describer.fit(regions, [record.path for record in regions.images], seed)
-    if model.hparams["describer"] != wanted:
-        msg = (
-            f"`normal_images` is {datamodule.normal_images!r} with {num_normal} images, but the model's `describer` is "
-            f"{model.hparams['describer']!r}; make it with AnomalyNcd(describer={wanted!r})."
-        )
-        raise ValueError(msg)
     if num_normal:
         text = "Regions are compared with good images where there are %d or more; %d would tell too little. Give more."
         logger.warning(text, MIN_NORMAL_IMAGES, num_normal)

@@ -187,17 +187,15 @@ def test_every_way_says_what_the_run_said(way, run, artefact, odd, tmp_path):
     assert_same_tables(tmp_path, run)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "describer"),
-    [("short_vit+resnet10t", "frozen_features"), ("resnet10t+short_vit", "normal_residuals")],
-)
-def test_every_way_takes_networks_side_by_side(backbone, describer, odd, tmp_path):
+@pytest.mark.parametrize("compared", [False, True])
+def test_every_way_takes_networks_side_by_side(compared, odd, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     torch.manual_seed(0)
     run, artefact, regions = tmp_path / "run", tmp_path / "artefact", RegionSettings(method="elements")
-    model = AnomalyNcd(backbone, pretrained=False, image_size=64, describer=describer, num_novel_classes=3)
-    normal = odd[0] / "good" if describer == "normal_residuals" else None
+    monkeypatch.setattr("anomalib_ncd.models.describer.MIN_NORMAL_IMAGES", 1)
+    backbone, normal = ("resnet10t+short_vit", odd[0] / "good") if compared else ("short_vit+resnet10t", None)
+    model = AnomalyNcd(backbone, pretrained=False, image_size=64, num_novel_classes=3)
     discover(model, NcdDataModule(*odd, regions=regions, normal_images=normal), run, "cluster", CPU)
     main(["pack", str(run), "--runtime", "onnx", "--output", str(artefact)])
     for way in (by_engine, by_run, by_artefact, without_torch):

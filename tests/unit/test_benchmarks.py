@@ -71,10 +71,10 @@ def test_the_model_takes_every_case():
     signature = inspect.signature(AnomalyNcd)
     made = {}
     for case in RUNS:
-        arguments = scores.model_arguments(case, Path("weights"), 20 if case.normal else 0)
+        arguments = scores.model_arguments(case, Path("weights"))
         signature.bind(**arguments)
         assert all(name == "offline" or timm.is_model(name) for name in case.backbone.split("+"))
-        key = (case.backbone, arguments["describer"], case.training, case.num_novel_classes)
+        key = (case.backbone, case.training, case.num_novel_classes)
         made.setdefault(key, arguments | {"backbone_weights": None, "pretrained": False})
     for arguments in made.values():
         AnomalyNcd(**arguments)

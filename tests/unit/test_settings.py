@@ -63,7 +63,7 @@ def test_views_are_kept_where_that_is_faster(settings, device_type, expected):
     ("changes", "message"),
     [
         ({"num_cached_views": 4, "trainable_blocks": 2}, "`num_cached_views` needs `trainable_blocks=1`, got 2"),
-        ({"num_cached_views": 4, "mask_layers": 0}, "keeps what the mask shows: `mask_layers` must be above 0, got 0"),
+        ({"num_cached_views": 4, "mask_layers": 0}, "keeps what a mask shows: `mask_layers` must be above 0, got 0"),
         ({"num_cached_views": "many"}, "`num_cached_views` must be a number, None or 'auto', got 'many'"),
         ({"prototypes": "zeros"}, "`prototypes` must be 'clusters' or 'random', got 'zeros'"),
     ],

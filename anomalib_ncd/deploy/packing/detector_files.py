@@ -69,9 +69,7 @@ def pack_detector(
     found = files_of_detector(Path(detector))
     weights = Path(f"{detector}.data")
     if weights.is_file():
-        msg = (
-            f"{found[0]} keeps its weights in {weights.name}; export it with `onnx_kwargs={{'external_data': False}}`."
-        )
+        msg = f"{found[0]} has its weights in {weights.name}; export it with `onnx_kwargs={{'external_data': False}}`."
         raise ValueError(msg)
     files = {f"detector{file.suffix.lower()}": file.read_bytes() for file in found}
     settings = {} if input_size is None else {"input_size": list(input_size)}

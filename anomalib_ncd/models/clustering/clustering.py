@@ -123,9 +123,7 @@ def _as_finite_rows(features: npt.NDArray[np.floating] | torch.Tensor) -> npt.ND
         raise ValueError(msg)
     broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(broken):
-        msg = (
-            f"`features` must be finite, got NaN or infinity in rows {broken[:5].tolist()}; check the encoder's input."
-        )
+        msg = f"`features` must be finite, got NaN or infinity in rows {broken[:5].tolist()}; check what is encoded."
         raise ValueError(msg)
     return rows
 

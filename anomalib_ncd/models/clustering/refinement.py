@@ -68,9 +68,7 @@ def refine_prototypes(
     """
     if prior.shape != allowed.shape or len(prior) != len(features) or not allowed.any(axis=1).all():
         shapes = f"{features.shape}, {prior.shape} and {allowed.shape}"
-        msg = (
-            f"`features`, `prior` and `allowed` must be (R, D), (R, K), (R, K), a class allowed to each, got {shapes}."
-        )
+        msg = f"`features`, `prior`, `allowed` must be (R, D), (R, K), (R, K), a class allowed to each, got {shapes}."
         raise ValueError(msg)
     rows = unit_rows(features)
     targets = spread_corrections(features, prior, allowed, appearance).astype(np.float64) / len(rows)

@@ -202,7 +202,7 @@ def test_more_good_images_make_clusters_anew(tiny_run, tmp_path, monkeypatch, ca
     args = arguments(tiny_run, run, *CLUSTER, "--normal_images", str(good))
     monkeypatch.setattr("anomalib_ncd.models.describer.MIN_NORMAL_IMAGES", 6)
     main(args)
-    assert AnomalyNcd.load_from_checkpoint(run / "model.ckpt").hparams["describer"] == "frozen_features"
+    assert AnomalyNcd.load_from_checkpoint(run / "model.ckpt").hparams["describer"] == "plain_features"
     assert caplog.text.count("good images") == 1  # one warning is enough
     shutil.copy(tiny_run.images / "good" / "000.png", good)
     main(args)

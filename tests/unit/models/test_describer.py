@@ -11,6 +11,7 @@ from anomalib_ncd import NcdDataModule
 from anomalib_ncd.data.batches import ModelInputs
 from anomalib_ncd.data.datasets import MAX_NORMAL_REGIONS
 from anomalib_ncd.models import describer as describer_module
+from anomalib_ncd.models.clustering.clustering import unit_rows
 from anomalib_ncd.models.describer import (
     MIN_NORMAL_IMAGES,
     FrozenFeatures,
@@ -19,7 +20,9 @@ from anomalib_ncd.models.describer import (
     build_describer,
     describer_for,
     refuse_training,
+    with_networks_of,
 )
+from anomalib_ncd.models.encoders.base import RegionEncoder
 from anomalib_ncd.models.encoders.build_encoder import build_encoder
 from anomalib_ncd.regions.settings import RegionSettings
 
@@ -63,7 +66,7 @@ def fit(run, name="good", seed=0, backbone="test_vit"):
     return describer, held_out, datamodule
 
 
-@pytest.mark.parametrize("kind", ["frozen_features", "normal_residuals"])
+@pytest.mark.parametrize("kind", ["frozen_features", "plain_features", "normal_residuals"])
 @pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
 def test_the_width_is_known_before_anything_is_fitted(kind, backbone):
     describer = build(kind, backbone)
@@ -189,7 +192,32 @@ def test_whole_images_are_asked_for():
 
 def test_few_normal_images_are_not_compared_with():
     found = [describer_for(number) for number in (0, MIN_NORMAL_IMAGES - 1, MIN_NORMAL_IMAGES)]
-    assert found == ["frozen_features", "frozen_features", "normal_residuals"]
+    assert found == ["plain_features", "plain_features", "normal_residuals"]
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_vit+resnet10t"])
+def test_another_kind_has_the_same_networks(backbone):
+    describer = build(backbone=backbone)
+    networks = [part for part in describer.modules() if isinstance(part, RegionEncoder)]
+    for kind in ("plain_features", "normal_residuals", "frozen_features"):
+        describer = with_networks_of(describer, kind)
+        found = [part for part in describer.modules() if isinstance(part, RegionEncoder)]
+        assert [id(network) for network in found] == [id(network) for network in networks]
+        assert describer.needs_whole_images == (kind == "normal_residuals")
+        assert bool(describer.why_untrained) == (kind != "frozen_features" or len(networks) > 1)
+
+
+@torch.no_grad()
+def test_plain_features_are_the_mean_direction_of_both_orientations():
+    describer, (views, masks, *_) = build("plain_features", "resnet10t"), inputs()
+    one = FrozenFeatures(describer.encoder)
+    turned = views.transpose(2, 3), masks.transpose(2, 3)
+    for found, rows, other in zip(describer(views, masks), one(views, masks), one(*turned), strict=True):
+        expected = unit_rows(rows) + unit_rows(other)
+        torch.testing.assert_close(found, unit_rows(expected), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.norm(dim=1), torch.ones(len(found)))
+    for found, again in zip(describer(*turned), describer(views, masks), strict=True):
+        torch.testing.assert_close(found, again, atol=1e-5, rtol=1e-5)
 
 
 def test_without_normal_images_there_is_nothing_to_compare_with():

@@ -26,7 +26,7 @@ BACKBONES = ["test_vit", "resnet10t", "test_vit compared with normal", "resnet10
 
 def build_model(kind, **arguments):
     torch.manual_seed(0)
-    backbone, described_by = kind.split()[0], "normal_residuals" if "normal" in kind else "frozen_features"
+    backbone, described_by = kind.split()[0], "normal_residuals" if "normal" in kind else "plain_features"
     model = AnomalyNcd(
         backbone, pretrained=False, describer=described_by, num_novel_classes=4, image_size=224, **arguments
     )

@@ -193,7 +193,6 @@ def test_the_checkpoint_is_plain_data(fitted):
     assert checkpoint["anomalib_ncd"] == {
         "backbone": "test_vit",
         "image_size": 160,
-        "describer": "frozen_features",
         "num_heads": 4,
         "slots": {
             "base_names": BASE_NAMES,
@@ -486,7 +485,7 @@ def test_another_datamodule_is_refused(tmp_path, tiny_run):
     [
         ({"num_novel_classes": 0}, "`num_novel_classes` must be at least 1"),
         ({"num_cached_views": 4, "trainable_blocks": 2}, "`num_cached_views` needs `trainable_blocks=1`, got 2"),
-        ({"num_cached_views": 4, "mask_layers": 0}, "keeps what the mask shows: `mask_layers` must be above 0, got 0"),
+        ({"num_cached_views": 4, "mask_layers": 0}, "keeps what a mask shows: `mask_layers` must be above 0, got 0"),
     ],
 )
 def test_arguments_are_checked(arguments, message):

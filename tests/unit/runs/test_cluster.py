@@ -27,6 +27,11 @@ def model():
     )
 
 
+@pytest.fixture
+def few_are_enough(monkeypatch):
+    monkeypatch.setattr("anomalib_ncd.models.describer.MIN_NORMAL_IMAGES", 1)
+
+
 # Good images have a region as well, the whole of each.
 WHOLE_IMAGES = RegionSettings(method="mebin", erosion_size=3)
 
@@ -173,10 +178,11 @@ def test_a_cluster_that_scores_clearly_lowest_is_normal_for_good(tiny_run, tmp_p
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+@pytest.mark.usefixtures("few_are_enough")
 def test_regions_are_compared_with_normal_images(backbone, tiny_run, tmp_path):
     torch.manual_seed(0)
     small = {"pretrained": False, "image_size": 64, "num_novel_classes": 3}
-    model = AnomalyNcd(backbone=backbone, describer="normal_residuals", **small)
+    model = AnomalyNcd(backbone=backbone, **small)
     run = data(tiny_run, normal_images=tiny_run.images / "good")
     batches = discover_by_clustering(model, run)
     found = classes(batches)
@@ -189,34 +195,46 @@ def test_regions_are_compared_with_normal_images(backbone, tiny_run, tmp_path):
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
     again = engine.predict(loaded, datamodule=data(tiny_run, eval_batch_size=5))  # needs no normal images any more
     assert classes(again) == found
+    fresh = AnomalyNcd(backbone=backbone, **small)  # takes over what the checkpoint's classes are made of
+    assert classes(engine.predict(fresh, datamodule=data(tiny_run), ckpt_path=tmp_path / "model.ckpt")) == found
     for name in ("class_probabilities", "region_feature"):
         before, after = (torch.cat([getattr(batch, name) for batch in found]) for found in (batches, again))
         torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
 
 
-def test_a_cluster_is_normal_only_if_it_looks_it(tiny_run, monkeypatch):
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, describer="normal_residuals", num_novel_classes=3)
+@pytest.mark.usefixtures("few_are_enough")
+def test_a_cluster_is_normal_only_if_it_looks_it(model, tiny_run, monkeypatch):
     monkeypatch.setattr(cluster_discovery, "find_cluster_of_normal", lambda *given: None)
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: None)
     discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good"))
     assert model.class_names == ["class_1", "class_2", "class_3"]
 
 
-def test_scores_decide_where_there_is_but_one_normal_image(tiny_run, monkeypatch):
+@pytest.mark.usefixtures("few_are_enough")
+def test_scores_decide_where_there_is_but_one_normal_image(model, tiny_run, monkeypatch):
     seen = []
     monkeypatch.setattr(cluster_discovery, "find_normal_cluster", lambda *given: seen.append(given))
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, describer="normal_residuals", num_novel_classes=3)
     discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good" / "000.png"))
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize(("describer", "wanted"), [("frozen_features", "normal"), ("normal_residuals", "frozen")])
-def test_a_describer_that_does_not_go_with_the_images_is_refused(tiny_run, describer, wanted, monkeypatch):
-    monkeypatch.setattr("anomalib_ncd.models.describer.MIN_NORMAL_IMAGES", 6)
-    model = AnomalyNcd(backbone="test_vit", pretrained=False, describer=describer, num_novel_classes=3)
-    normal_images = tiny_run.images / "good" if describer == "frozen_features" else None
-    with pytest.raises(ValueError, match=rf"is '{describer}'; make it with AnomalyNcd\(describer='{wanted}"):
-        discover_by_clustering(model, data(tiny_run, normal_images=normal_images))
+@pytest.mark.usefixtures("few_are_enough")
+def test_a_describer_goes_with_the_images_that_are_given(model, tiny_run):
+    without = classes(discover_by_clustering(model, data(tiny_run)))
+    assert model.hparams["describer"] == "plain_features"
+    discover_by_clustering(model, data(tiny_run, normal_images=tiny_run.images / "good"))
+    assert model.hparams["describer"] == "normal_residuals"
+    assert classes(discover_by_clustering(model, data(tiny_run))) == without
+
+
+def test_a_fresh_model_describes_as_its_checkpoint(model, tiny_run, tmp_path):
+    [batch] = discover_by_clustering(model, data(tiny_run))
+    save_model(model, tmp_path / "model.ckpt")
+    fresh = AnomalyNcd("test_vit", pretrained=False, training=model.training_settings, num_novel_classes=3)
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    [again] = engine.predict(fresh, datamodule=data(tiny_run), ckpt_path=tmp_path / "model.ckpt")
+    torch.testing.assert_close(again.region_feature, batch.region_feature, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(again.region_reference, batch.region_reference, atol=1e-4, rtol=1e-4)
 
 
 def test_few_normal_images_are_as_good_as_none(model, tiny_run, caplog):

@@ -75,7 +75,7 @@ def test_the_detector_goes_along_as_a_file(run_folder, onnx_artefact, tmp_path):
     result = AnomalyClassifier.load(output).predict(pixels)
     assert result.class_name in artefact.manifest.class_names
     (tmp_path / "some.onnx.data").touch()
-    with pytest.raises(ValueError, match=r"keeps its weights in some\.onnx\.data"):
+    with pytest.raises(ValueError, match=r"has its weights in some\.onnx\.data"):
         build_artefact(run_folder, detector=file, runtime="torch")
 
 
