@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anomalib_ncd.data.datasets import NormalRegions
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.clustering.clustering import unit_rows
+from anomalib_ncd.models.contrast import contrast
 from anomalib_ncd.models.encoders.base import Frozen, RegionEncoder, in_parts
 from anomalib_ncd.models.encoders.build_encoder import build_encoders
 from anomalib_ncd.models.normal.image_novelty import ImageNovelty
@@ -24,6 +25,7 @@ DescriberKind: TypeAlias = Literal["frozen_features", "plain_features", "normal_
 REGIONS_PER_PASS = 64
 CONSTANT = 0.7  # in each feature, so that what is near normal lies together instead of in all directions
 IMAGE_WEIGHT = 0.7  # of what sets the whole image apart, beside what sets the region apart
+CONTRAST_WEIGHT = 0.5  # of how much lighter or darker than its surroundings a region is
 REJECTION_CONSTANT = 1.5
 
 
@@ -113,14 +115,20 @@ class FrozenFeatures(OneNetwork):
 
 
 class PlainFeatures(FrozenFeatures):
-    """Features of the encoder alone, for clusters: the mean directions, of norm 1, of both orientations of a view."""
+    """Features of the encoder alone, for clusters: mean directions of both orientations of a view, and its contrast."""
 
     why_untrained = "Nothing of `describer='plain_features'` can be trained; leave it out, or cluster instead."
+
+    def __init__(self, encoder: RegionEncoder) -> None:
+        super().__init__(encoder)
+        self.feature_dim = encoder.width + 1
 
     def _described(self, views: Tensor, masks: Tensor) -> Description:
         described = super()._described
         found = [described(*turn) for turn in orientations(views, masks)]
-        return Description(*(unit_rows(sum(map(unit_rows, rows), rows[0] * 0)) for rows in zip(*found, strict=True)))
+        feature, reference, _ = (unit_rows(sum(map(unit_rows, rows), rows[0] * 0)) for rows in zip(*found, strict=True))
+        light = contrast(views, masks).to(feature) * CONTRAST_WEIGHT
+        return Description(torch.cat([feature, light], dim=1), reference, reference)
 
 
 class NormalResiduals(OneNetwork):
@@ -128,7 +136,8 @@ class NormalResiduals(OneNetwork):
 
     The feature is the direction of the residual of :class:`NormalPatches`, of length l / (l + m) where its longest
     residual has the length l and that of normal regions the median m; the direction of :class:`ImageNovelty`, as long
-    as the image is novel; and a constant. For what is known and unknown, images don't count. Nothing of it is trained.
+    as the image is novel; the :func:`contrast`; and a constant. For what is known and unknown, images don't count, nor
+    does contrast. Nothing of it is trained.
     """
 
     needs_whole_images = True
@@ -139,18 +148,18 @@ class NormalResiduals(OneNetwork):
         self.normal_patches, self.novelty = NormalPatches(encoder.patch_width), ImageNovelty(encoder.patch_width)
         self.register_buffer("usual_length", torch.ones(()))
         self.usual_length: Tensor  # median length m of normal regions, compared with other images than their own
-        self.feature_dim = 2 * encoder.patch_width + 1
+        self.feature_dim = 2 * encoder.patch_width + 2
         self.requires_grad_(requires_grad=False)
 
     @torch.no_grad()
     def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
         """See :meth:`Describer.fit`."""
-        rows = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
+        rows, light = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
         bit_depth = regions.table.settings.bit_depth
         fit_to_images(self.novelty, self._whole_patches, image_paths, self.image_size, seed, bit_depth)
         usual = rows[:, 0].norm(dim=1).quantile(0.5) if len(rows) else torch.tensor(1.0)
         self.usual_length.copy_(usual.clamp(min=SMALLEST))  # copies of one image differ by nothing
-        return self._joined(rows, torch.zeros_like(rows[:, 0]))[0]  # their images count as seen
+        return self._joined(rows, light, torch.zeros_like(rows[:, 0]))[0]  # their images count as seen
 
     @torch.no_grad()
     def forward(
@@ -162,7 +171,8 @@ class NormalResiduals(OneNetwork):
             raise ValueError(msg)
         compared = in_parts(self._compared, REGIONS_PER_PASS, views, masks)
         novelty = self.novelty(self._whole_patches(whole_images))
-        features = self._joined(compared[:, :2], novelty[image_index.to(novelty.device)])
+        light = in_parts(contrast, REGIONS_PER_PASS, views, masks)
+        features = self._joined(compared[:, :2], light, novelty[image_index.to(novelty.device)])
         return Description(*features, compared[:, 2])
 
     def _compared(self, views: Tensor, masks: Tensor) -> Tensor:
@@ -181,12 +191,13 @@ class NormalResiduals(OneNetwork):
     def _whole_patches(self, views: Tensor) -> Tensor:
         return self.encoder.whole_patches(self.normalised(views))
 
-    def _joined(self, rows: Tensor, novelty: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of residuals ``(R, 2, D)`` with those ``(R, D)`` of the images, and what rejection compares."""
+    def _joined(self, rows: Tensor, light: Tensor, novelty: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of residuals ``(R, 2, D)``, contrasts ``(R, 1)`` and images ``(R, D)``; what rejection compares."""
         longest, mean = rows.unbind(dim=1)
         own = longest / (longest.norm(dim=1, keepdim=True) + self.usual_length.to(rows))
         one = torch.ones_like(own[:, :1])
-        feature = torch.cat([own, novelty.to(rows) * IMAGE_WEIGHT, one * CONSTANT], dim=1)
+        beside = [novelty.to(rows) * IMAGE_WEIGHT, light.to(rows) * CONTRAST_WEIGHT, one * CONSTANT]
+        feature = torch.cat([own, *beside], dim=1)
         return feature, torch.cat([mean, one * REJECTION_CONSTANT], dim=1)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from anomalib_ncd.data.datasets import NormalRegions
+from anomalib_ncd.models.contrast import contrast
 from anomalib_ncd.models.normal.image_novelty import ImageNovelty
 from anomalib_ncd.models.normal.normal_patches import NormalPatches
 from anomalib_ncd.regions.reading.images import read_image
@@ -27,31 +28,32 @@ def fit_to_regions(
     regions: NormalRegions,
     image_size: int,
     seed: int = 0,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Fit to the regions of normal images.
 
     ``encode`` makes patches ``(B, V, N, D)`` of V views of each, and shares ``(B, V, N, 1)``. Half of the regions are
-    described, too, compared with the other images alone: what is left between normal and normal, ``(N, 2, D)``; none
-    where there is but one normal image.
+    described, too, compared with the other images alone: what is left between normal and normal, ``(N, 2, D)``, and
+    their contrasts ``(N, 1)``; none where there is but one normal image.
     """
     halves: list[list[int]] = [[], []]
     for number in range(len(regions)):
         halves[regions.image_index(number) % 2].append(number)
     kept: dict[int, Tensor] = {}  # what lies in each region
-    held_out = [torch.zeros(0, 2, normal_patches.dim)]
+    held_out, contrasts = [torch.zeros(0, 2, normal_patches.dim)], [torch.zeros(0, 1)]
     with tqdm(total=len(regions), desc="Encoding normal regions", unit="region") as progress:
         for half, numbers in enumerate(halves):
             for start in range(0, len(numbers), BATCH_SIZE):
                 chosen = numbers[start : start + BATCH_SIZE]
-                views = eval_views([regions[number] for number in chosen], image_size)
-                patches, shares = encode(*map(torch.from_numpy, views))
+                views, masks = map(torch.from_numpy, eval_views([regions[number] for number in chosen], image_size))
+                patches, shares = encode(views, masks)
                 kept |= {number: patches[row][shares[row, ..., 0] > 0] for row, number in enumerate(chosen)}
                 if half and halves[0]:
                     held_out.append(normal_patches(patches, shares).cpu())
+                    contrasts.append(contrast(views, masks))
                 progress.update(len(chosen))
             if kept:
                 normal_patches.fit(torch.cat([kept[number] for number in sorted(kept)]), seed)
-    return torch.cat(held_out)
+    return torch.cat(held_out), torch.cat(contrasts)
 
 
 def fit_to_images(
