@@ -115,9 +115,7 @@ def needed_detector_flags(run: Path) -> Namespace:
     """Flags of the detector that a run was made with; ``ValueError`` if it was made from saved maps."""
     flags = detector_flags_of_run(run)
     if flags is None:
-        msg = (
-            f"{run} was made from saved maps, so new images need maps as well: give `--anomaly_maps`, "
-            "`--detector.class_path` with `--detector.ckpt_path`, or `--detector.file`."
-        )
+        ways = "`--anomaly_maps`, `--detector.class_path` with `--detector.ckpt_path`, or `--detector.file`"
+        msg = f"{run} was made from saved maps, so new images need maps as well: give {ways}."
         raise ValueError(msg)
     return flags

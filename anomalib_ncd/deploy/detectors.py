@@ -121,10 +121,8 @@ def load_detector_file(
 def files_of_detector(path: Path) -> list[Path]:
     """Files of an exported detector: an ``.onnx`` file, or an ``.xml`` and a ``.bin`` file; see the loader's errors."""
     if path.suffix.lower() not in {".onnx", ".xml"}:
-        msg = (
-            f"The detector {path} must be an .onnx or .xml file; a .pt file runs code when it is loaded. Export it to "
-            "ONNX or OpenVINO, or give its class and checkpoint."
-        )
+        wanted = f"The detector {path} must be an .onnx or .xml file; a .pt file runs code when it is loaded"
+        msg = f"{wanted}. Export it to ONNX or OpenVINO, or give its class and checkpoint."
         raise ValueError(msg)
     files = [path] if path.suffix.lower() == ".onnx" else [path, path.with_suffix(".bin")]
     for file in files:

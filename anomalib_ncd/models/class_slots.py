@@ -46,10 +46,8 @@ class ClassSlots:
     def num_classes(self) -> int:
         """Number of novel classes, *normal* included; ``ValueError`` while it is to be estimated."""
         if self.num_novel is None:
-            msg = (
-                "`num_novel_classes` is 'auto' and not known yet: it is estimated when training or clustering begins. "
-                "Do that, load a checkpoint, or give a number."
-            )
+            unknown = "`num_novel_classes` is 'auto' and not known yet: training and clustering begin with an estimate"
+            msg = f"{unknown}. Do that, load a checkpoint, or give a number."
             raise ValueError(msg)
         return self.num_novel
 

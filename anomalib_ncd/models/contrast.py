@@ -17,15 +17,14 @@ def contrast(views: Tensor, masks: Tensor) -> Tensor:
     """
     grey, masks, reach = views.float().mean(dim=1, keepdim=True), masks.to(views.device), views.shape[-1] // 18
     near = F.max_pool2d(F.max_pool2d(masks, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
-    outside = 1 - masks
-    ring = near * outside + 1e-6 * outside + 1e-9  # all that is outside, or all, where there is no ring
-    inside, _ = _mean_and_spread(grey, masks + 1e-6)
-    around, spread = _mean_and_spread(grey, ring)
+    inside, _ = _mean_and_spread(grey, masks)
+    around, spread = _mean_and_spread(grey, near * (1 - masks))
     return ((inside - around) / (2 * spread + LEAST_GREY_STEP)).tanh()
 
 
 def _mean_and_spread(grey: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and standard deviation ``(R, 1)`` of grey values ``(R, 1, S, S)``."""
+    """Weighted mean and standard deviation ``(R, 1)`` of grey values ``(R, 1, S, S)``, of all without weights."""
+    weights = weights + 1e-6
     weights = weights / weights.sum(dim=(2, 3), keepdim=True)
     mean = (grey * weights).sum(dim=(2, 3), keepdim=True)
     variance = ((grey - mean).square() * weights).sum(dim=(2, 3))

@@ -69,10 +69,7 @@ class Describer(nn.Module):
 
 
 def orientations(views: Tensor, masks: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Views with their masks, and these with rows and columns exchanged.
-
-    Networks take a scratch along rows and one along columns for different things; the mean of both does so less.
-    """
+    """Views with their masks, and these with rows and columns exchanged, which networks take for different things."""
     return [(views, masks), (views.transpose(2, 3), masks.transpose(2, 3))]
 
 
@@ -95,9 +92,11 @@ class OneNetwork(Describer):
 class FrozenFeatures(OneNetwork):
     """Features of the encoder alone, whose last part training may change."""
 
+    width_beside: ClassVar[int] = 0  # of what goes with them
+
     def __init__(self, encoder: RegionEncoder) -> None:
         super().__init__(encoder)
-        self.feature_dim = encoder.width
+        self.feature_dim = encoder.width + self.width_beside
 
     def frozen(self, views: Tensor, masks: Tensor) -> Frozen:
         """What the frozen part makes of views ``(R, 3, S, S)`` uint8 and masks; it can be kept between epochs."""
@@ -118,10 +117,7 @@ class PlainFeatures(FrozenFeatures):
     """Features of the encoder alone, for clusters: mean directions of both orientations of a view, and its contrast."""
 
     why_untrained = "Nothing of `describer='plain_features'` can be trained; leave it out, or cluster instead."
-
-    def __init__(self, encoder: RegionEncoder) -> None:
-        super().__init__(encoder)
-        self.feature_dim = encoder.width + 1
+    width_beside = 1
 
     def _described(self, views: Tensor, masks: Tensor) -> Description:
         described = super()._described
@@ -197,8 +193,7 @@ class NormalResiduals(OneNetwork):
         own = longest / (longest.norm(dim=1, keepdim=True) + self.usual_length.to(rows))
         one = torch.ones_like(own[:, :1])
         beside = [novelty.to(rows) * IMAGE_WEIGHT, light.to(rows) * CONTRAST_WEIGHT, one * CONSTANT]
-        feature = torch.cat([own, *beside], dim=1)
-        return feature, torch.cat([mean, one * REJECTION_CONSTANT], dim=1)
+        return torch.cat([own, *beside], dim=1), torch.cat([mean, one * REJECTION_CONSTANT], dim=1)
 
 
 class SideBySide(Describer):
@@ -248,7 +243,7 @@ def build_describer(
     if kind not in DESCRIBERS:
         msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
         raise ValueError(msg)
-    return _joined(kind, build_encoders(backbone, weights, **settings))
+    return _of_kind(kind, build_encoders(backbone, weights, **settings))
 
 
 def describer_for(num_normal: int) -> DescriberKind:
@@ -259,10 +254,10 @@ def describer_for(num_normal: int) -> DescriberKind:
 def with_networks_of(describer: Describer, kind: DescriberKind) -> Describer:
     """A describer of a kind, which knows no normal images yet, with the networks of another one, where they lie."""
     encoders = [part.encoder for part in describer.modules() if isinstance(part, OneNetwork)]
-    return _joined(kind, encoders).to(next(encoders[0].parameters()).device)
+    return _of_kind(kind, encoders).to(next(encoders[0].parameters()).device)
 
 
-def _joined(kind: DescriberKind, encoders: Iterable[RegionEncoder]) -> Describer:
+def _of_kind(kind: DescriberKind, encoders: Iterable[RegionEncoder]) -> Describer:
     parts = [DESCRIBERS[kind](encoder) for encoder in encoders]
     return parts[0] if len(parts) == 1 else SideBySide(parts)
 
@@ -275,8 +270,6 @@ def refuse_training(trained: ClassSlots | None, describer: Describer, base_names
     if describer.why_untrained:
         raise ValueError(describer.why_untrained)
     if trained is not None and list(trained.base_names or ()) != list(base_names):
-        msg = (
-            f"The model was trained with the base classes {list(trained.base_names or ())}, but the datamodule has "
-            f"{base_names}. Start with a new model, or give the same `base`."
-        )
+        found = f"The model was trained with the base classes {list(trained.base_names or ())}"
+        msg = f"{found}, but the datamodule has {base_names}. Start with a new model, or give the same `base`."
         raise ValueError(msg)

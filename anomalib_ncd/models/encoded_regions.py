@@ -22,7 +22,7 @@ from anomalib_ncd.data.datamodule import NcdDataModule
 from anomalib_ncd.data.datasets import NUM_VIEWS, TrainRegions
 from anomalib_ncd.data.detector_maps import digest_of_weights
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.models.describer import Describer, FrozenFeatures
+from anomalib_ncd.models.describer import FrozenFeatures
 from anomalib_ncd.regions.writing import whole_file
 
 Describe: TypeAlias = Callable[[NcdBatch], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
@@ -60,10 +60,8 @@ class RegionCache:
         """
         table = datamodule.region_table()
         if not len(table):
-            msg = (
-                f"No region was found in any of {len(table.images)} images; check their anomaly maps, or give another "
-                "`score_range` or method of `regions`."
-            )
+            found = f"No region was found in any of {len(table.images)} images"
+            msg = f"{found}; check their anomaly maps, or give another `score_range` or method of `regions`."
             raise ValueError(msg)
         if self._table is not table:
             self._encoded = encode_images(describe, datamodule.all_images())
@@ -211,14 +209,8 @@ def cache_views(
 
 def identity_of(describer: FrozenFeatures) -> dict[str, Any]:
     """What tells the frozen part of a describer from others: its kind, settings and digest of its weights."""
-    encoder = describer.encoder
-    return {"encoder": type(encoder).__name__, **encoder.settings, "weights": digest_of_frozen(describer)}
-
-
-def digest_of_frozen(describer: Describer) -> str:
-    """Digest of the weights that training doesn't change."""
-    trained = {name for name, parameter in describer.named_parameters() if parameter.requires_grad}
-    return digest_of_weights(describer, trained)
+    encoder, trained = describer.encoder, {name for name, one in describer.named_parameters() if one.requires_grad}
+    return {"encoder": type(encoder).__name__, **encoder.settings, "weights": digest_of_weights(describer, trained)}
 
 
 def _is_made_from(folder: Path, made_from: str) -> bool:

@@ -129,10 +129,8 @@ class AnomalyNcd(AnomalibModule):
         regions = datamodule.train_regions()
         num_novel = int((~regions.is_base).sum())
         if num_novel < self.slots.num_classes:
-            msg = (
-                f"`num_novel_classes` is {self.slots.num_classes}, but the images have only {num_novel} regions. "
-                "Give more images or ask for fewer classes."
-            )
+            asked = f"`num_novel_classes` is {self.slots.num_classes}, but the images have only {num_novel} regions"
+            msg = f"{asked}. Give more images or ask for fewer classes."
             raise ValueError(msg)
         references, prototypes = self._of_first_process(lambda: self._start(datamodule))
         self.take_regions(datamodule, *references)

@@ -60,15 +60,6 @@ def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
     return stream.getvalue().encode("utf-8", "backslashreplace")  # names of files need not be text
 
 
-def read_table(file: str | Path) -> list[dict[str, str]]:
-    """Read back what :func:`csv_bytes` made: one dictionary a row, by column; all values are text."""
-    with Path(file).open(newline="", encoding="utf-8") as stream:
-        return [
-            {name: cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell for name, cell in row.items()}
-            for row in csv.DictReader(stream)
-        ]
-
-
 def _harmless(cell: Any) -> Any:
     """A cell that no spreadsheet runs."""
     return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell

@@ -3,7 +3,9 @@
 
 """A run, ``Engine.predict``, ``classify`` and a torch-free artefact say the same of the same images, however odd."""
 
+import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule, discover
 from anomalib_ncd.cli.main import main
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.results.run_results import RunResults
-from anomalib_ncd.results.tables import COLUMNS, read_table, write_tables
+from anomalib_ncd.results.tables import COLUMNS, write_tables
 from anomalib_ncd.settings import RunOptions, TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("little_of_normal", "short_vit")
@@ -161,6 +163,11 @@ def without_torch(run, artefact, odd, output):
     arguments = [sys.executable, "-c", code, *map(str, (artefact, *odd, output))]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def read_table(file):
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [{name: re.sub("^'=", "=", cell) for name, cell in row.items()} for row in csv.DictReader(stream)]
 
 
 def rows_of(folder, name):

@@ -121,10 +121,8 @@ class ResultStore:
                 raise ValueError(msg)
             [found] = self._database.execute("SELECT value FROM about WHERE key = 'classifier'").fetchone()
             if found != classifier:
-                msg = (
-                    f"{self.file.parent} holds results of another classifier, detector or other class names; "
-                    "choose another output folder."
-                )
+                others = "another classifier, detector or other class names"
+                msg = f"{self.file.parent} holds results of {others}; choose another output folder."
                 raise ValueError(msg)
             self._database.execute("UPDATE results SET made_from = NULL WHERE failed")  # each call tries them again
 

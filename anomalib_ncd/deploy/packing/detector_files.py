@@ -46,11 +46,9 @@ def check_detector(
         differences.append(float(np.abs(found - wanted).mean() / width))
     difference = float(np.median(differences))
     if not difference <= MAX_DIFFERENCE:
-        msg = (
-            f"The detector's maps differ from the run's by {difference:.2g} of the score range: they are in other "
-            "units. Was it exported with a post-processor that normalises? Give its checkpoint, or run `discover` on "
-            "maps of this very detector."
-        )
+        what = f"The detector's maps differ from the run's by {difference:.2g} of their range: they are in other units"
+        way_out = "Give its checkpoint, or run `discover` on maps of this very detector"
+        msg = f"{what}. Was it exported with a post-processor that normalises? {way_out}."
         raise ValueError(msg)
     return difference
 

@@ -89,10 +89,7 @@ def default_layers(depth: int) -> int:
 def check_views(images: Tensor, masks: Tensor, size: int) -> None:
     """Raise ``ValueError`` for images and masks that aren't (B, 3, size, size) and (B, 1, size, size)."""
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-        msg = (
-            f"`images` must have shape (B, 3, {size}, {size}), got {tuple(images.shape)}; "
-            "resize them or build the encoder with another `image_size`."
-        )
+        msg = f"`images` must have shape (B, 3, {size}, {size}), got {tuple(images.shape)}; resize or set `image_size`."
         raise ValueError(msg)
     if masks.ndim != 4 or masks.shape[1] != 1:
         hint = "call `masks.unsqueeze(1)`" if masks.ndim == 3 else "give one channel per mask"

@@ -102,10 +102,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:
         # Readers of damaged files raise errors of many kinds.
-        msg = (
-            f"{str(path)!r} can't be read as weights ({str(error)[:200]}); it must be a safetensors or PyTorch "
-            "file of tensors alone. If it is, it is damaged; fetch it again."
-        )
+        wanted = "it must be a safetensors or PyTorch file of tensors alone. If it is, it is damaged; fetch it again"
+        msg = f"{str(path)!r} can't be read as weights ({str(error)[:200]}); {wanted}."
         raise ValueError(msg) from error
 
 

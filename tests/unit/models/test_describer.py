@@ -12,6 +12,7 @@ from anomalib_ncd.data.batches import ModelInputs
 from anomalib_ncd.data.datasets import MAX_NORMAL_REGIONS
 from anomalib_ncd.models import describer as describer_module
 from anomalib_ncd.models.clustering.clustering import unit_rows
+from anomalib_ncd.models.contrast import contrast
 from anomalib_ncd.models.describer import (
     MIN_NORMAL_IMAGES,
     FrozenFeatures,
@@ -116,7 +117,7 @@ def test_regions_pass_in_bounded_numbers(describe, monkeypatch):
 
 @pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
 @torch.no_grad()
-def test_residuals_of_region_and_image_and_a_constant_make_the_feature(backbone):
+def test_residuals_of_region_and_image_contrast_and_a_constant_make_the_feature(backbone):
     describer, (views, masks, whole, image_index) = fitted(backbone), inputs()
     describer.usual_length.fill_(2.0)
     assert isinstance(describer, NormalResiduals)
@@ -124,11 +125,13 @@ def test_residuals_of_region_and_image_and_a_constant_make_the_feature(backbone)
     patches, shares = describer._region_patches(views, masks)
     rows = describer.normal_patches(patches, shares)
     novelty = describer.novelty(describer.encoder.whole_patches(describer.normalised(whole)))[image_index]
-    own, image, constant = describer(views, masks, whole, image_index).feature.split([rows.shape[2]] * 2 + [1], dim=1)
+    parts = describer(views, masks, whole, image_index).feature.split([rows.shape[2]] * 2 + [1, 1], dim=1)
+    own, image, light, constant = parts
     lengths = rows[:, 0].norm(dim=1)
     torch.testing.assert_close(own.norm(dim=1), lengths / (lengths + 2))
     torch.testing.assert_close(F.normalize(own, dim=1), F.normalize(rows[:, 0], dim=1))
     torch.testing.assert_close(image, novelty * 0.7)
+    assert torch.equal(light, contrast(views, masks) * 0.5)
     assert torch.equal(constant, torch.full((5, 1), 0.7))
     _, rejection_feature, appearance = describer(views, masks, whole, image_index)
     assert torch.equal(rejection_feature, torch.cat([rows[:, 1], torch.full((5, 1), 1.5)], dim=1))
@@ -212,7 +215,10 @@ def test_plain_features_are_the_mean_direction_of_both_orientations():
     describer, (views, masks, *_) = build("plain_features", "resnet10t"), inputs()
     one = FrozenFeatures(describer.encoder)
     turned = views.transpose(2, 3), masks.transpose(2, 3)
-    for found, rows, other in zip(describer(views, masks), one(views, masks), one(*turned), strict=True):
+    plain = describer(views, masks)
+    assert torch.equal(plain.feature[:, -1:], contrast(views, masks) * 0.5)
+    plain = plain._replace(feature=plain.feature[:, :-1])
+    for found, rows, other in zip(plain, one(views, masks), one(*turned), strict=True):
         expected = unit_rows(rows) + unit_rows(other)
         torch.testing.assert_close(found, unit_rows(expected), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found.norm(dim=1), torch.ones(len(found)))

@@ -6,7 +6,7 @@ import csv
 import pytest
 
 from anomalib_ncd.regions.classes.results import ImageResult, RegionResult
-from anomalib_ncd.results.tables import COLUMNS, csv_bytes, read_table, table_rows, write_tables
+from anomalib_ncd.results.tables import COLUMNS, csv_bytes, table_rows, write_tables
 
 
 def region(*box, area, score, name, confidence, unknown=False):
@@ -38,6 +38,11 @@ RESULTS = [
         regions=(region(0.0, 0.0, 80.0, 60.0, area=0, score=0.1, name="good part", confidence=1.0),),  # stands for it
     ),
 ]
+
+
+def read_table(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def test_every_image_is_a_row(tmp_path):
@@ -92,11 +97,9 @@ def test_errors_have_a_table_of_their_own():
         ("", ""),
     ],
 )
-def test_no_spreadsheet_runs_a_cell_and_the_reader_gets_it_back(text, cell, tmp_path):
+def test_no_spreadsheet_runs_a_cell(text, cell, tmp_path):
     (tmp_path / "t.csv").write_bytes(csv_bytes([["name", "number"], [text, -1.5]]))
-    with (tmp_path / "t.csv").open(newline="") as stream:
-        assert list(csv.reader(stream))[1] == [cell, "-1.5"]
-    assert read_table(tmp_path / "t.csv") == [{"name": text, "number": "-1.5"}]
+    assert read_table(tmp_path / "t.csv") == [{"name": cell, "number": "-1.5"}]
 
 
 def test_example_of_csv_bytes():

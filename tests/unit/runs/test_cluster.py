@@ -264,7 +264,7 @@ def test_base_classes_of_an_earlier_training_are_left_behind(tiny_run):
     [batch] = discover_by_clustering(model, data(tiny_run))
     assert model.slots.base_names == ()
     assert model.model.best_head == 0
-    assert model.model.heads.weight.shape == (4, 3, 64)
+    assert model.model.heads.weight.shape == (4, 3, 65)
     assert batch.class_probabilities.shape == (18, 3)
 
 
@@ -307,7 +307,7 @@ def test_features_and_number_of_classes_are_passed_on(model, tiny_run, monkeypat
     monkeypatch.setattr(cluster_discovery, "cluster_features", cluster)
     batches = discover_by_clustering(model, data(tiny_run, eval_batch_size=7))
     features = seen.pop("features")
-    assert features.shape[1] == 64
+    assert features.shape[1] == 65
     assert seen == {"num_clusters": 3}
     assert torch.equal(torch.cat([batch.region_feature for batch in batches]), features)
 
