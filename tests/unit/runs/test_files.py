@@ -152,7 +152,7 @@ def test_results_hold_all_images_in_order(gathered):
     results, data = gathered
     assert results.image_keys == [record.key for record in data.records]
     assert results.batch.image_path == [str(record.path) for record in data.records]
-    assert results.batch.region_feature.shape == (len(data.region_table()), 64)
+    assert results.batch.region_feature.shape == (len(data.region_table()), 65)
     assert results.region_position.shape == (len(data.region_table()), 2)
     assert results.regions_folder == "regions"
     assert results.label_names == ["good", "line", "square"]

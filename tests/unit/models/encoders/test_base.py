@@ -37,7 +37,7 @@ def test_views_that_fit_pass():
     ("images", "masks", "match"),
     [
         ((2, 1, 8, 8), (2, 1, 8, 8), r"`images` must have shape \(B, 3, 8, 8\), got \(2, 1, 8, 8\)"),
-        ((2, 3, 16, 16), (2, 1, 8, 8), "another `image_size`"),
+        ((2, 3, 16, 16), (2, 1, 8, 8), "resize or set `image_size`"),
         ((2, 3, 8, 8), (2, 8, 8), r"`masks` must have shape.*masks.unsqueeze\(1\)"),
         ((2, 3, 8, 8), (2, 3, 8, 8), "one channel per mask"),
         ((2, 3, 8, 8), (2, 1, 4, 4), "`masks` must be 8 x 8"),

@@ -286,7 +286,7 @@ def test_settings_out_of_range(setting, value, expected):
     ("images", "masks", "message"),
     [
         ((2, 1, SIDE, SIDE), (2, 1, SIDE, SIDE), r"`images` must have shape \(B, 3, 64, 64\)"),
-        ((2, 3, 32, 32), (2, 1, SIDE, SIDE), "another `image_size`"),
+        ((2, 3, 32, 32), (2, 1, SIDE, SIDE), "resize or set `image_size`"),
         ((2, 3, SIDE, SIDE), (2, SIDE, SIDE), r"masks.unsqueeze\(1\)"),
         ((2, 3, SIDE, SIDE), (2, 3, SIDE, SIDE), "one channel per mask"),
         ((2, 3, SIDE, SIDE), (2, 1, 32, 32), "64 x 64 pixels"),

@@ -385,7 +385,7 @@ def test_other_networks_are_refused():
         ((2, 3, 32, 32), (2, 1, 16, 16), "`masks` must be 32 x 32"),
         ((2, 3, 32, 32), (3, 1, 32, 32), "as many as `images`"),
         ((2, 1, 32, 32), (2, 1, 32, 32), r"`images` must have shape \(B, 3, 32, 32\)"),
-        ((2, 3, 64, 64), (2, 1, 32, 32), "another `image_size`"),
+        ((2, 3, 64, 64), (2, 1, 32, 32), "resize or set `image_size`"),
     ],
 )
 def test_wrong_shapes(images, masks, match):
