@@ -146,10 +146,11 @@ def _plan(
     joined = [one for one in everything if one.box_xyxy is not None or one.image in keys]
     rows = rows_of_results(joined, results)
     plan.take(joined, rows)
-    lost = sum(row is None and one.box_xyxy is not None for one, row in zip(joined, rows, strict=True))
-    lost += len(everything) - len(joined)
+    lost = [one.image for one, row in zip(joined, rows, strict=True) if row is None and one.box_xyxy is not None]
+    lost += [one.image for one in everything if one.box_xyxy is None and one.image not in keys]
     if lost:
-        logger.warning("%d of %d corrections speak of regions or images that the run lacks.", lost, len(everything))
+        text = "%d of %d corrections speak of regions or images that the run lacks: of %s. Use its own report."
+        logger.warning(text, len(lost), len(everything), ", ".join([*dict.fromkeys(lost)][:3]))
     return plan, joined, rows
 
 
@@ -162,8 +163,7 @@ def refit(model: AnomalyNcd, plan: ClassPlan, features: np.ndarray, appearance: 
     prototypes = refine_prototypes(features, plan.prior, plan.allowed, appearance)
     found = constrained(probabilities_of(features, prototypes), plan.allowed)
     is_kept = np.bincount(found.argmax(axis=1), minlength=len(plan.slot_names)) > 0
-    for slot, name in enumerate(plan.slot_names):
-        is_kept[slot] |= slot == plan.normal_slot or name in plan.of_images
+    is_kept |= [slot == plan.normal_slot or name in plan.of_images for slot, name in enumerate(plan.slot_names)]
     plan.keep(is_kept)
     slots = replace(
         model.slots,

@@ -119,6 +119,16 @@ def test_images_without_a_region_stay_normal_and_the_run_can_be_packed(tiny_run,
     assert "0 regions in 1 image" in report
 
 
+def test_corrections_that_speak_of_nothing_in_the_run_are_named(run, tmp_path, caplog):
+    [found] = said_of(run, "line", "long line", 1)
+    lost = [{"image": f"another/{number}", "class": "ghost"} for number in range(4)]
+    aside = {**found, "box": [900, 900, 910, 910]}
+    with caplog.at_level("WARNING"):
+        refine(run, tmp_path / "refined", {"regions": [found, aside, *lost]})
+    assert "5 of 6 corrections speak of regions or images that the run lacks" in caplog.text
+    assert f"of {found['image']}, another/0, another/1. Use its own report" in caplog.text
+
+
 def test_the_report_has_the_crops_of_before(run, refined):
     before, after = (sheets_of_report(folder / "report.html") for folder in (run, refined))
     assert before == after
