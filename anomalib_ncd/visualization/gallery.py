@@ -35,19 +35,19 @@ def draw_gallery(
 ) -> np.ndarray:
     """Draw rows of regions per class, ``(h, w, 3)`` uint8; classes of one name share a row, or `only` one is shown.
 
-    Most regions a class are `tiles_per_class`, the surest first; more than eight take further rows.
+    Most regions a class are `tiles_per_class`, the surest first; more than eight take further rows, none no row.
     """
     classes, scores = _in_table_order(batches, table)
     slots = np.array(first_slots(class_names))
     rows = []
     for class_id, name in enumerate(class_names):
-        if slots[class_id] != class_id or only not in {None, name}:
-            continue
         members = np.flatnonzero((classes >= 0) & (slots[classes] == class_id))
+        if not len(members) or only not in {None, name}:
+            continue
         surest = members[np.argsort(-scores[members], kind="stable")][:tiles_per_class]
         tiles = [region_tile(*table.load(int(index))) for index in surest]
         rows.append(captioned_rows(f"{name}: {len(members)} regions", tiles, min(tiles_per_class, TILES_PER_ROW)))
-    return np.concatenate(rows)
+    return np.concatenate(rows or [captioned_rows("no regions", [], min(tiles_per_class, TILES_PER_ROW))])
 
 
 def region_tile(image: np.ndarray, mask: np.ndarray, size: int = TILE_PX, margin: int = 255) -> np.ndarray:
