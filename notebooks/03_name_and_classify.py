@@ -115,7 +115,7 @@ for folder in (run, refined):
 
 # %% [markdown]
 # Drawn plates are easy: every name was right before, and stays so. On photographs, 40 corrections in the order of
-# the report brought 11 and 19 points of accuracy on two sets of data, nothing on a third (docs/research/benchmarks.md).
+# the report brought 18 and 12 points of accuracy on two sets of data, nothing on a third (docs/research/benchmarks.md).
 
 # %% [markdown]
 # ## Classify new images
