@@ -200,8 +200,8 @@ class AnomalyNcdLoss(nn.Module):
             msg = f"{wanted}, got {got}."
             raise ValueError(msg)
         if logits.shape[2] <= self.num_base_classes:
-            num_base, num_columns = self.num_base_classes, logits.shape[2]
-            msg = f"`logits` must have columns besides the {num_base} base classes, got {num_columns} columns."
+            wanted = f"`logits` must have columns for novel classes besides the {self.num_base_classes} base classes"
+            msg = f"{wanted}, got {logits.shape[2]} columns."
             raise ValueError(msg)
 
 

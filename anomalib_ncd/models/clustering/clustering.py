@@ -4,7 +4,7 @@
 """Clusters of mask-guided features, and similarities between them."""
 
 import logging
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,9 @@ def cluster_features(
     rows = _as_finite_rows(features)
     if num_clusters < 1:
         msg = f"`num_clusters` must be at least 1, got {num_clusters}."
+        raise ValueError(msg)
+    if method not in get_args(ClusterMethod):
+        msg = f"`method` must be one of {get_args(ClusterMethod)}, got {method!r}."
         raise ValueError(msg)
     if len(rows) == 0:
         return np.zeros(0, dtype=np.int64)

@@ -249,7 +249,7 @@ def _check_backbone(backbone: object) -> None:
 def _check_choices(feature_layers: int, trainable_blocks: int, empty_mask: str) -> None:
     """Refuse features of layers that training would change, and unknown ways with empty masks."""
     if feature_layers > 1 and trainable_blocks > 1:
-        msg = f"`trainable_blocks` is {trainable_blocks}: train one block at most, or take `feature_layers=1`."
+        msg = f"`feature_layers` above 1 are frozen layers: train one block at most, not {trainable_blocks}, or take 1."
         raise ValueError(msg)
     if empty_mask not in get_args(EmptyMask):
         msg = f"`empty_mask` must be one of {get_args(EmptyMask)}, got {empty_mask!r}."

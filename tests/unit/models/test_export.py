@@ -21,12 +21,15 @@ from anomalib_ncd.models.export import OUTPUT_NAMES, RegionClassifier, calibrati
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.settings import TrainingSettings
 
-BACKBONES = ["test_vit", "resnet10t", "test_vit compared with normal", "resnet10t compared with normal"]
+COMPARED = ["test_vit compared with normal", "resnet10t compared with normal"]
+BACKBONES = ["test_vit", "resnet10t", "resnet10t plain", *COMPARED]
 
 
 def build_model(kind, **arguments):
     torch.manual_seed(0)
-    backbone, described_by = kind.split()[0], "normal_residuals" if "normal" in kind else "plain_features"
+    backbone, described_by = kind.split()[0], "frozen_features"
+    if "plain" in kind or "normal" in kind:
+        described_by = "plain_features" if "plain" in kind else "normal_residuals"
     model = AnomalyNcd(
         backbone, pretrained=False, describer=described_by, num_novel_classes=4, image_size=224, **arguments
     )
@@ -78,7 +81,7 @@ def eager_outputs(model, views, masks, whole=None, image_index=None):
         return (logits[:, 2:] / 0.1).softmax(dim=1), features, nearest
 
 
-@pytest.fixture(scope="module", params=["resnet10t", "short_vit compared with normal"])
+@pytest.fixture(scope="module", params=["resnet10t", "resnet10t plain", "short_vit compared with normal"])
 def exported(request, short_vit, tmp_path_factory):
     """A model, its ONNX file, and the engine that exported it."""
     pytest.importorskip("onnxscript", reason="export to ONNX needs onnxscript")

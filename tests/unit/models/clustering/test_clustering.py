@@ -141,6 +141,8 @@ def test_wrong_arguments(blobs):
         cluster_features(np.zeros(6), 2)
     with pytest.raises(ValueError, match="`num_clusters` must be at least 1, got 0"):
         cluster_features(blobs[0], 0)
+    with pytest.raises(ValueError, match=r"`method` must be one of \('kmeans', 'ward'\), got 'dbscan'"):
+        cluster_features(blobs[0], 2, "dbscan")
 
 
 def make_regions(sizes=SIZES, width=8):

@@ -23,6 +23,8 @@ def test_without_clear_evidence_none_is():
     assert find_normal_cluster(LABELS, scores(0.9, 0.6, 0.8), AREAS) is None  # lowest, but above 0.3
     assert find_normal_cluster(LABELS, scores(0.3, 0.3, 0.3), AREAS) is None  # low, but no lower than others
     assert find_normal_cluster(np.zeros(5, int), np.full(5, 0.1), np.ones(5)) is None
+    one_empty = np.array([20, 0, 20, 20])  # an empty mask scores 0 beside the others
+    assert find_normal_cluster(np.array([0, 0, 1, 1]), np.array([0.9, 0.9, 0.95, 0.95]), one_empty) is None
     assert find_normal_cluster(np.zeros(0, int), np.zeros(0), np.zeros(0)) is None
 
 
