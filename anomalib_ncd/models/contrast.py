@@ -10,12 +10,12 @@ LEAST_GREY_STEP = 15.0  # of 255, that counts where the surroundings are even
 
 
 def contrast(views: Tensor, masks: Tensor) -> Tensor:
-    """How much lighter than its surroundings each region is, ``(R, 1)`` in (-1, 1), which networks hardly tell.
+    """How much lighter than its surroundings each region is, ``(R, 1)`` in [-1, 1], which networks hardly tell.
 
     It is the difference of the mean grey values in the mask and in a ring around it, an eighteenth of the view wide. A
     step counts less where the ring is rough. Arguments as :meth:`Describer.forward`.
     """
-    grey, masks, reach = views.float().mean(dim=1, keepdim=True), masks.to(views.device), views.shape[-1] // 18
+    grey, masks, reach = views.float().mean(dim=1, keepdim=True), masks.to(views.device).float(), views.shape[-1] // 18
     near = F.max_pool2d(F.max_pool2d(masks, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
     inside, _ = _mean_and_spread(grey, masks)
     around, spread = _mean_and_spread(grey, near * (1 - masks))

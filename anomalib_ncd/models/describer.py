@@ -92,7 +92,7 @@ class OneNetwork(Describer):
 class FrozenFeatures(OneNetwork):
     """Features of the encoder alone, whose last part training may change."""
 
-    width_beside: ClassVar[int] = 0  # of what goes with them
+    width_beside: ClassVar[int] = 0  # of contrast beside the features
 
     def __init__(self, encoder: RegionEncoder) -> None:
         super().__init__(encoder)
@@ -121,10 +121,10 @@ class PlainFeatures(FrozenFeatures):
 
     def _described(self, views: Tensor, masks: Tensor) -> Description:
         described = super()._described
-        found = [described(*turn) for turn in orientations(views, masks)]
-        feature, reference, _ = (unit_rows(sum(map(unit_rows, rows), rows[0] * 0)) for rows in zip(*found, strict=True))
-        light = contrast(views, masks).to(feature) * CONTRAST_WEIGHT
-        return Description(torch.cat([feature, light], dim=1), reference, reference)
+        one, turned = (described(*turn)[:2] for turn in orientations(views, masks))
+        feature, reference = (unit_rows(unit_rows(a) + unit_rows(b)) for a, b in zip(one, turned, strict=True))
+        contrasts = contrast(views, masks).to(feature) * CONTRAST_WEIGHT
+        return Description(torch.cat([feature, contrasts], dim=1), reference, reference)
 
 
 class NormalResiduals(OneNetwork):
@@ -132,8 +132,7 @@ class NormalResiduals(OneNetwork):
 
     The feature is the direction of the residual of :class:`NormalPatches`, of length l / (l + m) where its longest
     residual has the length l and that of normal regions the median m; the direction of :class:`ImageNovelty`, as long
-    as the image is novel; the :func:`contrast`; and a constant. For what is known and unknown, images don't count, nor
-    does contrast. Nothing of it is trained.
+    as the image is novel; the :func:`contrast`; and a constant. Rejection looks at neither image nor contrast.
     """
 
     needs_whole_images = True
@@ -150,12 +149,12 @@ class NormalResiduals(OneNetwork):
     @torch.no_grad()
     def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
         """See :meth:`Describer.fit`."""
-        rows, light = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
+        rows, contrasts = fit_to_regions(self.normal_patches, self._region_patches, regions, self.image_size, seed)
         bit_depth = regions.table.settings.bit_depth
         fit_to_images(self.novelty, self._whole_patches, image_paths, self.image_size, seed, bit_depth)
         usual = rows[:, 0].norm(dim=1).quantile(0.5) if len(rows) else torch.tensor(1.0)
         self.usual_length.copy_(usual.clamp(min=SMALLEST))  # copies of one image differ by nothing
-        return self._joined(rows, light, torch.zeros_like(rows[:, 0]))[0]  # their images count as seen
+        return self._joined(rows, contrasts, torch.zeros_like(rows[:, 0]))[0]  # their images count as seen
 
     @torch.no_grad()
     def forward(
@@ -167,8 +166,8 @@ class NormalResiduals(OneNetwork):
             raise ValueError(msg)
         compared = in_parts(self._compared, REGIONS_PER_PASS, views, masks)
         novelty = self.novelty(self._whole_patches(whole_images))
-        light = in_parts(contrast, REGIONS_PER_PASS, views, masks)
-        features = self._joined(compared[:, :2], light, novelty[image_index.to(novelty.device)])
+        contrasts = in_parts(contrast, REGIONS_PER_PASS, views, masks)
+        features = self._joined(compared[:, :2], contrasts, novelty[image_index.to(novelty.device)])
         return Description(*features, compared[:, 2])
 
     def _compared(self, views: Tensor, masks: Tensor) -> Tensor:
@@ -187,12 +186,12 @@ class NormalResiduals(OneNetwork):
     def _whole_patches(self, views: Tensor) -> Tensor:
         return self.encoder.whole_patches(self.normalised(views))
 
-    def _joined(self, rows: Tensor, light: Tensor, novelty: Tensor) -> tuple[Tensor, Tensor]:
+    def _joined(self, rows: Tensor, contrasts: Tensor, novelty: Tensor) -> tuple[Tensor, Tensor]:
         """Features of residuals ``(R, 2, D)``, contrasts ``(R, 1)`` and images ``(R, D)``; what rejection compares."""
         longest, mean = rows.unbind(dim=1)
         own = longest / (longest.norm(dim=1, keepdim=True) + self.usual_length.to(rows))
         one = torch.ones_like(own[:, :1])
-        beside = [novelty.to(rows) * IMAGE_WEIGHT, light.to(rows) * CONTRAST_WEIGHT, one * CONSTANT]
+        beside = [novelty.to(rows) * IMAGE_WEIGHT, contrasts.to(rows) * CONTRAST_WEIGHT, one * CONSTANT]
         return torch.cat([own, *beside], dim=1), torch.cat([mean, one * REJECTION_CONSTANT], dim=1)
 
 
@@ -240,9 +239,6 @@ def build_describer(
     kind: DescriberKind, backbone: str, weights: str | Path | None = None, **settings: Any
 ) -> Describer:
     """Build a describer: to train, for plain clusters, or to compare with normal images; see :func:`build_encoders`."""
-    if kind not in DESCRIBERS:
-        msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
-        raise ValueError(msg)
     return _of_kind(kind, build_encoders(backbone, weights, **settings))
 
 
@@ -258,6 +254,9 @@ def with_networks_of(describer: Describer, kind: DescriberKind) -> Describer:
 
 
 def _of_kind(kind: DescriberKind, encoders: Iterable[RegionEncoder]) -> Describer:
+    if kind not in DESCRIBERS:
+        msg = f"`describer` must be one of {tuple(DESCRIBERS)}, got {kind!r}."
+        raise ValueError(msg)
     parts = [DESCRIBERS[kind](encoder) for encoder in encoders]
     return parts[0] if len(parts) == 1 else SideBySide(parts)
 

@@ -48,10 +48,6 @@ class RegionCache:
         self._table: RegionTable | None = None
         self._encoded: list[NcdBatch] = []
 
-    def clear(self) -> None:
-        """Forget them."""
-        self._table, self._encoded = None, []
-
     def encode(self, describe: Describe, datamodule: NcdDataModule) -> list[NcdBatch]:
         """Describe all regions of a datamodule, whatever process asks, or take them from the last time.
 

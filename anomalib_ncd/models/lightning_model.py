@@ -229,13 +229,13 @@ class AnomalyNcd(AnomalibModule):
 
     def forget_regions(self) -> None:
         """Begin anew: new regions are cut with a score range of their own, and as the datamodule says."""
-        self._encoded.clear()
+        self._encoded = RegionCache()
         self.region_settings = self.map_kind = None
         self.score_range.fill_(float("nan"))
 
     def take_regions(self, datamodule: NcdDataModule, references: torch.Tensor, image_index: torch.Tensor) -> None:
         """Take over what new regions are cut and compared like: references ``(R, E)`` and ``(R,)`` image of each."""
-        self._encoded.clear()
+        self._encoded = RegionCache()
         self.model.rejection.fit(references, image_index)
         self.region_settings, self.map_kind = datamodule.region_settings, datamodule.region_table().map_kind
         if datamodule.fitted_score_range is not None:
@@ -294,6 +294,7 @@ class AnomalyNcd(AnomalibModule):
         estimate, regions = self.num_classes_estimate, self.region_settings
         checkpoint[checkpoints.CHECKPOINT_KEY] = {
             **self._fixed_settings,
+            "describer": self.hparams["describer"],
             "slots": self.slots.plain(),
             "num_classes_estimate": None if estimate is None else estimate.plain(),
             "region_settings": None if regions is None else regions.to_dict(),
@@ -304,17 +305,18 @@ class AnomalyNcd(AnomalibModule):
         """Make heads that fit the checkpoint; ``ValueError`` if it is of another model or number of classes."""
         saved, state = checkpoints.own_part(checkpoint), checkpoint["state_dict"]
         self.take_saved_number(saved)
-        checkpoints.refuse_other_settings(saved, self._fixed_settings)
         slots = ClassSlots.from_plain(saved["slots"])
-        asked, found = ({"num_novel_classes": each.num_novel} for each in (self.slots, slots))
-        checkpoints.refuse_other_settings(found, asked)
+        own = {**self._fixed_settings, "num_novel_classes": self.slots.num_novel}
+        checkpoints.refuse_other_settings({**saved, "num_novel_classes": slots.num_novel}, own)
         super().on_load_checkpoint(checkpoint)
-        self.describe_by(checkpoint["hyper_parameters"]["describer"])
+        self.describe_by(saved["describer"])
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            refuse_training(slots, self.model.describer, slots.base_names or ())
         self.make_heads(slots)
         regions, self.map_kind = saved["region_settings"], saved.get("map_kind")
         self.region_settings = None if regions is None else RegionSettings.from_dict(regions)
         self.score_range.copy_(state["score_range"])
-        self._encoded.clear()
+        self._encoded = RegionCache()
         if self._datamodule is not None:  # which was set up before the checkpoint was read
             self._datamodule.prepare_for(self.inputs)
 

@@ -187,7 +187,7 @@ class AnomalyNcdModel(nn.Module):
     @property
     def trained_describer(self) -> FrozenFeatures:
         """The describer, which training changes; ``TypeError`` for another one."""
-        if not isinstance(self.describer, FrozenFeatures):
+        if not isinstance(self.describer, FrozenFeatures) or self.describer.why_untrained:
             msg = f"Only FrozenFeatures can be trained, got {type(self.describer).__name__}."
             raise TypeError(msg)
         return self.describer

@@ -32,17 +32,17 @@ def discover_by_clustering(
 
     Where the datamodule has normal images, twelve or more, regions are described by what sets them apart from those,
     see :class:`~anomalib_ncd.models.describer.NormalResiduals`, and clustered together with known-normal ones: the
-    cluster of these is *normal*, slot 0, if they lie inside of it. Else it is the cluster that the detector clearly
-    scores low.
+    cluster of these is *normal*, slot 0, if they lie inside of it. Else they are described on their own, and it is the
+    cluster that the detector clearly scores low.
     Where there is none, images without a region are *normal* if they are many, and then counted as one of the classes;
     else all slots are defects.
 
     Predictions are those of the centres, not the clusters themselves, so that an image has the same class in the run
     and whenever it comes again. They come in batches as ``Engine.predict`` would return them. The model gives the
-    encoder, the number of classes and the merging temperature, and gets the prototypes and the score range of the maps.
+    encoder, the number of classes and the merging temperature, and gets describer, prototypes and score range.
     """
     datamodule.setup()
-    model.describe_by(describer_for(len(datamodule.normal_records)))
+    model.describe_by(describer_for(0 if datamodule.normal_images is None else len(datamodule.normal_records)))
     model.eval().to(device).forget_regions()
     datamodule.prepare_for(model.inputs)
     known_normal = _compare_with_normal(model, datamodule, seed)
@@ -77,13 +77,12 @@ def discover_by_clustering(
 
 def _compare_with_normal(model: AnomalyNcd, datamodule: NcdDataModule, seed: int) -> torch.Tensor:
     """Let a describer that compares with normal images see them: features of known-normal regions, none for others."""
-    describer, num_normal = model.model.describer, len(datamodule.normal_records)
-    regions = datamodule.normal_regions(MAX_NORMAL_REGIONS)
+    describer, regions = model.model.describer, datamodule.normal_regions(MAX_NORMAL_REGIONS)
     if describer.needs_whole_images and regions is not None:
         return describer.fit(regions, [record.path for record in regions.images], seed)
-    if num_normal:
+    if regions is not None:
         text = "Regions are compared with good images where there are %d or more; %d would tell too little. Give more."
-        logger.warning(text, MIN_NORMAL_IMAGES, num_normal)
+        logger.warning(text, MIN_NORMAL_IMAGES, len(regions.images))
     return torch.zeros(0, describer.feature_dim)
 
 

@@ -208,6 +208,8 @@ def test_another_kind_has_the_same_networks(backbone):
         assert [id(network) for network in found] == [id(network) for network in networks]
         assert describer.needs_whole_images == (kind == "normal_residuals")
         assert bool(describer.why_untrained) == (kind != "frozen_features" or len(networks) > 1)
+    with pytest.raises(ValueError, match=r"`describer` must be one of .* got 'nonsense'"):
+        with_networks_of(describer, "nonsense")
 
 
 @torch.no_grad()

@@ -193,6 +193,7 @@ def test_the_checkpoint_is_plain_data(fitted):
     assert checkpoint["anomalib_ncd"] == {
         "backbone": "test_vit",
         "image_size": 160,
+        "describer": "frozen_features",
         "num_heads": 4,
         "slots": {
             "base_names": BASE_NAMES,

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.clustering.clustering import unit_rows
-from anomalib_ncd.models.describer import FrozenFeatures
+from anomalib_ncd.models.describer import FrozenFeatures, PlainFeatures
 from anomalib_ncd.models.encoders.vit import MaskGuidedVit
 from anomalib_ncd.models.losses import AnomalyNcdLoss
 from anomalib_ncd.models.torch_model import AnomalyNcdModel, ProjectionHead, PrototypeHeads
@@ -199,3 +199,10 @@ def test_network_and_losses_need_no_double_precision(model, views):
         model.rejection.fit(reference, torch.arange(8))
         model.rejection(reference)
     assert loss.dtype == torch.float32
+
+
+def test_plain_features_are_not_trained():
+    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=0)
+    model = AnomalyNcdModel(PlainFeatures(MaskGuidedVit(vit)), ClassSlots((), 3))
+    with pytest.raises(TypeError, match="Only FrozenFeatures can be trained, got PlainFeatures"):
+        _ = model.trained_describer

@@ -11,6 +11,7 @@ from anomalib_ncd import AnomalyNcd, NcdDataModule
 from anomalib_ncd.models.checkpoints import save_model
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.models.clustering.clustering import cluster_centres, cluster_features
+from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.settings import RegionSettings
 from anomalib_ncd.runs import cluster as cluster_discovery
 from anomalib_ncd.runs.cluster import discover_by_clustering
@@ -235,6 +236,17 @@ def test_a_fresh_model_describes_as_its_checkpoint(model, tiny_run, tmp_path):
     [again] = engine.predict(fresh, datamodule=data(tiny_run), ckpt_path=tmp_path / "model.ckpt")
     torch.testing.assert_close(again.region_feature, batch.region_feature, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(again.region_reference, batch.region_reference, atol=1e-4, rtol=1e-4)
+    other = AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt", describer="frozen_features")
+    assert other.hparams["describer"] == "plain_features"
+
+
+@pytest.mark.usefixtures("few_are_enough")
+def test_good_images_that_were_found_but_not_given_are_not_compared_with(model, tiny_run, monkeypatch, caplog):
+    good = list_images(tiny_run.images / "good")
+    monkeypatch.setattr("anomalib_ncd.data.datamodule.find_normal_images", lambda *given: good)
+    discover_by_clustering(model, data(tiny_run, base="synthetic"))
+    assert model.hparams["describer"] == "plain_features"
+    assert "good images" not in caplog.text
 
 
 def test_few_normal_images_are_as_good_as_none(model, tiny_run, caplog):
@@ -283,6 +295,10 @@ def test_training_does_not_go_on_from_clusters(tiny_run, tmp_path):
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path, max_epochs=1)
     with pytest.raises(ValueError, match=r"made from clusters.*start with a new AnomalyNcd"):
         engine.fit(model, datamodule=data(tiny_run))
+    save_model(model, tmp_path / "model.ckpt")
+    fresh = AnomalyNcd("test_vit", pretrained=False, training=model.training_settings, num_novel_classes=3)
+    with pytest.raises(ValueError, match=r"made from clusters.*start with a new AnomalyNcd"):
+        engine.fit(fresh, datamodule=data(tiny_run), ckpt_path=tmp_path / "model.ckpt")
 
 
 def test_centres_are_mean_directions():
