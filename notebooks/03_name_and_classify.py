@@ -71,8 +71,8 @@ _ = plt.axis("off")
 # ## Name
 #
 # Open `report.html` of the run in a browser, type names, mark what is the same, and save `corrections.json`. Here we
-# write the file ourselves: one cluster is clearly what the detector scores low, and is called `normal` already;
-# `class_2` are false alarms on good plates, too. `anomalib-ncd name runs/name_and_classify` does
+# write the file ourselves: plates without a region are `normal` already; `class_2` are false alarms on good plates,
+# which are normal, too. `anomalib-ncd name runs/name_and_classify` does
 # the rest on the command line; in Python it is `name_classes`.
 
 # %%
