@@ -17,7 +17,7 @@ import numpy as np
 from cases import Case, Setup
 from regions import read_grey
 
-from anomalib_ncd.regions.mebin import binarize_batch, component_counts, fit_score_range, normalize_anomaly_map
+from anomalib_ncd.regions.mebin import binarize_batch, build_sweep, fit_score_range, normalize_anomaly_map
 
 NUM_MAPS = 32
 REPEATS = 3
@@ -31,7 +31,7 @@ def mebin(case: Case, setup: Setup) -> dict[str, float]:
     else:
         maps, score_range = _noise_maps(size, sigma=2.0 if case.data == "smooth noise" else 0.0), (0.0, 1.0)
     for anomaly_map in maps[:4]:
-        assert component_counts(anomaly_map, score_range).tolist() == _literal(anomaly_map, score_range)
+        assert build_sweep(anomaly_map, score_range).count_all().tolist() == _literal(anomaly_map, score_range)
     cv2.setNumThreads(1)
     own: list[float] = []
     literal: list[float] = []

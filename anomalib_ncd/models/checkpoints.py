@@ -16,6 +16,7 @@ from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.regions.writing import whole_file
 
 CHECKPOINT_KEY = "anomalib_ncd"
+OTHER_VERSION = "The checkpoint was written by another version of anomalib_ncd; discover the classes again."
 QUIET_TRAINER: dict[str, Any] = dict.fromkeys(
     ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
 )
@@ -27,9 +28,8 @@ def own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
     if saved is None:
         msg = "This is no checkpoint of AnomalyNcd: it was written by another model."
         raise ValueError(msg)
-    if "slots" not in saved:
-        msg = "The checkpoint was written by another version of anomalib_ncd; discover the classes again."
-        raise ValueError(msg)
+    if not {"slots", "describer", "num_classes_estimate", "region_settings"} <= set(saved):
+        raise ValueError(OTHER_VERSION)
     return saved
 
 
@@ -55,8 +55,8 @@ def read_checkpoint(file: str | Path, *, mmap: bool = True) -> dict[str, Any]:
 def refuse_other_settings(saved: dict[str, Any], own: dict[str, Any]) -> None:
     """Refuse settings of a checkpoint that differ from the model's own, by the names of its arguments."""
     for name, value in own.items():
-        if saved[name] != value:
-            msg = f"The checkpoint was trained with {name}={saved[name]!r}, but the model has {value!r}."
+        if saved.get(name) != value:
+            msg = f"The checkpoint was trained with {name}={saved.get(name)!r}, but the model has {value!r}."
             raise ValueError(msg)
 
 

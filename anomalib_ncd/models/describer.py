@@ -144,7 +144,6 @@ class NormalResiduals(OneNetwork):
         self.register_buffer("usual_length", torch.ones(()))
         self.usual_length: Tensor  # median length m of normal regions, compared with other images than their own
         self.feature_dim = 2 * encoder.patch_width + 2
-        self.requires_grad_(requires_grad=False)
 
     @torch.no_grad()
     def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
@@ -212,12 +211,12 @@ class SideBySide(Describer):
         self.parts: Any = nn.ModuleList(parts)
         self.image_size = sizes[0]
         self.needs_whole_images, self.feature_dim = parts[0].needs_whole_images, sum(part.feature_dim for part in parts)
-        self.requires_grad_(requires_grad=False)
 
     def fit(self, regions: NormalRegions, image_paths: Sequence[Path], seed: int = 0) -> Tensor:
         """See :meth:`Describer.fit`."""
         return self.joined([part.fit(regions, image_paths, seed) for part in self.parts])
 
+    @torch.no_grad()
     def forward(self, *inputs: Tensor | None) -> Description:
         """Describe regions; see :meth:`Describer.forward`."""
         found = [part(*inputs) for part in self.parts]

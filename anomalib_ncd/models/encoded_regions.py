@@ -93,9 +93,7 @@ class ViewBank(Dataset):
     """
 
     def __init__(self, regions: TrainRegions, tokens: torch.Tensor, starts: torch.Tensor) -> None:
-        self.regions = regions
-        self.tokens = tokens
-        self.starts = starts
+        self.regions, self.tokens, self.starts = regions, tokens, starts
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
@@ -245,9 +243,7 @@ class _ManyViews(Dataset):
     """The regions with another number of views per item, the same views each time."""
 
     def __init__(self, regions: TrainRegions, num_views: int, seed: int) -> None:
-        self.regions = regions
-        self.num_views = num_views
-        self.seed = seed
+        self.regions, self.num_views, self.seed = regions, num_views, seed
 
     def __len__(self) -> int:
         return len(self.regions)

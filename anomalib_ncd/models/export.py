@@ -52,8 +52,10 @@ class RegionClassifier(nn.Module):
 
     def __init__(self, describer: Describer, prototypes: Tensor, rejection: RegionRejection | None = None) -> None:
         super().__init__()
-        self.describer = describer
-        self.rejection = rejection or RegionRejection()
+        if prototypes.shape[1] != describer.feature_dim:
+            msg = "Prototypes and features are of two versions of anomalib_ncd; discover and pack again."
+            raise ValueError(msg)
+        self.describer, self.rejection = describer, rejection or RegionRejection()
         self.register_buffer("prototypes", unit_rows(prototypes.detach().float()))
         self.prototypes: Tensor
 

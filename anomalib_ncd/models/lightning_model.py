@@ -313,6 +313,8 @@ class AnomalyNcd(AnomalibModule):
         if self._trainer is not None and self.trainer.state.fn == "fit":
             refuse_training(slots, self.model.describer, slots.base_names or ())
         self.make_heads(slots)
+        if state["model.heads.weight"].shape != self.model.heads.weight.shape:  # regions were described otherwise
+            raise ValueError(checkpoints.OTHER_VERSION)
         regions, self.map_kind = saved["region_settings"], saved.get("map_kind")
         self.region_settings = None if regions is None else RegionSettings.from_dict(regions)
         self.score_range.copy_(state["score_range"])

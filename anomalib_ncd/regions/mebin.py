@@ -135,14 +135,6 @@ def normalize_anomaly_map(anomaly_map: np.ndarray, score_range: tuple[float, flo
     return _scaled(check_map(anomaly_map), *check_range(score_range))
 
 
-def component_counts(
-    anomaly_map: np.ndarray, score_range: tuple[float, float], sample_rate: int = 4, erosion_size: int = 6
-) -> np.ndarray:
-    """Count the 8-connected components of a map at each threshold of the sweep, from 255 downwards."""
-    sweep = _build_sweep(check_map(anomaly_map), check_range(score_range), sample_rate, erosion_size)
-    return sweep.count_all()
-
-
 def select_interval(counts: np.ndarray, min_interval_len: int = 4) -> tuple[int, int] | None:
     """Pick the stable interval of a sweep, its longest run of equal, non-zero counts: last index and count.
 
@@ -188,7 +180,7 @@ def binarize(
     array = check_map(anomaly_map)
     low, high = check_range(score_range)
     _check_at_least("min_interval_len", min_interval_len, 1)
-    sweep = _build_sweep(array, (low, high), sample_rate, erosion_size)
+    sweep = build_sweep(array, (low, high), sample_rate, erosion_size)
     interval = select_interval(sweep.count_stable(min_interval_len), min_interval_len)
     if interval is None:
         return BinarizedMap(np.zeros(array.shape, dtype=bool), high, 0)
@@ -230,10 +222,10 @@ def binarize_batch(
         return list(pool.map(binarize_one, anomaly_maps))
 
 
-def _build_sweep(
-    array: np.ndarray, score_range: tuple[float, float], sample_rate: int, erosion_size: int
+def build_sweep(
+    array: np.ndarray, score_range: tuple[float, float], sample_rate: int = 4, erosion_size: int = 6
 ) -> ThresholdSweep:
-    """Quantise and erode a map, ready for the sweep."""
+    """Quantise and erode a map ``(H, W)``, ready for the sweep; arguments as :func:`binarize`."""
     _check_at_least("erosion_size", erosion_size, 0)
     thresholds = sweep_thresholds(sample_rate)
     # A flat erosion commutes with thresholding: one erosion of the grey values stands for one a threshold.

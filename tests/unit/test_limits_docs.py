@@ -161,6 +161,11 @@ TESTS = {
         "unit/models/test_lightning_model.py::test_a_checkpoint_of_another_model_is_refused",
         "unit/models/test_lightning_model.py::test_a_checkpoint_with_other_sizes_is_refused",
     ],
+    "checkpoint or PyTorch artefact of another version of `anomalib_ncd`": [
+        "unit/models/test_checkpoints.py::test_checkpoints_of_other_versions_are_refused",
+        "unit/models/test_checkpoints.py::test_features_of_another_width_are_of_another_version",
+        "unit/deploy/test_runtimes.py::test_prototypes_of_another_width_are_refused",
+    ],
     "regions cut otherwise than the model's": [f"{DATAMODULE}test_settings_other_than_the_models_are_refused"],
     "model that was never fitted, in `Engine.predict`": [f"{CASES}test_a_model_that_was_never_fitted_does_not_predict"],
     "run made anew with other images": [f"{CASES}test_names_are_not_put_onto_other_clusters"],

@@ -123,6 +123,15 @@ def test_mean_and_standard_deviation_of_a_network_are_kept_apart(torch_artefact)
         torch.testing.assert_close(getattr(loaded.describer, name), state[f"describer.{name}"])
 
 
+def test_prototypes_of_another_width_are_refused(torch_artefact):
+    artefact = Artefact.load(torch_artefact)
+    state = load_safetensors(artefact.contents_of(artefact.manifest.encoder)[0])
+    state["prototypes"] = state["prototypes"][:, :-1].contiguous()
+    changed = Artefact.create(artefact.manifest, {"encoder.safetensors": save_safetensors(state)})
+    with pytest.raises(ArtefactError, match="are of two versions of anomalib_ncd; discover and pack again"):
+        load_encoder(changed)
+
+
 def test_settings_that_do_not_fit_the_weights_are_refused(torch_artefact):
     artefact = Artefact.load(torch_artefact)
     artefact.manifest.encoder.settings["backbone"] = "resnet10t"

@@ -9,7 +9,15 @@ from anomalib_ncd.models.checkpoints import own_part, refuse_other_settings, sav
 from anomalib_ncd.models.class_slots import ClassSlots
 from anomalib_ncd.settings import TrainingSettings
 
-SAVED = {"backbone": "vit", "image_size": 224, "num_heads": 4, "slots": ClassSlots((), 3).plain()}
+SAVED = {
+    "backbone": "vit",
+    "image_size": 224,
+    "num_heads": 4,
+    "describer": "plain_features",
+    "slots": ClassSlots((), 3).plain(),
+    "num_classes_estimate": None,
+    "region_settings": None,
+}
 
 
 @pytest.fixture
@@ -47,11 +55,20 @@ def test_other_checkpoints_are_refused():
         own_part({"anomalib_ncd": {"backbone": "vit"}})
 
 
+@pytest.mark.parametrize("name", ["slots", "describer", "num_classes_estimate", "region_settings"])
+def test_checkpoints_of_other_versions_are_refused(name):
+    assert own_part({"anomalib_ncd": SAVED}) == SAVED
+    with pytest.raises(ValueError, match="another version of anomalib_ncd; discover the classes again"):
+        own_part({"anomalib_ncd": {key: value for key, value in SAVED.items() if key != name}})
+
+
 @pytest.mark.parametrize("name", ["backbone", "image_size", "num_heads"])
 def test_other_settings_are_refused(name):
     refuse_other_settings(SAVED, SAVED)
     with pytest.raises(ValueError, match=f"trained with {name}="):
         refuse_other_settings(SAVED, SAVED | {name: "other"})
+    with pytest.raises(ValueError, match=f"trained with {name}=None"):
+        refuse_other_settings({key: value for key, value in SAVED.items() if key != name}, SAVED)
 
 
 def test_a_saved_model_loads_again(tmp_path):
@@ -69,3 +86,17 @@ def test_a_saved_model_loads_again(tmp_path):
     assert loaded.slots.default_names == ["class_1", "class_2", "class_3"]
     for name, value in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value)
+
+
+def test_features_of_another_width_are_of_another_version(tmp_path):
+    """Classes of a version that described regions by fewer numbers."""
+    model = AnomalyNcd(backbone="test_vit", pretrained=False, num_novel_classes=3)
+    model.describe_by("plain_features")
+    model.make_heads(ClassSlots((), 3))
+    save_model(model, tmp_path / "model.ckpt")
+    checkpoint = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    weight = checkpoint["state_dict"]["model.heads.weight"]
+    checkpoint["state_dict"]["model.heads.weight"] = weight[..., :-1]
+    torch.save(checkpoint, tmp_path / "model.ckpt")
+    with pytest.raises(ValueError, match="another version of anomalib_ncd; discover the classes again"):
+        AnomalyNcd.load_from_checkpoint(tmp_path / "model.ckpt")

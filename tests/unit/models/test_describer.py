@@ -233,9 +233,22 @@ def test_without_normal_images_there_is_nothing_to_compare_with():
         build("normal_residuals")(*inputs())
 
 
-def test_nothing_of_residuals_is_trained():
-    assert not any(parameter.requires_grad for parameter in build("normal_residuals").parameters())
-    assert any(parameter.requires_grad for parameter in build().parameters())
+@pytest.mark.parametrize("networks", [("test_vit",), ("test_vit", "resnet10t")])
+def test_what_is_not_trained_has_no_gradient(networks):
+    describer = fitted() if len(networks) == 1 else side_by_side()
+    assert not any(rows.requires_grad for rows in describer(*inputs()))
+    assert build()(*inputs()).feature.requires_grad
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+def test_a_network_that_is_compared_with_can_be_trained_afterwards(backbone):
+    def trained(describer):
+        return [name for name, parameter in describer.encoder.named_parameters() if parameter.requires_grad]
+
+    describer = build("frozen_features", backbone)
+    expected = trained(describer)
+    again = with_networks_of(with_networks_of(describer, "normal_residuals"), "frozen_features")
+    assert trained(again) == expected != []
 
 
 def test_a_state_of_a_fitted_describer_loads_into_a_new_one(tmp_path):
@@ -328,7 +341,6 @@ def test_networks_side_by_side_compare_with_normal_images(tiny_run):
 def test_networks_side_by_side_are_not_trained():
     with pytest.raises(ValueError, match="Networks side by side are for clusters; give one `backbone` to train"):
         refuse_training(None, side_by_side(), [])
-    assert not any(parameter.requires_grad for parameter in side_by_side().parameters())
 
 
 def test_networks_side_by_side_see_views_of_one_size():

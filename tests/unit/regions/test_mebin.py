@@ -14,7 +14,7 @@ from anomalib_ncd.regions.mebin import (
     ThresholdSweep,
     binarize,
     binarize_batch,
-    component_counts,
+    build_sweep,
     fit_score_range,
     normalize_anomaly_map,
     select_interval,
@@ -110,7 +110,7 @@ def test_equals_literal_sweep(dtype):
             np.testing.assert_array_equal(mask, expected[0])
             assert (threshold, count) == expected[1:]
             np.testing.assert_array_equal(
-                component_counts(anomaly_map, score_range, sample_rate, erosion_size),
+                build_sweep(anomaly_map, score_range, sample_rate, erosion_size).count_all(),
                 literal_counts(anomaly_map, score_range, sample_rate, erosion_size),
             )
 
@@ -128,7 +128,9 @@ def test_equals_golden(golden_maps, erosion_size):
     golden, score_range = golden_maps.mebin[erosion_size], golden_maps.score_range
     assert fit_score_range(iter(golden_maps.maps)) == score_range  # the sample holds the lowest and the highest peak
     results = [binarize(anomaly_map, score_range, erosion_size=erosion_size) for anomaly_map in golden_maps.maps]
-    counts = [component_counts(anomaly_map, score_range, erosion_size=erosion_size) for anomaly_map in golden_maps.maps]
+    counts = [
+        build_sweep(anomaly_map, score_range, erosion_size=erosion_size).count_all() for anomaly_map in golden_maps.maps
+    ]
     np.testing.assert_array_equal([result.threshold for result in results], golden["thresholds"])
     np.testing.assert_array_equal([result.num_components for result in results], golden["est_anomaly_num"])
     np.testing.assert_array_equal(counts, golden["component_counts"])
@@ -223,7 +225,9 @@ def test_views_and_new_maps_above_the_range():
     for view in (anomaly_map, anomaly_map.T, anomaly_map[::-1, ::2]):
         limit = np.minimum(view, score_range[1])
         np.testing.assert_array_equal(binarize(view, score_range).mask, binarize(limit.copy(), score_range).mask)
-    np.testing.assert_array_equal(component_counts(anomaly_map, score_range), component_counts(clipped, score_range))
+    np.testing.assert_array_equal(
+        build_sweep(anomaly_map, score_range).count_all(), build_sweep(clipped, score_range).count_all()
+    )
 
 
 @pytest.mark.parametrize(
@@ -238,7 +242,7 @@ def test_views_and_new_maps_above_the_range():
     ],
 )
 def test_bad_maps_raise(anomaly_map, message):
-    for function in (binarize, component_counts, normalize_anomaly_map):
+    for function in (binarize, normalize_anomaly_map):
         with pytest.raises(ValueError, match=message):
             function(anomaly_map, RANGE)
 
