@@ -90,8 +90,8 @@ def finished(tiny_run, tmp_path_factory):
     results = gather_results([batch], data, merging, output)
     results.save(output / "results.npz")
     write_run_files(output, results, SLOTS)
-    checkpoint = {"anomalib_ncd": {"slots": ClassSlots((), 4).plain()}}
-    torch.save(checkpoint, output / "model.ckpt")
+    own = {"slots": ClassSlots((), 4).plain(), "describer": "plain_features"}
+    torch.save({"anomalib_ncd": {**own, "num_classes_estimate": None, "region_settings": None}}, output / "model.ckpt")
     return output
 
 
@@ -355,6 +355,11 @@ def test_an_image_without_a_region_is_given_a_class(open_report, finished, tmp_p
             fresh.page.keyboard.press("Tab")
         assert field.input_value() == known
         field.evaluate("field => (field.defaultValue = '')")
+    fresh.page.locator("#undo").click()  # the last field that was emptied
+    assert fresh.page.get_by_label(f"Class of {key}").input_value() == "crack"
+    fresh.page.locator("#undo").click()
+    fresh.page.locator("#undo").click()
+    assert fresh.page.get_by_label(f"Class of {key}").input_value() == "crack"
     # A run's own corrections have no names, so that those of the report stay.
     fresh.page.get_by_label("Name of class_1", exact=True).fill("dent")
     (tmp_path / "kept.json").write_text(json.dumps({"regions": [{"image": key, "class": "class_2"}]}))

@@ -34,8 +34,12 @@
     showState();
   }
 
+  function remember() {
+    past.push({ said: new Map(said), texts: textsOfImages });
+  }
+
   function say(regions, word) {
-    past.push(new Map(said));
+    remember();
     const next = new Map(said);
     for (const region of regions) {
       next.set(region, word.not ? { not: original[region] } : { to: word.to });
@@ -48,7 +52,8 @@
 
   function undo() {
     if (!past.length) return;
-    said = past.pop();
+    ({ said, texts: textsOfImages } = past.pop());
+    images.forEach((field, place) => (field.value = textsOfImages[place]));
     isSaved = false;
     apply();
   }
@@ -81,8 +86,12 @@
   const images = [...document.querySelectorAll("[data-image]")];
   const tidy = (text) => text.trim().replace(/\s+/g, " ");
   const saidImages = () => images.filter(({ value, defaultValue }) => tidy(value) && tidy(value) !== defaultValue);
+  const texts = () => images.map(({ value }) => value);
+  let textsOfImages = texts(); // as they are now, for the next step back
   images.forEach((field) => field.addEventListener("change", () => {
     if (!tidy(field.value)) field.value = field.defaultValue; // what an earlier correction said can be changed alone
+    remember();
+    textsOfImages = texts();
     isSaved = false;
     showState();
   }));
@@ -359,7 +368,7 @@
     for (const [first, ...others] of found.same ?? []) {
       for (const slot of others) if (rows.has(slot)) rows.get(slot).select.value = first;
     }
-    past.push(new Map(said));
+    remember();
     said = new Map();
     if (data.tree) cut = found.num_classes ?? data.tree.count;
     images.forEach((field) => (field.value = field.defaultValue));
@@ -374,6 +383,7 @@
       if (region === undefined) lost += 1;
       else said.set(region, one.class === undefined ? { not: original[region] } : { to: numberOf(one.class) });
     }
+    textsOfImages = texts();
     apply();
     update();
     showCut();
