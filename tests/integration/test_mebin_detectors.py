@@ -53,7 +53,8 @@ CASES = {
     "Cfa": case(backbone="resnet18"),
     "Cflow": case(backbone="resnet18", pre_trained=False, fiber_batch_size=16),
     "Csflow": case(128, cross_conv_hidden_channels=16),
-    "Dfkde": case(pre_trained=False, n_pca_components=2),
+    # Of the two images that it is fitted on there is but one component; a second one is rounding, or singular.
+    "Dfkde": case(pre_trained=False, n_pca_components=1),
     "Dfm": case(backbone="resnet18", pre_trained=False),
     "Dinomaly": case(112, encoder_name="vit_small_patch14_reg4_dinov2"),
     "Draem": case(slow=True, dtd_dir="textures"),
