@@ -72,7 +72,12 @@ def detector_to_discover_with(config: Namespace) -> AnomalibModule:
 
     from anomalib_ncd.runs.detector import build_default_detector
 
-    own = build_default_detector() if flags.class_path is None else detector_class(flags)(**flags.init_args)
+    try:
+        own = build_default_detector() if flags.class_path is None else detector_class(flags)(**flags.init_args)
+    except OSError as error:  # as every error of the hub's client is
+        ways = "leave out `--detector.class_path`, or give a fitted one's `--detector.ckpt_path`, or `--anomaly_maps`"
+        msg = f"No weights for {flags.class_path or f'{HOST}.Patchcore'} are at hand ({error}); {ways}."
+        raise RuntimeError(msg) from error
     # For `config.yaml`, where `classify`, `extend` and `pack` look.
     flags.class_path = flags.class_path or f"{HOST}.Patchcore"
     flags.ckpt_path = (config.output / DETECTOR_FILE).absolute()

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from anomalib_ncd.data.batches import NcdBatch, RegionViewBatch
 from anomalib_ncd.data.images import LabelledImage, files_of, read_base_region
 from anomalib_ncd.data.region_table import RegionTable
+from anomalib_ncd.regions.crops import crop_pixels
 from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images, stamp_of
 from anomalib_ncd.regions.views import CROP_RATIO, eval_views, resize_short_side, whole_view
@@ -23,6 +24,9 @@ BLUR_KERNELS = (9, 13, 17, 21, 25, 29, 33)
 SHARPEN_KERNEL = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
 
 View = tuple[torch.Tensor, torch.Tensor]
+Range = tuple[float, float]
+
+JITTER_RANGES: tuple[Range, ...] = ((0.6, 1.4), (0.6, 1.4), (0.6, 1.8))  # of brightness, contrast and saturation
 
 NUM_VIEWS = 2  # of each region in a batch, as the losses compare them
 MAX_NORMAL_REGIONS = 300  # so that the work doesn't grow with the number of normal images
@@ -58,18 +62,11 @@ class TrainView:
         return to_view(posterize(image, int(rng.integers(5, 9))), soft_mask)
 
 
-def jitter_colour(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    brightness: tuple[float, float] = (0.6, 1.4),
-    contrast: tuple[float, float] = (0.6, 1.4),
-    saturation: tuple[float, float] = (0.6, 1.8),
-) -> np.ndarray:
-    """Change brightness, contrast and saturation by random factors, in random order."""
-    steps = ((adjust_brightness, *brightness), (adjust_contrast, *contrast), (adjust_saturation, *saturation))
+def jitter_colour(image: np.ndarray, rng: np.random.Generator, ranges: Sequence[Range] = JITTER_RANGES) -> np.ndarray:
+    """Change brightness, contrast and saturation by random factors out of their ranges, in random order."""
+    steps = (adjust_brightness, adjust_contrast, adjust_saturation)
     for index in rng.permutation(len(steps)):
-        adjust, low, high = steps[index]
-        image = adjust(image, rng.uniform(low, high))
+        image = steps[index](image, rng.uniform(*ranges[index]))
     return image
 
 
@@ -119,9 +116,9 @@ def to_view(image: np.ndarray, soft_mask: np.ndarray) -> View:
 class NormalRegions:
     """Regions cut out of normal images, with the shapes of the novel regions.
 
-    Each takes the mask and the relative size of a novel region, drawn at random, and lies anywhere in a normal image.
-    So a mask tells nothing about the label, and only what it shows does. There are ``num_regions``, masks serving
-    several times if there are fewer; by default as many as novel regions, 300 at most.
+    Each takes the mask and the relative size of a novel region, drawn at random, and lies anywhere in a normal image,
+    or leaves it as that one leaves its own. So only what it shows tells the label. There are ``num_regions``, masks
+    serving several times if there are fewer; by default as many as novel regions, 300 at most.
     """
 
     def __init__(
@@ -143,9 +140,11 @@ class NormalRegions:
         image = read_image(self.images[index].path, self.table.settings.bit_depth)
         left, top, right, bottom = self.table.rows[row].box_xyxy
         height, width = self.table.sizes_hw[self.table.image_of[row]]
-        size_hw = _scaled((bottom - top) / height, image.shape[0]), _scaled((right - left) / width, image.shape[1])
-        corner = [rng.integers(whole - part + 1) for whole, part in zip(image.shape, size_hw, strict=False)]
-        cut = image[corner[0] : corner[0] + size_hw[0], corner[1] : corner[1] + size_hw[1]]
+        first_row, num_rows = _placed(top, bottom, height, image.shape[0], rng)
+        first, num_columns = _placed(left, right, width, image.shape[1], rng)
+        box = np.array([first, first_row, first + num_columns, first_row + num_rows])
+        mask_of_cut = cv2.resize(mask.view(np.uint8), (num_columns, num_rows), interpolation=cv2.INTER_NEAREST) > 0
+        cut = crop_pixels(image, box, mask_of_cut, self.table.settings.method)
         return cv2.resize(cut, mask.shape[::-1], interpolation=cv2.INTER_LINEAR), mask
 
     def image_index(self, number: int) -> int:
@@ -162,9 +161,10 @@ class NormalRegions:
         return int(rng.integers(len(self.images))), rng
 
 
-def _scaled(share: float, whole: int) -> int:
-    """A share of a side in pixels, two at least and all of it at most."""
-    return min(max(round(share * whole), 2), whole)
+def _placed(start: float, end: float, side: int, whole: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A stretch of one side on another one, two pixels at least: anywhere, but in place where it leaves the side."""
+    length = max(round((end - start) / side * whole), 2)
+    return round(start / side * whole) if start < 0 or end > side else int(rng.integers(whole - length + 1)), length
 
 
 class TrainRegions(Dataset):

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anomalib_ncd.data.region_table import RegionTable
-from anomalib_ncd.regions.crops import crop, region_boxes
+from anomalib_ncd.regions.crops import crop, crop_pixels, region_boxes
 from anomalib_ncd.regions.reading.images import MIN_IMAGE_SIDE_PX, read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images
 from anomalib_ncd.regions.settings import RegionSettings
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 MIN_NORMAL_IMAGES = 10  # taken for normal where none are given as such
 KINDS = tuple(sorted(DEFECT_KINDS))  # base classes in the order of their ids
 NUM_PER_CLASS = 20  # regions
-_PAINTER_VERSION = 1  # raise it when the same settings would give other bytes
+_PAINTER_VERSION = 2  # raise it when the same settings would give other bytes
 _MIN_SIDE_PX = 64
 _SETTINGS_FILE = "synthetic.json"
 
@@ -83,7 +83,8 @@ def _paint_region(
     view_side = int(image_size / CROP_RATIO)
     painted, mask = paint_on_surface(_workable(image, view_side / max(2 * regions.min_size_ratio, 0.05)), kind, rng)
     box = region_boxes(mask, 0, regions)[0]
-    pixels, mask = crop(painted, box), crop(mask, box)
+    mask = crop(mask, box)
+    pixels = crop_pixels(painted, box, mask, regions.method)
     if min(mask.shape) > view_side:
         pixels, soft_mask = resize_short_side(pixels, mask, view_side)
         mask = soft_mask >= 0.5 if (soft_mask >= 0.5).any() else soft_mask > 0

@@ -68,8 +68,7 @@ class RegionCache:
 def rows_of(encoded: Sequence[NcdBatch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """What clusters and rejection take of all regions that :func:`encode_images` has described, else ``ValueError``.
 
-    Features ``(R, D)`` float, scores ``(R,)`` in [0, 1], references ``(R, E)``, and ``(R,)`` long, the image of
-    each.
+    Features ``(R, D)`` float, scores ``(R,)`` in [0, 1], references ``(R, E)``, and the image of each, ``(R,)`` long.
     """
     whole = NcdBatch.collate(encoded)
     reference = given(whole.region_reference, "A batch holds no references of its regions")

@@ -30,7 +30,7 @@ class Region:
     box_xyxy: tuple[float, float, float, float]  # its box in the image; may be fractional, or leave the image
     score: float  # highest normalised anomaly score inside, from 0 to 1
     area: int  # number of anomalous pixels; 0 where the map has no main element
-    # Pixels, (h, w, 3) uint8; black outside the image. Empty where they are kept elsewhere.
+    # Pixels, (h, w, 3) uint8; outside the image black (MEBin), or as :func:`crop_pixels`. Empty where kept elsewhere.
     image: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8), compare=False, repr=False)
     # Anomalous pixels, (h, w) bool; likewise
     mask: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool), compare=False, repr=False)
@@ -74,6 +74,19 @@ def crop(array: np.ndarray, box_xyxy: np.ndarray | tuple[float, float, float, fl
     if inside.size:
         row, column = max(-top, 0), max(-left, 0)
         cut[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+    return cut
+
+
+def crop_pixels(image: np.ndarray, box_xyxy: np.ndarray, mask: np.ndarray, method: str) -> np.ndarray:
+    """Cut a box out of an image; outside it is the mean colour of the crop beside its mask ``(h, w)``, for MEBin black.
+
+    Black ends the image with a step that looks like a dark defect, or like the surroundings of a light one.
+    """
+    cut = crop(image, box_xyxy)
+    inside = crop(np.broadcast_to(np.array(1, bool), image.shape[:2]), box_xyxy)
+    if method != "mebin" and not inside.all():
+        beside = inside & ~mask
+        cut[~inside] = np.round(cut[beside if beside.any() else inside].mean(axis=0))
     return cut
 
 

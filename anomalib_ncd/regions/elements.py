@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from anomalib_ncd.regions.boxes import square_boxes
-from anomalib_ncd.regions.crops import Region, check_image, crop
+from anomalib_ncd.regions.crops import Region, check_image, crop, crop_pixels
 from anomalib_ncd.regions.mebin import check_map, check_range
 from anomalib_ncd.regions.settings import RegionSettings
 
@@ -38,8 +38,7 @@ def find_elements(
     deviations or by 0.8 of what the peak lies above it. Each element is then cut at half its height. Returns numbered
     elements ``(H, W)`` int32, see :func:`label_elements`, and the threshold in map units before elements are cut. Where
     nothing stands out all are 0 and the threshold is the floor; else the peak is in the first one. The map is ``(H,
-    W)``, integer or float; ``score_range`` is the background, and an upper end as far above the floor as that is above
-    the background.
+    W)``, integer or float; ``score_range`` is the background, and an upper end as far above the floor as that below.
     """
     array = check_map(anomaly_map)
     low, high = check_range(score_range)
@@ -77,8 +76,7 @@ def label_elements(
     the shapes differ or a number is out of its range. The mask is ``(H, W)`` bool; the map ``(H, W)`` decides which
     elements are kept, and their order. Components with no more than ``merge_distance_ratio`` of the longer side between
     them are one element, nor more than half of the components are long themselves; the distance is the larger one of
-    the rows and the columns between them. Of more than ``max_elements`` those with the highest peaks are kept, with a
-    warning.
+    the rows and the columns between them. A warning says that only ``max_elements`` with the highest peaks are kept.
     """
     mask, array = np.ascontiguousarray(mask, dtype=bool), np.asarray(anomaly_map)
     if mask.ndim != 2 or mask.shape != array.shape:
@@ -147,7 +145,8 @@ def cut_elements(
     for index, box in zip(order, boxes, strict=True):
         left, top, right, bottom = box.tolist()
         mask = crop(numbers, box) == index + 1
-        regions.append(Region((left, top, right, bottom), scores[index], int(areas[index]), crop(image, box), mask))
+        pixels = crop_pixels(image, box, mask, settings.method)
+        regions.append(Region((left, top, right, bottom), scores[index], int(areas[index]), pixels, mask))
     return regions
 
 

@@ -109,8 +109,7 @@ def fit_score_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
     """Find the score range of a set of maps: its lowest and its highest peak.
 
     Maps are read one at a time. Where all peaks are equal (a single map, for instance) that range has no width; the
-    lowest value over all maps then takes the place of the lowest peak. ``ValueError`` if there is no map, or one is not
-    valid.
+    lowest value over all maps then takes the place of the lowest peak. ``ValueError`` for no map, or one not valid.
     """
     arrays = (check_map(anomaly_map, f"maps[{index}]") for index, anomaly_map in enumerate(maps))
     return range_of_peaks([(float(array.max()), float(array.min())) for array in arrays])
@@ -129,8 +128,7 @@ def range_of_peaks(extremes: Sequence[Sequence[float]]) -> tuple[float, float]:
 def normalize_anomaly_map(anomaly_map: np.ndarray, score_range: tuple[float, float]) -> np.ndarray:
     """Scale a map ``(H, W)`` so that the score range becomes 0 to 255, float64.
 
-    Values below the range are 0; values above it, which only maps outside the fitted set can have, are 255. All 0 for a
-    range without width.
+    Values below the range are 0; those above it, which only maps outside the fitted set can have, 255. No width: all 0.
     """
     return _scaled(check_map(anomaly_map), *check_range(score_range))
 

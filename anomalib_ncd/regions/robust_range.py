@@ -74,8 +74,7 @@ def fit_robust_range(facts: Sequence[MapFacts], normal_facts: Sequence[MapFacts]
     the others' lowest value as the next peak. So a map with such a peak changes nothing for any other, exactly; any
     other map moves the floor by no more than its share of the set, however high it is, as peaks are cut off at the 90 %
     quantile of all peaks. Returns the range. Its ends are equal where all maps are constant at one value.
-    ``ValueError`` if there is no map. There is one :func:`map_facts` of each map; ``normal_facts`` are those of maps of
-    normal images.
+    ``ValueError`` if there is no map. There is one :func:`map_facts` of each map; ``normal_facts`` are normal images'.
     """
     if not facts:
         msg = "`facts` must hold those of at least one anomaly map, got none; fit on the maps of the images to sort."

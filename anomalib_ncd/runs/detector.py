@@ -131,8 +131,7 @@ def fit_detector(
 def choose_backbone(weights: str | Path | None = None, before: str | None = None) -> str:
     """Choose the paper's backbone where its weights are at hand, else the offline one where that is installed.
 
-    A file of ``weights`` is taken for the paper's backbone; the backbone of the run ``before``, if any, is gone on
-    with.
+    A file of ``weights`` is taken for the paper's backbone; the backbone of the run ``before``, if any, stays.
     """
     if before is not None:
         return before

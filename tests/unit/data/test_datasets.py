@@ -147,15 +147,15 @@ def test_posterize_is_torchvisions(photo, bits):
 
 def test_jitter_stays_in_its_ranges(photo):
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(jitter_colour(photo, rng, (1, 1), (1, 1), (1, 1)), photo)
+    np.testing.assert_array_equal(jitter_colour(photo, rng, [(1, 1)] * 3), photo)
     grey = np.full((4, 4, 3), 100, np.uint8)
-    values = [jitter_colour(grey, rng, (0.6, 1.4), (1, 1), (1, 1))[0, 0, 0] for _ in range(300)]
+    values = [jitter_colour(grey, rng, [(0.6, 1.4), (1, 1), (1, 1)])[0, 0, 0] for _ in range(300)]
     assert 60 <= min(values) < 65
     assert 135 < max(values) <= 140
 
 
 def test_jitter_comes_in_any_order(photo):
-    images = [jitter_colour(photo, np.random.default_rng(i), (1.4, 1.4), (0.6, 0.6), (1.8, 1.8)) for i in range(30)]
+    images = [jitter_colour(photo, np.random.default_rng(i), [(1.4, 1.4), (0.6, 0.6), (1.8, 1.8)]) for i in range(30)]
     assert len({image.tobytes() for image in images}) > 2
 
 
@@ -259,6 +259,30 @@ def test_pixels_come_from_normal_images(table_of_all, tmp_path):
     cv2.imwrite(str(tmp_path / "flat.png"), np.full((50, 80), 77, dtype=np.uint8))
     normal = NormalRegions(list_images(tmp_path), table_of_all)
     assert all((normal[number][0] == 77).all() for number in range(len(normal)))
+
+
+@pytest.mark.parametrize("settings", [RegionSettings(), PAPER_REGIONS], ids=["elements", "mebin"])
+def test_where_novel_regions_leave_a_strip_normal_ones_do_too(settings, tmp_path):
+    anomaly_map = np.zeros((40, 200), np.float32)
+    anomaly_map[28:36, 70:130] = 1  # the box ends at the lower edge, and leaves the image at the upper one
+    for name in ("novel", "normal", "maps"):
+        (tmp_path / name).mkdir()
+    cv2.imwrite(str(tmp_path / "novel" / "0.png"), np.full((40, 200), 150, np.uint8))
+    cv2.imwrite(str(tmp_path / "normal" / "0.png"), np.full((80, 400), 77, np.uint8))
+    np.save(tmp_path / "maps" / "0.npy", anomaly_map)
+    images = list_images(tmp_path / "novel")
+    table = RegionTable(images).build(MapPairs(tmp_path / "maps").pair(images), (0.0, 1.0), settings)
+    novel, novel_mask = table.load(0)
+    pixels, mask = NormalRegions(list_images(tmp_path / "normal"), table)[0]
+    assert (mask == novel_mask).all()
+    outside = len(novel) - 40
+    assert outside > 0
+    if settings.method == "mebin":
+        assert not novel[:outside].any()
+        assert not pixels[:outside].any()
+    assert (novel[outside:] == 150).all()
+    assert (pixels[outside:] == 77).all()
+    assert pixels[mask].min() == 77
 
 
 def test_regions_depend_on_the_seed_alone(table_of_all, tiny_run):

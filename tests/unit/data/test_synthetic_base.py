@@ -14,7 +14,7 @@ from anomalib_ncd.data.region_table import RegionTable
 from anomalib_ncd.data.synthetic_base import least_anomalous, write_synthetic_base
 from anomalib_ncd.regions.reading.listing import list_images
 from anomalib_ncd.regions.reading.maps import MapPairs
-from anomalib_ncd.regions.settings import RegionSettings
+from anomalib_ncd.regions.settings import PAPER_REGIONS, RegionSettings
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +105,20 @@ def test_tiny_and_large_images_are_painted_on(tmp_path, monkeypatch):
             pixels, mask = read_base_region(record)
             assert mask.any()
             assert 16 <= min(pixels.shape[:2]) <= 256
+
+
+@pytest.mark.parametrize("regions", [RegionSettings(), PAPER_REGIONS], ids=["elements", "mebin"])
+def test_outside_of_a_strip_is_what_it_is_in_novel_regions(regions, tmp_path, monkeypatch):
+    paint(monkeypatch, "scratch", count=3)
+    (tmp_path / "good").mkdir()
+    cv2.imwrite(str(tmp_path / "good" / "0.png"), np.full((64, 400), 120, np.uint8))
+    records, _ = list_base(write(tmp_path / "base", list_images(tmp_path / "good"), regions))
+    painted = [read_base_region(record) for record in records]
+    left = [pixels for pixels, mask in painted if len(mask) > 64]
+    assert left
+    for pixels in left:
+        is_black = (pixels == 0).all(axis=(1, 2))
+        assert is_black.any() == (regions.method == "mebin")
 
 
 def test_an_unreadable_image_is_named(tmp_path):

@@ -1,10 +1,13 @@
 # Copyright (C) 2026 anomalib_ncd authors
 # SPDX-License-Identifier: Apache-2.0
 
+import numpy as np
 import pytest
 import torch
 
 from anomalib_ncd.models.contrast import contrast
+from anomalib_ncd.regions.elements import cut_elements
+from anomalib_ncd.regions.views import eval_views
 
 SIDE = 72
 
@@ -52,3 +55,19 @@ def test_without_an_inside_or_an_outside_there_is_no_contrast(value):
     found = contrast(views, torch.full((1, 1, SIDE, SIDE), value))
     assert found.shape == (1, 1)
     assert abs(float(found)) < 1e-3
+
+
+@pytest.mark.parametrize("grey", [60, 180])
+def test_the_edge_of_a_strip_is_no_step(grey):
+    image = np.random.default_rng(0).integers(110, 130, (40, 200, 3), dtype=np.uint8)
+    found = []
+    for first in (0, 16, 32):  # rows, at the upper edge, in the middle and at the lower edge
+        strip, elements = image.copy(), np.zeros((40, 200), dtype=np.int32)
+        strip[first : first + 8, 70:130], elements[first : first + 8, 70:130] = grey, 1
+        regions = cut_elements(strip, elements, elements, (0, 1))
+        views, masks = eval_views([(regions[0].image, regions[0].mask)])
+        found.append(float(contrast(torch.from_numpy(views), torch.from_numpy(masks))))
+    assert regions[0].image.shape[0] > 40
+    assert abs(found[1]) > 0.5
+    assert found[0] == pytest.approx(found[1], abs=0.05)
+    assert found[2] == pytest.approx(found[1], abs=0.05)

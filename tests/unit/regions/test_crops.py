@@ -155,6 +155,15 @@ def test_regions_hold_image_mask_score_and_area():
         assert region.mask.sum() == region.area
 
 
+def test_outside_of_the_image_is_black():
+    anomaly_map = np.zeros((20, 60))
+    anomaly_map[5:15, :30] = 1
+    [region] = extract_regions(coordinate_image(20, 60), anomaly_map, BinarizedMap(anomaly_map > 0, 0.5, 1), (0, 1))
+    assert region.image[:20].all()
+    assert region.image.shape[0] > 20
+    assert not region.image[20:].any()
+
+
 def test_normal_image_is_one_region():
     image = coordinate_image(20, 30)
     binarized = BinarizedMap(np.zeros((8, 8), dtype=bool), 1.0, 0)

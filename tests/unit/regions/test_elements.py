@@ -233,11 +233,23 @@ def test_no_element_is_lost_in_a_small_image() -> None:
     assert [region.score for region in regions] == [0.25, 0.5]
 
 
-def test_a_box_longer_than_the_image_is_black_outside() -> None:
+def test_a_box_longer_than_the_image_has_the_mean_colour_of_what_lies_beside_the_mask_outside() -> None:
+    image, elements = _image(20, 60), np.zeros((20, 60), dtype=np.int32)
+    elements[5:15, :30] = 1
+    [region] = cut_elements(image, elements, elements, (0, 1))
+    assert region.image.shape == (32, 32, 3)
+    assert region.mask.sum() == 300
+    assert (region.image[:20] == image[:, :32]).all()
+    beside = image[:, :32][elements[:, :32] == 0]
+    assert (region.image[20:] == np.round(beside.mean(axis=0))).all()
+
+
+def test_of_a_mask_that_fills_the_image_all_of_the_image_gives_the_colour_outside() -> None:
     elements = np.ones((20, 60), dtype=np.int32)
     [region] = cut_elements(_image(20, 60), elements, elements, (0, 1))
     assert region.image.shape == (60, 60, 3)
     assert region.mask.sum() == 1200
+    assert (region.image[20:] == (30, 10, 0)).all()  # 29.5 and 9.5 on the mean
 
 
 def test_no_element_gives_no_region() -> None:
