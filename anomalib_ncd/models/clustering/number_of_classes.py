@@ -91,7 +91,7 @@ def estimate_num_classes(
     for _ in range(NUM_SAMPLES):
         chosen = np.sort(rng.choice(len(rows), max(4, round(SAMPLE_SHARE * len(rows))), replace=False))
         votes += _votes(distances[np.ix_(chosen, chosen)], most)
-    low, count, high = (int(np.floor(value + 0.5)) for value in np.quantile(votes, [0.05, 0.5, 0.95]))
+    low, count, high = np.quantile(votes, [0.05, 0.5, 0.95], method="inverted_cdf").tolist()  # each is a vote
     shares = np.bincount(votes, minlength=most + 1) / len(votes)
     curve = [(number, float(shares[number])) for number in range(2, most + 1)]
     return NumClassesEstimate(count, low, high, curve, METHOD)

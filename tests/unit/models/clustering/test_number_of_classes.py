@@ -33,6 +33,12 @@ def test_the_curve_is_the_share_of_votes():
     assert estimate.low <= estimate.count < estimate.high
 
 
+def test_estimate_and_range_have_votes():
+    estimate = estimate_num_classes(blobs([8] * 8, spread=0.9, seed=5))
+    assert {estimate.low, estimate.count, estimate.high} <= {count for count, share in estimate.curve if share}
+    assert estimate.count == 6  # half of the votes are for 8, the others for 5 and 6
+
+
 def test_candidates_end_at_the_largest_number():
     estimate = estimate_num_classes(blobs([20] * 7), max_classes=4)
     assert [count for count, _ in estimate.curve] == [2, 3, 4]
