@@ -72,14 +72,16 @@ def detector_to_discover_with(config: Namespace) -> AnomalibModule:
 
     from anomalib_ncd.runs.detector import build_default_detector
 
-    try:
-        own = build_default_detector() if flags.class_path is None else detector_class(flags)(**flags.init_args)
-    except OSError as error:  # as every error of the hub's client is
-        ways = "leave out `--detector.class_path`, or give a fitted one's `--detector.ckpt_path`, or `--anomaly_maps`"
-        msg = f"No weights for {flags.class_path or f'{HOST}.Patchcore'} are at hand ({error}); {ways}."
-        raise RuntimeError(msg) from error
-    # For `config.yaml`, where `classify`, `extend` and `pack` look.
-    flags.class_path = flags.class_path or f"{HOST}.Patchcore"
+    # What is put into the flags is for `config.yaml`, where `classify`, `extend` and `pack` look.
+    if flags.class_path is None:
+        own, flags.class_path = build_default_detector(), f"{HOST}.Patchcore"
+    else:
+        try:
+            own = detector_class(flags)(**flags.init_args)
+        except OSError as error:  # as every error of the hub's client is
+            ways = "leave out `--detector.class_path`, or give a fitted `--detector.ckpt_path`, or `--anomaly_maps`"
+            msg = f"No weights for {flags.class_path} are at hand ({error}); {ways}."
+            raise RuntimeError(msg) from error
     flags.ckpt_path = (config.output / DETECTOR_FILE).absolute()
     return own
 

@@ -20,13 +20,12 @@ from anomalib_ncd.regions.reading.images import read_image
 from anomalib_ncd.regions.reading.listing import ImageFile, digest_of_images, stamp_of
 from anomalib_ncd.regions.views import CROP_RATIO, eval_views, resize_short_side, whole_view
 
+JITTER_RANGES = ((0.6, 1.4), (0.6, 1.4), (0.6, 1.8))  # of brightness, contrast and saturation
 BLUR_KERNELS = (9, 13, 17, 21, 25, 29, 33)
 SHARPEN_KERNEL = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
 
 View = tuple[torch.Tensor, torch.Tensor]
 Range = tuple[float, float]
-
-JITTER_RANGES: tuple[Range, ...] = ((0.6, 1.4), (0.6, 1.4), (0.6, 1.8))  # of brightness, contrast and saturation
 
 NUM_VIEWS = 2  # of each region in a batch, as the losses compare them
 MAX_NORMAL_REGIONS = 300  # so that the work doesn't grow with the number of normal images
@@ -162,7 +161,7 @@ class NormalRegions:
 
 
 def _placed(start: float, end: float, side: int, whole: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A stretch of one side on another one, two pixels at least: anywhere, but in place where it leaves the side."""
+    """First pixel and length, 2 at least, of a stretch of a side on another one: anywhere, in place if it leaves."""
     length = max(round((end - start) / side * whole), 2)
     return round(start / side * whole) if start < 0 or end > side else int(rng.integers(whole - length + 1)), length
 

@@ -30,7 +30,7 @@ class Region:
     box_xyxy: tuple[float, float, float, float]  # its box in the image; may be fractional, or leave the image
     score: float  # highest normalised anomaly score inside, from 0 to 1
     area: int  # number of anomalous pixels; 0 where the map has no main element
-    # Pixels, (h, w, 3) uint8; outside the image black (MEBin), or as :func:`crop_pixels`. Empty where kept elsewhere.
+    # Pixels, (h, w, 3) uint8; see :func:`crop_pixels` for outside the image. Empty where they are kept elsewhere.
     image: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8), compare=False, repr=False)
     # Anomalous pixels, (h, w) bool; likewise
     mask: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool), compare=False, repr=False)
@@ -83,7 +83,7 @@ def crop_pixels(image: np.ndarray, box_xyxy: np.ndarray, mask: np.ndarray, metho
     Black ends the image with a step that looks like a dark defect, or like the surroundings of a light one.
     """
     cut = crop(image, box_xyxy)
-    inside = crop(np.broadcast_to(np.array(1, bool), image.shape[:2]), box_xyxy)
+    inside = crop(np.broadcast_to(np.True_, image.shape[:2]), box_xyxy)
     if method != "mebin" and not inside.all():
         beside = inside & ~mask
         cut[~inside] = np.round(cut[beside if beside.any() else inside].mean(axis=0))

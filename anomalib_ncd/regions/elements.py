@@ -38,7 +38,7 @@ def find_elements(
     deviations or by 0.8 of what the peak lies above it. Each element is then cut at half its height. Returns numbered
     elements ``(H, W)`` int32, see :func:`label_elements`, and the threshold in map units before elements are cut. Where
     nothing stands out all are 0 and the threshold is the floor; else the peak is in the first one. The map is ``(H,
-    W)``, integer or float; ``score_range`` is the background, and an upper end as far above the floor as that below.
+    W)``, integer or float; ``score_range`` goes from the background to as far above the floor as that is below it.
     """
     array = check_map(anomaly_map)
     low, high = check_range(score_range)
@@ -76,7 +76,7 @@ def label_elements(
     the shapes differ or a number is out of its range. The mask is ``(H, W)`` bool; the map ``(H, W)`` decides which
     elements are kept, and their order. Components with no more than ``merge_distance_ratio`` of the longer side between
     them are one element, nor more than half of the components are long themselves; the distance is the larger one of
-    the rows and the columns between them. A warning says that only ``max_elements`` with the highest peaks are kept.
+    the rows and the columns between them. Of more than ``max_elements`` the highest are kept, with a warning.
     """
     mask, array = np.ascontiguousarray(mask, dtype=bool), np.asarray(anomaly_map)
     if mask.ndim != 2 or mask.shape != array.shape:

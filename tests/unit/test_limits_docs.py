@@ -101,7 +101,8 @@ TESTS = {
     "empty mask (MEBin)": [f"{DATAMODULE}test_one_constant_map_among_others_is_a_whole_image"],
     "neither maps, detector nor good images": ["unit/cli/test_discover.py::test_maps_or_a_detector_but_not_both"],
     "no weights for a detector, no hub": [
-        "unit/runs/test_detector.py::test_without_any_weights_the_error_names_the_ways_out"
+        "unit/runs/test_detector.py::test_without_any_weights_the_error_names_the_ways_out",
+        "unit/cli/test_discover.py::test_a_detector_without_its_weights_is_told_with_a_way_out",
     ],
     "`normal_images` fewer than 12, or unlike the others": [
         "unit/runs/test_cluster.py::test_few_normal_images_are_as_good_as_none",

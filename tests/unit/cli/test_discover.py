@@ -249,20 +249,10 @@ def test_a_detector_without_its_weights_is_told_with_a_way_out(tiny_run, tmp_pat
         raise OSError(msg)
 
     monkeypatch.setattr("anomalib.models.Padim.__init__", without_network)
-    good = tiny_run.images / "good"
-    args = [
-        "discover",
-        "--images",
-        str(tiny_run.images),
-        "--normal_images",
-        str(good),
-        "--output",
-        str(tmp_path / "run"),
-    ]
-    fails(
-        [*args, "--detector.class_path", "Padim"],
-        "No weights for Padim .*out of reach.*leave out `--detector.class_path`",
-    )
+    images, output = str(tiny_run.images), str(tmp_path / "run")
+    args = ["discover", "--images", images, "--normal_images", f"{images}/good", "--output", output]
+    match = "No weights for Padim .*out of reach.*leave out `--detector.class_path`"
+    fails([*args, "--detector.class_path", "Padim"], match)
 
 
 def test_a_refused_command_changes_no_file(tiny_run, tmp_path, monkeypatch, detector_ckpt):
