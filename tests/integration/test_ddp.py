@@ -25,7 +25,8 @@ from anomalib_ncd.settings import TrainingSettings
 
 
 def main(devices, folder, images, maps, base, checkpoint):
-    seed_everything(int(os.environ.get("LOCAL_RANK", 0)))  # networks start apart
+    local_rank = os.environ.get("LOCAL_RANK", "0")
+    seed_everything(int(local_rank))  # networks start apart
     model = AnomalyNcd(backbone="test_vit", pretrained=False, training=TrainingSettings(mask_layers=3))
     started = {}
 
@@ -42,8 +43,9 @@ def main(devices, folder, images, maps, base, checkpoint):
 
     def engine(**more):
         strategy = "ddp" if devices > 1 else "auto"
+        # Not one folder: two engines that number a new version in it at the same time both choose the same.
         return Engine(
-            accelerator="cpu", devices=devices, strategy=strategy, logger=False, default_root_dir=folder,
+            accelerator="cpu", devices=devices, strategy=strategy, logger=False, default_root_dir=folder / local_rank,
             enable_progress_bar=False, **more,
         )
 
